@@ -1,1 +1,11 @@
+//! **Effect.** Everything that touches the world: the store, the kernel, sockets and people.
+//!
+//! The guided tour follows one change. A person asks for it through [`cli`] and [`api`]; [`control`] has
+//! `mesh_core::change` decide and commits the transaction to the [`store`]. Every node's [`facts`] learn of
+//! it and publish a new snapshot; [`reconcile`] has `mesh_core::plan` say what this node must be, and each
+//! [`plane`] makes it so: [`overlay`], [`dataplane`], and [`dns`] for names. What came of it is [`status`].
+#![deny(unsafe_code)]
 
+pub mod plane;
+pub mod status;
+pub mod store;

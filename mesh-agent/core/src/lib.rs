@@ -1,1 +1,23 @@
+//! **Decision.** The model of the mesh and every decision that it takes.
+//!
+//! Nothing here does I/O, reads a clock, draws a random number or awaits: what varies comes in as an
+//! argument, so the same input gives byte-identical output on every node, and every decision is tested
+//! without root. Reading order:
+//!
+//! 1. [`model`]: the nouns (network, service, task, node) and [`model::Snapshot`], the whole world.
+//! 2. [`kv`] and [`records`]: how the world is written down as keys, values and transactions.
+//! 3. [`change`]: what a user asks for, checked against a snapshot, becomes one transaction or one refusal.
+//! 4. [`plan`]: what one node's kernel and DNS must look like for a snapshot.
+//! 5. [`diff`]: what to do so that what is there becomes what is wanted.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
+pub mod change;
+pub mod diff;
+pub mod dns;
+pub mod explain;
+pub mod kv;
+pub mod model;
+pub mod plan;
+pub mod records;
+pub mod replica;

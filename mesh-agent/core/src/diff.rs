@@ -1,0 +1,61 @@
+//! **Decision.** Keyed difference between what is there and what is wanted.
+
+use std::collections::BTreeMap;
+
+/// What turns `have` into `want`, by key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changes<K, V> {
+    /// Wanted and absent.
+    pub added: BTreeMap<K, V>,
+    /// There, with another value: the value that is wanted.
+    pub changed: BTreeMap<K, V>,
+    /// There and not wanted: the value that is there.
+    pub removed: BTreeMap<K, V>,
+    /// How many keys are already as wanted.
+    pub unchanged: usize,
+}
+
+impl<K, V> Changes<K, V> {
+    /// Nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()
+    }
+
+    /// How many keys are to be touched.
+    pub fn len(&self) -> usize {
+        self.added.len() + self.changed.len() + self.removed.len()
+    }
+}
+
+/// Compares two keyed collections.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// let have = BTreeMap::from([("a", 1), ("b", 2)]);
+/// let want = BTreeMap::from([("b", 3), ("c", 4)]);
+/// let changes = mesh_core::diff::diff(&have, &want);
+/// assert_eq!(changes.added, BTreeMap::from([("c", 4)]));
+/// assert_eq!(changes.changed, BTreeMap::from([("b", 3)]));
+/// assert_eq!(changes.removed, BTreeMap::from([("a", 1)]));
+/// ```
+pub fn diff<K: Ord + Clone, V: Eq + Clone>(have: &BTreeMap<K, V>, want: &BTreeMap<K, V>) -> Changes<K, V> {
+    let mut changes =
+        Changes { added: BTreeMap::new(), changed: BTreeMap::new(), removed: BTreeMap::new(), unchanged: 0 };
+    for (key, wanted) in want {
+        match have.get(key) {
+            None => {
+                changes.added.insert(key.clone(), wanted.clone());
+            }
+            Some(there) if there == wanted => changes.unchanged += 1,
+            Some(_) => {
+                changes.changed.insert(key.clone(), wanted.clone());
+            }
+        }
+    }
+    for (key, there) in have {
+        if !want.contains_key(key) {
+            changes.removed.insert(key.clone(), there.clone());
+        }
+    }
+    changes
+}

@@ -1,0 +1,25 @@
+//! **Fact.** The nouns of the mesh: networks, services, tasks and nodes, and the snapshot that holds them all.
+//!
+//! Values are parsed once, at the door, into types that cannot hold nonsense ([`Name`], [`Block`], [`Vni`]).
+
+mod block;
+mod ids;
+mod network;
+mod node;
+mod service;
+mod snapshot;
+mod task;
+
+pub use block::{Block, MAX_V4_PREFIX, MAX_V6_PREFIX, MIN_V4_PREFIX};
+pub use ids::{Id, InvalidName, Name, NetworkId, NodeId, ServiceId, TaskId, fnv64};
+pub use network::{FIRST_VNI, LAST_VNI, Network, Vni};
+pub use node::{Availability, Listener, Live, Node, NodeSpec};
+pub use service::{
+    Affinity, Attachment, Balancing, EndpointMode, Locality, PortConflict, Protocol, PublishMode, PublishedPort,
+    Service, Vip,
+};
+pub use snapshot::Snapshot;
+pub use task::{Health, Origin, Task, TaskAddress, TaskState};
+
+/// Milliseconds since the Unix epoch; only ever shown to people, never compared between machines.
+pub type Timestamp = u64;

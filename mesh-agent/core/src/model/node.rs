@@ -1,0 +1,89 @@
+//! Nodes: what a node says of itself, what the operator says of it, and its sign of life.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::service::word_enum;
+use super::{Name, NodeId, Protocol, Timestamp};
+use crate::kv::Rev;
+
+word_enum! {
+    /// What the operator wants of a node.
+    Availability, "availability" {
+        /// Takes part.
+        Active = "active",
+        /// Takes no new tasks; those that run stay in the balance.
+        Pause = "pause",
+        /// Its tasks get no new flows.
+        Drain = "drain",
+    }
+}
+
+/// A port that a process of a node's own listens on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Listener {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The port.
+    pub port: u16,
+    /// The address; unspecified: all of the node's.
+    pub address: IpAddr,
+}
+
+/// What a node says of itself. Only it writes this.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Never changes.
+    pub id: NodeId,
+    /// Unique among nodes.
+    pub name: Name,
+    /// Where other nodes reach it: the end of its tunnels.
+    pub address: IpAddr,
+    /// UDP port of its tunnel.
+    pub vxlan_port: u16,
+    /// Grows by one with each start of its agent; fences older ones.
+    pub epoch: u64,
+    /// Tells one boot of the machine from the next (proc(5) boot_id).
+    pub boot: String,
+    /// The MTU of the device that carries `address`, measured; bytes.
+    pub uplink_mtu: u32,
+    /// Ports that its own processes use.
+    pub listeners: BTreeSet<Listener>,
+    /// Prefixes that it already routes elsewhere; networks must not overlap them.
+    pub routes: BTreeSet<IpNet>,
+    /// The agent's version.
+    pub version: String,
+    /// When this agent started.
+    pub started: Timestamp,
+}
+
+/// What the operator says of a node. Only the API writes this.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSpec {
+    /// Whether it takes part.
+    pub availability: Availability,
+    /// Free text of the user's.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Default for NodeSpec {
+    fn default() -> Self {
+        Self { availability: Availability::Active, labels: BTreeMap::new() }
+    }
+}
+
+/// A node's sign of life, the only record under a lease. Its loss is a hint to people, never a verdict.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Live {
+    /// The epoch of who says so.
+    pub epoch: u64,
+    /// Everything up to this revision is in its kernel.
+    pub applied: Rev,
+    /// What is wrong on it now, in words; empty when all is well.
+    #[serde(default)]
+    pub problems: Vec<String>,
+}

@@ -1,0 +1,144 @@
+//! The whole world at one revision, immutable.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{
+    Availability, Block, Live, Name, Network, NetworkId, Node, NodeId, NodeSpec, Service, ServiceId, Task, TaskId,
+};
+use crate::kv::Rev;
+use crate::records::HeldClaim;
+
+/// Everything that decisions are made of. Cloning is cheap enough to publish one per change: records are shared.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The store's revision that this is the state of.
+    pub rev: Rev,
+    /// The newest revision that changed anything but signs of life; what nodes report as applied.
+    pub changed: Rev,
+    /// By id.
+    pub networks: BTreeMap<NetworkId, Arc<Network>>,
+    /// By id.
+    pub services: BTreeMap<ServiceId, Arc<Service>>,
+    /// By id.
+    pub tasks: BTreeMap<TaskId, Arc<Task>>,
+    /// By id.
+    pub nodes: BTreeMap<NodeId, Arc<Node>>,
+    /// What operators said; a node without one is active.
+    pub specs: BTreeMap<NodeId, NodeSpec>,
+    /// Signs of life.
+    pub live: BTreeMap<NodeId, Live>,
+    /// Who holds which block.
+    pub blocks: BTreeMap<(NetworkId, Block), NodeId>,
+    /// Tasks that someone asked to stop; their nodes carry it out.
+    pub stops: BTreeMap<TaskId, Rev>,
+    /// Everything that exists once and is held or waits to be given out again, by key.
+    pub claims: BTreeMap<String, HeldClaim>,
+    /// When each guard was last bumped.
+    pub guards: BTreeMap<String, Rev>,
+    /// When each record was last written, by key: for compare-and-set.
+    pub revs: BTreeMap<String, Rev>,
+    /// Records that could not be read, by key: ignored, counted, reported, never a panic.
+    pub poison: BTreeMap<String, String>,
+}
+
+impl Snapshot {
+    /// When a key was last written; 0: it is not there.
+    pub fn rev_of(&self, key: &str) -> Rev {
+        self.revs.get(key).copied().unwrap_or_default()
+    }
+
+    /// A network by name, whole id, or unambiguous beginning of an id.
+    pub fn network(&self, reference: &str) -> Option<&Arc<Network>> {
+        find(&self.networks, reference, |n| &n.name, |n| n.id.as_str())
+    }
+
+    /// A service by name, whole id, or unambiguous beginning of an id.
+    pub fn service(&self, reference: &str) -> Option<&Arc<Service>> {
+        find(&self.services, reference, |s| &s.name, |s| s.id.as_str())
+    }
+
+    /// A node by name, whole id, or unambiguous beginning of an id.
+    pub fn node(&self, reference: &str) -> Option<&Arc<Node>> {
+        find(&self.nodes, reference, |n| &n.name, |n| n.id.as_str())
+    }
+
+    /// A task by `service.slot`, name of its own, whole id, or unambiguous beginning of an id.
+    pub fn task(&self, reference: &str) -> Option<&Arc<Task>> {
+        if let Some((service, slot)) = reference.rsplit_once('.') {
+            let service = &self.service(service)?.id;
+            let slot: u32 = slot.parse().ok()?;
+            return self.tasks.values().find(|t| t.service.as_ref() == Some(service) && t.slot == slot);
+        }
+        let named = self.tasks.values().find(|t| t.name.as_ref().is_some_and(|name| name.as_str() == reference));
+        named.or_else(|| by_id_prefix(self.tasks.values(), reference, |t| t.id.as_str()))
+    }
+
+    /// `web.1`, a name of its own, or the id where the service is gone.
+    pub fn task_name(&self, task: &Task) -> String {
+        let service = task.service.as_ref().and_then(|id| self.services.get(id));
+        match (service, &task.name) {
+            (Some(service), _) => format!("{}.{}", service.name, task.slot),
+            (None, Some(name)) => name.to_string(),
+            (None, None) => task.id.to_string(),
+        }
+    }
+
+    /// A service's tasks by slot.
+    pub fn tasks_of<'a>(&'a self, service: &'a ServiceId) -> impl Iterator<Item = &'a Arc<Task>> {
+        let mut tasks: Vec<_> = self.tasks.values().filter(move |t| t.service.as_ref() == Some(service)).collect();
+        tasks.sort_by_key(|t| (t.slot, t.id.clone()));
+        tasks.into_iter()
+    }
+
+    /// All tasks of all services, each by slot: for decisions that look at every service.
+    pub fn tasks_by_service(&self) -> BTreeMap<&ServiceId, Vec<&Arc<Task>>> {
+        let mut all: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for task in self.tasks.values() {
+            if let Some(service) = &task.service {
+                all.entry(service).or_default().push(task);
+            }
+        }
+        for tasks in all.values_mut() {
+            tasks.sort_by_key(|task| (task.slot, &task.id));
+        }
+        all
+    }
+
+    /// What the operator wants of a node.
+    pub fn availability(&self, node: &NodeId) -> Availability {
+        self.specs.get(node).map_or(Availability::Active, |spec| spec.availability)
+    }
+
+    /// Whether a task may get new flows: it is ready, was not asked to stop, and its node is known
+    /// and not drained.
+    pub fn in_balance(&self, task: &Task) -> bool {
+        task.ready()
+            && !self.stops.contains_key(&task.id)
+            && self.nodes.contains_key(&task.node)
+            && self.availability(&task.node) != Availability::Drain
+    }
+}
+
+fn find<'a, K, V>(
+    all: &'a BTreeMap<K, Arc<V>>,
+    reference: &str,
+    name: impl Fn(&V) -> &Name,
+    id: impl Fn(&V) -> &str,
+) -> Option<&'a Arc<V>> {
+    all.values().find(|v| name(v).as_str() == reference).or_else(|| by_id_prefix(all.values(), reference, id))
+}
+
+fn by_id_prefix<'a, V>(
+    all: impl Iterator<Item = &'a Arc<V>>,
+    reference: &str,
+    id: impl Fn(&V) -> &str,
+) -> Option<&'a Arc<V>> {
+    if reference.is_empty() {
+        return None;
+    }
+    let mut found = all.filter(|v| id(v).starts_with(reference));
+    let first = found.next()?;
+    // Two candidates are no answer, except that a whole id always is.
+    if id(first) == reference || found.next().is_none() { Some(first) } else { None }
+}

@@ -1,0 +1,172 @@
+//! Tasks: what serves. One address per network, one state, one owner (its node).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Name, NetworkId, NodeId, ServiceId, TaskId, Timestamp};
+
+/// Swarm's task states, in their order; a task only ever moves forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskState {
+    /// Recorded.
+    New,
+    /// Waits for resources.
+    Pending,
+    /// Has a node.
+    Assigned,
+    /// The node took it.
+    Accepted,
+    /// Its network is being made.
+    Preparing,
+    /// Its program is being started.
+    Starting,
+    /// Runs: the only state that gets traffic.
+    Running,
+    /// Ended with success.
+    Complete,
+    /// Was told to stop.
+    Shutdown,
+    /// Ended with an error.
+    Failed,
+    /// The node could not take it.
+    Rejected,
+    /// Its node was gone for too long.
+    Orphaned,
+    /// To be forgotten.
+    Remove,
+}
+
+impl TaskState {
+    /// Moves forward, never back: the later of both.
+    pub fn advance(self, to: Self) -> Self {
+        self.max(to)
+    }
+
+    /// Nothing runs any more.
+    pub fn is_terminal(self) -> bool {
+        self > Self::Running
+    }
+}
+
+/// As Docker prints it: `Running`.
+impl fmt::Display for TaskState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{self:?}"))
+    }
+}
+
+/// What is known of a task's fitness to serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// Nothing checks it: it serves while it runs.
+    #[default]
+    None,
+    /// Not ready yet.
+    Starting,
+    /// Ready.
+    Healthy,
+    /// Out of the balance until it is healthy again.
+    Unhealthy,
+}
+
+/// A task's (or a node's own) addresses in one network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TaskAddress {
+    /// IPv4.
+    pub v4: Ipv4Addr,
+    /// IPv6, where the network has it.
+    pub v6: Option<Ipv6Addr>,
+}
+
+impl TaskAddress {
+    /// Its addresses, IPv4 first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        std::iter::once(IpAddr::V4(self.v4)).chain(self.v6.map(IpAddr::V6))
+    }
+}
+
+/// Where on its node a task lives. Means something on that node only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "kind")]
+pub enum Origin {
+    /// A process in a network namespace of its own. The start time (clock ticks since boot, field 22 of
+    /// proc(5) stat) tells it from a later process with the same number.
+    Process {
+        /// The process.
+        pid: u32,
+        /// When it started.
+        start: u64,
+        /// Whether the mesh started it, and so may stop it.
+        supervised: bool,
+    },
+    /// A network namespace bound to a path.
+    Netns {
+        /// The path.
+        path: PathBuf,
+    },
+}
+
+/// One instance of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// Never changes.
+    pub id: TaskId,
+    /// What it serves; none for a task of its own, which is found by `name` only.
+    pub service: Option<ServiceId>,
+    /// From 1; unique among the service's tasks; 0 without a service.
+    pub slot: u32,
+    /// The name of a task without a service; unique among them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Name>,
+    /// Where it runs: the only writer of this record.
+    pub node: NodeId,
+    /// The node's epoch when this was written.
+    pub epoch: u64,
+    /// Addresses, by network.
+    pub addresses: BTreeMap<NetworkId, TaskAddress>,
+    /// How far it is.
+    pub state: TaskState,
+    /// Whether it can serve.
+    pub health: Health,
+    /// Share of new flows in relation to the service's other tasks; 0: none.
+    pub weight: u16,
+    /// Gets no new flows any more.
+    pub draining: bool,
+    /// What last happened, for people.
+    pub message: String,
+    /// Where it lives on its node.
+    pub origin: Origin,
+    /// When it was registered.
+    pub created: Timestamp,
+    /// When it last changed.
+    pub updated: Timestamp,
+}
+
+impl Task {
+    /// Whether it may get new flows, as far as it itself goes.
+    pub fn ready(&self) -> bool {
+        self.state == TaskState::Running
+            && matches!(self.health, Health::None | Health::Healthy)
+            && !self.draining
+            && self.weight > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::TaskState::*;
+
+    #[test]
+    fn states_never_go_back() {
+        assert_eq!(Running.advance(Starting), Running);
+        assert_eq!(Running.advance(Failed), Failed);
+        assert_eq!(Failed.advance(Running), Failed);
+        assert!(Complete.is_terminal() && !Running.is_terminal());
+    }
+}

@@ -1,0 +1,254 @@
+//! **Decision.** The contract of the data planes: which frontends there are, what is behind each, who may pass.
+//!
+//! It says nothing of nftables or BPF. A plane turns it into rules or maps and decides nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::overlay::{Overlay, own_address};
+use crate::model::{
+    Affinity, Balancing, Locality, Name, NetworkId, Node, NodeId, Protocol, PublishMode, PublishedPort, Service,
+    Snapshot, Task, TaskAddress, TaskId, Vni,
+};
+
+/// An address family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The family of an address.
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// The address of this family, if there is one.
+    pub fn pick(self, addresses: TaskAddress) -> Option<IpAddr> {
+        addresses.addresses().find(|address| Self::of(*address) == self)
+    }
+}
+
+/// What clients send to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Frontend {
+    /// A service's address in one network: every TCP and UDP port of it, unchanged to the task.
+    Vip {
+        /// The network, whose tasks alone may use it.
+        vni: Vni,
+        /// The address.
+        address: IpAddr,
+    },
+    /// A port of the node's own.
+    Published {
+        /// TCP or UDP.
+        protocol: Protocol,
+        /// The port.
+        port: u16,
+        /// Only on this address of the node; none: on all.
+        address: Option<IpAddr>,
+        /// Clients of this family.
+        family: Family,
+    },
+}
+
+/// One place that a flow can go to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backend {
+    /// The task.
+    pub id: TaskId,
+    /// Its name, for people.
+    pub task: String,
+    /// Its address in the pool's network.
+    pub address: IpAddr,
+    /// Where it runs.
+    pub node: NodeId,
+    /// Whether that is here.
+    pub local: bool,
+    /// Share of new flows in relation to the others; never 0.
+    pub weight: u16,
+}
+
+/// What is behind a frontend. Empty: refuse at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// The service.
+    pub service: Name,
+    /// The network that the backends' addresses belong to.
+    pub vni: Vni,
+    /// The port of the tasks; none: as the client chose.
+    pub target: Option<u16>,
+    /// How flows are spread.
+    pub balancing: Balancing,
+    /// Whether a client's flows stay together.
+    pub affinity: Affinity,
+    /// Only for these clients; empty: for all. Others are refused as if nothing were here.
+    pub allow: Vec<IpNet>,
+    /// In the order of slots.
+    pub backends: Vec<Backend>,
+}
+
+/// Who may pass to and from a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkGate {
+    /// Its addresses. Only its own tasks and nodes reach them.
+    pub subnets: Vec<IpNet>,
+    /// Whether its tasks may reach the world (masqueraded).
+    pub egress: bool,
+    /// The node's own addresses in it: what hairpins and the node's own traffic come from.
+    pub gateway: Option<TaskAddress>,
+}
+
+/// What may come out of a local task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortGate {
+    /// Its network.
+    pub vni: Vni,
+    /// The only sources that are let through.
+    pub addresses: TaskAddress,
+}
+
+/// Everything a data plane must know.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Balance {
+    /// Frontends and what is behind them.
+    pub frontends: BTreeMap<Frontend, Pool>,
+    /// Networks.
+    pub networks: BTreeMap<Vni, NetworkGate>,
+    /// Local tasks' devices.
+    pub ports: BTreeMap<String, PortGate>,
+}
+
+pub(super) fn plan(world: &Snapshot, me: &Node, overlay: &Overlay) -> Balance {
+    let mut balance = Balance::default();
+    for network in world.networks.values() {
+        let gate = NetworkGate {
+            subnets: network.subnets().collect(),
+            egress: !network.internal,
+            gateway: own_address(world, me, &network.id),
+        };
+        balance.networks.insert(network.vni, gate);
+    }
+    for (device, endpoint) in &overlay.endpoints {
+        balance.ports.insert(device.clone(), PortGate { vni: endpoint.vni, addresses: endpoint.addresses });
+    }
+    let mut tasks = world.tasks_by_service();
+    for service in world.services.values() {
+        let mut tasks = tasks.remove(&service.id).unwrap_or_default();
+        tasks.retain(|task| world.in_balance(task));
+        let tasks = tasks.as_slice();
+        plan_vips(world, me, service, tasks, &mut balance);
+        for port in &service.ports {
+            plan_port(world, me, service, tasks, port, &mut balance);
+        }
+    }
+    balance
+}
+
+fn plan_vips(world: &Snapshot, me: &Node, service: &Service, tasks: &[&Arc<Task>], balance: &mut Balance) {
+    for attachment in &service.networks {
+        let (Some(vip), Some(network)) = (attachment.vip, world.networks.get(&attachment.network)) else { continue };
+        for address in vip.addresses() {
+            let family = Family::of(address);
+            let backends = backends(world, me, service, tasks, &attachment.network, family, service.locality);
+            let pool = pool(service, network.vni, None, &[], backends);
+            balance.frontends.insert(Frontend::Vip { vni: network.vni, address }, pool);
+        }
+    }
+}
+
+fn plan_port(
+    world: &Snapshot,
+    me: &Node,
+    service: &Service,
+    tasks: &[&Arc<Task>],
+    port: &PublishedPort,
+    balance: &mut Balance,
+) {
+    if !port.nodes.is_empty() && !port.nodes.contains(&me.name) {
+        return;
+    }
+    let known = service.networks.iter().find_map(|a| world.networks.get(&a.network));
+    let Some(network) = known else { return };
+    let locality = match port.mode {
+        PublishMode::Ingress => service.locality,
+        PublishMode::Host => Locality::LocalOnly,
+    };
+    let families: BTreeSet<Family> = Family::ALL.into_iter().filter(|f| *f == Family::V4 || network.v6.is_some()).collect();
+    for family in families {
+        let backends = backends(world, me, service, tasks, &network.id, family, locality);
+        if backends.is_empty() && port.mode == PublishMode::Host {
+            continue;
+        }
+        let allow: Vec<IpNet> =
+            port.allow.iter().filter(|net| Family::of(net.addr()) == family).copied().collect();
+        if allow.is_empty() && !port.allow.is_empty() {
+            // Nobody of this family is allowed.
+            continue;
+        }
+        let pool = pool(service, network.vni, Some(port.target), &allow, backends);
+        let mut insert = |address| {
+            let frontend = Frontend::Published { protocol: port.protocol, port: port.published, address, family };
+            balance.frontends.insert(frontend, pool.clone());
+        };
+        if port.host_ip.is_empty() {
+            insert(None);
+        }
+        for address in port.host_ip.iter().filter(|address| Family::of(**address) == family) {
+            insert(Some(*address));
+        }
+    }
+}
+
+fn pool(service: &Service, vni: Vni, target: Option<u16>, allow: &[IpNet], backends: Vec<Backend>) -> Pool {
+    Pool {
+        service: service.name.clone(),
+        vni,
+        target,
+        balancing: service.balancing,
+        affinity: service.affinity,
+        allow: allow.to_vec(),
+        backends,
+    }
+}
+
+fn backends(
+    world: &Snapshot,
+    me: &Node,
+    service: &Service,
+    tasks: &[&Arc<Task>],
+    network: &NetworkId,
+    family: Family,
+    locality: Locality,
+) -> Vec<Backend> {
+    let mut all: Vec<Backend> = tasks
+        .iter()
+        .filter_map(|task| {
+            Some(Backend {
+                id: task.id.clone(),
+                task: format!("{}.{}", service.name, task.slot),
+                address: family.pick(*task.addresses.get(network)?)?,
+                node: task.node.clone(),
+                local: task.node == me.id,
+                weight: task.weight,
+            })
+        })
+        .filter(|backend| backend.local || world.nodes.contains_key(&backend.node))
+        .collect();
+    let local = all.iter().any(|backend| backend.local);
+    match locality {
+        Locality::Spread => {}
+        Locality::PreferLocal if !local => {}
+        Locality::PreferLocal | Locality::LocalOnly => all.retain(|backend| backend.local),
+    }
+    all
+}

@@ -1,0 +1,209 @@
+//! **Decision.** How the world is written down: one key per record, one writer per key.
+//!
+//! | key | writer | value |
+//! |---|---|---|
+//! | `net/<id>`, `idx/net/<name>` | API | [`Network`], its id |
+//! | `svc/<id>`, `idx/svc/<name>` | API | [`Service`], its id |
+//! | `nodespec/<id>`, `stop/<task>` | API | [`NodeSpec`], `{}` |
+//! | `node/<id>`, `idx/node/<name>` | the node | [`Node`], its id |
+//! | `live/<id>` | the node, under a lease | [`Live`] |
+//! | `task/<id>`, `idx/task/<name>` | the task's node | [`Task`], its id |
+//! | `claim/vni/<n>`, `claim/vip/<net>/<place>` | API | [`Claim`] |
+//! | `claim/block/<net>/<n>` | the node | [`Claim`] |
+//! | `claim/slot/<svc>/<n>` | the task's node | [`Claim`] |
+//! | `guard/subnets`, `guard/ports` | API | a counter that each such change bumps under compare-and-set |
+//!
+//! Claims are never under a lease. Fields that a newer version adds are ignored; a value that cannot be
+//! read is set aside as poison and never stops the rest.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::kv::Rev;
+use crate::model::{
+    Block, Live, Name, Network, NetworkId, Node, NodeId, NodeSpec, Service, ServiceId, Task, TaskId, Timestamp, Vni,
+};
+
+/// Who holds something that exists once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The id of the holder.
+    pub owner: String,
+    /// Set when it was given back: it waits until every live node has applied that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released: Option<Timestamp>,
+}
+
+impl Claim {
+    /// A claim's value, as stored.
+    pub fn held(owner: &str) -> String {
+        to_json(&Self { owner: owner.to_owned(), released: None })
+    }
+
+    /// The value of a claim that was given back.
+    pub fn given_back(owner: &str, at: Timestamp) -> String {
+        to_json(&Self { owner: owner.to_owned(), released: Some(at) })
+    }
+}
+
+/// Guards overlap checks of subnets.
+pub const GUARD_SUBNETS: &str = "guard/subnets";
+/// Guards conflict checks of published ports.
+pub const GUARD_PORTS: &str = "guard/ports";
+
+/// `net/<id>`
+pub fn network(id: &NetworkId) -> String {
+    format!("net/{id}")
+}
+/// `idx/net/<name>`
+pub fn network_name(name: &Name) -> String {
+    format!("idx/net/{name}")
+}
+/// `svc/<id>`
+pub fn service(id: &ServiceId) -> String {
+    format!("svc/{id}")
+}
+/// `idx/svc/<name>`
+pub fn service_name(name: &Name) -> String {
+    format!("idx/svc/{name}")
+}
+/// `node/<id>`
+pub fn node(id: &NodeId) -> String {
+    format!("node/{id}")
+}
+/// `idx/node/<name>`
+pub fn node_name(name: &Name) -> String {
+    format!("idx/node/{name}")
+}
+/// `nodespec/<id>`
+pub fn node_spec(id: &NodeId) -> String {
+    format!("nodespec/{id}")
+}
+/// `live/<id>`
+pub fn live(id: &NodeId) -> String {
+    format!("live/{id}")
+}
+/// `task/<id>`
+pub fn task(id: &TaskId) -> String {
+    format!("task/{id}")
+}
+/// `idx/task/<name>`
+pub fn task_index(name: &Name) -> String {
+    format!("idx/task/{name}")
+}
+/// `stop/<task>`
+pub fn stop(id: &TaskId) -> String {
+    format!("stop/{id}")
+}
+/// `claim/vni/<n>`
+pub fn vni_claim(vni: Vni) -> String {
+    format!("claim/vni/{vni}")
+}
+/// `claim/vip/<net>/<place>`
+pub fn vip_claim(network: &NetworkId, place: u32) -> String {
+    format!("claim/vip/{network}/{place}")
+}
+/// `claim/block/<net>/<n>`
+pub fn block_claim(network: &NetworkId, block: Block) -> String {
+    format!("claim/block/{network}/{}", block.0)
+}
+/// `claim/slot/<svc>/<n>`
+pub fn slot_claim(service: &ServiceId, slot: u32) -> String {
+    format!("claim/slot/{service}/{slot}")
+}
+
+/// A value as JSON. Our records have string keys only and no map that could fail.
+pub fn to_json<T: Serialize>(record: &T) -> String {
+    serde_json::to_string(record).unwrap_or_else(|error| unreachable!("a record is always JSON: {error}"))
+}
+
+/// What a key holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// `net/`
+    Network(Box<Network>),
+    /// `svc/`
+    Service(Box<Service>),
+    /// `task/`
+    Task(Box<Task>),
+    /// `node/`
+    Node(Box<Node>),
+    /// `nodespec/`
+    NodeSpec(NodeId, NodeSpec),
+    /// `live/`
+    Live(NodeId, Live),
+    /// `claim/block/`
+    Block(NetworkId, Block, NodeId),
+    /// `claim/`, the others
+    Claim(Claim),
+    /// `guard/`
+    Guard,
+    /// `stop/`
+    Stop(TaskId),
+    /// An index, or what a newer version writes.
+    Other,
+}
+
+/// Reads one key; `Err` says in words why the value makes no sense.
+pub fn decode(key: &str, value: &str) -> Result<Record, String> {
+    let Some((kind, rest)) = key.split_once('/') else { return Ok(Record::Other) };
+    Ok(match kind {
+        "net" => {
+            let network: Network = json(value)?;
+            same(rest, network.id.as_str())?;
+            Record::Network(Box::new(network))
+        }
+        "svc" => {
+            let service: Service = json(value)?;
+            same(rest, service.id.as_str())?;
+            Record::Service(Box::new(service))
+        }
+        "task" => {
+            let task: Task = json(value)?;
+            same(rest, task.id.as_str())?;
+            Record::Task(Box::new(task))
+        }
+        "node" => {
+            let node: Node = json(value)?;
+            same(rest, node.id.as_str())?;
+            Record::Node(Box::new(node))
+        }
+        "nodespec" => Record::NodeSpec(NodeId::new(rest), json(value)?),
+        "live" => Record::Live(NodeId::new(rest), json(value)?),
+        "stop" => Record::Stop(TaskId::new(rest)),
+        "guard" => Record::Guard,
+        "claim" => {
+            let claim: Claim = json(value)?;
+            match rest.strip_prefix("block/").and_then(|rest| rest.split_once('/')) {
+                Some((network, number)) => {
+                    let number = number.parse().map_err(|_| format!("'{number}' is no block number"))?;
+                    Record::Block(NetworkId::new(network), Block(number), NodeId::new(claim.owner))
+                }
+                None => Record::Claim(claim),
+            }
+        }
+        _ => Record::Other,
+    })
+}
+
+fn json<T: DeserializeOwned>(value: &str) -> Result<T, String> {
+    serde_json::from_str(value).map_err(|error| error.to_string())
+}
+
+fn same(key: &str, id: &str) -> Result<(), String> {
+    if key == id { Ok(()) } else { Err(format!("the key says id '{key}', the record '{id}'")) }
+}
+
+/// Whether a change of this key is a change of what nodes must do, and not only a sign of life.
+pub fn matters(key: &str) -> bool {
+    !key.starts_with("live/")
+}
+
+/// A claim as a snapshot holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldClaim {
+    /// Who and whether still.
+    pub claim: Claim,
+    /// When it was last written.
+    pub modified: Rev,
+}

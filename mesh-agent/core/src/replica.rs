@@ -1,0 +1,316 @@
+//! **Decision.** A node's copy of the world: how batches and listings change it, and when it refuses to.
+//!
+//! A copy only ever moves forward. A full listing that would make much of the world vanish is held back until
+//! someone says that it is meant: an empty or wrong store must not empty the balance.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::kv::{Batch, Event, KeyValue, Listing, Rev};
+use crate::model::Snapshot;
+use crate::records::{self, HeldClaim, Record};
+
+/// A resync may remove this share of services or tasks before it is held back…
+const BUDGET_SHARE: f64 = 0.3;
+/// …or this many, whichever is more.
+const BUDGET_COUNT: usize = 5;
+
+/// Why a batch or a listing was not taken over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// It comes from another store than all before.
+    #[error("the store is '{found}', but this node belongs to '{expected}'; nothing was changed")]
+    WrongCluster {
+        /// Ours.
+        expected: String,
+        /// Theirs.
+        found: String,
+    },
+    /// The store is older than what was already seen.
+    #[error("the store's history went back from revision {seen} to {found}; nothing was changed")]
+    WentBack {
+        /// The newest that was seen.
+        seen: Rev,
+        /// The store's.
+        found: Rev,
+    },
+    /// Too much would vanish.
+    #[error(
+        "the store no longer has {missing} of {known} {what}; holding on to them \
+         (restart the agent with --accept-deletions if that is meant)"
+    )]
+    TooManyDeletions {
+        /// `services` or `tasks`.
+        what: &'static str,
+        /// How many would go.
+        missing: usize,
+        /// Of how many.
+        known: usize,
+    },
+}
+
+/// What is kept on disk, so that a node serves what it knew when it starts without a store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cache {
+    /// Which store this is a copy of.
+    pub cluster: String,
+    /// The newest revision that changed more than signs of life.
+    pub changed: Rev,
+    /// The revision.
+    pub rev: Rev,
+    /// Everything but signs of life.
+    pub kvs: Vec<KeyValue>,
+}
+
+/// A node's copy of the world.
+#[derive(Debug, Clone, Default)]
+pub struct Replica {
+    cluster: Option<String>,
+    kvs: BTreeMap<String, KeyValue>,
+    world: Snapshot,
+}
+
+impl Replica {
+    /// Begins with what was kept on disk.
+    pub fn from_cache(cache: Cache) -> Self {
+        let mut replica = Self { cluster: Some(cache.cluster), ..Self::default() };
+        for kv in cache.kvs {
+            replica.put(kv);
+        }
+        replica.world.rev = cache.rev;
+        replica.world.changed = cache.changed;
+        replica
+    }
+
+    /// What to keep on disk.
+    pub fn to_cache(&self) -> Option<Cache> {
+        Some(Cache {
+            cluster: self.cluster.clone()?,
+            rev: self.world.rev,
+            changed: self.world.changed,
+            kvs: self.kvs.values().filter(|kv| records::matters(&kv.key)).cloned().collect(),
+        })
+    }
+
+    /// The world as of now.
+    pub fn world(&self) -> &Snapshot {
+        &self.world
+    }
+
+    /// The store that this is a copy of.
+    pub fn cluster(&self) -> Option<&str> {
+        self.cluster.as_deref()
+    }
+
+    /// Takes over one revision. Those already seen are passed over (etcd 3.4 can send one twice).
+    pub fn apply(&mut self, batch: Batch) {
+        if batch.rev <= self.world.rev {
+            return;
+        }
+        if batch.events.iter().any(|event| records::matters(event.key())) {
+            self.world.changed = batch.rev;
+        }
+        for event in batch.events {
+            match event {
+                Event::Put(kv) => self.put(kv),
+                Event::Delete(key) => self.delete(&key),
+            }
+        }
+        self.world.rev = batch.rev;
+    }
+
+    /// Takes over a full listing: mark and sweep, within the deletion budget unless `accept_deletions`.
+    pub fn resync(&mut self, listing: Listing, accept_deletions: bool) -> Result<(), Refused> {
+        if let Some(expected) = self.cluster.as_ref().filter(|expected| **expected != listing.cluster) {
+            return Err(Refused::WrongCluster { expected: expected.clone(), found: listing.cluster });
+        }
+        if listing.rev < self.world.rev && !accept_deletions {
+            return Err(Refused::WentBack { seen: self.world.rev, found: listing.rev });
+        }
+        let listed: BTreeMap<_, _> = listing.kvs.into_iter().map(|kv| (kv.key.clone(), kv)).collect();
+        if !accept_deletions {
+            self.within_budget("services", "svc/", &listed)?;
+            self.within_budget("tasks", "task/", &listed)?;
+        }
+        let gone: Vec<_> = self.kvs.keys().filter(|key| !listed.contains_key(*key)).cloned().collect();
+        let mut changed = gone.iter().any(|key| records::matters(key));
+        for key in gone {
+            self.delete(&key);
+        }
+        for (key, kv) in listed {
+            if self.kvs.get(&key) != Some(&kv) {
+                changed |= records::matters(&key);
+                self.put(kv);
+            }
+        }
+        self.cluster = Some(listing.cluster);
+        self.world.rev = listing.rev;
+        if changed {
+            self.world.changed = listing.rev;
+        }
+        Ok(())
+    }
+
+    fn within_budget(
+        &self,
+        what: &'static str,
+        prefix: &str,
+        listed: &BTreeMap<String, KeyValue>,
+    ) -> Result<(), Refused> {
+        let known: Vec<_> = self.kvs.keys().filter(|key| key.starts_with(prefix)).collect();
+        let missing = known.iter().filter(|key| !listed.contains_key(**key)).count();
+        if missing > BUDGET_COUNT && missing as f64 > known.len() as f64 * BUDGET_SHARE {
+            return Err(Refused::TooManyDeletions { what, missing, known: known.len() });
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, kv: KeyValue) {
+        // A record that turns into another kind under the same key leaves nothing of the old one.
+        self.delete(&kv.key);
+        let world = &mut self.world;
+        world.revs.insert(kv.key.clone(), kv.modified);
+        match records::decode(&kv.key, &kv.value) {
+            Ok(Record::Network(network)) => {
+                world.networks.insert(network.id.clone(), Arc::from(network));
+            }
+            Ok(Record::Service(service)) => {
+                world.services.insert(service.id.clone(), Arc::from(service));
+            }
+            Ok(Record::Task(task)) => {
+                world.tasks.insert(task.id.clone(), Arc::from(task));
+            }
+            Ok(Record::Node(node)) => {
+                world.nodes.insert(node.id.clone(), Arc::from(node));
+            }
+            Ok(Record::NodeSpec(id, spec)) => {
+                world.specs.insert(id, spec);
+            }
+            Ok(Record::Live(id, live)) => {
+                world.live.insert(id, live);
+            }
+            Ok(Record::Block(network, block, node)) => {
+                world.blocks.insert((network, block), node);
+            }
+            Ok(Record::Claim(claim)) => {
+                world.claims.insert(kv.key.clone(), HeldClaim { claim, modified: kv.modified });
+            }
+            Ok(Record::Guard) => {
+                world.guards.insert(kv.key.clone(), kv.modified);
+            }
+            Ok(Record::Stop(task)) => {
+                world.stops.insert(task, kv.modified);
+            }
+            Ok(Record::Other) => {}
+            Err(why) => {
+                world.poison.insert(kv.key.clone(), why);
+            }
+        }
+        self.kvs.insert(kv.key.clone(), kv);
+    }
+
+    fn delete(&mut self, key: &str) {
+        let Some(kv) = self.kvs.remove(key) else { return };
+        let world = &mut self.world;
+        world.revs.remove(key);
+        world.poison.remove(key);
+        match records::decode(key, &kv.value) {
+            Ok(Record::Network(network)) => drop(world.networks.remove(&network.id)),
+            Ok(Record::Service(service)) => drop(world.services.remove(&service.id)),
+            Ok(Record::Task(task)) => drop(world.tasks.remove(&task.id)),
+            Ok(Record::Node(node)) => drop(world.nodes.remove(&node.id)),
+            Ok(Record::NodeSpec(id, _)) => drop(world.specs.remove(&id)),
+            Ok(Record::Live(id, _)) => drop(world.live.remove(&id)),
+            Ok(Record::Block(network, block, _)) => drop(world.blocks.remove(&(network, block))),
+            Ok(Record::Claim(_)) => drop(world.claims.remove(key)),
+            Ok(Record::Guard) => drop(world.guards.remove(key)),
+            Ok(Record::Stop(task)) => drop(world.stops.remove(&task)),
+            Ok(Record::Other) | Err(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kv(key: &str, value: &str, rev: u64) -> KeyValue {
+        KeyValue {
+            key: key.to_owned(),
+            value: value.to_owned(),
+            created: Rev(rev),
+            modified: Rev(rev),
+            lease: None,
+        }
+    }
+
+    fn listing(rev: u64, kvs: Vec<KeyValue>) -> Listing {
+        Listing { cluster: "c1".to_owned(), rev: Rev(rev), kvs }
+    }
+
+    fn stops(count: usize, rev: u64) -> Vec<KeyValue> {
+        (0..count).map(|n| kv(&format!("svc/{n}"), "poison", rev)).collect()
+    }
+
+    #[test]
+    fn old_revisions_are_passed_over() {
+        let mut replica = Replica::default();
+        replica.resync(listing(5, vec![kv("stop/t", "{}", 5)]), false).unwrap();
+        replica.apply(Batch { rev: Rev(5), events: vec![Event::Delete("stop/t".to_owned())] });
+        assert_eq!(replica.world().stops.len(), 1);
+        replica.apply(Batch { rev: Rev(6), events: vec![Event::Delete("stop/t".to_owned())] });
+        assert!(replica.world().stops.is_empty());
+    }
+
+    #[test]
+    fn signs_of_life_do_not_count_as_change() {
+        let mut replica = Replica::default();
+        replica.resync(listing(5, vec![]), false).unwrap();
+        let live = kv("live/n1", r#"{"epoch":1,"applied":5}"#, 6);
+        replica.apply(Batch { rev: Rev(6), events: vec![Event::Put(live)] });
+        assert_eq!((replica.world().rev, replica.world().changed), (Rev(6), Rev(0)));
+        assert_eq!(replica.world().live.len(), 1);
+        assert!(replica.to_cache().unwrap().kvs.is_empty());
+    }
+
+    #[test]
+    fn an_empty_store_does_not_empty_the_world() {
+        let mut replica = Replica::default();
+        replica.resync(listing(5, stops(20, 5)), false).unwrap();
+        let refused = replica.resync(listing(9, vec![]), false).unwrap_err();
+        assert_eq!(refused, Refused::TooManyDeletions { what: "services", missing: 20, known: 20 });
+        assert_eq!(replica.kvs.len(), 20, "nothing half-applied");
+        replica.resync(listing(9, stops(16, 5)), false).unwrap();
+        replica.resync(listing(9, vec![]), true).unwrap();
+        assert!(replica.kvs.is_empty());
+    }
+
+    #[test]
+    fn another_store_or_an_older_one_changes_nothing() {
+        let mut replica = Replica::default();
+        replica.resync(listing(5, vec![]), false).unwrap();
+        assert!(matches!(replica.resync(listing(4, vec![]), false), Err(Refused::WentBack { .. })));
+        let other = Listing { cluster: "c2".to_owned(), rev: Rev(9), kvs: vec![] };
+        assert!(matches!(replica.resync(other, true), Err(Refused::WrongCluster { .. })));
+    }
+
+    #[test]
+    fn poison_is_set_aside_and_leaves_when_mended() {
+        let mut replica = Replica::default();
+        replica.resync(listing(1, vec![kv("svc/a", "{", 1), kv("stop/t", "{}", 1)]), false).unwrap();
+        assert_eq!(replica.world().poison.len(), 1);
+        assert_eq!(replica.world().stops.len(), 1);
+        replica.apply(Batch { rev: Rev(2), events: vec![Event::Delete("svc/a".to_owned())] });
+        assert!(replica.world().poison.is_empty());
+    }
+
+    #[test]
+    fn the_cache_gives_the_same_world_back() {
+        let mut replica = Replica::default();
+        replica.resync(listing(3, vec![kv("stop/t", "{}", 3), kv("guard/ports", "1", 2)]), false).unwrap();
+        let again = Replica::from_cache(replica.to_cache().unwrap());
+        assert_eq!(again.world(), replica.world());
+    }
+}
