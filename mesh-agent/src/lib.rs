@@ -10,3 +10,4 @@ pub mod control;
 pub mod plane;
 pub mod status;
 pub mod store;
+pub mod tasks;
