@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::node::{self, own_guard};
+use super::node::{self, Me, own_guard};
 use super::{Change, Fresh, Refusal};
 use crate::kv::Txn;
 use crate::model::{
@@ -44,8 +44,10 @@ pub struct TaskChange {
 }
 
 /// Registers a task on a node: addresses out of the node's blocks (claiming one if need be), a slot, a record.
-pub fn add_task(world: &Snapshot, node: &NodeId, request: TaskRequest, fresh: Fresh) -> Result<Change<Task>, Refusal> {
-    let me = world.nodes.get(node).ok_or_else(|| Refusal::not_found("node", node.as_str()))?;
+pub fn add_task(world: &Snapshot, me: &Me, request: TaskRequest, fresh: Fresh) -> Result<Change<Task>, Refusal> {
+    let mut txn = Txn::default();
+    let node = &me.id;
+    let me = own_guard(world, me, &mut txn)?;
     let availability = world.availability(node);
     if availability != Availability::Active {
         return Err(Refusal::Conflict(format!(
@@ -61,8 +63,6 @@ pub fn add_task(world: &Snapshot, node: &NodeId, request: TaskRequest, fresh: Fr
         return Err(Refusal::Conflict(format!("this namespace is registered already, as task {}", world.task_name(twin))));
     }
     let id = TaskId::from_random(fresh.id);
-    let mut txn = Txn::default();
-    own_guard(world, node, &mut txn);
     let (service, slot, name, networks) = match &request.service {
         Some(reference) => {
             let service = world.service(reference).ok_or_else(|| Refusal::not_found("service", reference))?;
@@ -125,12 +125,12 @@ pub fn add_task(world: &Snapshot, node: &NodeId, request: TaskRequest, fresh: Fr
 /// Changes a task of this node.
 pub fn change_task(
     world: &Snapshot,
-    node: &NodeId,
+    me: &Me,
     id: &TaskId,
     change: TaskChange,
     fresh: Fresh,
 ) -> Result<Change<Task>, Refusal> {
-    let old = own_task(world, node, id)?;
+    let old = own_task(world, &me.id, id)?;
     let mut task = old.clone();
     task.state = task.state.advance(change.state.unwrap_or(task.state));
     task.health = change.health.unwrap_or(task.health);
@@ -140,10 +140,10 @@ pub fn change_task(
     if task == *old {
         return Ok(Change { txn: Txn::default(), result: task });
     }
-    task.epoch = world.nodes.get(node).map_or(task.epoch, |me| me.epoch);
+    task.epoch = me.epoch;
     task.updated = fresh.now;
     let mut txn = Txn::default();
-    own_guard(world, node, &mut txn);
+    own_guard(world, me, &mut txn)?;
     let key = records::task(id);
     txn.unchanged(&key, world.rev_of(&key));
     txn.put(key, records::to_json(&task));
@@ -162,10 +162,10 @@ pub fn stop_task(world: &Snapshot, reference: &str) -> Result<Change<Task>, Refu
 }
 
 /// Removes all trace of a task of this node.
-pub fn forget_task(world: &Snapshot, node: &NodeId, id: &TaskId) -> Result<Change<Task>, Refusal> {
-    let task = own_task(world, node, id)?;
+pub fn forget_task(world: &Snapshot, me: &Me, id: &TaskId) -> Result<Change<Task>, Refusal> {
+    let task = own_task(world, &me.id, id)?;
     let mut txn = Txn::default();
-    own_guard(world, node, &mut txn);
+    own_guard(world, me, &mut txn)?;
     txn.delete(records::task(id));
     txn.delete(records::stop(id));
     if let Some(service) = &task.service {
