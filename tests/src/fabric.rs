@@ -10,11 +10,12 @@
 use std::{
     fmt::Display,
     net::{Ipv4Addr, Ipv6Addr},
+    time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
-use crate::Host;
+use crate::{Host, eventually};
 
 /// An address of each family.
 pub(crate) type Addresses = (Ipv4Addr, Ipv6Addr);
@@ -32,6 +33,9 @@ const OUTSIDE_ROUTER: Addresses = (
 
 /// From .11 to .99.
 pub(crate) const MAX_NODES: usize = 89;
+
+/// How long the kernel may take to notice a new link.
+const LINK_WITHIN: Duration = Duration::from_secs(5);
 
 const fn underlay(last: u8, last6: u16) -> Addresses {
     (
@@ -61,8 +65,8 @@ pub(crate) fn connect<'a>(
     fabric.sysctl("net/ipv6/conf/all/forwarding", "1")?;
 
     let mut lines = format!(
-        "link add br0 type bridge mcast_snooping 0\n\
-         link set br0 up\n\
+        "link add name br0 type bridge mcast_snooping 0\n\
+         link set dev br0 up\n\
          address add {}/24 dev br0\n\
          address add {}/64 dev br0 nodad\n",
         ROUTER.0, ROUTER.1
@@ -71,7 +75,7 @@ pub(crate) fn connect<'a>(
         lines += &cable(host);
     }
     for host in underlay.clone() {
-        lines += &format!("link set {} master br0\n", host.name());
+        lines += &format!("link set dev {} master br0\n", host.name());
     }
     lines += &format!(
         "address add {}/24 dev {name}\n\
@@ -82,7 +86,7 @@ pub(crate) fn connect<'a>(
     );
     fabric.ip(&lines)?;
 
-    for host in underlay {
+    for host in underlay.clone() {
         host.ip(&uplink(host, &[("default", &ROUTER.0), ("default", &ROUTER.1)]))?;
     }
     // No default route: what comes from an overlay address without masquerade gets no answer, as in the internet.
@@ -92,14 +96,37 @@ pub(crate) fn connect<'a>(
             ("192.168.77.0/24", &OUTSIDE_ROUTER.0),
             ("fd77::/64", &OUTSIDE_ROUTER.1),
         ],
-    ))
+    ))?;
+    settle(fabric, underlay.chain([outside]))
+}
+
+/// Waits until every link carries. The kernel tells a device a while after its peer came up; what is sent before
+/// is lost, and a lost question for a neighbour is asked again only after a second.
+fn settle<'a>(fabric: &'a Host, hosts: impl Iterator<Item = &'a Host>) -> Result<()> {
+    let up = |host: &Host| {
+        let links = host.show(&["ip", "-brief", "link"])?;
+        // Loopbacks, and bridges for a second, are "unknown", and carry.
+        let carries = |line: &&str| line.contains(" UP ") || line.contains(" UNKNOWN ");
+        let down = links.lines().find(|line| !carries(line));
+        ensure!(down.is_none(), "{}: {}", host.name(), down.unwrap_or_default());
+        Ok(())
+    };
+    for host in hosts.chain([fabric]) {
+        eventually(LINK_WITHIN, "the links of the lab are up", || up(host))?;
+    }
+    eventually(LINK_WITHIN, "the switch of the lab forwards", || {
+        let ports = fabric.show(&["bridge", "link"])?;
+        let blocked = ports.lines().find(|line| !line.contains("state forwarding"));
+        ensure!(blocked.is_none(), "{}", blocked.unwrap_or_default());
+        Ok(())
+    })
 }
 
 /// A cable from the fabric, where it has the host's name, to the host's `eth0`.
 fn cable(host: &Host) -> String {
     format!(
-        "link add {name} type veth peer name eth0 netns {path}\n\
-         link set {name} up\n",
+        "link add name {name} type veth peer name eth0 netns {path}\n\
+         link set dev {name} up\n",
         name = host.name(),
         path = host.netns().path().display()
     )
@@ -107,7 +134,7 @@ fn cable(host: &Host) -> String {
 
 fn uplink(host: &Host, routes: &[(&str, &dyn Display)]) -> String {
     let mut lines = format!(
-        "link set eth0 up\n\
+        "link set dev eth0 up\n\
          address add {}/24 dev eth0\n\
          address add {}/64 dev eth0 nodad\n",
         host.address(),

@@ -116,6 +116,11 @@ impl Host {
         Ok(())
     }
 
+    /// What a program of the machine says about the host's namespace; it does not count as the host's process.
+    pub(crate) fn show(&self, argv: &[&str]) -> Result<String> {
+        run_in(&self.netns, argv, "")
+    }
+
     /// Writes a kernel setting of the host's namespace, such as `net/ipv4/ip_forward`.
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
         let path = Path::new("/proc/sys").join(key);

@@ -2,13 +2,15 @@
 
 use std::{
     env, fs,
-    path::{Path, PathBuf},
+    panic::{self, AssertUnwindSafe},
+    path::Path,
     process::{Command, Stdio},
+    sync::Mutex,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use mesh_tests::{Cgroup, Host, Lab, LabBuilder, LabInfo, Load, Netns, Process, eventually, lab_test};
 
 const SOON: Duration = Duration::from_secs(5);
@@ -413,6 +415,27 @@ fn another_process_can_enter_a_published_lab() -> Result<()> {
 }
 
 #[test]
+fn a_failure_or_panic_of_a_test_goes_through_and_the_lab_goes() -> Result<()> {
+    let id = Mutex::new(String::new());
+    let note = |lab: &Lab| lab.id().clone_into(&mut id.lock().unwrap());
+    let failed = lab_test(lab().node("n1"), |lab| {
+        note(lab);
+        bail!("on purpose")
+    });
+    assert_eq!(failed.unwrap_err().to_string(), "on purpose");
+    ensure!(left_by(&id.lock().unwrap())?.is_empty());
+    let panicked = panic::catch_unwind(AssertUnwindSafe(|| {
+        lab_test(lab().node("n1"), |lab| {
+            note(lab);
+            panic!("on purpose")
+        })
+    }));
+    ensure!(panicked.is_err());
+    ensure!(left_by(&id.lock().unwrap())?.is_empty());
+    Ok(())
+}
+
+#[test]
 fn names_that_cannot_be_are_refused() -> Result<()> {
     for name in ["", "client", "N1", "a-name-too-long-", "../x"] {
         let error = lab().node(name).build().map(drop).unwrap_err().to_string();
@@ -424,15 +447,30 @@ fn names_that_cannot_be_are_refused() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn the_first_packet_after_the_making_arrives() -> Result<()> {
+    for _ in 0..10 {
+        // Names that `ip` could take for its own words.
+        let lab = lab().node("dev").node("a").build()?;
+        let ping = |host: &Host, to: &str| host.exec(["ping", "-c1", "-W1", to])?.ok();
+        ping(lab.node("dev")?, "192.168.77.12")?;
+        ping(lab.client(), "198.51.100.1")?;
+        ping(lab.node("a")?, "fd77::11")?;
+        ping(lab.client(), "2001:db8:51::1")?;
+    }
+    Ok(())
+}
+
 /// What a lab left: its directory, its control group, and processes and mounts that mention it.
 fn left_by(id: &str) -> Result<Vec<String>> {
     let mut left = Vec::new();
     let cgroup = Cgroup::new(&format!("{id}-probe"))?.path().with_file_name(id);
+    let paths = [Path::new("/run").join(id), cgroup];
     left.extend(
-        [Path::new("/run").join(id), cgroup]
+        paths
             .iter()
             .filter(|path| path.exists())
-            .map(show),
+            .map(|path| path.display().to_string()),
     );
     let mounts = fs::read_to_string("/proc/mounts")?;
     left.extend(mounts.lines().filter(|line| line.contains(id)).map(Into::into));
@@ -446,10 +484,6 @@ fn left_by(id: &str) -> Result<Vec<String>> {
         }
     }
     Ok(left)
-}
-
-fn show(path: &PathBuf) -> String {
-    path.display().to_string()
 }
 
 /// Gives a lab all that has to be cleaned up: agents, tasks that left their group, daemons, mounts.
