@@ -1,0 +1,29 @@
+//! `check`: everything that can be said about the code without running it.
+
+use anyhow::Result;
+
+use crate::{shell, tidy};
+
+pub(crate) fn run() -> Result<()> {
+    shell::run(shell::cargo().args(["fmt", "--all", "--check"]))?;
+    shell::say("tidy: the house rules");
+    tidy::run()?;
+    shell::run(shell::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    shell::run(
+        shell::cargo()
+            .args(["doc", "--workspace", "--no-deps", "--quiet"])
+            .env("RUSTDOCFLAGS", "-D warnings"),
+    )?;
+    deny()
+}
+
+fn deny() -> Result<()> {
+    if !shell::exists("cargo-deny") {
+        shell::say(
+            "cargo-deny is not installed: licences and advisories of the dependencies were NOT checked. \
+             To install it: cargo install cargo-deny --locked",
+        );
+        return Ok(());
+    }
+    shell::run(shell::cargo().args(["deny", "--workspace", "check"]))
+}
