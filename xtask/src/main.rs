@@ -11,7 +11,7 @@ mod shell;
 mod test;
 mod tidy;
 
-use std::ffi::OsString;
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -64,8 +64,19 @@ enum Rung {
     Lab,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Xtask::parse().verb {
+fn main() -> ExitCode {
+    match run(Xtask::parse().verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // What failed and why; where in xtask it was noticed (a backtrace) helps nobody.
+            shell::say(&format!("xtask: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> anyhow::Result<()> {
+    match verb {
         Verb::Setup => setup::run(setup::Talk::All),
         Verb::Check => check::run(),
         Verb::Test { rung, args } => test::run(rung, &args),

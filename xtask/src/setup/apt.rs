@@ -83,6 +83,17 @@ pub(super) fn install_missing(talk: Talk) -> Result<Ebpf> {
     Ok(outcome)
 }
 
+fn left_out(absent: &[&str]) -> Ebpf {
+    Ebpf::LeftOut {
+        why: format!("apt does not offer {} here", absent.join(", ")),
+    }
+}
+
+/// Whether apt has ever been told what there is. Fresh container images have not.
+fn has_lists() -> bool {
+    not_offered(&["curl"]).is_ok_and(|absent| absent.is_empty())
+}
+
 /// Which of our packages are fully installed.
 fn installed() -> Result<BTreeSet<String>> {
     // It fails when one name is unknown to it, and lists the others all the same.
@@ -144,7 +155,7 @@ fn apt_get(args: &[&str]) -> Result<()> {
         shell::command("apt-get")
     } else if shell::exists("sudo") {
         let mut sudo = shell::command("sudo");
-        sudo.arg("apt-get");
+        sudo.args(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
         sudo
     } else {
         bail!(
