@@ -54,6 +54,14 @@ pub(super) fn install_missing(talk: Talk) -> Result<Ebpf> {
         return Ok(Ebpf::Possible);
     }
 
+    // Where apt has no such packages, asking its servers again at every run would change nothing.
+    if tools.is_empty() && has_lists() {
+        let absent = not_offered(&ebpf)?;
+        if !absent.is_empty() {
+            return Ok(left_out(&absent));
+        }
+    }
+
     shell::say(&format!(
         "packages missing: {}",
         [&tools[..], &ebpf[..]].concat().join(" ")
@@ -71,9 +79,7 @@ pub(super) fn install_missing(talk: Talk) -> Result<Ebpf> {
         wanted.extend(ebpf);
         Ebpf::Possible
     } else {
-        Ebpf::LeftOut {
-            why: format!("apt does not offer {} here", absent.join(", ")),
-        }
+        left_out(&absent)
     };
     if !wanted.is_empty() {
         let mut args = vec!["install", "--yes", "--no-install-recommends"];
