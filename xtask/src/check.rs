@@ -25,5 +25,21 @@ fn deny() -> Result<()> {
         );
         return Ok(());
     }
-    shell::run(shell::cargo().args(["deny", "--workspace", "check"]))
+    let mut deny = shell::cargo();
+    deny.args(["deny", "--workspace"]);
+    // Advisories come from a database on the network; the rest is known here.
+    if shell::succeeds("cargo", &["deny", "fetch", "db"]) {
+        deny.args(["check", "--hide-inclusion-graph"]);
+    } else {
+        shell::say("the database of advisories cannot be fetched: advisories were NOT checked");
+        deny.args([
+            "--offline",
+            "check",
+            "--hide-inclusion-graph",
+            "bans",
+            "licenses",
+            "sources",
+        ]);
+    }
+    shell::run(&mut deny)
 }

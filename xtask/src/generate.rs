@@ -74,3 +74,30 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>> {
     found.sort();
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changed_and_absent_files_are_named_and_equal_ones_are_not() -> Result<()> {
+        let dir = std::env::temp_dir().join(format!("mesh-xtask-gen-{}", std::process::id()));
+        let (fresh, docs) = (dir.join("fresh"), dir.join("docs"));
+        fs::create_dir_all(fresh.join("cli"))?;
+        fs::create_dir_all(&docs)?;
+        for (name, new, old) in [
+            ("same", "1", Some("1")),
+            ("changed", "1", Some("2")),
+            ("cli/absent", "1", None),
+        ] {
+            fs::write(fresh.join(name), new)?;
+            if let Some(old) = old {
+                fs::write(docs.join(name), old)?;
+            }
+        }
+        let stale = stale(&fresh, &docs)?;
+        fs::remove_dir_all(&dir)?;
+        assert_eq!(stale, ["docs/changed", "docs/cli/absent"]);
+        Ok(())
+    }
+}
