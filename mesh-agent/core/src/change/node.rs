@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{Change, Fresh, Refusal};
-use crate::kv::Txn;
+use crate::kv::{Compare, Txn};
 use crate::model::{Availability, Block, Listener, Name, Network, Node, NodeId, NodeSpec, Snapshot, fnv64};
 use crate::records::{self, Claim};
 
@@ -125,7 +125,7 @@ pub fn claim_blocks(world: &Snapshot, me: &Me) -> Result<Change<Vec<Refusal>>, R
         let has = world.blocks.iter().any(|((net, _), owner)| *net == network.id && owner == id);
         if used && !has {
             match claim_block(world, id, network, &mut txn) {
-                Ok(_) => txn.compares.push(crate::kv::Compare::Exists(records::network(&network.id))),
+                Ok(_) => txn.compares.push(Compare::Exists(records::network(&network.id))),
                 Err(refusal) => refusals.push(refusal),
             }
         }
@@ -170,7 +170,7 @@ pub fn set_availability(
         let key = records::node_spec(&node.id);
         txn.unchanged(&key, world.rev_of(&key));
         txn.put(key, records::to_json(&NodeSpec { availability, labels }));
-        txn.compares.push(crate::kv::Compare::Exists(records::node(&node.id)));
+        txn.compares.push(Compare::Exists(records::node(&node.id)));
     }
     Ok(Change { txn, result: node.as_ref().clone() })
 }
