@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use mesh_core::change::{self, Me, NodeFacts};
-use mesh_core::model::Name;
+use mesh_core::model::{Name, Snapshot};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -126,6 +126,25 @@ async fn keep(config: &Config, name: &Name, address: IpAddr, control: &Control, 
                 told = done.result;
             }
             Err(error) => debug!("cannot claim blocks: {error}"),
+        }
+        reattach(&world, control, me).await;
+    }
+}
+
+/// Tasks follow their service into networks and out of them.
+async fn reattach(world: &Snapshot, control: &Control, me: &Me) {
+    for task in world.tasks.values().filter(|task| task.node == me.id) {
+        let networks = task.service.as_ref().and_then(|id| world.services.get(id)).map(|service| &service.networks);
+        let settled = networks.is_none_or(|networks| {
+            networks.len() == task.addresses.len()
+                && networks.iter().all(|a| task.addresses.contains_key(&a.network))
+        });
+        if settled {
+            continue;
+        }
+        let change = |world: &Snapshot, fresh| change::reattach_task(world, me, &task.id, fresh);
+        if let Err(error) = control.change(change).await {
+            warn!(task = %world.task_name(task), "cannot follow its service into a network: {error}");
         }
     }
 }
