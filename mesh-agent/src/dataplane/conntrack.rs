@@ -7,8 +7,12 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Protocol, Tuple};
-use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
+use netlink_packet_netfilter::conntrack::{
+    ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Protocol, Tuple,
+};
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
+};
 use nix::sys::socket::{setsockopt, sockopt::ReceiveTimeout};
 use nix::sys::time::TimeVal;
 use rtnetlink::packet_core::{
@@ -42,10 +46,14 @@ pub struct UdpFlow {
 #[derive(Debug, thiserror::Error)]
 pub enum ConntrackError {
     /// No way to talk to the kernel.
-    #[error("cannot talk to the kernel about flows: {0}; it needs CAP_NET_ADMIN and the module nf_conntrack_netlink")]
+    #[error(
+        "cannot talk to the kernel about flows: {0}; it needs CAP_NET_ADMIN and the module nf_conntrack_netlink"
+    )]
     Socket(#[from] io::Error),
     /// The kernel refused.
-    #[error("the kernel could not {action}: {source}; until it can, UDP clients stay with backends that left")]
+    #[error(
+        "the kernel could not {action}: {source}; until it can, UDP clients stay with backends that left"
+    )]
     Refused {
         /// What was asked.
         action: &'static str,
@@ -60,9 +68,7 @@ pub enum ConntrackError {
 /// Forgets the UDP flows that `stale` names; how many there were.
 ///
 /// The socket belongs to the network namespace of the calling thread.
-pub async fn forget_udp(
-    stale: impl Fn(&UdpFlow) -> bool + Send + 'static,
-) -> Result<usize, ConntrackError> {
+pub async fn forget_udp(stale: impl Fn(&UdpFlow) -> bool + Send + 'static) -> Result<usize, ConntrackError> {
     let mut conntrack = Conntrack::open()?;
     // Listing a full table takes long enough to hold up other tasks.
     let work = move || {
@@ -81,7 +87,13 @@ impl UdpFlow {
     /// For tests of decisions: a flow without the kernel's key.
     #[cfg(test)]
     pub(crate) fn new(client: IpAddr, to: SocketAddr, answers: SocketAddr) -> Self {
-        Self { client, to, answers, family: NetfilterProtoFamily::Unspec, key: Vec::new() }
+        Self {
+            client,
+            to,
+            answers,
+            family: NetfilterProtoFamily::Unspec,
+            key: Vec::new(),
+        }
     }
 
     /// None: no UDP.
@@ -94,12 +106,20 @@ impl UdpFlow {
                     key.push(attribute);
                 }
                 ConntrackAttribute::CtaTupleReply(tuple) => reply = Some(ends(tuple)?),
-                ConntrackAttribute::Other(other) if matches!(other.kind(), CTA_ID | CTA_ZONE) => key.push(attribute),
+                ConntrackAttribute::Other(other) if matches!(other.kind(), CTA_ID | CTA_ZONE) => {
+                    key.push(attribute)
+                }
                 _ => {}
             }
         }
         let ((client, to), (answers, _)) = (original?, reply?);
-        Some(Self { client: client.ip(), to, answers, family, key })
+        Some(Self {
+            client: client.ip(),
+            to,
+            answers,
+            family,
+            key,
+        })
     }
 }
 
@@ -151,7 +171,11 @@ impl Conntrack {
     }
 
     fn udp_flows(&mut self) -> Result<Vec<UdpFlow>, ConntrackError> {
-        self.send(NetfilterProtoFamily::Unspec, ConntrackMessage::Get(Vec::new()), NLM_F_DUMP)?;
+        self.send(
+            NetfilterProtoFamily::Unspec,
+            ConntrackMessage::Get(Vec::new()),
+            NLM_F_DUMP,
+        )?;
         let mut flows = Vec::new();
         self.receive("list its flows", |message| {
             if let NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) = message.inner {
@@ -165,12 +189,19 @@ impl Conntrack {
     fn forget(&mut self, flow: UdpFlow) -> Result<bool, ConntrackError> {
         self.send(flow.family, ConntrackMessage::Delete(flow.key), NLM_F_ACK)?;
         match self.receive("forget a flow", |_| {}) {
-            Err(ConntrackError::Refused { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(ConntrackError::Refused { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(false)
+            }
             result => result.map(|()| true),
         }
     }
 
-    fn send(&mut self, family: NetfilterProtoFamily, body: ConntrackMessage, flags: u16) -> Result<(), io::Error> {
+    fn send(
+        &mut self,
+        family: NetfilterProtoFamily,
+        body: ConntrackMessage,
+        flags: u16,
+    ) -> Result<(), io::Error> {
         self.sequence += 1;
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;
@@ -195,14 +226,21 @@ impl Conntrack {
             self.socket.recv(&mut buffer, 0)?;
             let mut rest = buffer.as_slice();
             // A message begins with its length (netlink(7)).
-            while let Some(Ok(length)) = rest.first_chunk().map(|bytes| usize::try_from(u32::from_ne_bytes(*bytes))) {
+            while let Some(Ok(length)) = rest
+                .first_chunk()
+                .map(|bytes| usize::try_from(u32::from_ne_bytes(*bytes)))
+            {
                 if length < NETLINK_HEADER || length > rest.len() {
                     break;
                 }
                 let (bytes, next) = rest.split_at(length);
-                rest = next.get(length.next_multiple_of(4) - length..).unwrap_or_default();
+                rest = next
+                    .get(length.next_multiple_of(4) - length..)
+                    .unwrap_or_default();
                 // A flow of a kind that the parser does not know is none of ours.
-                let Ok(message) = NetlinkMessage::<NetfilterMessage>::deserialize(bytes) else { continue };
+                let Ok(message) = NetlinkMessage::<NetfilterMessage>::deserialize(bytes) else {
+                    continue;
+                };
                 if message.header.sequence_number != self.sequence {
                     continue;
                 }
@@ -210,7 +248,10 @@ impl Conntrack {
                     NetlinkPayload::Done(_) => return Ok(()),
                     NetlinkPayload::Error(error) if error.code.is_none() => return Ok(()),
                     NetlinkPayload::Error(error) => {
-                        return Err(ConntrackError::Refused { action, source: error.to_io() });
+                        return Err(ConntrackError::Refused {
+                            action,
+                            source: error.to_io(),
+                        });
                     }
                     NetlinkPayload::InnerMessage(message) => each(message),
                     _ => {}

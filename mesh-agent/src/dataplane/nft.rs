@@ -62,7 +62,7 @@ impl NftPlane {
             "client-ip affinity goes by a hash of the address: the timeout has no effect, and a change of \
              backends moves some clients",
             "TCP flows to a backend that was removed are left to end by themselves",
-            "ports published on ::1 are not reached from the node itself; use 127.0.0.1",
+            "published ports are not reached by ::1 from the node itself; use 127.0.0.1",
         ]
         .map(str::to_owned)
         .to_vec()
@@ -80,8 +80,14 @@ impl NftPlane {
     }
 
     /// Changes `there`, which is what the kernel has, in one transaction.
-    async fn change(there: &Ruleset, want: &Ruleset, mut printed: Listing) -> Result<(Listing, usize), NftError> {
-        let Some(change) = there.change_to(want) else { return Self::replace(want).await };
+    async fn change(
+        there: &Ruleset,
+        want: &Ruleset,
+        mut printed: Listing,
+    ) -> Result<(Listing, usize), NftError> {
+        let Some(change) = there.change_to(want) else {
+            return Self::replace(want).await;
+        };
         if change.script.is_empty() {
             return Ok((printed, 0));
         }
@@ -101,7 +107,9 @@ impl NftPlane {
 
     /// Looks at the kernel's table and repairs what drifted.
     async fn sweep(known: Known, want: &Ruleset) -> Result<(Listing, usize), NftError> {
-        let Some(now) = Self::list().await? else { return Self::replace(want).await };
+        let Some(now) = Self::list().await? else {
+            return Self::replace(want).await;
+        };
         match now.in_words_of(&known.ruleset, &known.printed) {
             Some(there) => Self::change(&there, want, known.printed).await,
             None => Self::replace(want).await,
@@ -119,7 +127,9 @@ async fn forget_stale(before: &BTreeMap<Frontend, Pool>, want: &Balance, depth: 
     if stale.is_empty() {
         return Ok(());
     }
-    let gone = conntrack::forget_udp(move |flow| stale.is(flow)).await.map_err(|error| error.to_string())?;
+    let gone = conntrack::forget_udp(move |flow| stale.is(flow))
+        .await
+        .map_err(|error| error.to_string())?;
     if gone > 0 {
         tracing::debug!(gone, "UDP flows follow the new table");
     }
@@ -141,7 +151,10 @@ impl Plane for NftPlane {
         let ruleset = render(want);
         let known = self.known.take();
         let depth = if known.is_some() { depth } else { Depth::Sweep };
-        let before = known.as_ref().map(|known| known.frontends.clone()).unwrap_or_default();
+        let before = known
+            .as_ref()
+            .map(|known| known.frontends.clone())
+            .unwrap_or_default();
         let result = match (known, depth) {
             (None, _) => Self::replace(&ruleset).await,
             (Some(known), Depth::Delta) => Self::change(&known.ruleset, &ruleset, known.printed).await,
@@ -150,7 +163,11 @@ impl Plane for NftPlane {
         match result {
             Ok((printed, changed)) => {
                 applied.changed = changed;
-                self.known = Some(Known { ruleset, printed, frontends: want.frontends.clone() });
+                self.known = Some(Known {
+                    ruleset,
+                    printed,
+                    frontends: want.frontends.clone(),
+                });
                 if let Err(error) = forget_stale(&before, want, depth).await {
                     applied.errors.insert("UDP flows".to_owned(), error);
                 }

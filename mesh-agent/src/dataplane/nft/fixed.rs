@@ -72,11 +72,18 @@ const MAPS: [(&str, &str); 5] = [
     // VIPs that are closed to everybody or to some.
     ("closed$n", "type $addr : verdict;"),
     ("published$n", "type inet_proto . inet_service : verdict;"),
-    ("published_at$n", "type $addr . inet_proto . inet_service : verdict;"),
+    (
+        "published_at$n",
+        "type $addr . inet_proto . inet_service : verdict;",
+    ),
 ];
 
 /// A chain: name, hook, rules with what they are for.
-type Fixed = (&'static str, Option<&'static str>, &'static [(&'static str, &'static str)]);
+type Fixed = (
+    &'static str,
+    Option<&'static str>,
+    &'static [(&'static str, &'static str)],
+);
 
 /// A rule with `$ip` or `$n` in it is there once for each family.
 const CHAINS: [Fixed; 13] = [
@@ -86,10 +93,16 @@ const CHAINS: [Fixed; 13] = [
         Some("type filter hook prerouting priority -150; policy accept;"),
         &[
             ("iifname \"lo\" accept", "the node to itself"),
-            ("$ip daddr $loopback drop", "nothing that comes by a device is for the node's loopback"),
+            (
+                "$ip daddr $loopback drop",
+                "nothing that comes by a device is for the node's loopback",
+            ),
             ("iifname \"$vtep\" jump from_mesh", "from other nodes"),
             ("meta iifgroup >= $first jump from_task", "from local tasks"),
-            ("meta iifgroup < $first iifname != \"$vtep\" jump from_outside", "from elsewhere"),
+            (
+                "meta iifgroup < $first iifname != \"$vtep\" jump from_outside",
+                "from elsewhere",
+            ),
             ("jump closed", "to VIPs that nobody is behind"),
         ],
     ),
@@ -97,9 +110,15 @@ const CHAINS: [Fixed; 13] = [
         "from_task",
         None,
         &[
-            ("iifname . $ip saddr != @ports$n drop", "a task sends from its own address only"),
+            (
+                "iifname . $ip saddr != @ports$n drop",
+                "a task sends from its own address only",
+            ),
             ("ct direction reply accept", "answers to whoever was let in"),
-            ("$ip daddr @subnets$n meta iifgroup . $ip daddr != @members$n goto prohibit", "other networks"),
+            (
+                "$ip daddr @subnets$n meta iifgroup . $ip daddr != @members$n goto prohibit",
+                "other networks",
+            ),
         ],
     ),
     (
@@ -107,7 +126,10 @@ const CHAINS: [Fixed; 13] = [
         None,
         &[
             ("$ip saddr . $ip daddr @inside$n return", "within one network"),
-            ("ct state related return", "errors about known flows come from routers too"),
+            (
+                "ct state related return",
+                "errors about known flows come from routers too",
+            ),
             ("drop", "no network is left or entered in the tunnel"),
         ],
     ),
@@ -117,7 +139,10 @@ const CHAINS: [Fixed; 13] = [
         &[
             ("$ip saddr @subnets$n drop", "nobody outside has a mesh address"),
             ("ct direction reply accept", "answers to the node and to tasks"),
-            ("$ip daddr @subnets$n goto prohibit", "what is not published is not reached from outside"),
+            (
+                "$ip daddr @subnets$n goto prohibit",
+                "what is not published is not reached from outside",
+            ),
         ],
     ),
     (
@@ -129,7 +154,10 @@ const CHAINS: [Fixed; 13] = [
         "closed",
         None,
         &[
-            ("ct state established,related return", "flows of backends that left end by themselves"),
+            (
+                "ct state established,related return",
+                "flows of backends that left end by themselves",
+            ),
             ("$ip daddr vmap @closed$n", "VIPs that nobody is behind"),
         ],
     ),
@@ -149,7 +177,12 @@ const CHAINS: [Fixed; 13] = [
         &[
             ("meta l4proto { tcp, udp } $ip daddr vmap @vips$n", "VIPs"),
             ("$ip daddr @subnets$n return", "our own addresses publish nothing"),
-            ("$ip daddr . meta l4proto . th dport vmap @published_at$n", "ports published on one address"),
+            // The kernel takes no answer to ::1 from a device: better refused at once than waited for.
+            ("ip6 daddr ::1 return", "cannot be translated"),
+            (
+                "$ip daddr . meta l4proto . th dport vmap @published_at$n",
+                "ports published on one address",
+            ),
             (
                 "meta nfproto $proto fib daddr type local meta l4proto . th dport vmap @published$n",
                 "ports published on all addresses of the node",
@@ -176,33 +209,63 @@ const CHAINS: [Fixed; 13] = [
         "prohibit",
         None,
         &[
-            ("meta l4proto tcp reject with tcp reset", "not allowed: say so at once"),
-            ("reject with icmpx type admin-prohibited", "not allowed: say so at once"),
+            (
+                "meta l4proto tcp reject with tcp reset",
+                "not allowed: say so at once",
+            ),
+            (
+                "reject with icmpx type admin-prohibited",
+                "not allowed: say so at once",
+            ),
         ],
     ),
     (
         "refuse",
         None,
         &[
-            ("meta l4proto tcp reject with tcp reset", "nobody there: say so at once"),
-            ("reject with icmpx type port-unreachable", "nobody there: say so at once"),
+            (
+                "meta l4proto tcp reject with tcp reset",
+                "nobody there: say so at once",
+            ),
+            (
+                "reject with icmpx type port-unreachable",
+                "nobody there: say so at once",
+            ),
         ],
     ),
 ];
 
 /// Kept apart from [`CHAINS`] only for its comments: who loses his address, and why.
 const SOURCE: [(&str, &str); 7] = [
-    ("ct status dnat $ip saddr . $ip daddr @hairpins$n snat $ip to $ip daddr map @gateways$n", "a task to itself"),
+    (
+        "ct status dnat $ip saddr . $ip daddr @hairpins$n snat $ip to $ip daddr map @gateways$n",
+        "a task to itself",
+    ),
     // Answers are routed back through here, for both ends are reached by way of their nodes.
-    ("$ip saddr . $ip daddr @inside$n accept", "within one network sources stay"),
+    (
+        "$ip saddr . $ip daddr @inside$n accept",
+        "within one network sources stay",
+    ),
     // The other node lets nothing else in, and would not answer through here. The node's own direct traffic
     // is meant too: its source may be any address of the node.
-    ("oifname \"$vtep\" snat $ip to $ip daddr map @gateways$n", "others to tasks of other nodes"),
+    (
+        "oifname \"$vtep\" snat $ip to $ip daddr map @gateways$n",
+        "others to tasks of other nodes",
+    ),
     // Their answer would be taken for traffic between networks.
-    ("$ip saddr @subnets$n snat $ip to $ip daddr map @gateways$n", "from another network"),
-    ("$ip saddr $loopback snat $ip to $ip daddr map @gateways$n", "from the node's localhost"),
+    (
+        "$ip saddr @subnets$n snat $ip to $ip daddr map @gateways$n",
+        "from another network",
+    ),
+    (
+        "$ip saddr $loopback snat $ip to $ip daddr map @gateways$n",
+        "from the node's localhost",
+    ),
     // Such a task has no route to the client.
-    ("$ip daddr @internal$n snat $ip to $ip daddr map @gateways$n", "into an internal network"),
+    (
+        "$ip daddr @internal$n snat $ip to $ip daddr map @gateways$n",
+        "into an internal network",
+    ),
     (
         "$ip saddr @egress$n $ip daddr != @subnets$n meta oifgroup < $first oifname != { \"lo\", \"$vtep\" } masquerade",
         "tasks to the world",
@@ -214,17 +277,32 @@ pub(super) fn ruleset() -> Ruleset {
     let mut ruleset = Ruleset::default();
     for family in Family::ALL {
         let mut add = |name: &str, header: &str, map| {
-            let set = Set { header: localised(header, family), map, elements: BTreeMap::new() };
+            let set = Set {
+                header: localised(header, family),
+                map,
+                elements: BTreeMap::new(),
+            };
             ruleset.sets.insert(localised(name, family), set);
         };
         SETS.iter().for_each(|(name, header)| add(name, header, false));
         MAPS.iter().for_each(|(name, header)| add(name, header, true));
     }
-    let world = Set { header: "type devgroup;".to_owned(), map: false, elements: BTreeMap::new() };
+    let world = Set {
+        header: "type devgroup;".to_owned(),
+        map: false,
+        elements: BTreeMap::new(),
+    };
     ruleset.sets.insert("world".to_owned(), world);
-    let source: Fixed = ("source", Some("type nat hook postrouting priority 100; policy accept;"), &SOURCE);
+    let source: Fixed = (
+        "source",
+        Some("type nat hook postrouting priority 100; policy accept;"),
+        &SOURCE,
+    );
     for (name, hook, rules) in CHAINS.iter().chain([&source]) {
-        let mut chain = Chain { hook: hook.map(str::to_owned), rules: Vec::new() };
+        let mut chain = Chain {
+            hook: hook.map(str::to_owned),
+            rules: Vec::new(),
+        };
         for (rule, comment) in *rules {
             let each = rule.contains("$ip") || rule.contains("$n");
             for family in Family::ALL.into_iter().take(if each { 2 } else { 1 }) {

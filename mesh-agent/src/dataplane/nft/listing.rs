@@ -44,7 +44,8 @@ pub(super) struct Unreadable(String);
 impl Listing {
     /// Reads the output of `nft -j list table` or `nft -j list chain`.
     pub(super) fn parse(json: &str) -> Result<Self, Unreadable> {
-        let mut document: Value = serde_json::from_str(json).map_err(|error| Unreadable(error.to_string()))?;
+        let mut document: Value =
+            serde_json::from_str(json).map_err(|error| Unreadable(error.to_string()))?;
         let Some(Value::Array(objects)) = document.get_mut("nftables").map(Value::take) else {
             return Err(Unreadable("no list named nftables".to_owned()));
         };
@@ -62,7 +63,11 @@ impl Listing {
 
     fn add(&mut self, kind: &str, mut properties: Value) {
         let key = if kind == "rule" { "chain" } else { "name" };
-        let name = properties.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let name = properties
+            .get(key)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned();
         match kind {
             "table" => self.table = properties,
             "chain" => self.chains.entry(name).or_default().properties = properties,
@@ -72,7 +77,14 @@ impl Listing {
                     Some(Value::Array(elements)) => elements.iter().map(element).collect(),
                     _ => BTreeMap::new(),
                 };
-                self.sets.insert(name, ListedSet { map: kind == "map", properties, elements });
+                self.sets.insert(
+                    name,
+                    ListedSet {
+                        map: kind == "map",
+                        properties,
+                        elements,
+                    },
+                );
             }
             _ => {}
         }
@@ -100,10 +112,21 @@ impl Listing {
             let foreign = || FOREIGN.to_owned();
             let chain = match known {
                 Some(known) => Chain {
-                    hook: if same_hook { known.hook.clone() } else { Some(foreign()) },
-                    rules: if same_rules { known.rules.clone() } else { vec![foreign()] },
+                    hook: if same_hook {
+                        known.hook.clone()
+                    } else {
+                        Some(foreign())
+                    },
+                    rules: if same_rules {
+                        known.rules.clone()
+                    } else {
+                        vec![foreign()]
+                    },
                 },
-                None => Chain { hook: None, rules: vec![foreign()] },
+                None => Chain {
+                    hook: None,
+                    rules: vec![foreign()],
+                },
             };
             ruleset.chains.insert(name, chain);
         }
@@ -113,7 +136,14 @@ impl Listing {
                 (Some(known), Some(then)) if then.properties == now.properties => known.header.clone(),
                 _ => FOREIGN.to_owned(),
             };
-            ruleset.sets.insert(name, Set { header, map: now.map, elements: now.elements });
+            ruleset.sets.insert(
+                name,
+                Set {
+                    header,
+                    map: now.map,
+                    elements: now.elements,
+                },
+            );
         }
         Some(ruleset)
     }
@@ -142,7 +172,9 @@ fn words(value: &Value) -> String {
             Err(_) => text.clone(),
         },
         Value::Object(object) => {
-            let Some((kind, inner)) = object.iter().next() else { return String::new() };
+            let Some((kind, inner)) = object.iter().next() else {
+                return String::new();
+            };
             match (kind.as_str(), inner) {
                 ("concat", Value::Array(parts)) => parts.iter().map(words).collect::<Vec<_>>().join(" . "),
                 ("prefix", inner) => format!("{}/{}", words(&inner["addr"]), inner["len"]),
@@ -173,11 +205,20 @@ mod tests {
             map,
             elements: BTreeMap::from([(key.to_owned(), value.to_owned())]),
         };
-        let chain = Chain { hook: None, rules: vec!["ours".to_owned()] };
+        let chain = Chain {
+            hook: None,
+            rules: vec!["ours".to_owned()],
+        };
         Ruleset {
             sets: BTreeMap::from([
-                ("vips6".to_owned(), set("type a", true, "fd00::1", "goto vip_fd00__1")),
-                ("members4".to_owned(), set("type b", false, "4096 . 10.0.0.0/16", "")),
+                (
+                    "vips6".to_owned(),
+                    set("type a", true, "fd00::1", "goto vip_fd00__1"),
+                ),
+                (
+                    "members4".to_owned(),
+                    set("type b", false, "4096 . 10.0.0.0/16", ""),
+                ),
             ]),
             chains: BTreeMap::from([("vip_fd00__1".to_owned(), chain)]),
         }
@@ -203,11 +244,18 @@ mod tests {
         ];
         for (ours, theirs) in drifts {
             assert!(TABLE.contains(ours), "{ours}");
-            let now = Listing::parse(&TABLE.replace(ours, theirs)).unwrap().in_words_of(&written(), &learned);
+            let now = Listing::parse(&TABLE.replace(ours, theirs))
+                .unwrap()
+                .in_words_of(&written(), &learned);
             assert_ne!(now, Some(written()), "{ours} became {theirs}");
         }
         let dormant = TABLE.replace("\"handle\": 2", "\"flags\": \"dormant\"");
-        assert_eq!(Listing::parse(&dormant).unwrap().in_words_of(&written(), &learned), None);
+        assert_eq!(
+            Listing::parse(&dormant)
+                .unwrap()
+                .in_words_of(&written(), &learned),
+            None
+        );
         assert!(Listing::parse("{}").is_err() && Listing::parse("").is_err());
     }
 }

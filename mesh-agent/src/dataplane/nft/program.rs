@@ -80,7 +80,10 @@ impl NftError {
 async fn run(action: &'static str, arguments: &[&str], script: &str) -> Result<String, NftError> {
     let mut command = Command::new("nft");
     command.args(arguments).env("LC_ALL", "C").kill_on_drop(true);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => NftError::Absent,
         _ => NftError::Run(error),
@@ -93,31 +96,52 @@ async fn run(action: &'static str, arguments: &[&str], script: &str) -> Result<S
         }
         child.wait_with_output().await
     };
-    let output = tokio::time::timeout(TIMEOUT, talk).await.map_err(|_| NftError::Hangs)?.map_err(NftError::Run)?;
+    let output = tokio::time::timeout(TIMEOUT, talk)
+        .await
+        .map_err(|_| NftError::Hangs)?
+        .map_err(NftError::Run)?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let words = first_lines(&String::from_utf8_lossy(&output.stderr));
     let advice = advice(&words);
-    Err(NftError::Refused { action, words, advice })
+    Err(NftError::Refused {
+        action,
+        words,
+        advice,
+    })
 }
 
 /// nft repeats itself for every line that depends on a wrong one.
 fn first_lines(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).take(3).collect();
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .take(3)
+        .collect();
     let mut words = lines.join(" | ");
     if words.len() > 600 {
-        let end = (0..=600).rev().find(|at| words.is_char_boundary(*at)).unwrap_or(0);
+        let end = (0..=600)
+            .rev()
+            .find(|at| words.is_char_boundary(*at))
+            .unwrap_or(0);
         words.truncate(end);
     }
-    if words.is_empty() { "it gave no reason".to_owned() } else { words }
+    if words.is_empty() {
+        "it gave no reason".to_owned()
+    } else {
+        words
+    }
 }
 
 fn advice(words: &str) -> &'static str {
     let says = |phrase: &str| words.contains(phrase);
     if says("Operation not permitted") {
         "; run the agent as root or with CAP_NET_ADMIN"
-    } else if says("Operation not supported") || says("Protocol not supported") || says("cache initialization failed")
+    } else if says("Operation not supported")
+        || says("Protocol not supported")
+        || says("cache initialization failed")
     {
         "; the kernel lacks nf_tables or a part of it: it needs the modules nf_tables, nft_chain_nat, nft_nat, \
          nft_masq, nft_reject_inet, nft_fib_inet, nft_numgen, nft_hash and nf_conntrack"

@@ -68,7 +68,11 @@ struct Element<'a>(&'a str, &'a str);
 impl fmt::Display for Element<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(key, value) = self;
-        if value.is_empty() { f.write_str(key) } else { write!(f, "{key} : {value}") }
+        if value.is_empty() {
+            f.write_str(key)
+        } else {
+            write!(f, "{key} : {value}")
+        }
     }
 }
 
@@ -125,7 +129,11 @@ impl Ruleset {
     /// cannot be changed in place.
     pub fn change_to(&self, want: &Self) -> Option<Change> {
         let chains = diff(&self.chains, &want.chains);
-        if chains.changed.iter().any(|(name, chain)| self.chains[name].hook != chain.hook) {
+        if chains
+            .changed
+            .iter()
+            .any(|(name, chain)| self.chains[name].hook != chain.hook)
+        {
             return None;
         }
         let sets = diff(&self.sets, &want.sets);
@@ -136,7 +144,11 @@ impl Ruleset {
             }
         }
         let mut change = Change::default();
-        let Change { script, objects, written } = &mut change;
+        let Change {
+            script,
+            objects,
+            written,
+        } = &mut change;
         // References must never dangle: what is referred to comes before, and goes after, what refers to it.
         for (name, chain) in &chains.added {
             match &chain.hook {
@@ -145,22 +157,36 @@ impl Ruleset {
             }
         }
         for (name, set) in &sets.added {
-            say(script, format_args!("add {} {TABLE} {name} {{ {} }}", set.keyword(), set.header));
+            say(
+                script,
+                format_args!("add {} {TABLE} {name} {{ {} }}", set.keyword(), set.header),
+            );
         }
         let none = BTreeMap::new();
         let mut additions = String::new();
         for (name, set) in sets.added.iter().chain(&sets.changed) {
             let there = self.sets.get(name).map_or(&none, |set| &set.elements);
             let elements = diff(there, &set.elements);
-            let gone: Vec<&str> = elements.removed.keys().chain(elements.changed.keys()).map(String::as_str).collect();
+            let gone: Vec<&str> = elements
+                .removed
+                .keys()
+                .chain(elements.changed.keys())
+                .map(String::as_str)
+                .collect();
             let new: Vec<String> = (elements.added.iter().chain(&elements.changed))
                 .map(|(key, value)| Element(key, value).to_string())
                 .collect();
             if !gone.is_empty() {
-                say(script, format_args!("delete element {TABLE} {name} {{ {} }}", gone.join(", ")));
+                say(
+                    script,
+                    format_args!("delete element {TABLE} {name} {{ {} }}", gone.join(", ")),
+                );
             }
             if !new.is_empty() {
-                say(&mut additions, format_args!("add element {TABLE} {name} {{ {} }}", new.join(", ")));
+                say(
+                    &mut additions,
+                    format_args!("add element {TABLE} {name} {{ {} }}", new.join(", ")),
+                );
             }
             *objects += elements.len();
         }
@@ -175,7 +201,10 @@ impl Ruleset {
         }
         script.push_str(&additions);
         for name in sets.removed.keys() {
-            say(script, format_args!("delete {} {TABLE} {name}", sets.removed[name].keyword()));
+            say(
+                script,
+                format_args!("delete {} {TABLE} {name}", sets.removed[name].keyword()),
+            );
         }
         for name in chains.removed.keys() {
             say(script, format_args!("delete chain {TABLE} {name}"));
