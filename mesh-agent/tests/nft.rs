@@ -1,187 +1,27 @@
 //! The nft plane on the real kernel, with real traffic between network namespaces. Needs root, `ip`,
 //! `nsenter` and `nft`; without them it fails.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::ErrorKind;
-use std::net::IpAddr;
-use std::time::{Duration, Instant};
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that panics fails, which is what it is for"
+)]
 
-use mesh_agent::dataplane::nft::NftPlane;
-use mesh_agent::plane::{Applied, Depth, Plane};
-use mesh_core::model::{Affinity, Balancing, NodeId, Protocol, TaskAddress, TaskId, Vni};
-use mesh_core::plan::{Backend, Balance, Family, Frontend, NetworkGate, Pool, PortGate};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use mesh_agent::plane::{Depth, Plane};
+use mesh_core::model::{Affinity, Balancing, Protocol, Vni};
+use mesh_core::plan::{Family, Frontend};
 
 #[path = "nft/lab.rs"]
 mod lab;
+#[path = "nft/plan.rs"]
+mod plan;
+#[path = "nft/repair.rs"]
+mod repair;
+
 use lab::{CLIENT, Lab, NODE, Ns, VIP, VIP6, udp_ask};
-
-const APP: Vni = Vni(4096);
-
-/// Networks and ports of the lab, without any frontend.
-fn plan() -> Balance {
-    let gate = |subnets: &[&str], egress, v4: &str, v6: Option<&str>| NetworkGate {
-        subnets: subnets.iter().map(|net| net.parse().unwrap()).collect(),
-        egress,
-        gateway: Some(address(v4, v6)),
-    };
-    let port = |vni, v4: &str, v6| PortGate {
-        vni,
-        addresses: address(v4, v6),
-    };
-    Balance {
-        frontends: BTreeMap::new(),
-        networks: BTreeMap::from([
-            (
-                APP,
-                gate(
-                    &["10.10.0.0/16", "fd10::/64"],
-                    true,
-                    "10.10.1.1",
-                    Some("fd10::1:1"),
-                ),
-            ),
-            (Vni(4097), gate(&["10.20.0.0/16"], true, "10.20.1.1", None)),
-            (Vni(4098), gate(&["10.30.0.0/16"], false, "10.30.1.1", None)),
-        ]),
-        ports: BTreeMap::from([
-            (
-                "mesh00000000001".to_owned(),
-                port(APP, "10.10.1.2", Some("fd10::1:2")),
-            ),
-            (
-                "mesh00000000002".to_owned(),
-                port(APP, "10.10.1.3", Some("fd10::1:3")),
-            ),
-            ("mesh00000000003".to_owned(), port(Vni(4097), "10.20.1.2", None)),
-            ("mesh00000000004".to_owned(), port(Vni(4098), "10.30.1.2", None)),
-        ]),
-    }
-}
-
-fn address(v4: &str, v6: Option<&str>) -> TaskAddress {
-    TaskAddress {
-        v4: v4.parse().unwrap(),
-        v6: v6.map(|v6| v6.parse().unwrap()),
-    }
-}
-
-fn pool(target: Option<u16>, backends: &[&str]) -> Pool {
-    let backend = |text: &&str| {
-        let address: IpAddr = text.parse().unwrap();
-        Backend {
-            id: TaskId::new(text.replace(['.', ':'], "x")),
-            task: "web.1".to_owned(),
-            address,
-            node: NodeId::new("n1"),
-            local: !text.contains(".2.2") && !text.contains("2:2"),
-            weight: 1,
-        }
-    };
-    Pool {
-        service: "web".parse().unwrap(),
-        vni: APP,
-        target,
-        balancing: Balancing::Random,
-        affinity: Affinity::None,
-        allow: Vec::new(),
-        backends: backends.iter().map(backend).collect(),
-    }
-}
-
-fn vip(plan: &mut Balance, address: &str, backends: &[&str]) {
-    let at = Frontend::Vip {
-        vni: APP,
-        address: address.parse().unwrap(),
-    };
-    plan.frontends.insert(at, pool(None, backends));
-}
-
-fn published(protocol: Protocol, port: u16, at: Option<&str>, family: Family) -> Frontend {
-    Frontend::Published {
-        protocol,
-        port,
-        address: at.map(|at| at.parse().unwrap()),
-        family,
-    }
-}
-
-/// Publishes 8080 and up to port 80 of the tasks over TCP, or 53 over UDP.
-fn publish(plan: &mut Balance, protocol: Protocol, port: u16, backends: &[&str]) {
-    let family = if backends.iter().any(|b| b.contains(':')) {
-        Family::V6
-    } else {
-        Family::V4
-    };
-    let target = if protocol == Protocol::Tcp { 80 } else { 53 };
-    plan.frontends.insert(
-        published(protocol, port, None, family),
-        pool(Some(target), backends),
-    );
-}
-
-/// One round inside a namespace.
-fn round(node: &Ns, plane: &mut NftPlane, plan: &Balance, depth: Depth) -> Applied {
-    node.inside(|| runtime().block_on(plane.reconcile(plan, depth)))
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-}
-
-/// A first round, which must succeed.
-fn apply(node: &Ns, plan: &Balance) -> NftPlane {
-    let mut plane = NftPlane::new();
-    let applied = round(node, &mut plane, plan, Depth::Sweep);
-    assert_eq!(applied.errors, BTreeMap::new());
-    assert!(applied.changed > 0);
-    plane
-}
-
-/// A further round, which must succeed; how much it changed.
-fn step(node: &Ns, plane: &mut NftPlane, plan: &Balance, depth: Depth) -> usize {
-    let applied = round(node, plane, plan, depth);
-    assert_eq!(applied.errors, BTreeMap::new());
-    applied.changed
-}
-
-/// Refused, and not by silence.
-fn refused<T>(question: impl FnOnce() -> std::io::Result<T>) {
-    let began = Instant::now();
-    let Err(error) = question() else {
-        panic!("somebody answered")
-    };
-    let took = began.elapsed();
-    assert!(took < Duration::from_secs(1), "it took {took:?} until {error}");
-    let kinds = [
-        ErrorKind::ConnectionRefused,
-        ErrorKind::HostUnreachable,
-        ErrorKind::PermissionDenied,
-    ];
-    assert!(kinds.contains(&error.kind()), "{error:?}");
-}
-
-/// Nobody answers.
-fn dropped<T>(question: impl FnOnce() -> std::io::Result<T>) {
-    let Err(error) = question() else {
-        panic!("somebody answered")
-    };
-    assert!(
-        matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock),
-        "{error:?}"
-    );
-}
-
-fn names(answers: impl Iterator<Item = String>) -> BTreeMap<String, usize> {
-    let mut names = BTreeMap::new();
-    for answer in answers {
-        let name = answer.split(' ').next().unwrap().to_owned();
-        *names.entry(name).or_default() += 1;
-    }
-    names
-}
+use plan::*;
 
 #[test]
 fn a_vip_spreads_every_port_of_both_protocols_by_weight() {
@@ -531,40 +371,6 @@ fn affinity_keeps_a_client_with_its_backend_and_maglev_agrees_between_nodes() {
 }
 
 #[test]
-fn a_change_touches_nothing_else_and_an_unchanged_plan_not_even_nft() {
-    let lab = Lab::new();
-    let mut plan = plan();
-    publish(&mut plan, Protocol::Tcp, 8080, &["10.10.1.2"]);
-    let mut plane = apply(&lab.node, &plan);
-    let mut talk = lab.client.connect("203.0.113.1:8080").unwrap();
-    let mut through_tunnel = lab.a.connect("10.10.2.2:80").unwrap();
-    publish(&mut plan, Protocol::Tcp, 8081, &["10.10.1.3"]);
-    assert_eq!(
-        step(&lab.node, &mut plane, &plan, Depth::Delta),
-        2,
-        "a chain and an element"
-    );
-    assert!(talk.alive());
-    assert!(lab.client.tcp("203.0.113.1:8081").unwrap().starts_with("b "));
-    plan.frontends
-        .remove(&published(Protocol::Tcp, 8080, None, Family::V4));
-    assert_eq!(step(&lab.node, &mut plane, &plan, Depth::Delta), 2);
-    assert!(talk.alive(), "what runs ends by itself");
-    refused(|| lab.client.tcp("203.0.113.1:8080"));
-    // The replacement of the whole table by a new agent.
-    let mut plane = apply(&lab.node, &plan);
-    assert!(talk.alive() && through_tunnel.alive());
-    // Nobody looks: had nft been asked, the table would be back.
-    lab.node.sh("nft delete table inet mesh");
-    assert_eq!(step(&lab.node, &mut plane, &plan, Depth::Delta), 0);
-    lab.node.sh("! nft list table inet mesh 2>/dev/null");
-    // A change that fails because of that replaces the table.
-    publish(&mut plan, Protocol::Tcp, 8082, &["10.10.1.3"]);
-    step(&lab.node, &mut plane, &plan, Depth::Delta);
-    assert!(lab.client.tcp("203.0.113.1:8081").unwrap().starts_with("b "));
-}
-
-#[test]
 fn udp_clients_with_a_fixed_port_follow() {
     let lab = Lab::new();
     let mut plan = plan();
@@ -605,149 +411,4 @@ fn udp_clients_with_a_fixed_port_follow() {
         id(&now),
         "a flow that is none of ours is never touched"
     );
-}
-
-#[test]
-fn whatever_is_tampered_with_is_repaired() {
-    let lab = Lab::new();
-    let mut plan = plan();
-    let both = ["10.10.1.2", "10.10.1.3"];
-    vip(&mut plan, VIP, &both);
-    vip(&mut plan, VIP6, &["fd10::1:2", "fd10::1:3"]);
-    vip(&mut plan, "10.10.0.6", &[]);
-    vip(&mut plan, "fd10::6", &[]);
-    publish(&mut plan, Protocol::Tcp, 8080, &["10.10.1.2"]);
-    publish(&mut plan, Protocol::Tcp, 8080, &["fd10::1:2", "fd10::1:3"]);
-    for (at, family, to) in [
-        (NODE, Family::V4, &both[..]),
-        ("fd99::1", Family::V6, &["fd10::1:2", "fd10::1:3"]),
-    ] {
-        let mut sticky = pool(Some(80), to);
-        sticky.affinity = Affinity::ClientIp {
-            timeout: Duration::from_secs(60),
-        };
-        sticky.allow = vec!["0.0.0.0/1".parse().unwrap(), "10.0.0.0/8".parse().unwrap()];
-        if family == Family::V6 {
-            sticky.allow = vec![
-                "fd99::/64".parse().unwrap(),
-                "fd99::1:0:0:0:1/128".parse().unwrap(),
-            ];
-        }
-        plan.frontends
-            .insert(published(Protocol::Tcp, 9090, Some(at), family), sticky.clone());
-        sticky.affinity = Affinity::None;
-        sticky.balancing = Balancing::Maglev;
-        plan.frontends
-            .insert(published(Protocol::Udp, 9090, Some(at), family), sticky);
-    }
-    vip(&mut plan, "10.10.0.7", &both);
-    let at = Frontend::Vip {
-        vni: APP,
-        address: "10.10.0.7".parse().unwrap(),
-    };
-    plan.frontends.get_mut(&at).unwrap().balancing = Balancing::Maglev;
-    let many: Vec<String> = (2..40).map(|n| format!("10.10.1.{n}")).collect();
-    vip(
-        &mut plan,
-        "10.10.0.8",
-        &many.iter().map(String::as_str).collect::<Vec<_>>(),
-    );
-    let mut plane = apply(&lab.node, &plan);
-    assert_eq!(
-        step(&lab.node, &mut plane, &plan, Depth::Sweep),
-        0,
-        "a second round changes nothing"
-    );
-    // New chains come last; their order means nothing.
-    let table = || {
-        let listing = lab.node.sh("nft -s list table inet mesh");
-        listing
-            .split("\n\n")
-            .map(|object| object.trim_end_matches("\n}\n").to_owned())
-            .collect::<BTreeSet<_>>()
-    };
-    let good = table();
-    let chain = "inet mesh published4_tcp_8080";
-    let tampering = [
-        "nft delete element inet mesh vips4 '{ 10.10.0.5 }'",
-        "nft add element inet mesh subnets4 '{ 172.16.0.0/12 }'",
-        "nft 'delete element inet mesh gateways4 { 10.10.0.0/16 }; \
-              add element inet mesh gateways4 { 10.10.0.0/16 : 10.10.1.9 }'",
-        &format!("nft flush chain {chain}"),
-        &format!("nft insert rule {chain} accept"),
-        &format!("nft 'flush chain {chain}; add rule {chain} meta l4proto tcp dnat ip to 10.10.1.3:80'"),
-        "nft delete rule inet mesh from_task handle \
-            $(nft -a list chain inet mesh from_task | sed -n 's/.*saddr.*handle //p' | head -1)",
-        "nft 'add chain inet mesh spy { type filter hook prerouting priority 0; }; add rule inet mesh spy drop'",
-        "nft 'add set inet mesh mine { type ipv4_addr; }'",
-        "nft 'delete element inet mesh published4 { tcp . 8080 }; delete chain inet mesh published4_tcp_8080'",
-        "nft 'chain inet mesh guard { policy drop; }'",
-        "nft 'add table inet mesh { flags dormant; }'",
-        "nft flush table inet mesh",
-        "nft delete table inet mesh",
-    ];
-    for what in tampering {
-        lab.node.sh(what);
-        assert!(
-            step(&lab.node, &mut plane, &plan, Depth::Sweep) > 0,
-            "unseen: {what}"
-        );
-        assert!(table() == good, "not as it was after: {what}");
-        assert_eq!(
-            step(&lab.node, &mut plane, &plan, Depth::Sweep),
-            0,
-            "not at rest after: {what}"
-        );
-        assert_eq!(lab.client.tcp("203.0.113.1:8080").unwrap(), format!("a {CLIENT}"));
-    }
-    // Deltas learn what they wrote.
-    publish(&mut plan, Protocol::Tcp, 8080, &both);
-    assert_eq!(step(&lab.node, &mut plane, &plan, Depth::Delta), 1);
-    assert_eq!(step(&lab.node, &mut plane, &plan, Depth::Sweep), 0);
-}
-
-#[test]
-fn removal_leaves_other_tables_alone() {
-    let lab = Lab::new();
-    let foreign = "nft 'add table inet theirs; add chain inet theirs c; add rule inet theirs c accept; \
-                   add table ip mesh; add chain ip mesh c'";
-    lab.node.sh(foreign);
-    let before = lab.node.sh("nft list ruleset");
-    let mut plane = apply(&lab.node, &plan());
-    let remove = |plane: &mut NftPlane| lab.node.inside(|| runtime().block_on(plane.remove_all()));
-    assert_eq!(
-        remove(&mut plane),
-        Applied {
-            changed: 1,
-            errors: BTreeMap::new()
-        }
-    );
-    assert_eq!(lab.node.sh("nft list ruleset"), before);
-    assert_eq!(
-        remove(&mut NftPlane::new()),
-        Applied::default(),
-        "there is nothing any more"
-    );
-}
-
-#[test]
-fn a_change_among_thousands_of_services_is_quick() {
-    let lab = Lab::new();
-    let mut plan = plan();
-    let all = ["10.10.1.2", "10.10.1.3", "10.10.2.2"];
-    for n in 0..2500u16 {
-        publish(&mut plan, Protocol::Tcp, 10_000 + n, &all);
-        vip(&mut plan, &format!("10.10.{}.{}", 3 + n / 250, 1 + n % 250), &all);
-    }
-    let mut plane = apply(&lab.node, &plan);
-    let began = Instant::now();
-    publish(&mut plan, Protocol::Tcp, 10_000, &all[..1]);
-    publish(&mut plan, Protocol::Tcp, 9000, &all);
-    assert_eq!(step(&lab.node, &mut plane, &plan, Depth::Delta), 3);
-    let took = began.elapsed();
-    println!("two of 5,000 frontends changed in {took:?}");
-    assert!(took < Duration::from_secs(2), "{took:?}");
-    let began = Instant::now();
-    assert_eq!(step(&lab.node, &mut plane, &plan, Depth::Sweep), 0);
-    println!("a sweep took {:?}", began.elapsed());
 }

@@ -1,6 +1,6 @@
 //! **Effect.** The data plane of any kernel with nf_tables: one owned table, kept as planned.
 //!
-//! [`render`] says what the table must be; what differs from that is changed in one transaction. Only
+//! [`render()`] says what the table must be; what differs from that is changed in one transaction. Only
 //! `table inet mesh` is ever listed or written. The node's flows are known to conntrack, so neither a change
 //! nor the replacement of the whole table touches a flow that runs.
 

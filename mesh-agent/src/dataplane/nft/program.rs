@@ -149,3 +149,23 @@ fn advice(words: &str) -> &'static str {
         ""
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_say_what_to_do() {
+        let no_kernel = "netlink: Error: cache initialization failed: Protocol not supported\n\n";
+        assert_eq!(first_lines(no_kernel), no_kernel.trim());
+        assert!(advice(no_kernel).contains("modules nf_tables"));
+        assert!(advice("Error: Could not process rule: Operation not permitted").contains("CAP_NET_ADMIN"));
+        assert_eq!(first_lines(" \n"), "it gave no reason");
+        assert_eq!(first_lines(&"ä".repeat(900)).len(), 600);
+        assert!(
+            NftError::Absent
+                .to_string()
+                .contains("install the package `nftables`")
+        );
+    }
+}

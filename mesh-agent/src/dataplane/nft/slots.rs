@@ -37,7 +37,7 @@ pub(super) struct Slots {
 
 /// A range for each backend, as long as its weight; weights are reduced by what divides them all.
 pub(super) fn by_weight(backends: &[Backend]) -> Slots {
-    let divisor = backends.iter().map(|backend| weight(backend)).fold(0, gcd).max(1);
+    let divisor = backends.iter().map(weight).fold(0, gcd).max(1);
     let mut first = 0;
     let mut runs = Vec::with_capacity(backends.len());
     for backend in backends {
