@@ -1,0 +1,3 @@
+//! **Fact.** What is learned from outside.
+
+pub mod links;
