@@ -112,6 +112,13 @@ impl<'a> Group<'a> {
         if txn.ops.len() > MAX_OPS || txn.compares.len() > MAX_OPS {
             return Err(InvalidTxn::TooLarge(txn.ops.len().max(txn.compares.len())));
         }
+        if let Some(compare) = txn.compares.iter().find(|compare| compare.key().len() > MAX_KEY) {
+            let key = compare.key().chars().take(80).collect();
+            return Err(InvalidTxn::Key {
+                key,
+                why: Cow::Borrowed("is longer than 1024 bytes"),
+            });
+        }
         let mut seen = BTreeSet::new();
         let mut bytes = 0;
         for op in &txn.ops {

@@ -102,8 +102,8 @@ impl Writer {
             ..Addition::default()
         };
         let (answers, rev) = self.prepare(txns, &mut addition);
-        if let Err(problem) = self.write(&addition) {
-            refuse(&self.shared, &problem, answers, grants);
+        if let Err(failed) = self.write(&addition) {
+            refuse(&self.shared, failed, answers, grants);
             return;
         }
         self.show(addition);
@@ -143,9 +143,9 @@ impl Writer {
         (answers, group.rev())
     }
 
-    fn write(&self, addition: &Addition) -> Result<(), String> {
-        if let Some(problem) = self.shared.problem() {
-            return Err(problem);
+    fn write(&self, addition: &Addition) -> Result<(), Failed> {
+        if self.shared.problem().is_some() {
+            return Err(Failed::Before);
         }
         if addition.batches.is_empty() && addition.granted.is_empty() && addition.ended.is_empty() {
             return Ok(());
@@ -156,8 +156,7 @@ impl Writer {
             );
             tracing::error!(store = %self.disk.path.display(), %problem, "the store is read-only");
             self.shared.fail(&problem);
-            // The transactions of this very commit are the only ones of which nothing is known.
-            String::new()
+            Failed::Now
         })
     }
 
@@ -187,10 +186,19 @@ impl Writer {
 /// A transaction's decision, and who waits for it.
 type Waiting = (Result<Result<Rev, Vec<KeyValue>>, InvalidTxn>, Answer<TxnOutcome>);
 
-/// Tells everyone that nothing was acknowledged. A `before` says that nothing was even tried.
+/// When writing failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failed {
+    /// Before: this time nothing was tried.
+    Before,
+    /// Just now: what was to be written may be there or not.
+    Now,
+}
+
+/// Tells everyone that nothing was acknowledged.
 fn refuse(
     shared: &Shared,
-    before: &str,
+    failed: Failed,
     answers: Vec<Waiting>,
     grants: Vec<(LeaseId, u64, Answer<LeaseId>)>,
 ) {
@@ -201,7 +209,7 @@ fn refuse(
     };
     for (prepared, answer) in answers {
         let _ = answer.send(match prepared {
-            Ok(Ok(_)) if before.is_empty() => Ok(TxnOutcome::Unknown { why: why.clone() }),
+            Ok(Ok(_)) if failed == Failed::Now => Ok(TxnOutcome::Unknown { why: why.clone() }),
             // A conflict may be with what was in the very commit that failed; nothing of this one was tried.
             Ok(_) => Err(unavailable()),
             Err(invalid) => Err(invalid.into()),
