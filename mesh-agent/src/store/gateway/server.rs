@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes, HttpBody, to_bytes};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
@@ -163,6 +163,12 @@ fn answer<T: serde::Serialize>(done: Result<T, StoreError>) -> Response {
 
 /// A request's body as what it should be.
 async fn read<T: serde::de::DeserializeOwned>(body: Body) -> Result<T, Response> {
+    // Who announces too much is not even listened to.
+    let announced = body.size_hint().lower();
+    if announced > BODY as u64 {
+        let size = usize::try_from(announced).unwrap_or(usize::MAX);
+        return Err(refuse(Refusal::Invalid(InvalidTxn::TooHeavy(size))));
+    }
     let bytes = match tokio::time::timeout(PATIENCE, to_bytes(body, BODY)).await {
         Ok(Ok(bytes)) => bytes,
         Ok(Err(_)) => return Err(refuse(Refusal::Invalid(InvalidTxn::TooHeavy(BODY)))),
