@@ -6,7 +6,10 @@
 //! [`plane`] makes it so: [`overlay`], [`dataplane`], and [`dns`] for names. What came of it is [`status`].
 #![deny(unsafe_code)]
 
+pub mod agent;
+pub mod api;
 pub mod control;
+pub mod demo;
 pub mod plane;
 pub mod status;
 pub mod store;
