@@ -8,9 +8,11 @@
 #![deny(unsafe_code)]
 
 pub mod agent;
+pub mod api;
 pub mod config;
 pub mod control;
 pub mod dataplane;
+pub mod demo;
 pub mod dns;
 pub mod facts;
 pub mod netns;
