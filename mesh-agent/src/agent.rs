@@ -161,10 +161,10 @@ async fn open_store(
     parts: &TaskTracker,
     stop: &CancellationToken,
 ) -> anyhow::Result<Arc<dyn Store>> {
-    let secret = || Secret::from_file(&config.store.token_file);
+    let secret = || Secret::read(&config.store.token_file);
     match config.store.mode {
         StoreMode::Local => {
-            let store: Arc<dyn Store> = Arc::new(LocalStore::open(&config.node.state_dir.join("store.redb")).await?);
+            let store: Arc<dyn Store> = Arc::new(LocalStore::open(config.node.state_dir.join("store.redb"))?);
             if !config.store.listen.is_empty() {
                 let listener = TcpListener::bind(&config.store.listen)
                     .await
@@ -176,7 +176,7 @@ async fn open_store(
         }
         StoreMode::Gateway => {
             let address: SocketAddr = config.store.gateway.parse().context("store.gateway")?;
-            Ok(Arc::new(GatewayStore::connect(address, secret()?)))
+            Ok(Arc::new(GatewayStore::connect(address.to_string(), secret()?)))
         }
     }
 }

@@ -111,7 +111,10 @@ impl Reconciler {
                 continue;
             }
             let result = match Netns::of_origin(&task.origin) {
-                Ok(netns) => self.dns.serve(id.clone(), netns.file(), networks.clone()).await.map_err(|e| e.to_string()),
+                Ok(netns) => {
+                    let served = self.dns.serve(id.clone(), netns.into_file(), networks.clone()).await;
+                    served.map_err(|error| error.to_string())
+                }
                 Err(error) => Err(error.to_string()),
             };
             if result.is_ok() {
@@ -139,7 +142,7 @@ impl Reconciler {
                 status.applied = rev;
             }
             status.problems = desired.problems;
-            status.limits = crate::dataplane::nft::limits();
+            status.limits = NftPlane::limits();
             for (name, (applied, took)) in [(OverlayPlane::NAME, overlay), (NftPlane::NAME, balance), ("dns", dns)] {
                 let plane = status.planes.entry(name).or_default();
                 note(name, plane, applied, took);

@@ -100,6 +100,7 @@ impl Status {
     /// The state of a node that has this world.
     pub fn of(world: &Snapshot, node: &NodeId, status: &status::Status) -> Self {
         let status::Status {
+            planned: _,
             applied,
             store,
             planes,
