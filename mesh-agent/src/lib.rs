@@ -6,6 +6,7 @@
 //! [`plane`] makes it so: [`overlay`], [`dataplane`], and [`dns`] for names. What came of it is [`status`].
 #![deny(unsafe_code)]
 
+pub mod facts;
 pub mod plane;
 pub mod status;
 pub mod store;
