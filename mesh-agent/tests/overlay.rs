@@ -1,15 +1,17 @@
 //! The overlay in real kernels: two nodes and their tasks in network namespaces. Needs root.
+#![expect(clippy::unwrap_used, reason = "a test's site that cannot be made is a failure")]
 
 #[path = "overlay/site.rs"]
 mod site;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mesh_agent::facts::links;
 use mesh_agent::netns::start_of;
 use mesh_agent::plane::{Applied, Depth, Plane};
-use mesh_core::model::{NetworkId, Origin, TaskId};
+use mesh_core::model::{Block, NetworkId, Origin, TaskId};
 use mesh_core::plan::Route;
 use site::{APP, DARK, Site, Space, device};
 
@@ -222,6 +224,9 @@ async fn a_task_that_cannot_be_found_fails_alone() {
     let own = Origin::Netns { path: format!("/proc/{}/ns/net", site.nodes[0].pid()).into() };
     let of_another_kind = Origin::Netns { path: format!("/proc/{pid}/ns/mnt").into() };
     let ordinary = Origin::Netns { path: "/etc/hostname".into() };
+    let pipe = tempfile::tempdir().unwrap();
+    site.nodes[0].sh(&format!("mkfifo {}/pipe", pipe.path().display()));
+    let waiting = Origin::Netns { path: pipe.path().join("pipe") };
     let missing = Origin::Netns { path: "/run/netns/there-is-no-such".into() };
     let cases = [
         ("dead", dead, "has ended"),
@@ -229,6 +234,7 @@ async fn a_task_that_cannot_be_found_fails_alone() {
         ("own", own, "the node's own network namespace"),
         ("kind", of_another_kind, "is not a network namespace"),
         ("file", ordinary, "is not a network namespace"),
+        ("pipe", waiting, "is not a network namespace"),
         ("missing", missing, "cannot open the network namespace /run/netns/there-is-no-such"),
     ];
     for (place, (id, origin, _)) in (10..).zip(&cases) {
@@ -299,6 +305,55 @@ async fn a_network_leaves_without_a_trace() {
     assert_eq!(site.nodes[0].sh("ip neighbour show dev mesh0 nud permanent"), "");
     assert!(!site.want(0).routes.values().any(|route| matches!(route, Route::Tunnel { .. })));
     tasks[0].is_refused("10.0.17.2");
+}
+
+#[tokio::test]
+async fn a_namespace_changes_hands_in_one_round() {
+    let (mut site, tasks) = connected("192.168.9.", 24).await;
+    // Its networks change places, and with them the names of the devices inside.
+    let service = Arc::make_mut(site.world.services.values_mut().next().unwrap());
+    let mut first = service.networks[0].clone();
+    (first.network, first.vip) = (NetworkId::new(DARK), None);
+    service.networks.insert(0, first);
+    assert!(site.settle(Depth::Delta).await > 0);
+    assert!(tasks[0].sh("ip -o address show eth0").contains("10.1.16.2/32"));
+    assert!(tasks[0].sh("ip -o address show eth1").contains("10.0.16.2/32"));
+    assert!(tasks[0].pings("10.0.17.2") && tasks[0].pings("10.1.17.2"));
+    site.is_settled().await;
+    // Another task lives there now.
+    site.world.tasks.remove(&TaskId::new("t1"));
+    site.task("t9", 0, 9, &[APP], tasks[0].origin());
+    assert!(site.settle(Depth::Delta).await > 0);
+    assert!(tasks[0].pings("10.0.17.2") && tasks[1].pings("10.0.16.9"));
+    site.is_settled().await;
+}
+
+#[tokio::test]
+async fn rounds_lose_no_packet_and_leave_no_socket() {
+    let (mut site, tasks) = connected("192.168.9.", 24).await;
+    let sockets = |site: &Site| site.nodes[0].sh("wc -l < /proc/thread-self/net/netlink").trim().to_owned();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let before = sockets(&site);
+    let pings = ["10.0.17.2", "fd00:1::1100:0:2", "10.0.0.1"]
+        .map(|target| tasks[0].start(&format!("ping -q -i 0.002 -c 1000 {target}")));
+    for round in 0..15 {
+        site.settle(Depth::Sweep).await;
+        // The MTU of a network, and a block more of it elsewhere.
+        let network = Arc::make_mut(site.world.networks.get_mut(&NetworkId::new(APP)).unwrap());
+        network.mtu = Some(1400 + round);
+        let owner = site.world.blocks.keys().next().unwrap().0.clone();
+        let extra = (owner, Block(15 + 16 * (1 + u32::from(round % 2))));
+        site.world.blocks.retain(|(_, block), _| block.0 < 30);
+        site.world.blocks.insert(extra, site::node_id(1));
+        assert!(site.settle(Depth::Delta).await > 0);
+    }
+    for ping in pings {
+        let output = ping.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains(" 0% packet loss"), "{text}");
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(sockets(&site), before);
 }
 
 #[tokio::test]

@@ -16,13 +16,13 @@ use mesh_core::model::{
 use mesh_core::plan::{Overlay, desired, endpoint_device};
 
 /// A network namespace that lives as long as a sleeping process in it.
-pub struct Space {
+pub(crate) struct Space {
     child: Child,
-    pub netns: Netns,
+    pub(crate) netns: Netns,
 }
 
 impl Space {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let own = Netns::own().unwrap();
         let child = Command::new("unshare").args(["-n", "sleep", "600"]).stdin(Stdio::null()).spawn().unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
@@ -37,11 +37,11 @@ impl Space {
         }
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    pub fn origin(&self) -> Origin {
+    pub(crate) fn origin(&self) -> Origin {
         Origin::Process { pid: self.pid(), start: start_of(self.pid()).unwrap(), supervised: false }
     }
 
@@ -50,20 +50,26 @@ impl Space {
     }
 
     /// Runs a command inside, which must succeed.
-    pub fn sh(&self, command: &str) -> String {
+    pub(crate) fn sh(&self, command: &str) -> String {
         let output = self.output(command);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{command}: {text}{}", String::from_utf8_lossy(&output.stderr));
         text
     }
 
+    /// Starts a command inside.
+    pub(crate) fn start(&self, command: &str) -> Child {
+        let start = || Command::new("sh").args(["-c", command]).stdout(Stdio::piped()).spawn().unwrap();
+        self.netns.run(start).unwrap()
+    }
+
     /// Whether one ping is answered.
-    pub fn pings(&self, target: impl std::fmt::Display) -> bool {
+    pub(crate) fn pings(&self, target: impl std::fmt::Display) -> bool {
         self.output(&format!("ping -c1 -W2 {target}")).status.success()
     }
 
     /// A ping must fail and be told so, not left waiting.
-    pub fn is_refused(&self, target: impl std::fmt::Display) {
+    pub(crate) fn is_refused(&self, target: impl std::fmt::Display) {
         for _ in 0..4 {
             let output = self.output(&format!("ping -c1 -W1 {target} 2>&1"));
             assert!(!output.status.success(), "{target} answers");
@@ -85,19 +91,19 @@ impl Drop for Space {
     }
 }
 
-pub const APP: &str = "app";
+pub(crate) const APP: &str = "app";
 /// Without a way to the world, and without IPv6.
-pub const DARK: &str = "dark";
+pub(crate) const DARK: &str = "dark";
 
-pub struct Site {
-    pub nodes: [Space; 2],
-    pub planes: [OverlayPlane; 2],
-    pub world: Snapshot,
+pub(crate) struct Site {
+    pub(crate) nodes: [Space; 2],
+    pub(crate) planes: [OverlayPlane; 2],
+    pub(crate) world: Snapshot,
 }
 
 impl Site {
     /// Nodes at `PREFIX1` and `PREFIX2`, with both networks, a block of each for each node, and one service.
-    pub fn new(prefix: &str, length: u8) -> Self {
+    pub(crate) fn new(prefix: &str, length: u8) -> Self {
         let nodes = [Space::new(), Space::new()];
         let peer = nodes[1].pid();
         nodes[0].sh(&format!("ip link add uplink type veth peer name uplink netns {peer}"));
@@ -123,7 +129,7 @@ impl Site {
     }
 
     /// Adds a task at the node's place `place` of each network.
-    pub fn task(&mut self, id: &str, node: usize, place: u32, networks: &[&str], origin: Origin) -> TaskAddress {
+    pub(crate) fn task(&mut self, id: &str, node: usize, place: u32, networks: &[&str], origin: Origin) -> TaskAddress {
         let addresses: BTreeMap<_, _> = networks
             .iter()
             .map(|name| {
@@ -153,17 +159,17 @@ impl Site {
         first
     }
 
-    pub fn want(&self, node: usize) -> Overlay {
+    pub(crate) fn want(&self, node: usize) -> Overlay {
         desired(&self.world, &node_id(node)).overlay
     }
 
-    pub async fn round(&mut self, node: usize, depth: Depth) -> Applied {
+    pub(crate) async fn round(&mut self, node: usize, depth: Depth) -> Applied {
         let want = self.want(node);
         self.planes[node].reconcile(&want, depth).await
     }
 
     /// A round on both nodes that must go without an error.
-    pub async fn settle(&mut self, depth: Depth) -> usize {
+    pub(crate) async fn settle(&mut self, depth: Depth) -> usize {
         let mut changed = 0;
         for node in [0, 1] {
             let applied = self.round(node, depth).await;
@@ -174,7 +180,7 @@ impl Site {
     }
 
     /// Nothing is left to do, whether one looks closely or not.
-    pub async fn is_settled(&mut self) {
+    pub(crate) async fn is_settled(&mut self) {
         for depth in [Depth::Delta, Depth::Sweep, Depth::Delta] {
             for node in [0, 1] {
                 let applied = self.round(node, depth).await;
@@ -186,17 +192,17 @@ impl Site {
 
 impl Space {
     /// A second way to the same namespace.
-    pub fn origin_netns(&self) -> Netns {
+    pub(crate) fn origin_netns(&self) -> Netns {
         Netns::of_origin(&self.origin()).unwrap()
     }
 }
 
-pub fn node_id(node: usize) -> NodeId {
+pub(crate) fn node_id(node: usize) -> NodeId {
     NodeId::new(format!("n{}", node + 1))
 }
 
 /// The name of the host's end of a task's veth.
-pub fn device(task: &str, network: &str) -> String {
+pub(crate) fn device(task: &str, network: &str) -> String {
     endpoint_device(&TaskId::new(task), &NetworkId::new(network))
 }
 
