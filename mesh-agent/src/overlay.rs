@@ -79,11 +79,10 @@ impl OverlayPlane {
         if sweep {
             known.observe(&kernel).await?;
         }
-        let failures = applied.errors.len();
-        known.settle(&kernel, want, applied).await;
+        let done = known.settle(&kernel, want, applied).await;
         known.remove_vtep(&kernel, want, applied).await;
         // What the kernel refuses may be so because it is not as we think: the next round looks.
-        if applied.errors.len() == failures {
+        if done {
             self.known = Some(known);
         }
         Ok(())

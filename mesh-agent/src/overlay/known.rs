@@ -41,8 +41,9 @@ impl Known {
         Ok(())
     }
 
-    /// Everything that lives on devices.
-    pub(super) async fn settle(&mut self, kernel: &Kernel, want: &Overlay, applied: &mut Applied) {
+    /// Everything that lives on devices. Whether the kernel did all that was asked of it; what could not be asked,
+    /// for its device is missing, does not count.
+    pub(super) async fn settle(&mut self, kernel: &Kernel, want: &Overlay, applied: &mut Applied) -> bool {
         let neighbours = neighbour::resolve(want, &self.devices);
         let mut routes = BTreeMap::new();
         let mut addresses = BTreeSet::new();
@@ -65,6 +66,7 @@ impl Known {
                 }
             }
         }
+        let unasked = applied.errors.len();
         let fresh: Vec<_> = addresses.difference(&self.addresses).copied().collect();
         for (device, address) in fresh {
             let result = kernel.put_address(device, address, true).await;
@@ -85,6 +87,7 @@ impl Known {
             }
             applied.record(format!("address {address}"), result);
         }
+        applied.errors.len() == unasked
     }
 
     /// The veths of tasks that are not wanted any more; their other ends go with them.
