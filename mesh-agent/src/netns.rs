@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use mesh_core::model::Origin;
 use nix::fcntl::OFlag;
@@ -138,6 +139,16 @@ impl Netns {
         }
         let metadata = file.metadata().map_err(failed)?;
         Ok(Self { file, identity: (metadata.dev(), metadata.ino()), name })
+    }
+
+    /// Whether a path leads to it; any path may be asked about.
+    pub fn is_at(&self, path: &Path) -> bool {
+        path.metadata().is_ok_and(|found| (found.dev(), found.ino()) == self.identity)
+    }
+
+    /// Its file, which keeps it alive as well.
+    pub fn into_file(self) -> Arc<File> {
+        Arc::new(self.file)
     }
 
     /// Whether both are the same namespace, however they were found.
