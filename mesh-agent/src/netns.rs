@@ -8,11 +8,12 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mesh_core::model::Origin;
+use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 use rtnetlink::Handle;
@@ -130,7 +131,9 @@ impl Netns {
 
     fn open(path: &Path, name: String) -> Result<Self, NetnsError> {
         let failed = |source| NetnsError::Open { path: path.to_owned(), source };
-        let file = File::open(path).map_err(failed)?;
+        // A path may name anything, even a pipe that waits for its writer.
+        let options = OFlag::O_NONBLOCK.bits();
+        let file = File::options().read(true).custom_flags(options).open(path).map_err(failed)?;
         if fstatfs(&file).map_err(|errno| failed(errno.into()))?.filesystem_type() != NSFS_MAGIC {
             return Err(NetnsError::NotOne { path: path.to_owned() });
         }

@@ -10,23 +10,24 @@ mod device;
 mod endpoint;
 mod inside;
 mod kernel;
+mod known;
 mod neighbour;
 mod route;
 mod settle;
 mod sysctl;
 mod vtep;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 
 use mesh_core::diff::diff;
 use mesh_core::plan::Overlay;
-use mesh_core::plan::{Endpoint, Mac, Route, VTEP_DEVICE};
+use mesh_core::plan::{Endpoint, VTEP_DEVICE};
 
 use crate::netns::{Netns, NetnsError};
 use crate::plane::{Applied, Depth, Plane};
 use device::Device;
 use kernel::{Kernel, KernelError};
+use known::Known;
 use settle::Outcomes;
 
 pub(crate) use route::PROTOCOL;
@@ -36,19 +37,6 @@ pub(crate) use route::PROTOCOL;
 pub struct OverlayPlane {
     node: Netns,
     known: Option<Known>,
-}
-
-/// What the kernel has of ours.
-#[derive(Debug, Default)]
-struct Known {
-    /// Our devices' indexes, by name.
-    devices: BTreeMap<String, u32>,
-    /// Connections that are as wanted.
-    endpoints: BTreeMap<String, Endpoint>,
-    /// On the tunnel device, with its index.
-    addresses: BTreeSet<(u32, IpAddr)>,
-    neighbours: BTreeMap<neighbour::Key, Mac>,
-    routes: BTreeMap<route::Key, route::Path>,
 }
 
 /// What stops a whole round.
@@ -85,15 +73,16 @@ impl OverlayPlane {
             present = devices.into_iter().map(|device| (device.name.clone(), device)).collect();
         }
         self.put_vtep(&kernel, want, sweep, &mut known, applied).await;
+        // Before others come: a task's namespace may be given to its successor.
+        known.remove_endpoints(&kernel, want, applied).await;
         self.put_endpoints(&kernel, want, sweep.then_some(present), &mut known, applied).await;
         if sweep {
             known.observe(&kernel).await?;
         }
-        let failures = applied.errors.len();
-        settle(&kernel, want, &mut known, applied).await;
-        remove_devices(&kernel, want, &mut known, applied).await;
+        let done = known.settle(&kernel, want, applied).await;
+        known.remove_vtep(&kernel, want, applied).await;
         // What the kernel refuses may be so because it is not as we think: the next round looks.
-        if applied.errors.len() == failures {
+        if done {
             self.known = Some(known);
         }
         Ok(())
@@ -135,23 +124,29 @@ impl OverlayPlane {
         known
             .endpoints
             .retain(|name, _| !changes.changed.contains_key(name) && !changes.removed.contains_key(name));
-        for (name, endpoint) in changes.added.into_iter().chain(changes.changed) {
-            let object = format!("endpoint {name}");
-            let found = match &mut present {
-                Some(present) => Ok(present.remove(&name)),
-                None => kernel.device(&name).await,
-            };
-            let result = match found {
-                Ok(found) => self.put_endpoint(kernel, &name, &endpoint, found, known, applied).await,
-                Err(error) => Err(error.to_string()),
-            };
-            match result {
-                Ok(changed) => {
-                    applied.changed += usize::from(changed);
-                    known.endpoints.insert(name, endpoint);
+        let mut todo: Vec<_> = changes.added.into_iter().chain(changes.changed).collect();
+        // Twice: what was in the way may be the place that another one left meanwhile.
+        for last in [false, true] {
+            let mut failed = Vec::new();
+            for (name, endpoint) in todo {
+                let found = match present.as_mut().filter(|_| !last) {
+                    Some(present) => Ok(present.remove(&name)),
+                    None => kernel.device(&name).await,
+                };
+                let result = match found {
+                    Ok(found) => self.put_endpoint(kernel, &name, &endpoint, found, known, applied).await,
+                    Err(error) => Err(error.to_string()),
+                };
+                match result {
+                    Ok(changed) => {
+                        applied.changed += usize::from(changed);
+                        known.endpoints.insert(name, endpoint);
+                    }
+                    Err(error) if last => applied.record(format!("endpoint {name}"), Err(error)),
+                    Err(_) => failed.push((name, endpoint)),
                 }
-                Err(error) => applied.record(object, Err(error)),
             }
+            todo = failed;
         }
     }
 
@@ -198,101 +193,15 @@ impl Plane for OverlayPlane {
             known.devices = ours.map(|device| (device.name, device.index)).collect();
             known.observe(&kernel).await?;
             let nothing = Overlay::default();
-            settle(&kernel, &nothing, &mut known, &mut applied).await;
-            remove_devices(&kernel, &nothing, &mut known, &mut applied).await;
+            known.settle(&kernel, &nothing, &mut applied).await;
+            known.remove_endpoints(&kernel, &nothing, &mut applied).await;
+            known.remove_vtep(&kernel, &nothing, &mut applied).await;
             Ok::<(), RoundError>(())
         };
         if let Err(error) = result.await {
             applied.record(Self::NAME, Err(error));
         }
         applied
-    }
-}
-
-impl Known {
-    /// Looks at what is on our devices, and at our routes.
-    async fn observe(&mut self, kernel: &Kernel) -> Result<(), KernelError> {
-        let ours: BTreeSet<u32> = self.devices.values().copied().collect();
-        let neighbours = kernel.neighbours().await?;
-        self.neighbours = neighbours
-            .iter()
-            .filter_map(neighbour::decode)
-            .filter(|(key, _)| ours.contains(&key.device))
-            .collect();
-        self.routes = kernel.routes().await?.iter().filter_map(route::decode).collect();
-        self.addresses.clear();
-        if let Some(&device) = self.devices.get(VTEP_DEVICE) {
-            let marked = kernel.addresses(device).await?.into_iter().filter(|(_, ours)| *ours);
-            self.addresses = marked.map(|(net, _)| (device, net.addr())).collect();
-        }
-        Ok(())
-    }
-}
-
-/// Everything that lives on devices.
-async fn settle(kernel: &Kernel, want: &Overlay, known: &mut Known, applied: &mut Applied) {
-    let neighbours = neighbour::resolve(want, &known.devices);
-    let mut routes = BTreeMap::new();
-    let mut addresses = BTreeSet::new();
-    for (net, route) in &want.routes {
-        if is_address(net.addr(), route) {
-            match known.devices.get(VTEP_DEVICE) {
-                Some(&device) => _ = addresses.insert((device, net.addr())),
-                None => {
-                    applied.record(format!("route {net}"), Err(format!("device {VTEP_DEVICE} is not there")))
-                }
-            }
-            continue;
-        }
-        match route::resolve(*net, route, &known.devices, &want.peers) {
-            Ok((key, path)) => _ = routes.insert(key, path),
-            Err(error) => {
-                // Neither made nor removed while its device is missing.
-                known.routes.retain(|key, _| key.net != *net);
-                applied.record(format!("route {net}"), Err(error));
-            }
-        }
-    }
-    let fresh: Vec<_> = addresses.difference(&known.addresses).copied().collect();
-    for (device, address) in fresh {
-        let result = kernel.put_address(device, address, true).await;
-        if result.is_ok() {
-            known.addresses.insert((device, address));
-        }
-        applied.record(format!("address {address}"), result);
-    }
-    note(applied, settle::put_neighbours(kernel, &mut known.neighbours, &neighbours).await);
-    note(applied, settle::put_routes(kernel, &mut known.routes, &routes).await);
-    note(applied, settle::remove_routes(kernel, &mut known.routes, &routes).await);
-    note(applied, settle::remove_neighbours(kernel, &mut known.neighbours, &neighbours).await);
-    let stale: Vec<_> = known.addresses.difference(&addresses).copied().collect();
-    for (device, address) in stale {
-        let result = kernel.remove_address(device, address).await;
-        if result.is_ok() {
-            known.addresses.remove(&(device, address));
-        }
-        applied.record(format!("address {address}"), result);
-    }
-}
-
-/// A local route suffices for an IPv4 address to be a source; IPv6 wants a real address
-/// (kernel net/ipv6/route.c, "Invalid source address"). The node's own are those that name no other source.
-fn is_address(address: IpAddr, route: &Route) -> bool {
-    address.is_ipv6() && *route == Route::Local { source: None }
-}
-
-async fn remove_devices(kernel: &Kernel, want: &Overlay, known: &mut Known, applied: &mut Applied) {
-    let wanted = |name: &str| {
-        if name == VTEP_DEVICE { want.vtep.is_some() } else { want.endpoints.contains_key(name) }
-    };
-    let stale: Vec<_> =
-        known.devices.iter().filter(|(name, _)| !wanted(name)).map(|(n, i)| (n.clone(), *i)).collect();
-    for (name, index) in stale {
-        let result = kernel.remove_device(&name, index).await;
-        if result.is_ok() {
-            known.devices.remove(&name);
-        }
-        applied.record(format!("device {name}"), result);
     }
 }
 

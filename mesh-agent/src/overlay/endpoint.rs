@@ -67,7 +67,7 @@ pub(super) async fn attach(
             });
         }
         match inside.device(&want.inside).await.map_err(failed)? {
-            Some(end) if inside::is_end_of(&end, host.index) => whole = Some((host, end)),
+            Some(end) if inside::is_end_of(&end, &host) => whole = Some((host, end)),
             _ => kernel.remove_device(name, host.index).await.map_err(failed)?,
         }
     }

@@ -21,9 +21,9 @@ use crate::netns::Netns;
 const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
-/// Whether it is the other end of the host's device of this index.
-pub(super) fn is_end_of(end: &Device, host: u32) -> bool {
-    end.kind == Kind::Veth && end.peer == Some(host)
+/// Whether both are ends of one veth. Indexes are of their own namespaces, so one alone may mean another's.
+pub(super) fn is_end_of(end: &Device, host: &Device) -> bool {
+    end.kind == Kind::Veth && end.peer == Some(host.index) && host.peer == Some(end.index)
 }
 
 /// Makes the inside as wanted. Whether anything had to be done; the first failure, after trying everything.

@@ -4,7 +4,6 @@
 //! remove what is not there is success: somebody was faster.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use ipnet::IpNet;
@@ -12,8 +11,8 @@ use mesh_core::plan::Mac;
 use nix::errno::Errno;
 use rtnetlink::Handle;
 use rtnetlink::packet_core::{
-    ErrorMessage, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
-    NetlinkPayload, NlasIterator,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
+    NetlinkPayload,
 };
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, AddressScope, CacheInfo,
@@ -23,64 +22,15 @@ use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, N
 use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
+mod error;
+
+pub(super) use error::KernelError;
+use error::timed;
+
 use super::device::Device;
 use super::neighbour;
 use super::route::{self, PROTOCOL};
 use crate::netns::{Netns, NetnsError};
-
-/// Netlink answers at once; a kernel that does not is stuck, and a round must end all the same.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// The bytes of a netlink message's header, after which an error has its attributes.
-const HEADER: usize = 16;
-/// `NLMSGERR_ATTR_MSG`: the error in words.
-const ERROR_TEXT: u16 = 1;
-
-/// Why the kernel did not do something.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum KernelError {
-    #[error("cannot {what}: {}{words}", .errno.desc())]
-    Refused {
-        what: String,
-        errno: Errno,
-        /// The kernel's explanation, in parentheses.
-        words: String,
-    },
-    #[error("cannot {what}: netlink failed: {source}")]
-    Netlink { what: String, source: rtnetlink::Error },
-    #[error("cannot {what}: the kernel did not answer within {} s", PATIENCE.as_secs())]
-    Silent { what: String },
-}
-
-impl KernelError {
-    pub(super) fn is(&self, expected: &[Errno]) -> bool {
-        matches!(self, Self::Refused { errno, .. } if expected.contains(errno))
-    }
-
-    fn of(what: String, error: rtnetlink::Error) -> Self {
-        match error {
-            rtnetlink::Error::NetlinkError(message) => {
-                let errno = Errno::from_raw(message.raw_code().saturating_abs());
-                let words = words_of(&message)
-                    .map(|text| format!(" ({text})"))
-                    .unwrap_or_default();
-                Self::Refused { what, errno, words }
-            }
-            source => Self::Netlink { what, source },
-        }
-    }
-}
-
-fn words_of(message: &ErrorMessage) -> Option<String> {
-    let attributes = NlasIterator::new(message.header.get(HEADER..)?);
-    let text = attributes
-        .flatten()
-        .find(|attribute| attribute.kind() == ERROR_TEXT)?;
-    Some(
-        String::from_utf8_lossy(text.value())
-            .trim_end_matches('\0')
-            .to_owned(),
-    )
-}
 
 /// What is no error when something is removed.
 const GONE: &[Errno] = &[
@@ -342,15 +292,4 @@ async fn collect<T>(
     answers: impl Stream<Item = Result<T, rtnetlink::Error>>,
 ) -> Result<Vec<T>, KernelError> {
     timed(what.into(), answers.try_collect()).await
-}
-
-async fn timed<T>(
-    what: String,
-    answer: impl Future<Output = Result<T, rtnetlink::Error>>,
-) -> Result<T, KernelError> {
-    match tokio::time::timeout(PATIENCE, answer).await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(KernelError::of(what, error)),
-        Err(_) => Err(KernelError::Silent { what }),
-    }
 }

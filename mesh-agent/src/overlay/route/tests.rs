@@ -2,6 +2,7 @@
 
 use mesh_core::model::Vni;
 use rtnetlink::packet_core::{Emitable, Parseable};
+use rtnetlink::packet_route::route::{RouteFlags, RouteMessage};
 
 use super::*;
 
