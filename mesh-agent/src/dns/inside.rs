@@ -72,6 +72,14 @@ pub enum DnsError {
 pub(super) struct Sockets {
     pub(super) udp: UdpSocket,
     pub(super) tcp: TcpListener,
+    pub(super) ports: Ports,
+}
+
+/// Where they listen.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ports {
+    udp: u16,
+    tcp: u16,
 }
 
 /// What tells one namespace from another: device and inode of its file.
@@ -88,12 +96,21 @@ pub(super) async fn open(task: &TaskId, netns: &Arc<File>) -> Result<Sockets, Dn
         let udp = or_any_port(|port| UdpSocket::bind((SERVER, port))).map_err(listen)?;
         let tcp = or_any_port(|port| TcpListener::bind((SERVER, port))).map_err(listen)?;
         udp.set_nonblocking(true).and_then(|()| tcp.set_nonblocking(true)).map_err(listen)?;
-        let udp_port = udp.local_addr().map_err(listen)?.port();
-        let tcp_port = tcp.local_addr().map_err(listen)?.port();
-        nft(&rules(udp_port, tcp_port)).map_err(|why| DnsError::Redirect { task: for_task.clone(), why })?;
-        Ok(Sockets { udp, tcp })
+        let ports = Ports {
+            udp: udp.local_addr().map_err(listen)?.port(),
+            tcp: tcp.local_addr().map_err(listen)?.port(),
+        };
+        nft(&rules(ports)).map_err(|why| DnsError::Redirect { task: for_task.clone(), why })?;
+        Ok(Sockets { udp, tcp, ports })
     })
     .await
+}
+
+/// Sets the rules again, in one step, whether they are there or not.
+pub(super) async fn redirect(task: &TaskId, netns: &Arc<File>, ports: Ports) -> Result<(), DnsError> {
+    let for_task = task.clone();
+    let set = move || nft(&rules(ports)).map_err(|why| DnsError::Redirect { task: for_task, why });
+    visit(task, netns, set).await
 }
 
 /// Takes the rules away.
@@ -112,7 +129,7 @@ const CLEAR: &str = "add table inet mesh_dns\ndelete table inet mesh_dns\n";
 
 /// Before the usual destination NAT (-100), so that a resolver of Docker's in the same namespace comes second.
 /// Not `redirect`, which in this hook leads to 127.0.0.1.
-fn rules(udp: u16, tcp: u16) -> String {
+fn rules(Ports { udp, tcp }: Ports) -> String {
     format!(
         "{CLEAR}table inet mesh_dns {{
             chain output {{
