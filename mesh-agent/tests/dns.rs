@@ -1,4 +1,5 @@
 //! The DNS server in real network namespaces, asked by the real `dig`, with the real `dnsmasq` as the world.
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up must fail")]
 
 #[path = "dns/fixture.rs"]
 mod fixture;
