@@ -1,0 +1,235 @@
+//! **Decision.** Why a flow goes where it goes, or is refused, in words.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::model::{Balancing, NodeId, Protocol, Snapshot, Task};
+use crate::plan::{self, Family, Frontend, Pool};
+
+/// What is asked about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flow {
+    /// Who sends.
+    pub client: IpAddr,
+    /// To whom.
+    pub destination: IpAddr,
+    /// To which port.
+    pub port: u16,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+}
+
+/// A backend and its share of new flows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Share {
+    /// `web.1`
+    pub task: String,
+    /// Where the flow would go.
+    pub address: IpAddr,
+    /// The port there.
+    pub port: u16,
+    /// The node's name.
+    pub node: String,
+    /// Of all new flows, 0 to 1.
+    pub share: f64,
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Explanation {
+    /// `VIP 10.0.0.5 of web in app`, `published port 8080/tcp`; none: not for the mesh.
+    pub frontend: Option<String>,
+    /// The service.
+    pub service: Option<String>,
+    /// How backends are chosen.
+    pub policy: String,
+    /// Who can get it.
+    pub backends: Vec<Share>,
+    /// Tasks of the service that cannot, and why.
+    pub excluded: Vec<(String, String)>,
+    /// What happens, in one sentence.
+    pub verdict: String,
+    /// Whether the flow gets anywhere.
+    pub refused: bool,
+}
+
+/// Explains a flow that enters the mesh at a node.
+pub fn explain(world: &Snapshot, node: &NodeId, flow: &Flow) -> Explanation {
+    let desired = plan::desired(world, node);
+    let name = world.nodes.get(node).map_or_else(|| node.to_string(), |node| node.name.to_string());
+    let source = world.networks.values().find(|n| n.subnets().any(|net| net.contains(&flow.client)));
+    if let Some((frontend, pool)) = find(&desired.balance, flow) {
+        if let Frontend::Vip { vni, .. } = frontend
+            && source.is_none_or(|network| network.vni != *vni)
+            && !world.nodes.values().any(|node| node.address == flow.client)
+        {
+            let network =
+                world.networks.values().find(|n| n.vni == *vni).map_or(String::new(), |n| n.name.to_string());
+            let mut refused = nothing(format!(
+                "refused: {} is a VIP of network {network}, and {} is not in it",
+                flow.destination, flow.client
+            ));
+            refused.frontend = Some(describe(world, frontend));
+            refused.service = Some(pool.service.to_string());
+            return refused;
+        }
+        return through(world, &name, flow, frontend, pool);
+    }
+    let inside = world.networks.values().find(|n| n.subnets().any(|net| net.contains(&flow.destination)));
+    match inside {
+        Some(network) if source.is_some_and(|source| source.id == network.id) => {
+            let task = world.tasks.values().find(|task| {
+                task.addresses.values().any(|address| address.addresses().any(|a| a == flow.destination))
+            });
+            match task {
+                Some(task) => {
+                    let mut direct = nothing(format!("goes straight to task {}", world.task_name(task)));
+                    direct.refused = false;
+                    direct
+                }
+                None => {
+                    nothing(format!("refused: nothing in network {} has {}", network.name, flow.destination))
+                }
+            }
+        }
+        Some(network) => nothing(format!(
+            "refused: {} is in network {}, and {} is not",
+            flow.destination, network.name, flow.client
+        )),
+        None => {
+            let mut other = nothing(format!(
+                "not for the mesh: node {name} publishes no port {}/{} there",
+                flow.port, flow.protocol
+            ));
+            other.refused = world.nodes.values().any(|node| node.address == flow.destination);
+            other
+        }
+    }
+}
+
+fn find<'a>(balance: &'a plan::Balance, flow: &Flow) -> Option<(&'a Frontend, &'a Pool)> {
+    let family = Family::of(flow.destination);
+    let published =
+        |address| Frontend::Published { protocol: flow.protocol, port: flow.port, address, family };
+    let vip = balance.frontends.iter().find(
+        |(frontend, _)| matches!(frontend, Frontend::Vip { address, .. } if *address == flow.destination),
+    );
+    let inside =
+        balance.networks.values().flat_map(|gate| &gate.subnets).any(|net| net.contains(&flow.destination));
+    vip.or_else(|| balance.frontends.get_key_value(&published(Some(flow.destination))))
+        .or_else(|| if inside { None } else { balance.frontends.get_key_value(&published(None)) })
+        .filter(|(_, pool)| pool.allow.is_empty() || allowed(&pool.allow, flow.client))
+}
+
+fn allowed(allow: &[IpNet], client: IpAddr) -> bool {
+    allow.iter().any(|net| net.contains(&client))
+}
+
+fn through(world: &Snapshot, node: &str, flow: &Flow, frontend: &Frontend, pool: &Pool) -> Explanation {
+    let total: f64 = pool.backends.iter().map(|backend| f64::from(backend.weight)).sum();
+    let backends: Vec<Share> = pool
+        .backends
+        .iter()
+        .map(|backend| Share {
+            task: backend.task.clone(),
+            address: backend.address,
+            port: pool.target.unwrap_or(flow.port),
+            node: world.nodes.get(&backend.node).map_or_else(String::new, |node| node.name.to_string()),
+            share: f64::from(backend.weight) / total,
+        })
+        .collect();
+    let service = world.services.values().find(|service| service.name == pool.service);
+    let excluded = service.map_or_else(Vec::new, |service| {
+        world
+            .tasks_of(&service.id)
+            .filter(|task| !pool.backends.iter().any(|backend| backend.id == task.id))
+            .map(|task| (world.task_name(task), why_not(world, task)))
+            .collect()
+    });
+    let verdict = if backends.is_empty() {
+        format!("refused by node {node}: no task of {} can take it", pool.service)
+    } else {
+        format!("balanced by node {node} over {} of {}", count(backends.len()), pool.service)
+    };
+    Explanation {
+        frontend: Some(describe(world, frontend)),
+        service: Some(pool.service.to_string()),
+        policy: policy(pool),
+        refused: backends.is_empty(),
+        backends,
+        excluded,
+        verdict,
+    }
+}
+
+fn nothing(verdict: String) -> Explanation {
+    Explanation {
+        frontend: None,
+        service: None,
+        policy: String::new(),
+        backends: Vec::new(),
+        excluded: Vec::new(),
+        verdict,
+        refused: true,
+    }
+}
+
+fn count(tasks: usize) -> String {
+    if tasks == 1 { "1 task".to_owned() } else { format!("{tasks} tasks") }
+}
+
+fn policy(pool: &Pool) -> String {
+    let how = match pool.balancing {
+        Balancing::Random => "each new flow at random, by weight",
+        Balancing::Maglev => "by a hash of the flow, the same on every node",
+        Balancing::LeastConn => "to the task with the fewest flows",
+    };
+    match pool.affinity {
+        crate::model::Affinity::None => how.to_owned(),
+        crate::model::Affinity::ClientIp { timeout } => {
+            format!("{how}; a client stays with its task for {} s", timeout.as_secs())
+        }
+    }
+}
+
+fn describe(world: &Snapshot, frontend: &Frontend) -> String {
+    match frontend {
+        Frontend::Vip { vni, address } => {
+            let network = world.networks.values().find(|network| network.vni == *vni);
+            format!(
+                "VIP {address} in network {}",
+                network.map_or_else(|| vni.to_string(), |n| n.name.to_string())
+            )
+        }
+        Frontend::Published { protocol, port, address: Some(address), .. } => {
+            format!("published port {address}:{port}/{protocol}")
+        }
+        Frontend::Published { protocol, port, address: None, .. } => {
+            format!("published port {port}/{protocol}")
+        }
+    }
+}
+
+/// Why a task gets no new flows.
+pub fn why_not(world: &Snapshot, task: &Task) -> String {
+    use crate::model::{Availability, Health, TaskState};
+    let node = world.nodes.get(&task.node);
+    if world.stops.contains_key(&task.id) {
+        "is being stopped".to_owned()
+    } else if task.state != TaskState::Running {
+        format!("is {}, not Running", task.state)
+    } else if matches!(task.health, Health::Starting | Health::Unhealthy) {
+        format!("is {}", format!("{:?}", task.health).to_lowercase())
+    } else if task.draining {
+        "is draining".to_owned()
+    } else if task.weight == 0 {
+        "has weight 0".to_owned()
+    } else if node.is_none() {
+        "its node is not in the mesh".to_owned()
+    } else if world.availability(&task.node) == Availability::Drain {
+        format!("its node {} is drained", node.map_or("", |node| node.name.as_str()))
+    } else {
+        "has no address there, or another node's locality rule leaves it out".to_owned()
+    }
+}

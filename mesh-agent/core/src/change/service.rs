@@ -1,0 +1,302 @@
+//! **Decision.** Services come, change and go.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Change, Fresh, Refusal, ports};
+use crate::kv::Txn;
+use crate::model::{
+    Affinity, Attachment, Balancing, EndpointMode, Locality, Name, Network, Protocol, PublishMode,
+    PublishedPort, Service, ServiceId, Snapshot, Vip, fnv64,
+};
+use crate::records::{self, Claim};
+
+/// A wish to be in a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttachmentRequest {
+    /// Name or id.
+    pub network: String,
+    /// Further names there.
+    pub aliases: Vec<String>,
+}
+
+/// A wish for a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceRequest {
+    /// A DNS label.
+    pub name: String,
+    /// At least one.
+    pub networks: Vec<AttachmentRequest>,
+    /// VIP or dnsrr.
+    pub mode: EndpointMode,
+    /// Ports of the nodes.
+    pub ports: Vec<PublishedPort>,
+    /// How flows are spread.
+    pub balancing: Balancing,
+    /// Whether a client's flows stay together.
+    pub affinity: Affinity,
+    /// Whether near backends are preferred.
+    pub locality: Locality,
+    /// How long running flows of a leaving task may take to end.
+    pub drain_timeout: Duration,
+    /// Free text.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What to change; what is not named stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServiceUpdate {
+    /// The version that the caller saw; a newer one is a conflict.
+    pub version: Option<u64>,
+    /// Ports to add.
+    pub publish_add: Vec<PublishedPort>,
+    /// Ports to remove, by target port and protocol, as Docker's `--publish-rm`.
+    pub publish_rm: Vec<(u16, Protocol, PublishMode)>,
+    /// Networks to join.
+    pub network_add: Vec<AttachmentRequest>,
+    /// Networks to leave, by name or id.
+    pub network_rm: Vec<String>,
+    /// New spread.
+    pub balancing: Option<Balancing>,
+    /// New affinity.
+    pub affinity: Option<Affinity>,
+    /// New locality.
+    pub locality: Option<Locality>,
+    /// New mode.
+    pub mode: Option<EndpointMode>,
+    /// New drain timeout.
+    pub drain_timeout: Option<Duration>,
+    /// Labels to set.
+    pub label_add: BTreeMap<String, String>,
+    /// Labels to remove.
+    pub label_rm: Vec<String>,
+}
+
+/// Makes a service, with a VIP in each of its networks.
+pub fn create_service(
+    world: &Snapshot,
+    request: ServiceRequest,
+    fresh: Fresh,
+) -> Result<Change<Service>, Refusal> {
+    let name: Name = request.name.parse()?;
+    if let Some(other) = world.services.values().find(|service| service.name == name) {
+        return Err(Refusal::Conflict(format!(
+            "name conflicts with an existing object: service {name} already exists ({})",
+            other.id.short()
+        )));
+    }
+    if request.networks.is_empty() {
+        return Err(Refusal::Invalid(format!(
+            "service {name} is in no network: name one with --network (see 'mesh network ls')"
+        )));
+    }
+    ports::check(world, None, &request.ports, &[])?;
+    let mut txn = Txn::default();
+    let mut service = Service {
+        id: ServiceId::from_random(fresh.id),
+        name,
+        mode: request.mode,
+        networks: Vec::new(),
+        ports: request.ports,
+        balancing: request.balancing,
+        affinity: request.affinity,
+        locality: request.locality,
+        drain_timeout: request.drain_timeout,
+        labels: request.labels,
+        version: 1,
+        created: fresh.now,
+        updated: fresh.now,
+    };
+    for wish in &request.networks {
+        attach(world, &mut service, wish, &mut txn)?;
+    }
+    txn.claim(records::service_name(&service.name), service.id.as_str());
+    txn.claim(records::service(&service.id), records::to_json(&service));
+    guard_networks(world, &mut txn, &service.id);
+    if !service.ports.is_empty() {
+        guard_ports(world, &mut txn, &service.id);
+    }
+    Ok(Change { txn, result: service })
+}
+
+/// Changes a service in place. Ports and networks that are not named keep working throughout.
+pub fn update_service(
+    world: &Snapshot,
+    reference: &str,
+    update: ServiceUpdate,
+    fresh: Fresh,
+) -> Result<Change<Service>, Refusal> {
+    let old = world.service(reference).ok_or_else(|| Refusal::not_found("service", reference))?;
+    if let Some(version) = update.version.filter(|version| *version != old.version) {
+        return Err(Refusal::Conflict(format!(
+            "update out of sequence: service {} is at version {}, not {version}; look at it again",
+            old.name, old.version
+        )));
+    }
+    let mut txn = Txn::default();
+    let mut service = old.as_ref().clone();
+    for (target, protocol, mode) in &update.publish_rm {
+        let before = service.ports.len();
+        service.ports.retain(|p| !(p.target == *target && p.protocol == *protocol && p.mode == *mode));
+        if service.ports.len() == before {
+            return Err(Refusal::NotFound {
+                kind: "published port",
+                reference: format!("{target}/{protocol} ({mode}) of service {}", old.name),
+            });
+        }
+    }
+    for port in update.publish_add {
+        // Adding what is there already changes nothing: the command can be repeated.
+        if !service.ports.contains(&port) {
+            service.ports.push(port);
+        }
+    }
+    ports::check(world, Some(&old.id), &service.ports, &old.ports)?;
+    service.mode = update.mode.unwrap_or(service.mode);
+    change_mode(world, &mut service, fresh, &mut txn)?;
+    for reference in &update.network_rm {
+        detach(world, &mut service, reference, fresh, &mut txn)?;
+    }
+    for wish in &update.network_add {
+        attach(world, &mut service, wish, &mut txn)?;
+    }
+    if service.networks.is_empty() {
+        return Err(Refusal::Invalid(format!("service {} must stay in at least one network", old.name)));
+    }
+    service.balancing = update.balancing.unwrap_or(service.balancing);
+    service.affinity = update.affinity.unwrap_or(service.affinity);
+    service.locality = update.locality.unwrap_or(service.locality);
+    service.drain_timeout = update.drain_timeout.unwrap_or(service.drain_timeout);
+    service.labels.extend(update.label_add);
+    service.labels.retain(|key, _| !update.label_rm.contains(key));
+    if service == **old {
+        return Ok(Change { txn: Txn::default(), result: service });
+    }
+    service.version += 1;
+    service.updated = fresh.now;
+    let key = records::service(&service.id);
+    txn.unchanged(&key, world.rev_of(&key));
+    txn.put(key, records::to_json(&service));
+    if service.networks != old.networks {
+        guard_networks(world, &mut txn, &service.id);
+    }
+    if service.ports != old.ports {
+        guard_ports(world, &mut txn, &service.id);
+    }
+    Ok(Change { txn, result: service })
+}
+
+/// Removes a service. Its tasks are told to stop by their own nodes, which see that it is gone.
+pub fn remove_service(world: &Snapshot, reference: &str, fresh: Fresh) -> Result<Change<Service>, Refusal> {
+    let service = world.service(reference).ok_or_else(|| Refusal::not_found("service", reference))?;
+    let mut txn = Txn::default();
+    let key = records::service(&service.id);
+    txn.unchanged(&key, world.rev_of(&key));
+    txn.delete(key);
+    txn.delete(records::service_name(&service.name));
+    for attachment in &service.networks {
+        release_vip(world, service, attachment, fresh, &mut txn);
+    }
+    guard_ports(world, &mut txn, &service.id);
+    guard_networks(world, &mut txn, &service.id);
+    Ok(Change { txn, result: service.as_ref().clone() })
+}
+
+fn attach(
+    world: &Snapshot,
+    service: &mut Service,
+    wish: &AttachmentRequest,
+    txn: &mut Txn,
+) -> Result<(), Refusal> {
+    let network = world.network(&wish.network).ok_or_else(|| Refusal::not_found("network", &wish.network))?;
+    if service.attachment(&network.id).is_some() {
+        return Err(Refusal::Invalid(format!(
+            "service {} is in network {} already",
+            service.name, network.name
+        )));
+    }
+    let aliases = wish.aliases.iter().map(|alias| alias.parse()).collect::<Result<Vec<Name>, _>>()?;
+    let vip = match service.mode {
+        EndpointMode::Vip => Some(claim_vip(world, network, &service.id, txn)?),
+        EndpointMode::Dnsrr => None,
+    };
+    service.networks.push(Attachment { network: network.id.clone(), vip, aliases });
+    Ok(())
+}
+
+fn detach(
+    world: &Snapshot,
+    service: &mut Service,
+    reference: &str,
+    fresh: Fresh,
+    txn: &mut Txn,
+) -> Result<(), Refusal> {
+    let network = world.network(reference).ok_or_else(|| Refusal::not_found("network", reference))?;
+    let place = service.networks.iter().position(|a| a.network == network.id).ok_or_else(|| {
+        Refusal::Invalid(format!("service {} is not in network {}", service.name, network.name))
+    })?;
+    let attachment = service.networks.remove(place);
+    release_vip(world, service, &attachment, fresh, txn);
+    Ok(())
+}
+
+fn change_mode(world: &Snapshot, service: &mut Service, fresh: Fresh, txn: &mut Txn) -> Result<(), Refusal> {
+    for index in 0..service.networks.len() {
+        let attachment = service.networks[index].clone();
+        match (service.mode, attachment.vip) {
+            (EndpointMode::Vip, None) => {
+                let Some(network) = world.networks.get(&attachment.network) else {
+                    continue;
+                };
+                service.networks[index].vip = Some(claim_vip(world, network, &service.id, txn)?);
+            }
+            (EndpointMode::Dnsrr, Some(_)) => {
+                release_vip(world, service, &attachment, fresh, txn);
+                service.networks[index].vip = None;
+            }
+            (EndpointMode::Vip, Some(_)) | (EndpointMode::Dnsrr, None) => {}
+        }
+    }
+    Ok(())
+}
+
+/// The first free place from where the service's id points: services made at the same moment rarely meet.
+fn claim_vip(
+    world: &Snapshot,
+    network: &Network,
+    service: &ServiceId,
+    txn: &mut Txn,
+) -> Result<Vip, Refusal> {
+    let count = network.vip_count();
+    let first = (fnv64(service.as_str().as_bytes()) % u64::from(count)) as u32;
+    let place = (0..count)
+        .map(|step| 1 + (first + step) % count)
+        .find(|place| !world.claims.contains_key(&records::vip_claim(&network.id, *place)))
+        .ok_or_else(|| {
+            Refusal::Exhausted(format!(
+                "could not find an available IP while allocating VIP: all {count} of network {} are taken",
+                network.name
+            ))
+        })?;
+    txn.claim(records::vip_claim(&network.id, place), Claim::held(service.as_str()));
+    Ok(network.vip(place))
+}
+
+/// The VIP waits, so that no node still sends it to the old service when it has a new owner.
+fn release_vip(world: &Snapshot, service: &Service, attachment: &Attachment, fresh: Fresh, txn: &mut Txn) {
+    let Some((network, vip)) = world.networks.get(&attachment.network).zip(attachment.vip) else {
+        return;
+    };
+    let place = u32::from(vip.v4).wrapping_sub(u32::from(network.v4.network()));
+    txn.put(records::vip_claim(&network.id, place), Claim::given_back(service.id.as_str(), fresh.now));
+}
+
+fn guard_ports(world: &Snapshot, txn: &mut Txn, service: &ServiceId) {
+    txn.unchanged(records::GUARD_PORTS, world.rev_of(records::GUARD_PORTS));
+    txn.put(records::GUARD_PORTS, service.as_str());
+}
+
+fn guard_networks(world: &Snapshot, txn: &mut Txn, service: &ServiceId) {
+    txn.unchanged(records::GUARD_SUBNETS, world.rev_of(records::GUARD_SUBNETS));
+    txn.put(records::GUARD_SUBNETS, service.as_str());
+}

@@ -1,0 +1,81 @@
+//! **Effect.** The agent's HTTP API: the only way in for people and programs.
+//!
+//! It serves on a unix socket whose file permissions are the access control: whoever may write to it rules the
+//! mesh, as with Docker's. Every change is a decision of `mesh_core::change`, carried out by [`Control`]; what
+//! this module adds is words. See docs/api/openapi.json.
+
+pub mod client;
+pub mod document;
+pub mod types;
+
+mod about;
+mod answer;
+mod networks;
+mod nodes;
+mod services;
+mod socket;
+mod tasks;
+
+use axum::Router;
+use axum::routing::{get, post};
+use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
+
+pub use socket::bind;
+
+use crate::control::Control;
+use crate::tasks::Tasks;
+
+/// The largest request that is read.
+const MAX_BODY: usize = 256 * 1024;
+
+/// What the API speaks for. Cheap to clone.
+#[derive(Clone)]
+pub struct ApiState {
+    /// The way to read and change the mesh.
+    pub control: Control,
+    /// This node's tasks.
+    pub tasks: Tasks,
+}
+
+/// Serves until `stop`, then lets requests that are under way end.
+pub async fn serve(listener: UnixListener, state: ApiState, stop: CancellationToken) -> std::io::Result<()> {
+    axum::serve(listener, router(state))
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
+}
+
+/// All routes; [`document`] describes each of them.
+fn router(state: ApiState) -> Router {
+    Router::new()
+        .route("/v1/networks", get(networks::list).post(networks::create))
+        .route(
+            "/v1/networks/{id}",
+            get(networks::inspect).delete(networks::remove),
+        )
+        .route("/v1/services", get(services::list).post(services::create))
+        .route(
+            "/v1/services/{id}",
+            get(services::inspect)
+                .patch(services::update)
+                .delete(services::remove),
+        )
+        .route("/v1/services/{id}/tasks", get(services::tasks))
+        .route("/v1/tasks", get(tasks::list).post(tasks::register))
+        .route(
+            "/v1/tasks/{id}",
+            get(tasks::inspect).patch(tasks::update).delete(tasks::remove),
+        )
+        .route("/v1/nodes", get(nodes::list))
+        .route(
+            "/v1/nodes/{id}",
+            get(nodes::inspect).patch(nodes::update).delete(nodes::remove),
+        )
+        .route("/v1/status", get(about::status))
+        .route("/v1/explain", post(about::explain))
+        .route("/v1/openapi.json", get(about::openapi))
+        .fallback(answer::no_route)
+        .method_not_allowed_fallback(answer::no_method)
+        .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))
+        .with_state(state)
+}

@@ -1,0 +1,106 @@
+//! **Effect.** `/v1/nodes`.
+
+use axum::Json;
+use axum::extract::{Path, RawQuery, State};
+use mesh_core::change;
+use mesh_core::model::{self, Snapshot};
+
+use super::ApiState;
+use super::answer::{Answer, Body, Refused, changed, switch};
+use super::types::{Changed, ErrorBody, Node, NodeUpdate};
+
+/// All nodes, by name
+#[utoipa::path(get, path = "/v1/nodes", tag = "nodes",
+    responses((status = 200, description = "The nodes", body = Vec<Node>)))]
+pub(super) async fn list(State(state): State<ApiState>) -> Json<Vec<Node>> {
+    let world = state.control.world();
+    let mut all: Vec<_> = world
+        .nodes
+        .values()
+        .map(|node| view(&state, &world, node))
+        .collect();
+    all.sort_by(|a, b| a.description.hostname.cmp(&b.description.hostname));
+    Json(all)
+}
+
+/// One node, by name or id
+#[utoipa::path(get, path = "/v1/nodes/{id}", tag = "nodes",
+    params(("id", description = "Name, id, beginning of an id, or 'self'")),
+    responses(
+        (status = 200, description = "The node", body = Node),
+        (status = 404, description = "There is none", body = ErrorBody)))]
+pub(super) async fn inspect(State(state): State<ApiState>, Path(id): Path<String>) -> Answer<Json<Node>> {
+    let id = resolve(&state, id);
+    let world = state.control.world();
+    let node = world.node(&id).ok_or_else(|| Refused::not_found("node", &id))?;
+    Ok(Json(view(&state, &world, node)))
+}
+
+/// Say what is wanted of a node
+#[utoipa::path(patch, path = "/v1/nodes/{id}", tag = "nodes", request_body = NodeUpdate,
+    params(("id", description = "Name, id, beginning of an id, or 'self'")),
+    responses(
+        (status = 200, description = "It was changed", body = Changed),
+        (status = 400, description = "The request makes no sense", body = ErrorBody),
+        (status = 404, description = "There is none", body = ErrorBody),
+        (status = 503, description = "The store cannot be asked", body = ErrorBody)))]
+pub(super) async fn update(
+    State(state): State<ApiState>,
+    Path(id): Path<String>,
+    Body(update): Body<NodeUpdate>,
+) -> Answer<Json<Changed>> {
+    let id = resolve(&state, id);
+    let NodeUpdate { availability } = update;
+    let done = state
+        .control
+        .change(|world, _| change::set_availability(world, &id, availability.into()))
+        .await?;
+    Ok(changed(
+        &state.control,
+        &done.result.id,
+        &done.result.name,
+        done.rev,
+    ))
+}
+
+/// Remove a node that is gone for good, with its tasks
+#[utoipa::path(delete, path = "/v1/nodes/{id}", tag = "nodes",
+    params(("id", description = "Name, id, beginning of an id, or 'self'"),
+        ("force" = Option<bool>, Query, description = "Even if it shows life")),
+    responses(
+        (status = 200, description = "It was removed", body = Changed),
+        (status = 400, description = "The request makes no sense", body = ErrorBody),
+        (status = 404, description = "There is none", body = ErrorBody),
+        (status = 409, description = "It is alive", body = ErrorBody),
+        (status = 503, description = "The store cannot be asked", body = ErrorBody)))]
+pub(super) async fn remove(
+    State(state): State<ApiState>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Answer<Json<Changed>> {
+    let force = switch(query.as_deref(), "force")?;
+    let id = resolve(&state, id);
+    let done = state
+        .control
+        .change(|world, _| change::remove_node(world, &id, force))
+        .await?;
+    Ok(changed(
+        &state.control,
+        &done.result.id,
+        &done.result.name,
+        done.rev,
+    ))
+}
+
+fn view(state: &ApiState, world: &Snapshot, node: &model::Node) -> Node {
+    let own = (node.id == *state.control.node()).then(|| state.control.status().applied);
+    Node::of(world, node, own)
+}
+
+/// `self` is this node, as in Docker, unless a node is named so.
+fn resolve(state: &ApiState, reference: String) -> String {
+    if reference == "self" && state.control.world().node("self").is_none() {
+        return state.control.node().to_string();
+    }
+    reference
+}

@@ -1,0 +1,137 @@
+//! **Fact.** Nodes on the wire: Docker's `Node`.
+
+use std::collections::BTreeMap;
+
+use mesh_core::kv::Rev;
+use mesh_core::model;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{Availability, rfc3339};
+
+/// What the operator wants of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
+pub struct NodeSpec {
+    /// Free text.
+    pub labels: BTreeMap<String, String>,
+    /// Whether it takes part.
+    pub availability: Availability,
+}
+
+/// What a node is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
+pub struct NodeDescription {
+    /// Its name.
+    pub hostname: String,
+    /// The agent's version.
+    pub agent_version: String,
+    /// The MTU of its uplink, measured.
+    #[serde(rename = "UplinkMTU")]
+    pub uplink_mtu: u32,
+    /// The UDP port of its tunnel.
+    #[serde(rename = "VXLANPort")]
+    pub vxlan_port: u16,
+    /// How often its agent started.
+    pub epoch: u64,
+}
+
+/// How a node fares.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
+pub struct NodeStatus {
+    /// `ready`, or `unknown` when its agent has shown no life for a while. Its traffic may flow all the same.
+    pub state: String,
+    /// Where other nodes reach it.
+    pub addr: String,
+    /// Everything up to this revision is in its kernel.
+    pub applied_revision: u64,
+    /// What is wrong on it, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
+}
+
+/// A node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
+pub struct Node {
+    /// Never changes.
+    #[serde(rename = "ID")]
+    pub id: String,
+    /// When its agent started (RFC 3339).
+    pub started_at: String,
+    /// What the operator wants.
+    pub spec: NodeSpec,
+    /// What it is.
+    pub description: NodeDescription,
+    /// How it fares.
+    pub status: NodeStatus,
+    /// Whether it is the node that was asked.
+    #[serde(rename = "Self")]
+    pub this: bool,
+}
+
+/// What to change of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct NodeUpdate {
+    /// Whether it takes part.
+    pub availability: Availability,
+}
+
+impl Node {
+    /// A node as the world has it. `own` is what the asked node itself has applied: it knows that better than
+    /// the world, which hears of it now and then.
+    pub fn of(world: &model::Snapshot, node: &model::Node, own: Option<Rev>) -> Self {
+        let model::Node {
+            id,
+            name,
+            address,
+            vxlan_port,
+            epoch,
+            boot: _,
+            uplink_mtu,
+            listeners: _,
+            routes: _,
+            version,
+            started,
+        } = node;
+        let live = world.live.get(id);
+        let applied = live
+            .map(|live| live.applied)
+            .unwrap_or_default()
+            .max(own.unwrap_or_default());
+        let state = if live.is_some() || own.is_some() {
+            "ready"
+        } else {
+            "unknown"
+        };
+        Self {
+            id: id.to_string(),
+            started_at: rfc3339(*started),
+            spec: NodeSpec {
+                labels: world
+                    .specs
+                    .get(id)
+                    .map(|spec| spec.labels.clone())
+                    .unwrap_or_default(),
+                availability: world.availability(id).into(),
+            },
+            description: NodeDescription {
+                hostname: name.to_string(),
+                agent_version: version.clone(),
+                uplink_mtu: *uplink_mtu,
+                vxlan_port: *vxlan_port,
+                epoch: *epoch,
+            },
+            status: NodeStatus {
+                state: state.to_owned(),
+                addr: address.to_string(),
+                applied_revision: applied.0,
+                problems: live.map(|live| live.problems.clone()).unwrap_or_default(),
+            },
+            this: own.is_some(),
+        }
+    }
+}

@@ -1,0 +1,488 @@
+//! **Fact.** Services on the wire: Docker's `Service`, with our extras left out where they are not used.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use mesh_core::change;
+use mesh_core::model;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{
+    AffinityMode, Balancing, EndpointMode, Locality, Protocol, PublishMode, Version, format_duration,
+    parse_duration, rfc3339,
+};
+
+/// How long flows of a leaving task may take to end, unless said otherwise.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client is remembered, unless said otherwise.
+const AFFINITY_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// A published port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct PortConfig {
+    /// TCP or UDP.
+    #[serde(default = "tcp")]
+    pub protocol: Protocol,
+    /// The port that tasks listen on.
+    pub target_port: u16,
+    /// The port of the nodes.
+    pub published_port: u16,
+    /// On all nodes, or where the tasks are.
+    #[serde(default = "ingress")]
+    pub publish_mode: PublishMode,
+    /// Only on these addresses of a node.
+    #[serde(rename = "HostIP", default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub host_ip: Vec<IpAddr>,
+    /// Only on these nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<String>,
+    /// Only for these clients.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub allow: Vec<IpNet>,
+}
+
+fn tcp() -> Protocol {
+    Protocol::Tcp
+}
+
+fn ingress() -> PublishMode {
+    PublishMode::Ingress
+}
+
+/// How a service is found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct EndpointSpec {
+    /// `vip` unless said otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<EndpointMode>,
+    /// Ports of the nodes that lead to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PortConfig>,
+}
+
+/// A service's virtual address in a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VirtualIp {
+    /// The network.
+    #[serde(rename = "NetworkID")]
+    pub network_id: String,
+    /// `10.0.0.5/16`
+    #[serde(rename = "Addr")]
+    pub addr: String,
+}
+
+/// How a service can be reached now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
+pub struct Endpoint {
+    /// What was asked for.
+    pub spec: EndpointSpec,
+    /// What is open.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PortConfig>,
+    /// One per network and family; none for dnsrr.
+    #[serde(rename = "VirtualIPs", default, skip_serializing_if = "Vec::is_empty")]
+    pub virtual_ips: Vec<VirtualIp>,
+}
+
+/// A place in a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct NetworkTarget {
+    /// The network; in requests its name will do.
+    pub target: String,
+    /// Further names there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+}
+
+/// Whether a client's flows stay together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Affinity {
+    /// How.
+    pub mode: AffinityMode,
+    /// How long a client is remembered after its last flow (`10m`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<String>,
+}
+
+/// A wish for a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct ServiceSpec {
+    /// A DNS label.
+    pub name: String,
+    /// Free text.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// At least one.
+    #[serde(default)]
+    pub networks: Vec<NetworkTarget>,
+    /// How it is found.
+    #[serde(default)]
+    pub endpoint_spec: EndpointSpec,
+    /// `random` unless said otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balancing: Option<Balancing>,
+    /// None unless said otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
+    /// `spread` unless said otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locality: Option<Locality>,
+    /// How long running flows of a leaving task may take to end; `30s` unless said otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_timeout: Option<String>,
+}
+
+/// How many tasks serve.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
+pub struct ServiceStatus {
+    /// Those that get new flows.
+    pub running_tasks: u64,
+    /// Those that are registered and have not ended.
+    pub desired_tasks: u64,
+}
+
+/// A service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
+pub struct Service {
+    /// Never changes.
+    #[serde(rename = "ID")]
+    pub id: String,
+    /// To send back with an update.
+    pub version: Version,
+    /// When it was made (RFC 3339).
+    pub created_at: String,
+    /// When it was last changed (RFC 3339).
+    pub updated_at: String,
+    /// What was asked for.
+    pub spec: ServiceSpec,
+    /// How it can be reached.
+    pub endpoint: Endpoint,
+    /// How many tasks serve.
+    pub service_status: ServiceStatus,
+}
+
+/// Names published ports as Docker's `--publish-rm` does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct PortRef {
+    /// The port that tasks listen on.
+    pub target_port: u16,
+    /// TCP or UDP.
+    #[serde(default = "tcp")]
+    pub protocol: Protocol,
+    /// On all nodes, or where the tasks are.
+    #[serde(default = "ingress")]
+    pub publish_mode: PublishMode,
+}
+
+/// What to change of a service; what is not named stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct ServiceUpdate {
+    /// The version that this change is meant for; another one is a conflict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<Version>,
+    /// Ports to publish.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub publish_add: Vec<PortConfig>,
+    /// Ports to take back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub publish_rm: Vec<PortRef>,
+    /// Networks to join.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub network_add: Vec<NetworkTarget>,
+    /// Networks to leave, by name or id.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub network_rm: Vec<String>,
+    /// Labels to set.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub label_add: BTreeMap<String, String>,
+    /// Labels to remove.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub label_rm: Vec<String>,
+    /// New mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint_mode: Option<EndpointMode>,
+    /// New spread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balancing: Option<Balancing>,
+    /// New affinity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
+    /// New locality.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locality: Option<Locality>,
+    /// New drain timeout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_timeout: Option<String>,
+}
+
+impl TryFrom<PortConfig> for model::PublishedPort {
+    type Error = String;
+
+    fn try_from(port: PortConfig) -> Result<Self, String> {
+        let PortConfig {
+            protocol,
+            target_port,
+            published_port,
+            publish_mode,
+            host_ip,
+            nodes,
+            allow,
+        } = port;
+        let nodes = nodes
+            .iter()
+            .map(|name| name.parse())
+            .collect::<Result<_, model::InvalidName>>();
+        Ok(Self {
+            published: published_port,
+            target: target_port,
+            protocol: protocol.into(),
+            mode: publish_mode.into(),
+            host_ip,
+            nodes: nodes.map_err(|error| error.to_string())?,
+            allow,
+        })
+    }
+}
+
+impl From<&model::PublishedPort> for PortConfig {
+    fn from(port: &model::PublishedPort) -> Self {
+        let model::PublishedPort {
+            published,
+            target,
+            protocol,
+            mode,
+            host_ip,
+            nodes,
+            allow,
+        } = port;
+        Self {
+            protocol: (*protocol).into(),
+            target_port: *target,
+            published_port: *published,
+            publish_mode: (*mode).into(),
+            host_ip: host_ip.clone(),
+            nodes: nodes.iter().map(ToString::to_string).collect(),
+            allow: allow.clone(),
+        }
+    }
+}
+
+impl From<NetworkTarget> for change::AttachmentRequest {
+    fn from(target: NetworkTarget) -> Self {
+        let NetworkTarget { target, aliases } = target;
+        Self {
+            network: target,
+            aliases,
+        }
+    }
+}
+
+impl TryFrom<Affinity> for model::Affinity {
+    type Error = String;
+
+    fn try_from(affinity: Affinity) -> Result<Self, String> {
+        match affinity {
+            Affinity {
+                mode: AffinityMode::None,
+                timeout: None,
+            } => Ok(Self::None),
+            Affinity {
+                mode: AffinityMode::None,
+                ..
+            } => Err("an affinity of 'none' has no timeout".to_owned()),
+            Affinity {
+                mode: AffinityMode::ClientIp,
+                timeout,
+            } => {
+                let timeout = timeout
+                    .as_deref()
+                    .map(parse_duration)
+                    .transpose()?
+                    .unwrap_or(AFFINITY_TIMEOUT);
+                Ok(Self::ClientIp { timeout })
+            }
+        }
+    }
+}
+
+impl From<model::Affinity> for Affinity {
+    fn from(affinity: model::Affinity) -> Self {
+        match affinity {
+            model::Affinity::None => Self {
+                mode: AffinityMode::None,
+                timeout: None,
+            },
+            model::Affinity::ClientIp { timeout } => Self {
+                mode: AffinityMode::ClientIp,
+                timeout: Some(format_duration(timeout)),
+            },
+        }
+    }
+}
+
+impl TryFrom<ServiceSpec> for change::ServiceRequest {
+    type Error = String;
+
+    fn try_from(spec: ServiceSpec) -> Result<Self, String> {
+        let ServiceSpec {
+            name,
+            labels,
+            networks,
+            endpoint_spec,
+            balancing,
+            affinity,
+            locality,
+            drain_timeout,
+        } = spec;
+        let EndpointSpec { mode, ports } = endpoint_spec;
+        Ok(Self {
+            name,
+            networks: networks.into_iter().map(Into::into).collect(),
+            mode: mode.unwrap_or(EndpointMode::Vip).into(),
+            ports: ports
+                .into_iter()
+                .map(TryInto::try_into)
+                .collect::<Result<_, _>>()?,
+            balancing: balancing.unwrap_or(Balancing::Random).into(),
+            affinity: affinity.map(TryInto::try_into).transpose()?.unwrap_or_default(),
+            locality: locality.unwrap_or(Locality::Spread).into(),
+            drain_timeout: drain_timeout
+                .as_deref()
+                .map(parse_duration)
+                .transpose()?
+                .unwrap_or(DRAIN_TIMEOUT),
+            labels,
+        })
+    }
+}
+
+impl TryFrom<ServiceUpdate> for change::ServiceUpdate {
+    type Error = String;
+
+    fn try_from(update: ServiceUpdate) -> Result<Self, String> {
+        let ServiceUpdate {
+            version,
+            publish_add,
+            publish_rm,
+            network_add,
+            network_rm,
+            label_add,
+            label_rm,
+            endpoint_mode,
+            balancing,
+            affinity,
+            locality,
+            drain_timeout,
+        } = update;
+        let rm = publish_rm.into_iter();
+        Ok(Self {
+            version: version.map(|version| version.index),
+            publish_add: publish_add
+                .into_iter()
+                .map(TryInto::try_into)
+                .collect::<Result<_, _>>()?,
+            publish_rm: rm
+                .map(|p| (p.target_port, p.protocol.into(), p.publish_mode.into()))
+                .collect(),
+            network_add: network_add.into_iter().map(Into::into).collect(),
+            network_rm,
+            balancing: balancing.map(Into::into),
+            affinity: affinity.map(TryInto::try_into).transpose()?,
+            locality: locality.map(Into::into),
+            mode: endpoint_mode.map(Into::into),
+            drain_timeout: drain_timeout.as_deref().map(parse_duration).transpose()?,
+            label_add,
+            label_rm,
+        })
+    }
+}
+
+impl Service {
+    /// A service as the world has it.
+    pub fn of(world: &model::Snapshot, service: &model::Service) -> Self {
+        let model::Service {
+            id,
+            name,
+            mode,
+            networks,
+            ports,
+            balancing,
+            affinity,
+            locality,
+            drain_timeout,
+            labels,
+            version,
+            created,
+            updated,
+        } = service;
+        let ports: Vec<PortConfig> = ports.iter().map(Into::into).collect();
+        let endpoint_spec = EndpointSpec {
+            mode: Some((*mode).into()),
+            ports: ports.clone(),
+        };
+        let targets = networks.iter().map(|attachment| NetworkTarget {
+            target: attachment.network.to_string(),
+            aliases: attachment.aliases.iter().map(ToString::to_string).collect(),
+        });
+        let tasks: Vec<_> = world.tasks_of(id).collect();
+        let running = tasks.iter().filter(|task| world.in_balance(task)).count();
+        let desired = tasks.iter().filter(|task| !task.state.is_terminal()).count();
+        Self {
+            id: id.to_string(),
+            version: Version { index: *version },
+            created_at: rfc3339(*created),
+            updated_at: rfc3339(*updated),
+            spec: ServiceSpec {
+                name: name.to_string(),
+                labels: labels.clone(),
+                networks: targets.collect(),
+                endpoint_spec: endpoint_spec.clone(),
+                balancing: Some((*balancing).into()),
+                affinity: Some((*affinity).into()),
+                locality: Some((*locality).into()),
+                drain_timeout: Some(format_duration(*drain_timeout)),
+            },
+            endpoint: Endpoint {
+                spec: endpoint_spec,
+                ports,
+                virtual_ips: virtual_ips(world, networks),
+            },
+            service_status: ServiceStatus {
+                running_tasks: running as u64,
+                desired_tasks: desired as u64,
+            },
+        }
+    }
+}
+
+/// In the order of the networks, IPv4 first, with the length of the network's subnet as Docker has it.
+fn virtual_ips(world: &model::Snapshot, attachments: &[model::Attachment]) -> Vec<VirtualIp> {
+    let mut all = Vec::new();
+    for attachment in attachments {
+        let (Some(vip), Some(network)) = (attachment.vip, world.networks.get(&attachment.network)) else {
+            continue;
+        };
+        for (address, subnet) in vip.addresses().zip(network.subnets()) {
+            all.push(VirtualIp {
+                network_id: attachment.network.to_string(),
+                addr: format!("{address}/{}", subnet.prefix_len()),
+            });
+        }
+    }
+    all
+}

@@ -1,0 +1,303 @@
+//! **Effect.** The node's overlay in its kernel: the tunnel device, neighbours, routes, and the tasks' veths.
+//!
+//! Ours is what carries a mark, and nothing else is looked at: the tunnel device by name and kind, veths by
+//! name, kind and MAC, routes by their protocol, addresses on our devices by theirs.
+//!
+//! A sweep lists what the kernel has; a delta compares with what the last round left. Both go through the same
+//! steps, and objects name devices by index, so a device that was made anew takes everything on it along.
+
+mod device;
+mod endpoint;
+mod inside;
+mod kernel;
+mod neighbour;
+mod route;
+mod settle;
+mod sysctl;
+mod vtep;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use mesh_core::diff::diff;
+use mesh_core::plan::Overlay;
+use mesh_core::plan::{Endpoint, Mac, Route, VTEP_DEVICE};
+
+use crate::netns::{Netns, NetnsError};
+use crate::plane::{Applied, Depth, Plane};
+use device::Device;
+use kernel::{Kernel, KernelError};
+use settle::Outcomes;
+
+pub(crate) use route::PROTOCOL;
+
+/// The overlay of the node that one network namespace is.
+#[derive(Debug)]
+pub struct OverlayPlane {
+    node: Netns,
+    known: Option<Known>,
+}
+
+/// What the kernel has of ours.
+#[derive(Debug, Default)]
+struct Known {
+    /// Our devices' indexes, by name.
+    devices: BTreeMap<String, u32>,
+    /// Connections that are as wanted.
+    endpoints: BTreeMap<String, Endpoint>,
+    /// On the tunnel device, with its index.
+    addresses: BTreeSet<(u32, IpAddr)>,
+    neighbours: BTreeMap<neighbour::Key, Mac>,
+    routes: BTreeMap<route::Key, route::Path>,
+}
+
+/// What stops a whole round.
+#[derive(Debug, thiserror::Error)]
+enum RoundError {
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+}
+
+impl OverlayPlane {
+    /// Of the namespace in which the calling thread is.
+    pub fn new() -> Result<Self, NetnsError> {
+        Ok(Self::of_node(Netns::own()?))
+    }
+
+    /// Of another namespace; may be used from any thread.
+    pub fn of_node(node: Netns) -> Self {
+        Self { node, known: None }
+    }
+
+    async fn round(&mut self, want: &Overlay, depth: Depth, applied: &mut Applied) -> Result<(), RoundError> {
+        let known = self.known.take().filter(|_| depth == Depth::Delta);
+        let sweep = known.is_none();
+        let mut known = known.unwrap_or_default();
+        let kernel = Kernel::open(&self.node)?;
+        let mut present = BTreeMap::new();
+        if sweep {
+            note(applied, sysctl::apply_node(&self.node));
+            let devices = kernel.devices().await?;
+            let ours = devices.iter().filter(|device| device.is_vtep() || device.is_endpoint());
+            known.devices = ours.map(|device| (device.name.clone(), device.index)).collect();
+            present = devices.into_iter().map(|device| (device.name.clone(), device)).collect();
+        }
+        self.put_vtep(&kernel, want, sweep, &mut known, applied).await;
+        self.put_endpoints(&kernel, want, sweep.then_some(present), &mut known, applied).await;
+        if sweep {
+            known.observe(&kernel).await?;
+        }
+        let failures = applied.errors.len();
+        settle(&kernel, want, &mut known, applied).await;
+        remove_devices(&kernel, want, &mut known, applied).await;
+        // What the kernel refuses may be so because it is not as we think: the next round looks.
+        if applied.errors.len() == failures {
+            self.known = Some(known);
+        }
+        Ok(())
+    }
+
+    async fn put_vtep(
+        &self,
+        kernel: &Kernel,
+        want: &Overlay,
+        sweep: bool,
+        known: &mut Known,
+        applied: &mut Applied,
+    ) {
+        let Some(vtep) = &want.vtep else { return };
+        let settings = sysctl::of_device(VTEP_DEVICE, neighbour::uses_v6(want));
+        let prepare = |created: bool| {
+            if created || sweep { sysctl::apply(&self.node, &settings) } else { Outcomes::new() }
+        };
+        match vtep::apply(kernel, vtep, prepare).await {
+            Ok(done) => {
+                known.devices.insert(VTEP_DEVICE.to_owned(), done.index);
+                note(applied, done.settings);
+                applied.changed += usize::from(done.changed);
+            }
+            Err(error) => applied.record(format!("device {VTEP_DEVICE}"), Err(error)),
+        }
+    }
+
+    /// All that are wanted when there is a list of what is present; else those that are not as wanted yet.
+    async fn put_endpoints(
+        &self,
+        kernel: &Kernel,
+        want: &Overlay,
+        mut present: Option<BTreeMap<String, Device>>,
+        known: &mut Known,
+        applied: &mut Applied,
+    ) {
+        let changes = diff(&known.endpoints, &want.endpoints);
+        known
+            .endpoints
+            .retain(|name, _| !changes.changed.contains_key(name) && !changes.removed.contains_key(name));
+        for (name, endpoint) in changes.added.into_iter().chain(changes.changed) {
+            let object = format!("endpoint {name}");
+            let found = match &mut present {
+                Some(present) => Ok(present.remove(&name)),
+                None => kernel.device(&name).await,
+            };
+            let result = match found {
+                Ok(found) => self.put_endpoint(kernel, &name, &endpoint, found, known, applied).await,
+                Err(error) => Err(error.to_string()),
+            };
+            match result {
+                Ok(changed) => {
+                    applied.changed += usize::from(changed);
+                    known.endpoints.insert(name, endpoint);
+                }
+                Err(error) => applied.record(object, Err(error)),
+            }
+        }
+    }
+
+    async fn put_endpoint(
+        &self,
+        kernel: &Kernel,
+        name: &str,
+        want: &Endpoint,
+        found: Option<Device>,
+        known: &mut Known,
+        applied: &mut Applied,
+    ) -> Result<bool, String> {
+        let attached = endpoint::attach(&self.node, kernel, name, want, found, applied).await;
+        let attached = attached.map_err(|error| error.to_string())?;
+        known.devices.insert(name.to_owned(), attached.host);
+        let furnished = inside::furnish(&attached.inside, &attached.netns, want, &attached.end).await;
+        furnished
+            .map(|changed| changed || attached.changed)
+            .map_err(|error| format!("task {}: {error}", want.task))
+    }
+}
+
+impl Plane for OverlayPlane {
+    type Want = Overlay;
+    const NAME: &'static str = "overlay";
+
+    async fn reconcile(&mut self, want: &Overlay, depth: Depth) -> Applied {
+        let mut applied = Applied::default();
+        let result = self.round(want, depth, &mut applied).await;
+        if let Err(error) = result {
+            applied.record(Self::NAME, Err(error));
+        }
+        applied
+    }
+
+    async fn remove_all(&mut self) -> Applied {
+        let mut applied = Applied::default();
+        self.known = None;
+        let result = async {
+            let kernel = Kernel::open(&self.node)?;
+            let mut known = Known::default();
+            let devices = kernel.devices().await?.into_iter();
+            let ours = devices.filter(|device| device.is_vtep() || device.is_endpoint());
+            known.devices = ours.map(|device| (device.name, device.index)).collect();
+            known.observe(&kernel).await?;
+            let nothing = Overlay::default();
+            settle(&kernel, &nothing, &mut known, &mut applied).await;
+            remove_devices(&kernel, &nothing, &mut known, &mut applied).await;
+            Ok::<(), RoundError>(())
+        };
+        if let Err(error) = result.await {
+            applied.record(Self::NAME, Err(error));
+        }
+        applied
+    }
+}
+
+impl Known {
+    /// Looks at what is on our devices, and at our routes.
+    async fn observe(&mut self, kernel: &Kernel) -> Result<(), KernelError> {
+        let ours: BTreeSet<u32> = self.devices.values().copied().collect();
+        let neighbours = kernel.neighbours().await?;
+        self.neighbours = neighbours
+            .iter()
+            .filter_map(neighbour::decode)
+            .filter(|(key, _)| ours.contains(&key.device))
+            .collect();
+        self.routes = kernel.routes().await?.iter().filter_map(route::decode).collect();
+        self.addresses.clear();
+        if let Some(&device) = self.devices.get(VTEP_DEVICE) {
+            let marked = kernel.addresses(device).await?.into_iter().filter(|(_, ours)| *ours);
+            self.addresses = marked.map(|(net, _)| (device, net.addr())).collect();
+        }
+        Ok(())
+    }
+}
+
+/// Everything that lives on devices.
+async fn settle(kernel: &Kernel, want: &Overlay, known: &mut Known, applied: &mut Applied) {
+    let neighbours = neighbour::resolve(want, &known.devices);
+    let mut routes = BTreeMap::new();
+    let mut addresses = BTreeSet::new();
+    for (net, route) in &want.routes {
+        if is_address(net.addr(), route) {
+            match known.devices.get(VTEP_DEVICE) {
+                Some(&device) => _ = addresses.insert((device, net.addr())),
+                None => {
+                    applied.record(format!("route {net}"), Err(format!("device {VTEP_DEVICE} is not there")))
+                }
+            }
+            continue;
+        }
+        match route::resolve(*net, route, &known.devices, &want.peers) {
+            Ok((key, path)) => _ = routes.insert(key, path),
+            Err(error) => {
+                // Neither made nor removed while its device is missing.
+                known.routes.retain(|key, _| key.net != *net);
+                applied.record(format!("route {net}"), Err(error));
+            }
+        }
+    }
+    let fresh: Vec<_> = addresses.difference(&known.addresses).copied().collect();
+    for (device, address) in fresh {
+        let result = kernel.put_address(device, address, true).await;
+        if result.is_ok() {
+            known.addresses.insert((device, address));
+        }
+        applied.record(format!("address {address}"), result);
+    }
+    note(applied, settle::put_neighbours(kernel, &mut known.neighbours, &neighbours).await);
+    note(applied, settle::put_routes(kernel, &mut known.routes, &routes).await);
+    note(applied, settle::remove_routes(kernel, &mut known.routes, &routes).await);
+    note(applied, settle::remove_neighbours(kernel, &mut known.neighbours, &neighbours).await);
+    let stale: Vec<_> = known.addresses.difference(&addresses).copied().collect();
+    for (device, address) in stale {
+        let result = kernel.remove_address(device, address).await;
+        if result.is_ok() {
+            known.addresses.remove(&(device, address));
+        }
+        applied.record(format!("address {address}"), result);
+    }
+}
+
+/// A local route suffices for an IPv4 address to be a source; IPv6 wants a real address
+/// (kernel net/ipv6/route.c, "Invalid source address"). The node's own are those that name no other source.
+fn is_address(address: IpAddr, route: &Route) -> bool {
+    address.is_ipv6() && *route == Route::Local { source: None }
+}
+
+async fn remove_devices(kernel: &Kernel, want: &Overlay, known: &mut Known, applied: &mut Applied) {
+    let wanted = |name: &str| {
+        if name == VTEP_DEVICE { want.vtep.is_some() } else { want.endpoints.contains_key(name) }
+    };
+    let stale: Vec<_> =
+        known.devices.iter().filter(|(name, _)| !wanted(name)).map(|(n, i)| (n.clone(), *i)).collect();
+    for (name, index) in stale {
+        let result = kernel.remove_device(&name, index).await;
+        if result.is_ok() {
+            known.devices.remove(&name);
+        }
+        applied.record(format!("device {name}"), result);
+    }
+}
+
+fn note(applied: &mut Applied, outcomes: Outcomes) {
+    for (object, result) in outcomes {
+        applied.record(object, result);
+    }
+}
