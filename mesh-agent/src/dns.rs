@@ -118,6 +118,21 @@ impl DnsServer {
         self.end(key).await;
     }
 
+    /// Sets the rules of all namespaces again, for a task may have flushed them; says where that failed. Runs nft
+    /// once per task, so it is for sweeps, not for every round.
+    pub async fn repair(&self) -> BTreeMap<TaskId, DnsError> {
+        let _turn = self.turn.lock().await;
+        let places: Vec<_> =
+            self.all().iter().map(|(task, listener)| (task.clone(), listener.place())).collect();
+        let mut errors = BTreeMap::new();
+        for (task, (netns, ports)) in places {
+            if let Err(error) = inside::redirect(&task, &netns, ports).await {
+                errors.insert(task, error);
+            }
+        }
+        errors
+    }
+
     async fn end(&self, key: &TaskId) {
         let listener = self.all().remove(key);
         if let Some(listener) = listener {
@@ -157,7 +172,9 @@ pub fn upstreams_from_resolv_conf(text: &str) -> Vec<SocketAddr> {
         if words.next() != Some("nameserver") {
             continue;
         }
-        let Some(address) = words.next().and_then(|word| word.parse::<IpAddr>().ok()) else { continue };
+        let Some(address) = words.next().and_then(|word| word.parse::<IpAddr>().ok()) else {
+            continue;
+        };
         let upstream = SocketAddr::new(address, 53);
         if may_ask(upstream) && !upstreams.contains(&upstream) {
             upstreams.push(upstream);

@@ -108,11 +108,7 @@ impl Zone {
             shuffle(&mut targets, seed);
             return Answer::Targets(port, targets);
         }
-        if self.owns(&name) {
-            Answer::NxDomain
-        } else {
-            Answer::Forward
-        }
+        if self.owns(&name) { Answer::NxDomain } else { Answer::Forward }
     }
 
     /// Whether a name that the asker cannot see is ours to deny all the same: it is made of a service's, an
@@ -148,9 +144,7 @@ where
 {
     mine().find_map(|names| get(names, name)).or_else(|| {
         let (front, network) = name.rsplit_once('.')?;
-        mine()
-            .filter(|names| names.name == network)
-            .find_map(|names| get(names, front))
+        mine().filter(|names| names.name == network).find_map(|names| get(names, front))
     })
 }
 
@@ -192,21 +186,11 @@ fn reverse_address(name: &str) -> Option<IpAddr> {
         [digit] => char::from(*digit).to_digit(16).map(u128::from),
         _ => None,
     };
-    let nibbles: Vec<u128> = name
-        .strip_suffix(".ip6.arpa")?
-        .split('.')
-        .map(nibble)
-        .collect::<Option<_>>()?;
+    let nibbles: Vec<u128> = name.strip_suffix(".ip6.arpa")?.split('.').map(nibble).collect::<Option<_>>()?;
     if nibbles.len() != 32 {
         return None;
     }
-    Some(IpAddr::from(
-        nibbles
-            .iter()
-            .rev()
-            .fold(0u128, |all, nibble| all << 4 | nibble)
-            .to_be_bytes(),
-    ))
+    Some(IpAddr::from(nibbles.iter().rev().fold(0u128, |all, nibble| all << 4 | nibble).to_be_bytes()))
 }
 
 /// Fisher–Yates with SplitMix64 (Steele et al., OOPSLA 2014), which has no seed that it gets stuck on: fair

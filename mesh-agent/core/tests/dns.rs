@@ -1,4 +1,5 @@
 //! What DNS answers, as a table, and what must hold for any name and any asker.
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up must fail")]
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -67,13 +68,7 @@ fn task(id: TaskId, service: Option<&str>, slot: u32, addresses: &[(&str, &str, 
             .iter()
             .map(|(network, v4, v6)| {
                 let v6 = v6.map(|a| a.parse().unwrap());
-                (
-                    NetworkId::new(*network),
-                    TaskAddress {
-                        v4: v4.parse().unwrap(),
-                        v6,
-                    },
-                )
+                (NetworkId::new(*network), TaskAddress { v4: v4.parse().unwrap(), v6 })
             })
             .collect(),
         state: TaskState::Running,
@@ -81,21 +76,14 @@ fn task(id: TaskId, service: Option<&str>, slot: u32, addresses: &[(&str, &str, 
         weight: 100,
         draining: false,
         message: String::new(),
-        origin: Origin::Process {
-            pid: 1,
-            start: 1,
-            supervised: false,
-        },
+        origin: Origin::Process { pid: 1, start: 1, supervised: false },
         created: 0,
         updated: 0,
     }
 }
 
 fn vip(v4: &str, v6: Option<&str>) -> Option<Vip> {
-    Some(Vip {
-        v4: v4.parse().unwrap(),
-        v6: v6.map(|a| a.parse().unwrap()),
-    })
+    Some(Vip { v4: v4.parse().unwrap(), v6: v6.map(|a| a.parse().unwrap()) })
 }
 
 /// Networks `app` (dual stack), `db` and `dev`; `web` (VIP, three tasks of which one is unhealthy), `cache`
@@ -121,20 +109,11 @@ fn world() -> Snapshot {
         service("cache", EndpointMode::Dnsrr, &[("app", None, &[])]),
         service("zero", EndpointMode::Vip, &[("app", vip("10.1.0.2", None), &[])]),
         service("none", EndpointMode::Dnsrr, &[("app", None, &[])]),
-        service(
-            "secret",
-            EndpointMode::Vip,
-            &[("db", vip("10.2.0.9", None), &["hidden"])],
-        ),
+        service("secret", EndpointMode::Vip, &[("db", vip("10.2.0.9", None), &["hidden"])]),
     ] {
         world.services.insert(service.id.clone(), Arc::new(service));
     }
-    let mut unhealthy = task(
-        task_id('3'),
-        Some("web"),
-        3,
-        &[("app", "10.1.16.4", Some("fd01::4"))],
-    );
+    let mut unhealthy = task(task_id('3'), Some("web"), 3, &[("app", "10.1.16.4", Some("fd01::4"))]);
     unhealthy.health = Health::Unhealthy;
     let mut gone = task(task_id('0'), Some("web"), 1, &[("app", "10.1.16.99", None)]);
     gone.state = TaskState::Shutdown;
@@ -149,12 +128,7 @@ fn world() -> Snapshot {
             1,
             &[("app", "10.1.16.2", Some("fd01::2")), ("db", "10.2.16.2", None)],
         ),
-        task(
-            task_id('2'),
-            Some("web"),
-            2,
-            &[("app", "10.1.16.3", Some("fd01::3"))],
-        ),
+        task(task_id('2'), Some("web"), 2, &[("app", "10.1.16.3", Some("fd01::3"))]),
         unhealthy,
         gone,
         leaving,
@@ -191,18 +165,12 @@ fn ask(zone: &Zone, networks: &str, name: &str, question: Question) -> String {
     match zone.answer(&asker(networks), name, question, 1) {
         Answer::Addresses(mut addresses) => {
             addresses.sort();
-            addresses
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join(" ")
+            addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
         }
         Answer::Name(name) => name,
         Answer::Targets(port, mut targets) => {
             targets.sort_by(|a, b| a.name.cmp(&b.name));
-            let each = targets
-                .iter()
-                .map(|t| format!("{}:{port}*{} {:?}", t.name, t.weight, t.addresses));
+            let each = targets.iter().map(|t| format!("{}:{port}*{} {:?}", t.name, t.weight, t.addresses));
             each.collect::<Vec<_>>().join(" ")
         }
         Answer::NoData => "nodata".into(),
@@ -286,18 +254,8 @@ fn names_answer_as_documented() {
         ("app", "16.1.10.in-addr.arpa", Ptr, "forward"),
         ("app", "+2.16.1.10.in-addr.arpa", Ptr, "forward"),
         ("app", "256.1.1.1.in-addr.arpa", Ptr, "forward"),
-        (
-            "app",
-            "2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.d.f.ip6.arpa",
-            Ptr,
-            "web.1.app",
-        ),
-        (
-            "db",
-            "2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.d.f.ip6.arpa",
-            Ptr,
-            "nxdomain",
-        ),
+        ("app", "2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.d.f.ip6.arpa", Ptr, "web.1.app"),
+        ("db", "2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.d.f.ip6.arpa", Ptr, "nxdomain"),
         ("app", "1.0.ip6.arpa", Ptr, "forward"),
         // Ports.
         ("app", "_80._tcp.web", A, "nodata"),
@@ -320,11 +278,7 @@ fn names_answer_as_documented() {
         ("app", ".", A, "forward"),
     ];
     for (networks, name, question, wanted) in table {
-        assert_eq!(
-            ask(&zone, networks, name, *question),
-            *wanted,
-            "[{networks}] {name} {question:?}"
-        );
+        assert_eq!(ask(&zone, networks, name, *question), *wanted, "[{networks}] {name} {question:?}");
     }
     assert_eq!(
         ask(&zone, "app", "_8080._TCP.web", Srv),
@@ -334,12 +288,7 @@ fn names_answer_as_documented() {
             task_id('2')
         )
     );
-    assert_eq!(
-        ask(&zone, "app", "_53._udp.cache.app", Srv)
-            .matches(":53*100")
-            .count(),
-        2
-    );
+    assert_eq!(ask(&zone, "app", "_53._udp.cache.app", Srv).matches(":53*100").count(), 2);
 }
 
 /// What a service's or node's state takes out of the balance leaves `tasks.` and dnsrr, never the name.
@@ -347,15 +296,9 @@ fn names_answer_as_documented() {
 fn drained_nodes_and_stopped_tasks_leave_the_answers() {
     let mut stopped = world();
     stopped.stops.insert(task_id('8'), Default::default());
-    assert_eq!(
-        ask(&Zone::build(&stopped), "app", "cache", Question::A),
-        "10.1.17.3"
-    );
+    assert_eq!(ask(&Zone::build(&stopped), "app", "cache", Question::A), "10.1.17.3");
     let mut drained = world();
-    let spec = NodeSpec {
-        availability: Availability::Drain,
-        labels: Default::default(),
-    };
+    let spec = NodeSpec { availability: Availability::Drain, labels: Default::default() };
     drained.specs.insert(NodeId::new("n1"), spec);
     let zone = Zone::build(&drained);
     assert_eq!(ask(&zone, "app", "cache", Question::A), "nodata");
@@ -371,10 +314,7 @@ fn a_slot_that_changes_hands_names_the_newer_task() {
     newer.state = TaskState::Starting;
     newer.created = 5;
     world.tasks.insert(newer.id.clone(), Arc::new(newer));
-    assert_eq!(
-        ask(&Zone::build(&world), "app", "web.3", Question::A),
-        "10.1.16.77"
-    );
+    assert_eq!(ask(&Zone::build(&world), "app", "web.3", Question::A), "10.1.16.77");
 }
 
 #[test]
@@ -390,10 +330,7 @@ fn every_order_of_the_addresses_occurs() {
         orders.insert(all);
     }
     assert_eq!(orders.len(), 2);
-    assert!(
-        (400..600).contains(&first),
-        "{first} of 1000 begin with one of two addresses"
-    );
+    assert!((400..600).contains(&first), "{first} of 1000 begin with one of two addresses");
 }
 
 fn any_name() -> impl Strategy<Value = String> {
@@ -425,13 +362,7 @@ fn any_name() -> impl Strategy<Value = String> {
 }
 
 fn any_question() -> impl Strategy<Value = Question> {
-    prop::sample::select(vec![
-        Question::A,
-        Question::Aaaa,
-        Question::Ptr,
-        Question::Srv,
-        Question::Other,
-    ])
+    prop::sample::select(vec![Question::A, Question::Aaaa, Question::Ptr, Question::Srv, Question::Other])
 }
 
 proptest! {

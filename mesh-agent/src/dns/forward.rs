@@ -172,15 +172,21 @@ async fn over_tcp(upstream: SocketAddr, packet: &[u8]) -> io::Result<Vec<u8>> {
 /// Whether a packet is a reply to this question. A reply that only says that it cannot may leave the question
 /// out, as some servers do.
 fn answers(reply: &[u8], packet: &[u8]) -> bool {
-    let (Some(header), Some(asked)) = (reply.first_chunk::<12>(), packet.first_chunk::<12>()) else { return false };
+    let (Some(header), Some(asked)) = (reply.first_chunk::<12>(), packet.first_chunk::<12>()) else {
+        return false;
+    };
     if header[..2] != asked[..2] || header[2] & 0x80 == 0 || header[2] & 0x78 != asked[2] & 0x78 {
         return false;
     }
     if header[4..6] == [0, 0] {
         return header[3] & 0xf != 0 && header[6..8] == [0, 0];
     }
-    let Some(end) = question_end(packet) else { return false };
-    let (Some(theirs), Some(ours)) = (reply.get(12..end), packet.get(12..end)) else { return false };
+    let Some(end) = question_end(packet) else {
+        return false;
+    };
+    let (Some(theirs), Some(ours)) = (reply.get(12..end), packet.get(12..end)) else {
+        return false;
+    };
     header[4..6] == [0, 1] && theirs.eq_ignore_ascii_case(ours)
 }
 

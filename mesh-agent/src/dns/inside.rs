@@ -2,7 +2,9 @@
 //! them.
 //!
 //! We do not listen on port 53 itself, for the task may be a DNS server that binds 0.0.0.0:53. Rules in the
-//! output hook rewrite 127.0.0.11:53 to our port, and conntrack rewrites the replies, so the task sees port 53.
+//! output hook write our port over 53 on the way in and 53 over our port on the way back, so the task sees port
+//! 53. They keep no state: NAT would turn on connection tracking for all of the task's traffic, which costs time
+//! with each packet and drops packets when its table is full.
 //!
 //! A namespace is a property of a thread. Everything here runs on a thread of its own that ends afterwards, so
 //! that no thread of the runtime is ever left in a wrong one.
@@ -20,8 +22,8 @@ use tokio::sync::oneshot;
 
 use super::SERVER;
 
-/// The port that we listen on where it is free. A fixed one: after a restart of the agent, conntrack entries of
-/// clients that keep their socket still fit.
+/// The port that we listen on where it is free. A fixed one: a client that keeps its connected socket still finds
+/// us after a restart of the agent.
 const PORT: u16 = 20053;
 
 /// Why a task cannot be served.
@@ -58,7 +60,7 @@ pub enum DnsError {
     /// No rules.
     #[error(
         "cannot lead port 53 of {SERVER} to us in the network namespace of task {task}: {why}; \
-         nft must be installed and the kernel must have nf_tables with NAT"
+         nft must be installed and the kernel must have nf_tables"
     )]
     Redirect {
         /// Whose.
@@ -72,6 +74,14 @@ pub enum DnsError {
 pub(super) struct Sockets {
     pub(super) udp: UdpSocket,
     pub(super) tcp: TcpListener,
+    pub(super) ports: Ports,
+}
+
+/// Where they listen.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ports {
+    udp: u16,
+    tcp: u16,
 }
 
 /// What tells one namespace from another: device and inode of its file.
@@ -88,12 +98,21 @@ pub(super) async fn open(task: &TaskId, netns: &Arc<File>) -> Result<Sockets, Dn
         let udp = or_any_port(|port| UdpSocket::bind((SERVER, port))).map_err(listen)?;
         let tcp = or_any_port(|port| TcpListener::bind((SERVER, port))).map_err(listen)?;
         udp.set_nonblocking(true).and_then(|()| tcp.set_nonblocking(true)).map_err(listen)?;
-        let udp_port = udp.local_addr().map_err(listen)?.port();
-        let tcp_port = tcp.local_addr().map_err(listen)?.port();
-        nft(&rules(udp_port, tcp_port)).map_err(|why| DnsError::Redirect { task: for_task.clone(), why })?;
-        Ok(Sockets { udp, tcp })
+        let ports = Ports {
+            udp: udp.local_addr().map_err(listen)?.port(),
+            tcp: tcp.local_addr().map_err(listen)?.port(),
+        };
+        nft(&rules(ports)).map_err(|why| DnsError::Redirect { task: for_task.clone(), why })?;
+        Ok(Sockets { udp, tcp, ports })
     })
     .await
+}
+
+/// Sets the rules again, in one step, whether they are there or not.
+pub(super) async fn redirect(task: &TaskId, netns: &Arc<File>, ports: Ports) -> Result<(), DnsError> {
+    let for_task = task.clone();
+    let set = move || nft(&rules(ports)).map_err(|why| DnsError::Redirect { task: for_task, why });
+    visit(task, netns, set).await
 }
 
 /// Takes the rules away.
@@ -110,15 +129,18 @@ fn or_any_port<T>(bind: impl Fn(u16) -> io::Result<T>) -> io::Result<T> {
 /// Adding before deleting makes the deletion succeed always; nft applies all of it or nothing.
 const CLEAR: &str = "add table inet mesh_dns\ndelete table inet mesh_dns\n";
 
-/// Before the usual destination NAT (-100), so that a resolver of Docker's in the same namespace comes second.
-/// Not `redirect`, which in this hook leads to 127.0.0.1.
-fn rules(udp: u16, tcp: u16) -> String {
+/// What leaves through another device costs one comparison. Before connection tracking (-200) and untracked, so
+/// that rules of the task's own, or of Docker's resolver in the same namespace, come second.
+fn rules(Ports { udp, tcp }: Ports) -> String {
     format!(
         "{CLEAR}table inet mesh_dns {{
             chain output {{
-                type nat hook output priority -110; policy accept;
-                ip daddr {SERVER} udp dport 53 dnat ip to {SERVER}:{udp}
-                ip daddr {SERVER} tcp dport 53 dnat ip to {SERVER}:{tcp}
+                type filter hook output priority -310; policy accept;
+                oif != lo accept
+                ip daddr {SERVER} udp dport 53 notrack udp dport set {udp}
+                ip daddr {SERVER} tcp dport 53 notrack tcp dport set {tcp}
+                ip saddr {SERVER} udp sport {udp} notrack udp sport set 53
+                ip saddr {SERVER} tcp sport {tcp} notrack tcp sport set 53
             }}
         }}\n"
     )

@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use super::count::{Count, Counts};
 use super::forward::Forwarder;
-use super::inside::Sockets;
+use super::inside::{Ports, Sockets};
 use super::reply::{self, Asked, Manner, Verdict};
 use super::{DnsConfig, DnsError};
 
@@ -63,6 +63,7 @@ pub(super) struct Listener {
     desk: Arc<Desk>,
     netns: Arc<File>,
     namespace: (u64, u64),
+    ports: Ports,
     tasks: TaskTracker,
     stop: DropGuard,
 }
@@ -91,12 +92,17 @@ impl Listener {
         desk.spawn(Arc::clone(&desk).read_datagrams(udp));
         desk.spawn(Arc::clone(&desk).accept(tcp));
         tasks.close();
-        Ok(Self { desk, netns, namespace, tasks, stop: stop.drop_guard() })
+        Ok(Self { desk, netns, namespace, ports: sockets.ports, tasks, stop: stop.drop_guard() })
     }
 
-    /// Where it listens.
+    /// The identity of its namespace.
     pub(super) fn namespace(&self) -> (u64, u64) {
         self.namespace
+    }
+
+    /// Where it listens: the namespace and the ports in it.
+    pub(super) fn place(&self) -> (Arc<File>, Ports) {
+        (Arc::clone(&self.netns), self.ports)
     }
 
     pub(super) fn set_networks(&self, networks: Vec<NetworkId>) {
@@ -190,7 +196,9 @@ impl Desk {
                 question.resize(length.min(LONGEST_QUESTION + 1), 0);
                 stream.read_exact(&mut question).await
             };
-            let Ok(Ok(length)) = timeout(idle, read).await else { return };
+            let Ok(Ok(length)) = timeout(idle, read).await else {
+                return;
+            };
             if length > LONGEST_QUESTION {
                 return;
             }
@@ -203,7 +211,9 @@ impl Desk {
                 },
             };
             let Some((mut bytes, count)) = reply else { return };
-            let Ok(length) = u16::try_from(bytes.len()) else { return };
+            let Ok(length) = u16::try_from(bytes.len()) else {
+                return;
+            };
             self.count(&bytes, count);
             bytes.splice(..0, length.to_be_bytes());
             if !matches!(timeout(idle, stream.write_all(&bytes)).await, Ok(Ok(()))) {

@@ -102,7 +102,9 @@ impl Asked {
             }
             _ => Question::Other,
         };
-        let Some(name) = plain(question.name()) else { return Verdict::Forward(self) };
+        let Some(name) = plain(question.name()) else {
+            return Verdict::Forward(self);
+        };
         let (reply, count) = match zone.answer(networks, &name, kind, seed) {
             Answer::Forward => return Verdict::Forward(self),
             Answer::Addresses(addresses) => (self.addresses(&addresses), Count::Addresses),

@@ -14,15 +14,7 @@ impl Zone {
         let mut networks: BTreeMap<NetworkId, NetworkNames> = world
             .networks
             .values()
-            .map(|n| {
-                (
-                    n.id.clone(),
-                    NetworkNames {
-                        name: n.name.to_string(),
-                        ..NetworkNames::default()
-                    },
-                )
-            })
+            .map(|n| (n.id.clone(), NetworkNames { name: n.name.to_string(), ..NetworkNames::default() }))
             .collect();
         let mut known = BTreeSet::new();
         let mut tasks = world.tasks_by_service();
@@ -37,18 +29,10 @@ impl Zone {
                 }
             }
         }
-        let mut tasks: Vec<_> = world
-            .tasks
-            .values()
-            .filter(|task| !task.state.is_terminal())
-            .collect();
+        let mut tasks: Vec<_> = world.tasks.values().filter(|task| !task.state.is_terminal()).collect();
         // While a slot changes hands it has two tasks: its name means the one that serves, else the newer.
         tasks.sort_by_cached_key(|task| {
-            (
-                !world.in_balance(task),
-                std::cmp::Reverse((task.created, task.state)),
-                task.id.clone(),
-            )
+            (!world.in_balance(task), std::cmp::Reverse((task.created, task.state)), task.id.clone())
         });
         for task in tasks {
             let name = world.task_name(task);
@@ -59,11 +43,7 @@ impl Zone {
             }
             known.extend(task.name.as_ref().map(ToString::to_string));
         }
-        let subnets = world
-            .networks
-            .values()
-            .flat_map(|network| network.subnets())
-            .collect();
+        let subnets = world.networks.values().flat_map(|network| network.subnets()).collect();
         let names = networks.values().map(|network| network.name.clone()).collect();
         Self {
             networks: Arc::new(networks),
@@ -76,11 +56,7 @@ impl Zone {
 
 impl NetworkNames {
     fn add_service(&mut self, service: &Service, attachment: &Attachment, ready: &[&Arc<Task>]) {
-        let here = || {
-            ready
-                .iter()
-                .filter_map(|task| Some((task, task.addresses.get(&attachment.network)?)))
-        };
+        let here = || ready.iter().filter_map(|task| Some((task, task.addresses.get(&attachment.network)?)));
         let all: Arc<[IpAddr]> = here().flat_map(|(_, address)| address.addresses()).collect();
         let whole: Arc<[IpAddr]> = match service.mode {
             EndpointMode::Vip => attachment.vip.iter().flat_map(|vip| vip.addresses()).collect(),
@@ -102,26 +78,18 @@ impl NetworkNames {
             }
         }
         for address in attachment.vip.iter().flat_map(|vip| vip.addresses()) {
-            self.reverse
-                .insert(address, format!("{}.{}", service.name, self.name));
+            self.reverse.insert(address, format!("{}.{}", service.name, self.name));
         }
     }
 
     /// Adds a task's names; of several tasks with one name the first that is added has it.
     fn add_task(&mut self, task: &Task, name: &str, network: &NetworkId) {
-        let addresses: Arc<[IpAddr]> = task
-            .addresses
-            .get(network)
-            .into_iter()
-            .flat_map(|address| address.addresses())
-            .collect();
+        let addresses: Arc<[IpAddr]> =
+            task.addresses.get(network).into_iter().flat_map(|address| address.addresses()).collect();
         for address in addresses.iter() {
-            self.reverse
-                .entry(*address)
-                .or_insert_with(|| format!("{name}.{}", self.name));
+            self.reverse.entry(*address).or_insert_with(|| format!("{name}.{}", self.name));
         }
-        self.forward
-            .insert(format!("{name}.{}", task.id), Arc::clone(&addresses));
+        self.forward.insert(format!("{name}.{}", task.id), Arc::clone(&addresses));
         self.forward.entry(name.to_owned()).or_insert(addresses);
     }
 }

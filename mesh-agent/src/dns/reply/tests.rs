@@ -71,7 +71,12 @@ fn said(message: &Message) -> String {
             assert_eq!(reply.metadata.id, message.metadata.id);
             let records: Vec<_> = reply.answers.iter().map(|record| record.data.to_string()).collect();
             let soa = if reply.authorities.is_empty() { "" } else { " soa" };
-            format!("{:?} {}{soa} {} {count:?}", reply.metadata.response_code, reply.metadata.flags(), records.join(","))
+            format!(
+                "{:?} {}{soa} {} {count:?}",
+                reply.metadata.response_code,
+                reply.metadata.flags(),
+                records.join(",")
+            )
         }
     }
 }
@@ -101,7 +106,7 @@ fn questions_are_sorted_by_what_they_ask() {
     let mut new_edns = query("web.", RecordType::A);
     new_edns.edns = Some(Edns::new());
     new_edns.edns.as_mut().unwrap().set_version(1);
-    assert_eq!(said(&new_edns), "BADVERS RD,RA  Refused");
+    assert_eq!(said(&new_edns), "BADSIG RD,RA  Refused", "16: BADVERS, which shares its number");
     let mut update = query("web.", RecordType::A);
     update.metadata.op_code = OpCode::Update;
     assert_eq!(said(&update), "NotImp RD  Refused");
@@ -130,13 +135,17 @@ fn what_goes_out_is_the_question_and_nothing_else() {
     let edns = sent.edns.unwrap();
     assert_eq!((edns.max_payload(), edns.flags().dnssec_ok), (1232, true));
     assert!(edns.options().as_ref().is_empty());
-    let Verdict::Forward(plain) = ask(&query("a.b.", RecordType::A).to_vec().unwrap(), true) else { panic!() };
+    let Verdict::Forward(plain) = ask(&query("a.b.", RecordType::A).to_vec().unwrap(), true) else {
+        panic!()
+    };
     assert!(Message::from_vec(&plain.upstream().unwrap()).unwrap().edns.is_none());
 }
 
 #[test]
 fn an_answer_that_is_passed_on_keeps_all_but_the_id() {
-    let Verdict::Forward(asked) = ask(&query("a.b.", RecordType::A).to_vec().unwrap(), false) else { panic!() };
+    let Verdict::Forward(asked) = ask(&query("a.b.", RecordType::A).to_vec().unwrap(), false) else {
+        panic!()
+    };
     let mut answer = vec![0u8; 512];
     answer[2] = 0x81;
     let passed = asked.passed_on(&answer).unwrap();
