@@ -29,6 +29,9 @@ pub enum ControlError {
     /// Others kept changing the same things.
     #[error("others keep changing the same records; try again")]
     Contended,
+    /// Something on this node is in the way.
+    #[error("{0}")]
+    Local(String),
     /// It cannot be found out whether it happened.
     #[error("it is not known whether the change was made ({0}); look, and try again if not")]
     Unsure(String),
@@ -81,6 +84,11 @@ impl Control {
     /// What came of the last rounds.
     pub fn status(&self) -> Arc<Status> {
         Arc::clone(&self.status.borrow())
+    }
+
+    /// Tells of new rounds.
+    pub fn statuses(&self) -> watch::Receiver<Arc<Status>> {
+        self.status.clone()
     }
 
     /// Decides and commits. The id in `Fresh` stays the same over all attempts, so that after an unknown

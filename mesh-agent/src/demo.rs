@@ -34,6 +34,6 @@ pub enum DemoCommand {
 }
 
 /// Runs the demo.
-pub fn main(_args: DemoArgs) -> anyhow::Result<ExitCode> {
+pub fn main(_args: &DemoArgs) -> anyhow::Result<ExitCode> {
     anyhow::bail!("not wired")
 }

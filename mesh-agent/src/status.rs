@@ -38,6 +38,8 @@ pub struct StoreHealth {
 /// The agent's state, published as a whole after every round.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Status {
+    /// Everything up to this revision was planned and tried.
+    pub planned: Rev,
     /// Everything up to this revision is in the kernel.
     pub applied: Rev,
     /// The store.

@@ -13,10 +13,12 @@ mod task;
 
 pub use janitor::{RELEASE_PATIENCE, janitor};
 pub use network::{NetworkRequest, create_network, remove_network};
-pub use node::{NodeFacts, claim_blocks, join, refresh, remove_node, set_availability};
+pub use node::{Me, NodeFacts, claim_blocks, join, refresh, remove_node, set_availability};
 pub use ports::protected_ports;
-pub use service::{AttachmentRequest, ServiceRequest, ServiceUpdate, create_service, remove_service, update_service};
-pub use task::{TaskChange, TaskRequest, add_task, change_task, forget_task, stop_task};
+pub use service::{
+    AttachmentRequest, ServiceRequest, ServiceUpdate, create_service, remove_service, update_service,
+};
+pub use task::{TaskChange, TaskRequest, add_task, change_task, forget_task, reattach_task, stop_task};
 
 use crate::kv::Txn;
 use crate::model::{InvalidName, Timestamp};
@@ -72,6 +74,3 @@ impl From<InvalidName> for Refusal {
         Self::Invalid(error.to_string())
     }
 }
-
-#[cfg(test)]
-mod tests;

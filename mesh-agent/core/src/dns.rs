@@ -66,7 +66,9 @@ impl Zone {
         for service in world.services.values() {
             let tasks = tasks.remove(&service.id).unwrap_or_default();
             for attachment in &service.networks {
-                let Some(names) = networks.get_mut(&attachment.network) else { continue };
+                let Some(names) = networks.get_mut(&attachment.network) else {
+                    continue;
+                };
                 let ready: Vec<IpAddr> = tasks
                     .iter()
                     .filter(|task| world.in_balance(task))
@@ -91,7 +93,9 @@ impl Zone {
         for task in world.tasks.values().filter(|task| !task.state.is_terminal()) {
             let name = world.task_name(task);
             for (network, address) in &task.addresses {
-                let Some(names) = networks.get_mut(network) else { continue };
+                let Some(names) = networks.get_mut(network) else {
+                    continue;
+                };
                 let addresses: Vec<IpAddr> = address.addresses().collect();
                 for address in &addresses {
                     names.reverse.insert(*address, format!("{name}.{}", names.name));
@@ -159,7 +163,9 @@ impl Zone {
     }
 
     fn pointer(&self, asker: &[NetworkId], name: &str) -> Answer {
-        let Some(address) = reverse_address(name) else { return Answer::Forward };
+        let Some(address) = reverse_address(name) else {
+            return Answer::Forward;
+        };
         let mut mine = asker.iter().filter_map(|id| self.networks.get(id));
         match mine.find_map(|names| names.reverse.get(&address)) {
             Some(name) => Answer::Name(name.clone()),
@@ -184,7 +190,9 @@ fn reverse_address(name: &str) -> Option<IpAddr> {
     if nibbles.len() != 32 {
         return None;
     }
-    Some(IpAddr::from(nibbles.iter().rev().fold(0u128, |all, nibble| all << 4 | u128::from(*nibble)).to_be_bytes()))
+    Some(IpAddr::from(
+        nibbles.iter().rev().fold(0u128, |all, nibble| all << 4 | u128::from(*nibble)).to_be_bytes(),
+    ))
 }
 
 /// Fisher–Yates with a xorshift of the seed: fair enough to spread clients, and repeatable.

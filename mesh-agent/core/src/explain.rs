@@ -64,7 +64,8 @@ pub fn explain(world: &Snapshot, node: &NodeId, flow: &Flow) -> Explanation {
             && source.is_none_or(|network| network.vni != *vni)
             && !world.nodes.values().any(|node| node.address == flow.client)
         {
-            let network = world.networks.values().find(|n| n.vni == *vni).map_or(String::new(), |n| n.name.to_string());
+            let network =
+                world.networks.values().find(|n| n.vni == *vni).map_or(String::new(), |n| n.name.to_string());
             let mut refused = nothing(format!(
                 "refused: {} is a VIP of network {network}, and {} is not in it",
                 flow.destination, flow.client
@@ -87,7 +88,9 @@ pub fn explain(world: &Snapshot, node: &NodeId, flow: &Flow) -> Explanation {
                     direct.refused = false;
                     direct
                 }
-                None => nothing(format!("refused: nothing in network {} has {}", network.name, flow.destination)),
+                None => {
+                    nothing(format!("refused: nothing in network {} has {}", network.name, flow.destination))
+                }
             }
         }
         Some(network) => nothing(format!(
@@ -107,11 +110,13 @@ pub fn explain(world: &Snapshot, node: &NodeId, flow: &Flow) -> Explanation {
 
 fn find<'a>(balance: &'a plan::Balance, flow: &Flow) -> Option<(&'a Frontend, &'a Pool)> {
     let family = Family::of(flow.destination);
-    let published = |address| Frontend::Published { protocol: flow.protocol, port: flow.port, address, family };
+    let published =
+        |address| Frontend::Published { protocol: flow.protocol, port: flow.port, address, family };
     let vip = balance.frontends.iter().find(
         |(frontend, _)| matches!(frontend, Frontend::Vip { address, .. } if *address == flow.destination),
     );
-    let inside = balance.networks.values().flat_map(|gate| &gate.subnets).any(|net| net.contains(&flow.destination));
+    let inside =
+        balance.networks.values().flat_map(|gate| &gate.subnets).any(|net| net.contains(&flow.destination));
     vip.or_else(|| balance.frontends.get_key_value(&published(Some(flow.destination))))
         .or_else(|| if inside { None } else { balance.frontends.get_key_value(&published(None)) })
         .filter(|(_, pool)| pool.allow.is_empty() || allowed(&pool.allow, flow.client))
@@ -192,12 +197,17 @@ fn describe(world: &Snapshot, frontend: &Frontend) -> String {
     match frontend {
         Frontend::Vip { vni, address } => {
             let network = world.networks.values().find(|network| network.vni == *vni);
-            format!("VIP {address} in network {}", network.map_or_else(|| vni.to_string(), |n| n.name.to_string()))
+            format!(
+                "VIP {address} in network {}",
+                network.map_or_else(|| vni.to_string(), |n| n.name.to_string())
+            )
         }
         Frontend::Published { protocol, port, address: Some(address), .. } => {
             format!("published port {address}:{port}/{protocol}")
         }
-        Frontend::Published { protocol, port, address: None, .. } => format!("published port {port}/{protocol}"),
+        Frontend::Published { protocol, port, address: None, .. } => {
+            format!("published port {port}/{protocol}")
+        }
     }
 }
 

@@ -253,7 +253,10 @@ impl KvState {
 
     /// All keys that begin with a prefix, in order.
     pub fn range<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a KeyValue> {
-        self.entries.range(prefix.to_owned()..).map(|(_, kv)| kv).take_while(move |kv| kv.key.starts_with(prefix))
+        self.entries
+            .range(prefix.to_owned()..)
+            .map(|(_, kv)| kv)
+            .take_while(move |kv| kv.key.starts_with(prefix))
     }
 
     /// Leases that are known.
@@ -444,7 +447,8 @@ mod tests {
     fn a_lease_takes_its_keys_with_it() {
         let mut state = KvState::default();
         state.grant(LeaseId(7));
-        let leased = |key: &str| Op::Put { key: key.to_owned(), value: "1".to_owned(), lease: Some(LeaseId(7)) };
+        let leased =
+            |key: &str| Op::Put { key: key.to_owned(), value: "1".to_owned(), lease: Some(LeaseId(7)) };
         commit(&mut state, &Txn { compares: vec![], ops: vec![leased("a"), leased("b")] });
         commit(&mut state, &put("b", "now without"));
         let revocation = state.revocation(LeaseId(7));
@@ -459,7 +463,8 @@ mod tests {
     #[test]
     fn nonsense_is_refused_and_nothing_written() {
         let state = KvState::default();
-        let twice = Txn { compares: vec![], ops: vec![Op::Delete("k".to_owned()), Op::Delete("k".to_owned())] };
+        let twice =
+            Txn { compares: vec![], ops: vec![Op::Delete("k".to_owned()), Op::Delete("k".to_owned())] };
         assert!(matches!(state.prepare(&twice), Err(InvalidTxn::Twice(_))));
         assert!(matches!(state.prepare(&put("", "v")), Err(InvalidTxn::Key { .. })));
         assert!(matches!(state.prepare(&put("k", &"v".repeat(MAX_VALUE + 1))), Err(InvalidTxn::Key { .. })));

@@ -39,7 +39,9 @@ pub struct Desired {
 
 /// Plans one node. A node that the snapshot does not know gets nothing.
 pub fn desired(world: &Snapshot, node: &NodeId) -> Desired {
-    let Some(me) = world.nodes.get(node) else { return Desired { rev: world.changed, ..Desired::default() } };
+    let Some(me) = world.nodes.get(node) else {
+        return Desired { rev: world.changed, ..Desired::default() };
+    };
     let mut problems = Vec::new();
     let overlay = overlay::plan(world, me, &mut problems);
     let balance = balance::plan(world, me, &overlay);

@@ -21,7 +21,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::kv::Rev;
 use crate::model::{
-    Block, Live, Name, Network, NetworkId, Node, NodeId, NodeSpec, Service, ServiceId, Task, TaskId, Timestamp, Vni,
+    Block, Live, Name, Network, NetworkId, Node, NodeId, NodeSpec, Service, ServiceId, Task, TaskId,
+    Timestamp, Vni,
 };
 
 /// Who holds something that exists once.
@@ -146,7 +147,9 @@ pub enum Record {
 
 /// Reads one key; `Err` says in words why the value makes no sense.
 pub fn decode(key: &str, value: &str) -> Result<Record, String> {
-    let Some((kind, rest)) = key.split_once('/') else { return Ok(Record::Other) };
+    let Some((kind, rest)) = key.split_once('/') else {
+        return Ok(Record::Other);
+    };
     Ok(match kind {
         "net" => {
             let network: Network = json(value)?;

@@ -14,7 +14,9 @@ pub fn janitor(world: &Snapshot, now: Timestamp) -> Txn {
     let mut txn = Txn::default();
     let slowest = world.nodes.keys().map(|id| world.live.get(id).map(|live| live.applied)).min().flatten();
     for (key, held) in &world.claims {
-        let Some(released) = held.claim.released else { continue };
+        let Some(released) = held.claim.released else {
+            continue;
+        };
         let all_know = slowest.is_some_and(|applied| applied >= held.modified);
         if all_know || now.saturating_sub(released) > RELEASE_PATIENCE {
             txn.unchanged(key, held.modified);

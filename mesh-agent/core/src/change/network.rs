@@ -30,10 +30,17 @@ pub struct NetworkRequest {
 }
 
 /// Makes a network: its subnets overlap nothing, its VNI is its own.
-pub fn create_network(world: &Snapshot, request: NetworkRequest, fresh: Fresh) -> Result<Change<Network>, Refusal> {
+pub fn create_network(
+    world: &Snapshot,
+    request: NetworkRequest,
+    fresh: Fresh,
+) -> Result<Change<Network>, Refusal> {
     let name: Name = request.name.parse()?;
     if let Some(other) = world.networks.values().find(|network| network.name == name) {
-        return Err(Refusal::Conflict(format!("network with name {name} already exists ({})", other.id.short())));
+        return Err(Refusal::Conflict(format!(
+            "network with name {name} already exists ({})",
+            other.id.short()
+        )));
     }
     if request.encrypted {
         return Err(Refusal::Invalid(
@@ -75,9 +82,14 @@ pub fn remove_network(world: &Snapshot, reference: &str, fresh: Fresh) -> Result
     let network = world.network(reference).ok_or_else(|| Refusal::not_found("network", reference))?;
     let service = world.services.values().find(|service| service.attachment(&network.id).is_some());
     let task = world.tasks.values().find(|task| task.addresses.contains_key(&network.id));
-    let user = service.map(|s| format!("service {}", s.name)).or(task.map(|t| format!("task {}", world.task_name(t))));
+    let user = service
+        .map(|s| format!("service {}", s.name))
+        .or(task.map(|t| format!("task {}", world.task_name(t))));
     if let Some(user) = user {
-        return Err(Refusal::Conflict(format!("network {} is in use by {user}; remove that first", network.name)));
+        return Err(Refusal::Conflict(format!(
+            "network {} is in use by {user}; remove that first",
+            network.name
+        )));
     }
     let mut txn = Txn::default();
     let key = records::network(&network.id);
@@ -123,15 +135,25 @@ fn check_shape(subnet: IpNet) -> Result<(), Refusal> {
     let usable = match subnet {
         IpNet::V4(net) => {
             let a = net.network();
-            !(a.is_loopback() || a.is_multicast() || a.is_link_local() || a.octets()[0] == 0 || a.octets()[0] >= 224)
+            !(a.is_loopback()
+                || a.is_multicast()
+                || a.is_link_local()
+                || a.octets()[0] == 0
+                || a.octets()[0] >= 224)
         }
-        IpNet::V6(net) => !(net.network().is_loopback() || net.network().is_multicast() || net.network().is_unicast_link_local()),
+        IpNet::V6(net) => {
+            !(net.network().is_loopback()
+                || net.network().is_multicast()
+                || net.network().is_unicast_link_local())
+        }
     };
     if !usable {
         return refuse("these addresses have a meaning of their own".to_owned());
     }
     match subnet {
-        IpNet::V4(net) if net.prefix_len() < MIN_V4_PREFIX => refuse(format!("it is larger than a /{MIN_V4_PREFIX}")),
+        IpNet::V4(net) if net.prefix_len() < MIN_V4_PREFIX => {
+            refuse(format!("it is larger than a /{MIN_V4_PREFIX}"))
+        }
         IpNet::V4(net) if net.prefix_len() > MAX_V4_PREFIX => {
             refuse(format!("it is too small to give every node a block; take a /{MAX_V4_PREFIX} or larger"))
         }
@@ -146,13 +168,19 @@ fn check_shape(subnet: IpNet) -> Result<(), Refusal> {
 fn check_overlap(world: &Snapshot, subnet: IpNet) -> Result<(), Refusal> {
     for network in world.networks.values() {
         if let Some(taken) = network.subnets().find(|taken| overlap(*taken, subnet)) {
-            return Err(Refusal::Conflict(format!("subnet {subnet} overlaps {taken} of network {}", network.name)));
+            return Err(Refusal::Conflict(format!(
+                "subnet {subnet} overlaps {taken} of network {}",
+                network.name
+            )));
         }
     }
     for node in world.nodes.values() {
         let host = IpNet::from(node.address);
         if let Some(taken) = node.routes.iter().chain([&host]).find(|taken| overlap(**taken, subnet)) {
-            return Err(Refusal::Conflict(format!("subnet {subnet} overlaps route {taken} of node {}", node.name)));
+            return Err(Refusal::Conflict(format!(
+                "subnet {subnet} overlaps route {taken} of node {}",
+                node.name
+            )));
         }
     }
     Ok(())
@@ -168,6 +196,8 @@ fn free_subnet(world: &Snapshot) -> Result<Ipv4Net, Refusal> {
         .map(|second| Ipv4Net::new_assert(Ipv4Addr::new(10, second, 0, 0), 16))
         .find(|net| check_overlap(world, IpNet::V4(*net)).is_ok())
         .ok_or_else(|| {
-            Refusal::Exhausted("no /16 of 10.0.0.0/8 is free on every node; choose one with --subnet".to_owned())
+            Refusal::Exhausted(
+                "no /16 of 10.0.0.0/8 is free on every node; choose one with --subnet".to_owned(),
+            )
         })
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{Change, Fresh, Refusal};
-use crate::kv::Txn;
+use crate::kv::{Compare, Txn};
 use crate::model::{Availability, Block, Listener, Name, Network, Node, NodeId, NodeSpec, Snapshot, fnv64};
 use crate::records::{self, Claim};
 
@@ -31,10 +31,27 @@ pub struct NodeFacts {
     pub version: String,
 }
 
-/// Writes that a node's agent may do only while no later agent of the same node has started.
-pub(super) fn own_guard(world: &Snapshot, node: &NodeId, txn: &mut Txn) {
-    let key = records::node(node);
+/// An agent, as its node's present owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Me {
+    /// The node.
+    pub id: NodeId,
+    /// What [`join`] gave it.
+    pub epoch: u64,
+}
+
+/// A node's agent may write only while no later agent of the same node has started.
+pub(super) fn own_guard<'a>(world: &'a Snapshot, me: &Me, txn: &mut Txn) -> Result<&'a Node, Refusal> {
+    let node = world.nodes.get(&me.id).ok_or_else(|| Refusal::not_found("node", me.id.as_str()))?;
+    if node.epoch != me.epoch {
+        return Err(Refusal::Conflict(format!(
+            "a later agent has taken over node {} (its epoch is {}, ours {})",
+            node.name, node.epoch, me.epoch
+        )));
+    }
+    let key = records::node(&me.id);
     txn.unchanged(&key, world.rev_of(&key));
+    Ok(node)
 }
 
 /// A starting agent takes its node over: the epoch grows, and whoever held it before can write no more.
@@ -69,8 +86,9 @@ pub fn join(world: &Snapshot, id: &NodeId, facts: NodeFacts, fresh: Fresh) -> Re
         started: fresh.now,
     };
     let mut txn = Txn::default();
-    own_guard(world, id, &mut txn);
-    txn.put(records::node(id), records::to_json(&node));
+    let key = records::node(id);
+    txn.unchanged(&key, world.rev_of(&key));
+    txn.put(key, records::to_json(&node));
     match old {
         Some(old) if old.name == node.name => {}
         Some(old) => {
@@ -83,40 +101,36 @@ pub fn join(world: &Snapshot, id: &NodeId, facts: NodeFacts, fresh: Fresh) -> Re
 }
 
 /// Tells what changed on the node since; nothing to commit when nothing did.
-pub fn refresh(world: &Snapshot, id: &NodeId, facts: &NodeFacts) -> Result<Change<Node>, Refusal> {
-    let old = world.nodes.get(id).ok_or_else(|| Refusal::not_found("node", id.as_str()))?;
-    let mut node = old.as_ref().clone();
+pub fn refresh(world: &Snapshot, me: &Me, facts: &NodeFacts) -> Result<Change<Node>, Refusal> {
+    let mut txn = Txn::default();
+    let old = own_guard(world, me, &mut txn)?;
+    let mut node = old.clone();
     node.uplink_mtu = facts.uplink_mtu;
     node.listeners.clone_from(&facts.listeners);
     node.routes.clone_from(&facts.routes);
-    let mut txn = Txn::default();
-    if node != **old {
-        own_guard(world, id, &mut txn);
-        txn.put(records::node(id), records::to_json(&node));
+    if node != *old {
+        txn.put(records::node(&me.id), records::to_json(&node));
     }
     Ok(Change { txn, result: node })
 }
 
 /// A block in every network that has services or tasks: a node needs an address of its own there to forward
 /// to tasks elsewhere.
-pub fn claim_blocks(world: &Snapshot, id: &NodeId) -> Change<Vec<Refusal>> {
+pub fn claim_blocks(world: &Snapshot, me: &Me) -> Result<Change<Vec<Refusal>>, Refusal> {
     let mut txn = Txn::default();
     let mut refusals = Vec::new();
-    own_guard(world, id, &mut txn);
+    let id = &own_guard(world, me, &mut txn)?.id;
     for network in world.networks.values() {
         let used = world.services.values().any(|service| service.attachment(&network.id).is_some());
         let has = world.blocks.iter().any(|((net, _), owner)| *net == network.id && owner == id);
         if used && !has {
             match claim_block(world, id, network, &mut txn) {
-                Ok(_) => txn.compares.push(crate::kv::Compare::Exists(records::network(&network.id))),
+                Ok(_) => txn.compares.push(Compare::Exists(records::network(&network.id))),
                 Err(refusal) => refusals.push(refusal),
             }
         }
     }
-    if txn.ops.is_empty() {
-        txn = Txn::default();
-    }
-    Change { txn, result: refusals }
+    Ok(Change { txn, result: refusals })
 }
 
 /// The first free block from where the node's id points.
@@ -156,7 +170,7 @@ pub fn set_availability(
         let key = records::node_spec(&node.id);
         txn.unchanged(&key, world.rev_of(&key));
         txn.put(key, records::to_json(&NodeSpec { availability, labels }));
-        txn.compares.push(crate::kv::Compare::Exists(records::node(&node.id)));
+        txn.compares.push(Compare::Exists(records::node(&node.id)));
     }
     Ok(Change { txn, result: node.as_ref().clone() })
 }

@@ -36,8 +36,9 @@ pub(super) fn check(
         if old.contains(port) {
             continue;
         }
-        if let Some((.., what)) =
-            protected_ports().iter().find(|(proto, number, _)| *proto == port.protocol && *number == port.published)
+        if let Some((.., what)) = protected_ports()
+            .iter()
+            .find(|(proto, number, _)| *proto == port.protocol && *number == port.published)
         {
             return Err(Refusal::Conflict(format!(
                 "port '{}' is protected ({what}): publishing it would take it away on every node",
@@ -78,7 +79,9 @@ fn check_node(node: &Node, port: &PublishedPort) -> Result<(), Refusal> {
             port.published, node.name
         )));
     }
-    let meets = |address: IpAddr| address.is_unspecified() || port.host_ip.is_empty() || port.host_ip.contains(&address);
+    let meets = |address: IpAddr| {
+        address.is_unspecified() || port.host_ip.is_empty() || port.host_ip.contains(&address)
+    };
     let taken = node
         .listeners
         .iter()

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::{Change, Fresh, Refusal, ports};
 use crate::kv::Txn;
 use crate::model::{
-    Affinity, Attachment, Balancing, EndpointMode, Locality, Name, Network, Protocol, PublishMode, PublishedPort,
-    Service, ServiceId, Snapshot, fnv64,
+    Affinity, Attachment, Balancing, EndpointMode, Locality, Name, Network, Protocol, PublishMode,
+    PublishedPort, Service, ServiceId, Snapshot, Vip, fnv64,
 };
 use crate::records::{self, Claim};
 
@@ -73,7 +73,11 @@ pub struct ServiceUpdate {
 }
 
 /// Makes a service, with a VIP in each of its networks.
-pub fn create_service(world: &Snapshot, request: ServiceRequest, fresh: Fresh) -> Result<Change<Service>, Refusal> {
+pub fn create_service(
+    world: &Snapshot,
+    request: ServiceRequest,
+    fresh: Fresh,
+) -> Result<Change<Service>, Refusal> {
     let name: Name = request.name.parse()?;
     if let Some(other) = world.services.values().find(|service| service.name == name) {
         return Err(Refusal::Conflict(format!(
@@ -198,10 +202,18 @@ pub fn remove_service(world: &Snapshot, reference: &str, fresh: Fresh) -> Result
     Ok(Change { txn, result: service.as_ref().clone() })
 }
 
-fn attach(world: &Snapshot, service: &mut Service, wish: &AttachmentRequest, txn: &mut Txn) -> Result<(), Refusal> {
+fn attach(
+    world: &Snapshot,
+    service: &mut Service,
+    wish: &AttachmentRequest,
+    txn: &mut Txn,
+) -> Result<(), Refusal> {
     let network = world.network(&wish.network).ok_or_else(|| Refusal::not_found("network", &wish.network))?;
     if service.attachment(&network.id).is_some() {
-        return Err(Refusal::Invalid(format!("service {} is in network {} already", service.name, network.name)));
+        return Err(Refusal::Invalid(format!(
+            "service {} is in network {} already",
+            service.name, network.name
+        )));
     }
     let aliases = wish.aliases.iter().map(|alias| alias.parse()).collect::<Result<Vec<Name>, _>>()?;
     let vip = match service.mode {
@@ -233,7 +245,9 @@ fn change_mode(world: &Snapshot, service: &mut Service, fresh: Fresh, txn: &mut 
         let attachment = service.networks[index].clone();
         match (service.mode, attachment.vip) {
             (EndpointMode::Vip, None) => {
-                let Some(network) = world.networks.get(&attachment.network) else { continue };
+                let Some(network) = world.networks.get(&attachment.network) else {
+                    continue;
+                };
                 service.networks[index].vip = Some(claim_vip(world, network, &service.id, txn)?);
             }
             (EndpointMode::Dnsrr, Some(_)) => {
@@ -252,7 +266,7 @@ fn claim_vip(
     network: &Network,
     service: &ServiceId,
     txn: &mut Txn,
-) -> Result<crate::model::Vip, Refusal> {
+) -> Result<Vip, Refusal> {
     let count = network.vip_count();
     let first = (fnv64(service.as_str().as_bytes()) % u64::from(count)) as u32;
     let place = (0..count)
@@ -270,7 +284,9 @@ fn claim_vip(
 
 /// The VIP waits, so that no node still sends it to the old service when it has a new owner.
 fn release_vip(world: &Snapshot, service: &Service, attachment: &Attachment, fresh: Fresh, txn: &mut Txn) {
-    let Some((network, vip)) = world.networks.get(&attachment.network).zip(attachment.vip) else { return };
+    let Some((network, vip)) = world.networks.get(&attachment.network).zip(attachment.vip) else {
+        return;
+    };
     let place = u32::from(vip.v4).wrapping_sub(u32::from(network.v4.network()));
     txn.put(records::vip_claim(&network.id, place), Claim::given_back(service.id.as_str(), fresh.now));
 }

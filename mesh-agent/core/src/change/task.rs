@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::node::{self, own_guard};
+use super::node::{self, Me, own_guard};
 use super::{Change, Fresh, Refusal};
-use crate::kv::Txn;
+use crate::kv::{Compare, Txn};
 use crate::model::{
-    Availability, Block, Health, Name, Network, NetworkId, NodeId, Origin, Snapshot, Task, TaskAddress, TaskId,
-    TaskState, fnv64,
+    Availability, Block, Health, Name, Network, NetworkId, NodeId, Origin, Service, Snapshot, Task,
+    TaskAddress, TaskId, TaskState, fnv64,
 };
 use crate::records::{self, Claim};
 
@@ -18,7 +18,8 @@ pub struct TaskRequest {
     pub service: Option<String>,
     /// A name of its own, only without a service.
     pub name: Option<String>,
-    /// Networks; empty: all of its service's.
+    /// Networks of a task of its own. A service's task is in all of the service's networks; naming one of them
+    /// is fine, another is a mistake.
     pub networks: Vec<String>,
     /// Where it lives.
     pub origin: Origin,
@@ -44,8 +45,15 @@ pub struct TaskChange {
 }
 
 /// Registers a task on a node: addresses out of the node's blocks (claiming one if need be), a slot, a record.
-pub fn add_task(world: &Snapshot, node: &NodeId, request: TaskRequest, fresh: Fresh) -> Result<Change<Task>, Refusal> {
-    let me = world.nodes.get(node).ok_or_else(|| Refusal::not_found("node", node.as_str()))?;
+pub fn add_task(
+    world: &Snapshot,
+    me: &Me,
+    request: TaskRequest,
+    fresh: Fresh,
+) -> Result<Change<Task>, Refusal> {
+    let mut txn = Txn::default();
+    let node = &me.id;
+    let me = own_guard(world, me, &mut txn)?;
     let availability = world.availability(node);
     if availability != Availability::Active {
         return Err(Refusal::Conflict(format!(
@@ -54,15 +62,17 @@ pub fn add_task(world: &Snapshot, node: &NodeId, request: TaskRequest, fresh: Fr
             me.name, me.name
         )));
     }
-    let twin = world.tasks.values().find(|task| {
-        task.node == *node && task.origin == request.origin && !task.state.is_terminal()
-    });
+    let twin = world
+        .tasks
+        .values()
+        .find(|task| task.node == *node && task.origin == request.origin && !task.state.is_terminal());
     if let Some(twin) = twin {
-        return Err(Refusal::Conflict(format!("this namespace is registered already, as task {}", world.task_name(twin))));
+        return Err(Refusal::Conflict(format!(
+            "this namespace is registered already, as task {}",
+            world.task_name(twin)
+        )));
     }
     let id = TaskId::from_random(fresh.id);
-    let mut txn = Txn::default();
-    own_guard(world, node, &mut txn);
     let (service, slot, name, networks) = match &request.service {
         Some(reference) => {
             let service = world.service(reference).ok_or_else(|| Refusal::not_found("service", reference))?;
@@ -78,7 +88,7 @@ pub fn add_task(world: &Snapshot, node: &NodeId, request: TaskRequest, fresh: Fr
                 .unwrap_or(u32::MAX);
             txn.claim(records::slot_claim(&service.id, slot), Claim::held(id.as_str()));
             // A service that goes meanwhile takes the task with it.
-            txn.compares.push(crate::kv::Compare::Exists(records::service(&service.id)));
+            txn.compares.push(Compare::Exists(records::service(&service.id)));
             (Some(service.id.clone()), slot, None, networks)
         }
         None => {
@@ -99,7 +109,7 @@ pub fn add_task(world: &Snapshot, node: &NodeId, request: TaskRequest, fresh: Fr
     let mut addresses = BTreeMap::new();
     for network in networks {
         addresses.insert(network.id.clone(), allocate(world, node, network, &id, &mut txn)?);
-        txn.compares.push(crate::kv::Compare::Exists(records::network(&network.id)));
+        txn.compares.push(Compare::Exists(records::network(&network.id)));
     }
     let task = Task {
         id,
@@ -125,12 +135,12 @@ pub fn add_task(world: &Snapshot, node: &NodeId, request: TaskRequest, fresh: Fr
 /// Changes a task of this node.
 pub fn change_task(
     world: &Snapshot,
-    node: &NodeId,
+    me: &Me,
     id: &TaskId,
     change: TaskChange,
     fresh: Fresh,
 ) -> Result<Change<Task>, Refusal> {
-    let old = own_task(world, node, id)?;
+    let old = own_task(world, &me.id, id)?;
     let mut task = old.clone();
     task.state = task.state.advance(change.state.unwrap_or(task.state));
     task.health = change.health.unwrap_or(task.health);
@@ -140,13 +150,39 @@ pub fn change_task(
     if task == *old {
         return Ok(Change { txn: Txn::default(), result: task });
     }
-    task.epoch = world.nodes.get(node).map_or(task.epoch, |me| me.epoch);
+    task.epoch = me.epoch;
     task.updated = fresh.now;
     let mut txn = Txn::default();
-    own_guard(world, node, &mut txn);
+    own_guard(world, me, &mut txn)?;
     let key = records::task(id);
     txn.unchanged(&key, world.rev_of(&key));
     txn.put(key, records::to_json(&task));
+    Ok(Change { txn, result: task })
+}
+
+/// Brings one of the node's tasks into the networks that its service has joined, and out of those it has left.
+/// Nothing to commit when all are where they belong; one task at a time, so that one refusal holds up no other.
+pub fn reattach_task(world: &Snapshot, me: &Me, id: &TaskId, fresh: Fresh) -> Result<Change<Task>, Refusal> {
+    let mut task = own_task(world, &me.id, id)?.clone();
+    let mut txn = Txn::default();
+    own_guard(world, me, &mut txn)?;
+    let service = task.service.as_ref().and_then(|id| world.services.get(id));
+    if let Some(service) = service.filter(|_| !task.state.is_terminal()) {
+        task.addresses.retain(|network, _| service.attachment(network).is_some());
+        for network in service_networks(world, service, &[])? {
+            if !task.addresses.contains_key(&network.id) {
+                let address = allocate(world, &me.id, network, id, &mut txn)?;
+                task.addresses.insert(network.id.clone(), address);
+                txn.compares.push(Compare::Exists(records::network(&network.id)));
+            }
+        }
+        let key = records::task(id);
+        if world.tasks.get(id).is_some_and(|old| old.addresses != task.addresses) {
+            task.updated = fresh.now;
+            txn.unchanged(&key, world.rev_of(&key));
+            txn.put(key, records::to_json(&task));
+        }
+    }
     Ok(Change { txn, result: task })
 }
 
@@ -154,7 +190,7 @@ pub fn change_task(
 pub fn stop_task(world: &Snapshot, reference: &str) -> Result<Change<Task>, Refusal> {
     let task = world.task(reference).ok_or_else(|| Refusal::not_found("task", reference))?;
     let mut txn = Txn::default();
-    txn.compares.push(crate::kv::Compare::Exists(records::task(&task.id)));
+    txn.compares.push(Compare::Exists(records::task(&task.id)));
     if !world.stops.contains_key(&task.id) {
         txn.put(records::stop(&task.id), "{}");
     }
@@ -162,10 +198,10 @@ pub fn stop_task(world: &Snapshot, reference: &str) -> Result<Change<Task>, Refu
 }
 
 /// Removes all trace of a task of this node.
-pub fn forget_task(world: &Snapshot, node: &NodeId, id: &TaskId) -> Result<Change<Task>, Refusal> {
-    let task = own_task(world, node, id)?;
+pub fn forget_task(world: &Snapshot, me: &Me, id: &TaskId) -> Result<Change<Task>, Refusal> {
+    let task = own_task(world, &me.id, id)?;
     let mut txn = Txn::default();
-    own_guard(world, node, &mut txn);
+    own_guard(world, me, &mut txn)?;
     txn.delete(records::task(id));
     txn.delete(records::stop(id));
     if let Some(service) = &task.service {
@@ -187,31 +223,31 @@ fn own_task<'a>(world: &'a Snapshot, node: &NodeId, id: &TaskId) -> Result<&'a T
 
 fn service_networks<'a>(
     world: &'a Snapshot,
-    service: &crate::model::Service,
+    service: &Service,
     wanted: &[String],
 ) -> Result<Vec<&'a Network>, Refusal> {
-    let all = || service.networks.iter().filter_map(|a| world.networks.get(&a.network)).map(AsRef::as_ref);
-    if wanted.is_empty() {
-        return Ok(all().collect());
-    }
-    let named = named_networks(world, wanted)?;
-    match named.iter().find(|network| service.attachment(&network.id).is_none()) {
-        Some(stranger) => {
-            let of: Vec<_> = all().map(|network: &Network| network.name.to_string()).collect();
-            Err(Refusal::Invalid(format!(
+    let all: Vec<&Network> =
+        service.networks.iter().filter_map(|a| world.networks.get(&a.network)).map(AsRef::as_ref).collect();
+    for reference in wanted {
+        let network = world.network(reference).ok_or_else(|| Refusal::not_found("network", reference))?;
+        if service.attachment(&network.id).is_none() {
+            let names: Vec<_> = all.iter().map(|network| network.name.as_str()).collect();
+            return Err(Refusal::Invalid(format!(
                 "service {} is not in network {}; it is in {}",
                 service.name,
-                stranger.name,
-                of.join(", ")
-            )))
+                network.name,
+                names.join(", ")
+            )));
         }
-        None => Ok(named),
     }
+    Ok(all)
 }
 
 fn named_networks<'a>(world: &'a Snapshot, wanted: &[String]) -> Result<Vec<&'a Network>, Refusal> {
     if wanted.is_empty() {
-        return Err(Refusal::Invalid("a task without a service needs a network: name one with --network".to_owned()));
+        return Err(Refusal::Invalid(
+            "a task without a service needs a network: name one with --network".to_owned(),
+        ));
     }
     let mut networks: Vec<&Network> = Vec::new();
     for reference in wanted {
@@ -256,5 +292,9 @@ fn own_blocks<'a>(
     node: &'a NodeId,
     network: &'a NetworkId,
 ) -> impl Iterator<Item = Block> + 'a {
-    world.blocks.iter().filter(move |((id, _), owner)| id == network && *owner == node).map(|((_, block), _)| *block)
+    world
+        .blocks
+        .iter()
+        .filter(move |((id, _), owner)| id == network && *owner == node)
+        .map(|((_, block), _)| *block)
 }

@@ -142,7 +142,7 @@ mod tests {
         let net = network("10.0.0.0/16", Some("fd00:1::/64"));
         assert_eq!(net.blocks(), 16..256);
         assert_eq!(net.block_v4(Block(16)).to_string(), "10.0.16.0/24");
-        assert_eq!(net.block_v6(Block(16)).unwrap().to_string(), "fd00:1::10:0:0/88");
+        assert_eq!(net.block_v6(Block(16)).unwrap().to_string(), "fd00:1::1000:0:0/88");
         assert_eq!(net.vip_count(), 4094);
         assert_eq!(net.vip(1).v4.to_string(), "10.0.0.1");
         assert_eq!(net.gateway(Block(255)).v4.to_string(), "10.0.255.1");

@@ -189,7 +189,9 @@ impl std::borrow::Borrow<str> for Name {
 /// FNV-1a, 64 bit: a stable spread for names and first picks, the same on every node and in every release.
 /// See <http://www.isthe.com/chongo/tech/comp/fnv/>. Not for anything that an attacker chooses.
 pub fn fnv64(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]

@@ -161,7 +161,8 @@ impl fmt::Display for PublishedPort {
         if host_ip.is_empty() {
             return write!(f, "*:{published}->{target}/{protocol}");
         }
-        let each: Vec<_> = host_ip.iter().map(|ip| format!("{ip}:{published}->{target}/{protocol}")).collect();
+        let each: Vec<_> =
+            host_ip.iter().map(|ip| format!("{ip}:{published}->{target}/{protocol}")).collect();
         f.write_str(&each.join(", "))
     }
 }

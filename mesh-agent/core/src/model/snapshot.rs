@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{
-    Availability, Block, Live, Name, Network, NetworkId, Node, NodeId, NodeSpec, Service, ServiceId, Task, TaskId,
+    Availability, Block, Live, Name, Network, NetworkId, Node, NodeId, NodeSpec, Service, ServiceId, Task,
+    TaskId,
 };
 use crate::kv::Rev;
 use crate::records::HeldClaim;
@@ -70,7 +71,8 @@ impl Snapshot {
             let slot: u32 = slot.parse().ok()?;
             return self.tasks.values().find(|t| t.service.as_ref() == Some(service) && t.slot == slot);
         }
-        let named = self.tasks.values().find(|t| t.name.as_ref().is_some_and(|name| name.as_str() == reference));
+        let named =
+            self.tasks.values().find(|t| t.name.as_ref().is_some_and(|name| name.as_str() == reference));
         named.or_else(|| by_id_prefix(self.tasks.values(), reference, |t| t.id.as_str()))
     }
 
@@ -86,7 +88,8 @@ impl Snapshot {
 
     /// A service's tasks by slot.
     pub fn tasks_of<'a>(&'a self, service: &'a ServiceId) -> impl Iterator<Item = &'a Arc<Task>> {
-        let mut tasks: Vec<_> = self.tasks.values().filter(move |t| t.service.as_ref() == Some(service)).collect();
+        let mut tasks: Vec<_> =
+            self.tasks.values().filter(move |t| t.service.as_ref() == Some(service)).collect();
         tasks.sort_by_key(|t| (t.slot, t.id.clone()));
         tasks.into_iter()
     }

@@ -10,8 +10,8 @@ use ipnet::IpNet;
 
 use super::overlay::{Overlay, own_address};
 use crate::model::{
-    Affinity, Balancing, Locality, Name, NetworkId, Node, NodeId, Protocol, PublishMode, PublishedPort, Service,
-    Snapshot, Task, TaskAddress, TaskId, Vni,
+    Affinity, Balancing, Locality, Name, NetworkId, Node, NodeId, Protocol, PublishMode, PublishedPort,
+    Service, Snapshot, Task, TaskAddress, TaskId, Vni,
 };
 
 /// An address family.
@@ -156,7 +156,9 @@ pub(super) fn plan(world: &Snapshot, me: &Node, overlay: &Overlay) -> Balance {
 
 fn plan_vips(world: &Snapshot, me: &Node, service: &Service, tasks: &[&Arc<Task>], balance: &mut Balance) {
     for attachment in &service.networks {
-        let (Some(vip), Some(network)) = (attachment.vip, world.networks.get(&attachment.network)) else { continue };
+        let (Some(vip), Some(network)) = (attachment.vip, world.networks.get(&attachment.network)) else {
+            continue;
+        };
         for address in vip.addresses() {
             let family = Family::of(address);
             let backends = backends(world, me, service, tasks, &attachment.network, family, service.locality);
@@ -183,7 +185,8 @@ fn plan_port(
         PublishMode::Ingress => service.locality,
         PublishMode::Host => Locality::LocalOnly,
     };
-    let families: BTreeSet<Family> = Family::ALL.into_iter().filter(|f| *f == Family::V4 || network.v6.is_some()).collect();
+    let families: BTreeSet<Family> =
+        Family::ALL.into_iter().filter(|f| *f == Family::V4 || network.v6.is_some()).collect();
     for family in families {
         let backends = backends(world, me, service, tasks, &network.id, family, locality);
         if backends.is_empty() && port.mode == PublishMode::Host {
@@ -197,7 +200,8 @@ fn plan_port(
         }
         let pool = pool(service, network.vni, Some(port.target), &allow, backends);
         let mut insert = |address| {
-            let frontend = Frontend::Published { protocol: port.protocol, port: port.published, address, family };
+            let frontend =
+                Frontend::Published { protocol: port.protocol, port: port.published, address, family };
             balance.frontends.insert(frontend, pool.clone());
         };
         if port.host_ip.is_empty() {

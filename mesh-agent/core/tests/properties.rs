@@ -1,0 +1,251 @@
+//! What holds whatever people do: random histories against the decisions.
+
+mod sim;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use mesh_core::change::{
+    self, AttachmentRequest, NetworkRequest, Refusal, ServiceRequest, ServiceUpdate, TaskChange, janitor,
+};
+use mesh_core::diff::diff;
+use mesh_core::model::{
+    Affinity, Availability, Balancing, EndpointMode, Locality, Protocol, PublishMode, PublishedPort, Snapshot,
+};
+use mesh_core::plan;
+use proptest::prelude::*;
+use sim::Sim;
+
+/// A small world, so that steps meet each other.
+#[derive(Debug, Clone)]
+enum Step {
+    Join(u8),
+    Leave(u8),
+    Availability(u8, u8),
+    Network(u8, bool),
+    NetworkGone(u8),
+    Service(u8, u8, u16, bool),
+    ServiceGone(u8),
+    Publish(u8, u16),
+    Move(u8, u8),
+    Mode(u8, bool),
+    Task(u8, u8),
+    TaskSet(u8, u16, bool),
+    TaskGone(u8),
+    Blocks,
+    Reattach,
+    Janitor,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    use Step::{
+        Availability, Blocks, Janitor, Join, Leave, Mode, Move, Network, NetworkGone, Publish, Reattach,
+        Service, ServiceGone, Task, TaskGone, TaskSet,
+    };
+    prop_oneof![
+        3 => (0..4u8).prop_map(Join),
+        1 => (0..4u8).prop_map(Leave),
+        1 => (0..4u8, 0..3u8).prop_map(|(n, a)| Availability(n, a)),
+        3 => (0..3u8, any::<bool>()).prop_map(|(n, i)| Network(n, i)),
+        1 => (0..3u8).prop_map(NetworkGone),
+        4 => (0..5u8, 0..3u8, 0..4u16, any::<bool>()).prop_map(|(s, n, p, d)| Service(s, n, p, d)),
+        1 => (0..5u8).prop_map(ServiceGone),
+        2 => (0..5u8, 0..4u16).prop_map(|(s, p)| Publish(s, p)),
+        2 => (0..5u8, 0..3u8).prop_map(|(s, n)| Move(s, n)),
+        1 => (0..5u8, any::<bool>()).prop_map(|(s, d)| Mode(s, d)),
+        6 => (0..5u8, 0..4u8).prop_map(|(s, n)| Task(s, n)),
+        2 => (any::<u8>(), 0..4u16, any::<bool>()).prop_map(|(t, w, d)| TaskSet(t, w, d)),
+        2 => any::<u8>().prop_map(TaskGone),
+        2 => Just(Blocks),
+        2 => Just(Reattach),
+        1 => Just(Janitor),
+    ]
+}
+
+fn port(published: u16) -> PublishedPort {
+    PublishedPort {
+        published: 8000 + published,
+        target: 80,
+        protocol: Protocol::Tcp,
+        mode: if published.is_multiple_of(2) { PublishMode::Ingress } else { PublishMode::Host },
+        host_ip: Vec::new(),
+        nodes: Vec::new(),
+        allow: Vec::new(),
+    }
+}
+
+fn attachment(network: u8) -> AttachmentRequest {
+    AttachmentRequest { network: format!("net{network}"), aliases: Vec::new() }
+}
+
+/// A refusal is a fine answer; a panic or a conflict on the newest world is not.
+fn take(sim: &mut Sim, step: &Step) -> Result<(), Refusal> {
+    match *step {
+        Step::Join(n) => drop(sim.join(&format!("n{n}"), &format!("192.0.2.{}", n + 1))?),
+        Step::Leave(n) => drop(sim.change(|world, _| change::remove_node(world, &format!("n{n}"), true))?),
+        Step::Availability(n, a) => {
+            let wanted = [Availability::Active, Availability::Pause, Availability::Drain][usize::from(a)];
+            sim.change(|world, _| change::set_availability(world, &format!("n{n}"), wanted))?;
+        }
+        Step::Network(n, internal) => {
+            let subnets = if n == 0 { vec!["10.0.0.0/24".parse().unwrap()] } else { vec![] };
+            let request =
+                NetworkRequest { name: format!("net{n}"), subnets, internal, ..NetworkRequest::default() };
+            sim.change(|world, fresh| change::create_network(world, request, fresh))?;
+        }
+        Step::NetworkGone(n) => {
+            drop(sim.change(|w, fresh| change::remove_network(w, &format!("net{n}"), fresh))?)
+        }
+        Step::Service(s, n, p, dnsrr) => {
+            let request = ServiceRequest {
+                name: format!("svc{s}"),
+                networks: vec![attachment(n)],
+                mode: if dnsrr { EndpointMode::Dnsrr } else { EndpointMode::Vip },
+                ports: vec![port(p)],
+                balancing: Balancing::Random,
+                affinity: Affinity::None,
+                locality: [Locality::Spread, Locality::PreferLocal, Locality::LocalOnly][usize::from(s % 3)],
+                drain_timeout: Duration::from_secs(1),
+                labels: BTreeMap::new(),
+            };
+            sim.change(|world, fresh| change::create_service(world, request, fresh))?;
+        }
+        Step::ServiceGone(s) => {
+            drop(sim.change(|w, fresh| change::remove_service(w, &format!("svc{s}"), fresh))?)
+        }
+        Step::Publish(s, p) => {
+            update(sim, s, ServiceUpdate { publish_add: vec![port(p)], ..ServiceUpdate::default() })?
+        }
+        Step::Move(s, n) => {
+            update(sim, s, ServiceUpdate { network_add: vec![attachment(n)], ..ServiceUpdate::default() })?;
+        }
+        Step::Mode(s, dnsrr) => {
+            let mode = if dnsrr { EndpointMode::Dnsrr } else { EndpointMode::Vip };
+            update(sim, s, ServiceUpdate { mode: Some(mode), ..ServiceUpdate::default() })?;
+        }
+        Step::Task(s, n) => {
+            if sim.world().node(&format!("n{n}")).is_some() {
+                sim.task(&format!("svc{s}"), &format!("n{n}"))?;
+            }
+        }
+        Step::TaskSet(t, weight, draining) => {
+            if let Some((node, task)) = pick(sim, t) {
+                let wanted =
+                    TaskChange { weight: Some(weight), draining: Some(draining), ..TaskChange::default() };
+                sim.set(&node, &task, wanted)?;
+            }
+        }
+        Step::TaskGone(t) => {
+            if let Some((node, task)) = pick(sim, t) {
+                let me = sim.me(&node);
+                sim.change(|world, _| change::forget_task(world, &me, &task))?;
+            }
+        }
+        Step::Blocks => sim.claim_blocks(),
+        Step::Reattach => sim.reattach(),
+        Step::Janitor => {
+            let txn = janitor(sim.world(), 0);
+            assert!(sim.commit(&txn));
+        }
+    }
+    Ok(())
+}
+
+fn update(sim: &mut Sim, service: u8, wanted: ServiceUpdate) -> Result<(), Refusal> {
+    sim.change(|world, fresh| change::update_service(world, &format!("svc{service}"), wanted, fresh))
+        .map(drop)
+}
+
+fn pick(sim: &Sim, t: u8) -> Option<(String, mesh_core::model::TaskId)> {
+    let world = sim.world();
+    let task = world.tasks.values().nth(usize::from(t) % world.tasks.len().max(1))?;
+    Some((world.nodes.get(&task.node)?.name.to_string(), task.id.clone()))
+}
+
+/// Nothing that exists once is given out twice, and nothing overlaps.
+fn unique(world: &Snapshot) {
+    let mut addresses = BTreeSet::new();
+    for service in world.services.values() {
+        for vip in service.networks.iter().filter_map(|a| a.vip) {
+            assert!(addresses.insert(vip.v4), "VIP {} twice", vip.v4);
+        }
+    }
+    for task in world.tasks.values() {
+        for (network, address) in &task.addresses {
+            assert!(addresses.insert(address.v4), "address {} twice", address.v4);
+            let network = &world.networks[network];
+            let block = network.block_of(address.v4.into()).expect("a task's address is in a block");
+            assert_eq!(world.blocks[&(network.id.clone(), block)], task.node, "in a block of its node");
+        }
+    }
+    let subnets: Vec<_> = world.networks.values().flat_map(|network| network.subnets()).collect();
+    for (index, a) in subnets.iter().enumerate() {
+        assert!(subnets[..index].iter().all(|b| !a.contains(b) && !b.contains(a)), "{a} overlaps");
+    }
+    let vnis: BTreeSet<_> = world.networks.values().map(|network| network.vni).collect();
+    assert_eq!(vnis.len(), world.networks.len());
+    let ports: Vec<_> = world.services.values().flat_map(|service| &service.ports).collect();
+    for (index, a) in ports.iter().enumerate() {
+        assert!(ports[..index].iter().all(|b| a.conflict(b).is_none()), "port {a} twice");
+    }
+    assert!(world.poison.is_empty(), "we can read what we write: {:?}", world.poison);
+}
+
+/// Plans are total, repeatable, and send flows only where they may go.
+fn planned(world: &Snapshot) {
+    for node in world.nodes.keys() {
+        let desired = plan::desired(world, node);
+        assert_eq!(desired, plan::desired(&world.clone(), node));
+        for (frontend, pool) in &desired.balance.frontends {
+            for backend in &pool.backends {
+                let task = &world.tasks[&backend.id];
+                assert!(world.in_balance(task), "{frontend:?} leads to {}", backend.task);
+                assert!(backend.weight > 0);
+                assert!(
+                    desired.overlay.routes.keys().any(|net| net.contains(&backend.address)),
+                    "there is a way to {}",
+                    backend.address
+                );
+            }
+        }
+        for device in desired.overlay.endpoints.keys() {
+            assert!(device.len() <= 15 && desired.balance.ports.contains_key(device));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn every_history_is_sound(steps in prop::collection::vec(step(), 0..60)) {
+        let mut sim = Sim::new();
+        for step in &steps {
+            let before = sim.store.rev();
+            if take(&mut sim, step).is_err() {
+                // Step::Task is two changes; all others are one or none.
+                prop_assert!(sim.store.rev() == before || matches!(step, Step::Task(..)), "nothing half-applied");
+            }
+            unique(sim.world());
+        }
+        planned(sim.world());
+    }
+
+    /// Applying the difference of any two plans gives the second one, and then nothing is left to do.
+    #[test]
+    fn differences_converge(first in prop::collection::vec(step(), 0..40), then in prop::collection::vec(step(), 0..20)) {
+        let mut sim = Sim::new();
+        first.iter().for_each(|step| drop(take(&mut sim, step)));
+        let old = sim.world().clone();
+        then.iter().for_each(|step| drop(take(&mut sim, step)));
+        for node in sim.world().nodes.keys() {
+            let (have, want) = (plan::desired(&old, node).overlay.routes, plan::desired(sim.world(), node).overlay.routes);
+            let changes = diff(&have, &want);
+            let mut kernel = have;
+            kernel.retain(|key, _| !changes.removed.contains_key(key));
+            kernel.extend(changes.changed.into_iter().chain(changes.added));
+            prop_assert_eq!(&kernel, &want);
+            prop_assert!(diff(&kernel, &want).is_empty());
+        }
+    }
+}

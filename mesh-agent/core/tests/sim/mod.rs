@@ -1,0 +1,111 @@
+//! A mesh without a kernel: the store's semantics, one copy of the world, and the decisions in between.
+
+use mesh_core::change::{self, Change, Fresh, Me, NodeFacts, Refusal, TaskChange, TaskRequest};
+use mesh_core::kv::{KvState, Listing, Txn};
+use mesh_core::model::{NodeId, Origin, Snapshot, Task, TaskId, TaskState};
+use mesh_core::replica::Replica;
+
+#[derive(Default)]
+pub(crate) struct Sim {
+    pub(crate) store: KvState,
+    replica: Replica,
+    next: u8,
+}
+
+impl Sim {
+    pub(crate) fn new() -> Self {
+        let mut sim = Self::default();
+        let empty = Listing { cluster: "sim".to_owned(), rev: sim.store.rev(), kvs: Vec::new() };
+        sim.replica.resync(empty, false).unwrap();
+        sim
+    }
+
+    pub(crate) fn world(&self) -> &Snapshot {
+        self.replica.world()
+    }
+
+    pub(crate) fn fresh(&mut self) -> Fresh {
+        self.next += 1;
+        Fresh { id: [self.next; 16], now: u64::from(self.next) * 1000 }
+    }
+
+    /// Commits a transaction; false when a condition does not hold.
+    pub(crate) fn commit(&mut self, txn: &Txn) -> bool {
+        let Ok(batch) = self.store.prepare(txn).expect("transactions of decisions are valid") else {
+            return false;
+        };
+        self.store.install(batch.clone());
+        self.replica.apply(batch);
+        true
+    }
+
+    pub(crate) fn change<T>(
+        &mut self,
+        decide: impl FnOnce(&Snapshot, Fresh) -> Result<Change<T>, Refusal>,
+    ) -> Result<T, Refusal> {
+        let fresh = self.fresh();
+        let change = decide(self.world(), fresh)?;
+        assert!(self.commit(&change.txn), "a decision on the newest world commits");
+        Ok(change.result)
+    }
+
+    pub(crate) fn join(&mut self, name: &str, address: &str) -> Result<NodeId, Refusal> {
+        let id = NodeId::new(format!("{name}id"));
+        let facts = NodeFacts {
+            name: name.parse()?,
+            address: address.parse().expect("an address"),
+            vxlan_port: 4789,
+            boot: "boot".to_owned(),
+            uplink_mtu: 1500,
+            listeners: Default::default(),
+            routes: Default::default(),
+            version: "0".to_owned(),
+        };
+        self.change(|world, fresh| change::join(world, &id, facts, fresh))?;
+        Ok(id)
+    }
+
+    pub(crate) fn me(&self, name: &str) -> Me {
+        let node = self.world().node(name).expect("a node of this name");
+        Me { id: node.id.clone(), epoch: node.epoch }
+    }
+
+    pub(crate) fn claim_blocks(&mut self) {
+        for id in self.world().nodes.keys().cloned().collect::<Vec<_>>() {
+            let me = Me { epoch: self.world().nodes[&id].epoch, id };
+            self.change(|world, _| change::claim_blocks(world, &me)).unwrap();
+        }
+    }
+
+    /// What every node's agent does by itself after a change.
+    pub(crate) fn reattach(&mut self) {
+        for task in self.world().tasks.values().cloned().collect::<Vec<_>>() {
+            if let Some(node) = self.world().nodes.get(&task.node) {
+                let me = Me { id: node.id.clone(), epoch: node.epoch };
+                // An exhausted pool is a fine reason.
+                let _ = self.change(|world, fresh| change::reattach_task(world, &me, &task.id, fresh));
+            }
+        }
+    }
+
+    /// A task that runs.
+    pub(crate) fn task(&mut self, service: &str, node: &str) -> Result<Task, Refusal> {
+        let me = self.me(node);
+        let origin = Origin::Process { pid: u32::from(self.next), start: 1, supervised: true };
+        let request = TaskRequest {
+            service: Some(service.to_owned()),
+            name: None,
+            networks: Vec::new(),
+            origin,
+            weight: 1,
+            state: TaskState::Preparing,
+        };
+        let task = self.change(|world, fresh| change::add_task(world, &me, request, fresh))?;
+        self.set(node, &task.id, TaskChange { state: Some(TaskState::Running), ..TaskChange::default() })
+    }
+
+    pub(crate) fn set(&mut self, node: &str, id: &TaskId, wanted: TaskChange) -> Result<Task, Refusal> {
+        let me = self.me(node);
+        self.change(|world, fresh| change::change_task(world, &me, id, wanted, fresh))
+    }
+}
