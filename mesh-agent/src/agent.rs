@@ -1,6 +1,40 @@
-//! **Effect.** The daemon: `mesh agent`.
+//! **Effect.** The daemon: puts the parts together, and takes them apart again in order.
+//!
+//! Stopping it stops nothing in the kernel: rules, routes and tasks stay as they are.
 
-use std::path::PathBuf;
+mod cleanup;
+mod join;
+mod live;
+mod lock;
+mod log;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use arc_swap::ArcSwap;
+use mesh_core::dns::Zone;
+use mesh_core::model::Snapshot;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info};
+
+use crate::config::{self, Config, StoreMode};
+use crate::control::Control;
+use crate::dataplane::nft::NftPlane;
+use crate::dns::{DnsConfig, DnsServer};
+use crate::facts::sync::{self, SyncOptions};
+use crate::overlay::OverlayPlane;
+use crate::reconcile::Reconciler;
+use crate::status::{Status, StoreHealth};
+use crate::store::Store;
+use crate::store::gateway::{self, GatewayStore, Secret};
+use crate::store::local::LocalStore;
+use crate::tasks::Tasks;
 
 /// `mesh agent`
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -20,9 +54,151 @@ pub struct AgentArgs {
     /// Remove all that the agent made on this node: devices, routes, rules, sockets. Tasks lose their network
     #[arg(long)]
     pub cleanup: bool,
+    /// With --cleanup: remove the mesh's records and the node's identity, too
+    #[arg(long, requires = "cleanup")]
+    pub purge: bool,
 }
 
 /// Runs the agent until a signal ends it.
-pub fn main(_args: &AgentArgs) -> anyhow::Result<()> {
-    anyhow::bail!("not wired")
+pub fn main(args: &AgentArgs) -> anyhow::Result<()> {
+    if args.print_config {
+        print!("{}", config::DEFAULT_FILE);
+        return Ok(());
+    }
+    let config = load(args)?;
+    if !nix::unistd::geteuid().is_root() {
+        bail!("the agent must run as root: it makes devices, routes and rules");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    if args.cleanup {
+        return runtime.block_on(cleanup::run(&config, args.purge));
+    }
+    log::start(&config.log)?;
+    let result = runtime.block_on(run(config, args.accept_deletions));
+    if let Err(error) = &result {
+        error!("{error:#}");
+    }
+    // A blocking call that hangs must not hold up the end.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    result
+}
+
+fn load(args: &AgentArgs) -> anyhow::Result<Config> {
+    let (path, needed) = match &args.config {
+        Some(path) => (path.as_path(), true),
+        None => (Path::new(config::DEFAULT_PATH), false),
+    };
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !needed => None,
+        Err(error) => bail!("cannot read the configuration file {}: {error}", path.display()),
+    };
+    Ok(Config::load(text.as_deref().map(|text| (path, text)), std::env::vars(), &args.set)?)
+}
+
+async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<()> {
+    let lock = lock::take(&config.node.run_dir)?;
+    let id = lock::node_id(&config.node.state_dir)?;
+    let name = join::name(&config)?;
+    let address = join::address(&config).await?;
+    info!(node = %name, %id, %address, "mesh agent {} starts", env!("CARGO_PKG_VERSION"));
+
+    let stop = CancellationToken::new();
+    let parts = TaskTracker::new();
+    let store = open_store(&config, &parts, &stop).await?;
+
+    let (world_tx, world) = watch::channel(Arc::new(Snapshot::default()));
+    let (health_tx, health) = watch::channel(StoreHealth::default());
+    let (status_tx, status) = watch::channel(Arc::new(Status::default()));
+    let (me_tx, me) = watch::channel(None);
+    let cache = config.node.state_dir.join("cache");
+    let options = SyncOptions { accept_deletions };
+    parts.spawn(sync::run(Arc::clone(&store), cache, options, world_tx, health_tx, stop.clone()));
+
+    let control = Control::new(id.clone(), Arc::clone(&store), world.clone(), status);
+    let tasks = Tasks::new(control.clone(), me.clone());
+    let zone = Arc::new(ArcSwap::from_pointee(Zone::default()));
+    let reconciler = Reconciler {
+        node: id.clone(),
+        world,
+        store: health.clone(),
+        overlay: OverlayPlane::new().context("cannot talk to the kernel's network (rtnetlink)")?,
+        balance: NftPlane::new(),
+        zone: Arc::clone(&zone),
+        dns: DnsServer::new(dns_config(&config), zone),
+        status: status_tx,
+        sweep: Duration::from_secs(config.dataplane.sweep.max(1)),
+    };
+    parts.spawn(reconciler.run(stop.clone()));
+    parts.spawn(tasks.clone().run(stop.clone()));
+
+    let socket = crate::api::bind(&config.socket(), Some(config.api.group.as_str()).filter(|group| !group.is_empty()))?;
+    parts.spawn(crate::api::serve(socket, crate::api::ApiState { control: control.clone(), tasks }, stop.clone()));
+
+    let joined = join::run(config.clone(), name, address, control.clone(), health, me_tx, stop.clone());
+    let joined = parts.spawn(joined);
+    parts.spawn(live::run(control, store, me, config.store.mode == StoreMode::Local, stop.clone()));
+    // Under a supervisor that waits for it: the API answers from now on. Nobody waiting is no error.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+
+    let ended = tokio::select! {
+        signal = signalled() => signal.map(|name| info!("{name}: the agent stops, the data plane goes on")),
+        result = joined => result.context("a part of the agent broke")?,
+    };
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    stop.cancel();
+    parts.close();
+    if tokio::time::timeout(Duration::from_secs(5), parts.wait()).await.is_err() {
+        error!("some parts did not stop in time");
+    }
+    let _ = std::fs::remove_file(config.socket());
+    drop(lock);
+    ended
+}
+
+async fn open_store(
+    config: &Config,
+    parts: &TaskTracker,
+    stop: &CancellationToken,
+) -> anyhow::Result<Arc<dyn Store>> {
+    let secret = || Secret::read(&config.store.token_file);
+    match config.store.mode {
+        StoreMode::Local => {
+            let store: Arc<dyn Store> = Arc::new(LocalStore::open(config.node.state_dir.join("store.redb"))?);
+            if !config.store.listen.is_empty() {
+                let listener = TcpListener::bind(&config.store.listen)
+                    .await
+                    .with_context(|| format!("cannot serve the store at {}", config.store.listen))?;
+                info!(address = config.store.listen, "serving the store to other nodes");
+                parts.spawn(gateway::serve(Arc::clone(&store), listener, secret()?, stop.clone()));
+            }
+            Ok(store)
+        }
+        StoreMode::Gateway => {
+            let address: SocketAddr = config.store.gateway.parse().context("store.gateway")?;
+            Ok(Arc::new(GatewayStore::connect(address.to_string(), secret()?)))
+        }
+    }
+}
+
+fn dns_config(config: &Config) -> DnsConfig {
+    let parse = |text: &String| {
+        text.parse::<SocketAddr>().ok().or_else(|| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, 53)))
+    };
+    let mut upstreams: Vec<SocketAddr> = config.dns.upstreams.iter().filter_map(parse).collect();
+    if upstreams.is_empty() {
+        let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        upstreams = crate::dns::upstreams_from_resolv_conf(&text);
+    }
+    DnsConfig { ttl: Duration::from_secs(config.dns.ttl.into()), upstreams, ..DnsConfig::default() }
+}
+
+async fn signalled() -> anyhow::Result<&'static str> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    Ok(tokio::select! {
+        _ = term.recv() => "SIGTERM",
+        _ = int.recv() => "SIGINT",
+    })
 }

@@ -101,7 +101,7 @@ pub fn main() -> ExitCode {
     let out = Out::new();
     let code = match command {
         Command::Agent(args) => crate::agent::main(&args).map(|()| OK),
-        Command::Demo(args) => return finish(&out, crate::demo::main(&args)),
+        Command::Demo(args) => crate::demo::main(&args).map(|()| OK),
         Command::Completions(args) => completions::run(&args, &out),
         Command::GenDocs(args) => docs::run(&args),
         Command::TaskExec(args) => return ExitCode::from(task::exec::run(&args, &out)),
@@ -117,14 +117,10 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => talk(&global, |session| explain::run(args, session)),
         Command::Version(args) => talk(&global, |session| version::run(args, session)),
     };
-    finish(&out, code.map(ExitCode::from))
-}
-
-fn finish(out: &Out, result: anyhow::Result<ExitCode>) -> ExitCode {
-    result.unwrap_or_else(|error| {
+    ExitCode::from(code.unwrap_or_else(|error| {
         out.error(&error);
-        ExitCode::from(FAILED)
-    })
+        FAILED
+    }))
 }
 
 /// Runs a verb that talks to the agent.

@@ -1,39 +1,132 @@
-//! **Effect.** A mesh of several nodes on this machine, to look at: `mesh demo`.
+//! **Effect.** The demo: a mesh of real agents on one machine, in namespaces, with a client outside.
+//!
+//! It stays up and says what to try, or (`--once`) checks what Mesh promises with real programs and goes.
 
-use std::ffi::OsString;
-use std::process::ExitCode;
+mod checks;
+mod scene;
 
-/// Show the mesh at work on this machine, in namespaces of its own
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use mesh_tests::LabInfo;
+use nix::sys::signal::{SigSet, Signal};
+use serde::Serialize;
+
+use scene::Scene;
+
+/// Where a running demo tells others of itself.
+const PUBLISHED: &str = "/run/mesh-demo";
+
+/// `mesh demo`
 #[derive(Debug, Clone, clap::Args)]
 pub struct DemoArgs {
-    /// Run through once and exit, instead of waiting for Ctrl-C
+    /// Run the checks, take everything down, and exit 0 only if all passed
     #[arg(long)]
     pub once: bool,
-    /// Print what happens as JSON
-    #[arg(long)]
+    /// With --once: print the checks as one JSON document
+    #[arg(long, requires = "once")]
     pub json: bool,
-    /// How many nodes
-    #[arg(long, default_value_t = 3)]
-    pub nodes: usize,
-    /// What to do with a demo that runs
+    /// Only a command inside a running demo
     #[command(subcommand)]
     pub command: Option<DemoCommand>,
 }
 
-/// What can be done with a demo that runs.
+/// What can be done with a running demo.
 #[derive(Debug, Clone, clap::Subcommand)]
 pub enum DemoCommand {
-    /// Run a command on one of its hosts
+    /// Run a command on a host of the running demo: n1, n2, n3, client or outside
     Exec {
-        /// A node or the client
+        /// The host
         host: String,
         /// The command
-        #[arg(last = true, required = true, value_name = "CMD")]
-        command: Vec<OsString>,
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
     },
 }
 
-/// Runs the demo.
-pub fn main(_args: &DemoArgs) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not wired")
+#[derive(Serialize)]
+struct Report {
+    ok: bool,
+    checks: Vec<Outcome>,
 }
+
+#[derive(Serialize)]
+struct Outcome {
+    name: &'static str,
+    ok: bool,
+    detail: String,
+}
+
+/// Runs the demo.
+pub fn main(args: &DemoArgs) -> anyhow::Result<()> {
+    if let Some(DemoCommand::Exec { host, command }) = &args.command {
+        let info = LabInfo::load(Path::new(PUBLISHED))
+            .context("no demo is running: start one with 'mesh demo' and leave it up")?;
+        let error = info.command(host, command)?.exec();
+        return Err(error).with_context(|| format!("cannot run {}", command.join(" ")));
+    }
+    if !nix::unistd::geteuid().is_root() {
+        bail!("the demo must run as root: it makes network namespaces");
+    }
+    if args.once { once(args.json) } else { stay() }
+}
+
+fn once(json: bool) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let progress = |line: &str| {
+        if json { eprintln!("{line}") } else { println!("{line}") }
+    };
+    let scene = Scene::set(&progress)?;
+    let mut report = Report { ok: true, checks: Vec::new() };
+    for check in checks::ALL {
+        let since = Instant::now();
+        let result = (check.run)(&scene);
+        let ok = result.is_ok();
+        let detail = result.unwrap_or_else(|error| format!("{error:#}"));
+        let mark = if ok { "ok  " } else { "FAIL" };
+        progress(&format!("{mark} {} ({:.1} s): {detail}", check.name, since.elapsed().as_secs_f32()));
+        report.ok &= ok;
+        report.checks.push(Outcome { name: check.name, ok, detail });
+    }
+    let failed = report.checks.iter().filter(|outcome| !outcome.ok).count();
+    if !report.ok {
+        eprintln!("{}", scene.lab.diagnose());
+    }
+    drop(scene);
+    progress(&format!(
+        "{} passed, {failed} failed in {:.0} s",
+        report.checks.len() - failed,
+        began.elapsed().as_secs_f32()
+    ));
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    }
+    if failed > 0 {
+        bail!("{failed} of {} checks failed", report.checks.len());
+    }
+    Ok(())
+}
+
+fn stay() -> anyhow::Result<()> {
+    if LabInfo::load(Path::new(PUBLISHED)).is_ok_and(|info| Path::new(&format!("/proc/{}", info.process)).exists()) {
+        bail!("a demo is running already; end it first (Ctrl-C where it runs)");
+    }
+    // Blocked before any thread starts, so that the signal waits for us and not the other way round.
+    let mut ends = SigSet::empty();
+    ends.add(Signal::SIGINT);
+    ends.add(Signal::SIGTERM);
+    ends.thread_block().context("cannot hold signals back")?;
+    let scene = Scene::set(&|line| println!("{line}"))?;
+    scene.lab.publish_state(Path::new(PUBLISHED))?;
+    println!("{}", scene.what_to_try()?);
+    std::io::stdout().flush()?;
+    ends.wait().context("cannot wait for a signal")?;
+    println!("taking everything down");
+    Ok(())
+}
+
+/// How long anything of the demo may take to show everywhere.
+const SOON: Duration = Duration::from_secs(10);

@@ -4,14 +4,22 @@
 //! `mesh_core::change` decide and commits the transaction to the [`store`]. Every node's [`facts`] learn of
 //! it and publish a new snapshot; [`reconcile`] has `mesh_core::plan` say what this node must be, and each
 //! [`plane`] makes it so: [`overlay`], [`dataplane`], and [`dns`] for names. What came of it is [`status`].
+//! [`agent`] only puts these parts together.
 #![deny(unsafe_code)]
 
 pub mod agent;
 pub mod api;
 pub mod cli;
+pub mod config;
 pub mod control;
+pub mod dataplane;
 pub mod demo;
+pub mod dns;
+pub mod facts;
+pub mod netns;
+pub mod overlay;
 pub mod plane;
+pub mod reconcile;
 pub mod status;
 pub mod store;
 pub mod tasks;

@@ -76,6 +76,9 @@ pub struct StoreStatus {
     pub engine: String,
     /// Size on disk, bytes.
     pub size: u64,
+    /// Why it takes no more writes, and what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// Whole revisions in order, each once. Batches without events are heartbeats: they say that nothing was

@@ -1,10 +1,30 @@
 //! **Effect.** This node's tasks: registered, attached, watched, stopped, forgotten.
+//!
+//! What should happen is in the snapshot; this carries it out and can be begun anew at any time.
 
-use mesh_core::change::{self, Me, TaskChange, TaskRequest};
-use mesh_core::model::{Task, TaskId};
+mod process;
+mod stop;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_core::change::{self, Me, Refusal, TaskChange, TaskRequest};
+use mesh_core::kv::Rev;
+use mesh_core::model::{Origin, Snapshot, Task, TaskId, TaskState};
+use mesh_core::plan::endpoint_device;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 
 use crate::control::{Control, ControlError, Done};
+use crate::netns::Netns;
+
+/// How long the network of a new task may take.
+const ATTACH: Duration = Duration::from_secs(10);
+/// How often namespaces that are only paths are looked at.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// This node's tasks. Cheap to clone.
 #[derive(Clone)]
@@ -27,9 +47,20 @@ impl Tasks {
     }
 
     /// Registers a task and waits until it is attached to its networks and has DNS.
-    pub async fn register(&self, request: TaskRequest) -> Result<Done<Task>, ControlError> {
+    pub async fn register(&self, mut request: TaskRequest) -> Result<Done<Task>, ControlError> {
         let me = self.me()?;
-        self.control.change(move |world, fresh| change::add_task(world, &me, request.clone(), fresh)).await
+        // A namespace that is not there is refused before anything is written.
+        Netns::of_origin(&request.origin).map_err(|error| Refusal::Invalid(error.to_string()))?;
+        let supervised = matches!(request.origin, Origin::Process { supervised: true, .. });
+        request.state = TaskState::Preparing;
+        let done = self.control.change(|world, fresh| change::add_task(world, &me, request.clone(), fresh)).await?;
+        let id = done.result.id.clone();
+        if let Err(why) = self.attached(&done.result, done.rev).await {
+            self.forget(&id).await?;
+            return Err(ControlError::Local(format!("the task cannot be attached: {why}")));
+        }
+        let state = if supervised { TaskState::Starting } else { TaskState::Running };
+        self.change(&id, TaskChange { state: Some(state), ..TaskChange::default() }).await
     }
 
     /// Changes a task of this node.
@@ -43,4 +74,83 @@ impl Tasks {
         let me = self.me()?;
         self.control.change(|world, _| change::forget_task(world, &me, id)).await
     }
+
+    /// Waits for the round that attached a task; `Err` says what stands in its way.
+    async fn attached(&self, task: &Task, rev: Rev) -> Result<(), String> {
+        let devices: Vec<_> = task.addresses.keys().map(|network| endpoint_device(&task.id, network)).collect();
+        let mut status = self.control.statuses();
+        let seen = status.wait_for(|status| status.planned >= rev);
+        let Ok(Ok(status)) = tokio::time::timeout(ATTACH, seen).await else {
+            return Err("the node's kernel was not brought up to date in time; see 'mesh status'".to_owned());
+        };
+        let errors = status.planes.values().flat_map(|plane| &plane.last.errors);
+        match errors.into_iter().find(|(object, _)| devices.iter().any(|device| object.contains(device.as_str()))) {
+            Some((_, error)) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Watches over all tasks of this node until told to stop.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut worlds = self.control.worlds();
+        let mut at_work: JoinSet<TaskId> = JoinSet::new();
+        let mut watched = BTreeSet::new();
+        let mut stopping = BTreeSet::new();
+        let mut look = tokio::time::interval(LOOK);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = worlds.changed() => if changed.is_err() { return },
+                _ = look.tick() => {}
+                Some(ended) = at_work.join_next(), if !at_work.is_empty() => {
+                    if let Ok(id) = ended {
+                        watched.remove(&id);
+                        stopping.remove(&id);
+                    }
+                }
+            }
+            let Ok(me) = self.me() else { continue };
+            let world = Arc::clone(&worlds.borrow_and_update());
+            for task in world.tasks.values().filter(|task| task.node == me.id) {
+                if must_stop(&world, task) && stopping.insert(task.id.clone()) {
+                    at_work.spawn(self.clone().stop(Arc::clone(task)));
+                } else if watched.insert(task.id.clone()) {
+                    at_work.spawn(self.clone().watch(Arc::clone(task)));
+                }
+            }
+        }
+    }
+
+    /// Waits until a task's namespace is gone, and forgets it then.
+    async fn watch(self, task: Arc<Task>) -> TaskId {
+        match &task.origin {
+            Origin::Process { pid, start, .. } => process::ended(*pid, *start).await,
+            Origin::Netns { .. } => {
+                while Netns::of_origin(&task.origin).is_ok() {
+                    tokio::time::sleep(LOOK).await;
+                }
+            }
+        }
+        self.ended(&task).await;
+        task.id.clone()
+    }
+
+    async fn ended(&self, task: &Task) {
+        let name = self.control.world().task_name(task);
+        match self.forget(&task.id).await {
+            Ok(_) => info!(task = %name, "task ended"),
+            // Whoever ended it was faster.
+            Err(ControlError::Refused(Refusal::NotFound { .. })) => {}
+            Err(error) => {
+                warn!(task = %name, %error, "cannot remove the record of an ended task; trying again");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+/// Someone asked for it, or its service is gone.
+fn must_stop(world: &Snapshot, task: &Task) -> bool {
+    let orphan = task.service.as_ref().is_some_and(|service| !world.services.contains_key(service));
+    orphan || world.stops.contains_key(&task.id)
 }

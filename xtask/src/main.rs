@@ -1,1 +1,88 @@
-fn main() {}
+//! The only automation of this repository: `cargo xtask VERB`. One file per verb.
+
+#![forbid(unsafe_code)]
+
+mod check;
+mod ci;
+mod demo;
+mod generate;
+mod setup;
+mod shell;
+mod test;
+mod tidy;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Builds, checks and runs Mesh from its source")]
+struct Xtask {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Install what Mesh needs to build and to be tested, and show what this kernel can do
+    Setup,
+    /// Check format, lints, house rules, documentation and dependencies
+    Check,
+    /// Run the tests. Needs root, except for the pure ones
+    Test {
+        /// Which tests
+        #[arg(value_enum, default_value_t = Rung::All)]
+        rung: Rung,
+        /// For the test programs, as after `cargo test --`
+        #[arg(last = true)]
+        args: Vec<OsString>,
+    },
+    /// Build Mesh and run `mesh demo` with the arguments given
+    #[command(disable_help_flag = true)]
+    Demo {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Write what is generated from the code: API description, default configuration, CLI reference
+    Gen {
+        /// Write nothing; fail when what is in docs/ is out of date
+        #[arg(long)]
+        check: bool,
+    },
+    /// Everything that continuous integration runs
+    Ci,
+    /// Check the house rules alone
+    Tidy,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Rung {
+    All,
+    /// Decisions and formats: no root, no kernel
+    Pure,
+    /// Everything else: real nodes in namespaces, on the real kernel
+    Lab,
+}
+
+fn main() -> ExitCode {
+    match run(Xtask::parse().verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // What failed and why; where in xtask it was noticed (a backtrace) helps nobody.
+            shell::say(&format!("xtask: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> anyhow::Result<()> {
+    match verb {
+        Verb::Setup => setup::run(setup::Talk::All),
+        Verb::Check => check::run(),
+        Verb::Test { rung, args } => test::run(rung, &args),
+        Verb::Demo { args } => demo::run(&args),
+        Verb::Gen { check } => generate::run(check),
+        Verb::Ci => ci::run(),
+        Verb::Tidy => tidy::run(),
+    }
+}

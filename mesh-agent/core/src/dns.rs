@@ -1,10 +1,16 @@
 //! **Decision.** What DNS answers, and to whom: names are seen only by tasks that share a network.
+//!
+//! A name that belongs to the mesh never leaves it: it is answered or denied here, also when its service has no
+//! task left or lives in a network that the asker is not in. Asking the world for it would leak what runs here,
+//! and a wildcard out there would answer.
+
+mod build;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{EndpointMode, NetworkId, Snapshot};
+use crate::model::NetworkId;
 
 /// The names of one network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -12,7 +18,9 @@ struct NetworkNames {
     /// The network's own name, which may follow a name in it: `web.app`.
     name: String,
     /// `web` (a VIP, or all tasks under dnsrr), aliases, `tasks.web`, `web.1`, `web.1.<id>`, a task's own name.
-    forward: BTreeMap<String, Vec<IpAddr>>,
+    forward: BTreeMap<String, Arc<[IpAddr]>>,
+    /// Ready tasks by service name and alias, for `_80._tcp.web`.
+    targets: BTreeMap<String, Arc<[Target]>>,
     reverse: BTreeMap<IpAddr, String>,
 }
 
@@ -22,6 +30,7 @@ pub struct Zone {
     networks: Arc<BTreeMap<NetworkId, NetworkNames>>,
     /// Every name of the mesh that is nobody else's: never asked upstream.
     known: Arc<BTreeSet<String>>,
+    network_names: Arc<BTreeSet<String>>,
     subnets: Arc<Vec<ipnet::IpNet>>,
 }
 
@@ -34,8 +43,21 @@ pub enum Question {
     Aaaa,
     /// A name.
     Ptr,
+    /// Where a service's tasks serve a port (RFC 2782).
+    Srv,
     /// Any other record.
     Other,
+}
+
+/// One task that an SRV answer points to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// A name that has the task's addresses.
+    pub name: String,
+    /// The task's share of new flows.
+    pub weight: u16,
+    /// The task's addresses in this network.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// What to say.
@@ -45,6 +67,8 @@ pub enum Answer {
     Addresses(Vec<IpAddr>),
     /// This name.
     Name(String),
+    /// This port of these tasks, in this order.
+    Targets(u16, Vec<Target>),
     /// The name is ours and has no such record.
     NoData,
     /// The name is ours to deny.
@@ -54,154 +78,131 @@ pub enum Answer {
 }
 
 impl Zone {
-    /// The names of a snapshot.
-    pub fn build(world: &Snapshot) -> Self {
-        let mut networks: BTreeMap<NetworkId, NetworkNames> = world
-            .networks
-            .values()
-            .map(|n| (n.id.clone(), NetworkNames { name: n.name.to_string(), ..NetworkNames::default() }))
-            .collect();
-        let mut known = BTreeSet::new();
-        let mut tasks = world.tasks_by_service();
-        for service in world.services.values() {
-            let tasks = tasks.remove(&service.id).unwrap_or_default();
-            for attachment in &service.networks {
-                let Some(names) = networks.get_mut(&attachment.network) else {
-                    continue;
-                };
-                let ready: Vec<IpAddr> = tasks
-                    .iter()
-                    .filter(|task| world.in_balance(task))
-                    .filter_map(|task| task.addresses.get(&attachment.network))
-                    .flat_map(|address| address.addresses())
-                    .collect();
-                let vip: Vec<IpAddr> = attachment.vip.iter().flat_map(|vip| vip.addresses()).collect();
-                let whole = if service.mode == EndpointMode::Vip { vip } else { ready.clone() };
-                for name in std::iter::once(&service.name).chain(&attachment.aliases) {
-                    // A service's own name wins over another's alias.
-                    if *name == service.name || !names.forward.contains_key(name.as_str()) {
-                        names.forward.insert(name.to_string(), whole.clone());
-                        names.forward.insert(format!("tasks.{name}"), ready.clone());
-                    }
-                    known.insert(name.to_string());
-                }
-                for address in attachment.vip.iter().flat_map(|vip| vip.addresses()) {
-                    names.reverse.insert(address, format!("{}.{}", service.name, names.name));
-                }
-            }
-        }
-        for task in world.tasks.values().filter(|task| !task.state.is_terminal()) {
-            let name = world.task_name(task);
-            for (network, address) in &task.addresses {
-                let Some(names) = networks.get_mut(network) else {
-                    continue;
-                };
-                let addresses: Vec<IpAddr> = address.addresses().collect();
-                for address in &addresses {
-                    names.reverse.insert(*address, format!("{name}.{}", names.name));
-                }
-                names.forward.insert(format!("{name}.{}", task.id), addresses.clone());
-                names.forward.entry(name.clone()).or_insert(addresses);
-            }
-            if let Some(name) = &task.name {
-                known.insert(name.to_string());
-            }
-        }
-        let subnets = world.networks.values().flat_map(|network| network.subnets()).collect();
-        Self { networks: Arc::new(networks), known: Arc::new(known), subnets: Arc::new(subnets) }
-    }
-
-    /// Answers a question of an asker who is in these networks, in their order. `seed` shuffles addresses.
+    /// Answers a question of an asker who is in these networks, in their order. `seed` shuffles what there are
+    /// several of.
     pub fn answer(&self, asker: &[NetworkId], name: &str, question: Question, seed: u64) -> Answer {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
-        if question == Question::Ptr {
-            return self.pointer(asker, &name);
-        }
-        match self.find(asker, &name) {
-            Some(_) if question == Question::Other => Answer::NoData,
-            Some(addresses) => {
-                let v4 = question == Question::A;
-                let mut wanted: Vec<_> = addresses.iter().copied().filter(|a| a.is_ipv4() == v4).collect();
-                if wanted.is_empty() {
-                    return Answer::NoData;
-                }
-                shuffle(&mut wanted, seed);
-                Answer::Addresses(wanted)
-            }
-            None if self.owns(asker, &name) => Answer::NxDomain,
-            None => Answer::Forward,
-        }
-    }
-
-    fn find(&self, asker: &[NetworkId], name: &str) -> Option<&Vec<IpAddr>> {
         let mine = || asker.iter().filter_map(|id| self.networks.get(id));
-        mine().find_map(|names| names.forward.get(name)).or_else(|| {
-            let (front, network) = name.rsplit_once('.')?;
-            mine().filter(|names| names.name == network).find_map(|names| names.forward.get(front))
-        })
-    }
-
-    /// Whether a name that was not found is ours to deny: of a service that the asker cannot see or has no such
-    /// task, or in one of the asker's networks.
-    fn owns(&self, asker: &[NetworkId], name: &str) -> bool {
-        let mut front = name;
-        if let Some((rest, last)) = name.rsplit_once('.')
-            && asker.iter().filter_map(|id| self.networks.get(id)).any(|names| names.name == last)
+        if let Some(address) = reverse_address(&name) {
+            return match mine().find_map(|names| names.reverse.get(&address)) {
+                Some(name) if question == Question::Ptr => Answer::Name(name.clone()),
+                Some(_) => Answer::NoData,
+                None if self.subnets.iter().any(|net| net.contains(&address)) => Answer::NxDomain,
+                None => Answer::Forward,
+            };
+        }
+        if let Some(addresses) = find(mine, &name, |names, name| names.forward.get(name)) {
+            return match question {
+                Question::A => pick(addresses, IpAddr::is_ipv4, seed),
+                Question::Aaaa => pick(addresses, IpAddr::is_ipv6, seed),
+                Question::Ptr | Question::Srv | Question::Other => Answer::NoData,
+            };
+        }
+        if let Some((port, service)) = port_and_service(&name)
+            && let Some(targets) = find(mine, service, |names, name| names.targets.get(name))
         {
-            front = rest;
-            if !rest.contains('.') {
-                return true;
+            if question != Question::Srv || targets.is_empty() {
+                return Answer::NoData;
             }
+            let mut targets = targets.to_vec();
+            shuffle(&mut targets, seed);
+            return Answer::Targets(port, targets);
         }
-        let labels: Vec<_> = front.split('.').collect();
-        let service = match labels.as_slice() {
-            [service] | ["tasks", service] => service,
-            [service, slot] | [service, slot, _] if slot.bytes().all(|b| b.is_ascii_digit()) => service,
-            _ => return false,
-        };
-        self.known.contains(*service)
+        if self.owns(&name) { Answer::NxDomain } else { Answer::Forward }
     }
 
-    fn pointer(&self, asker: &[NetworkId], name: &str) -> Answer {
-        let Some(address) = reverse_address(name) else {
-            return Answer::Forward;
+    /// Whether a name that the asker cannot see is ours to deny all the same: it is made of a service's, an
+    /// alias' or a task's name. A network's name alone makes nothing ours, for `dev` and `app` are also
+    /// top-level domains.
+    fn owns(&self, name: &str) -> bool {
+        let labels: Vec<_> = name.split('.').collect();
+        let known = |labels: &[&str]| match labels {
+            [name] | ["tasks", name] => self.known.contains(*name),
+            [name, part] => (is_number(part) || is_task_id(part)) && self.known.contains(*name),
+            [port, protocol, name] if port.starts_with('_') => {
+                matches!(*protocol, "_tcp" | "_udp") && self.known.contains(*name)
+            }
+            [name, slot, id] => is_number(slot) && is_task_id(id) && self.known.contains(*name),
+            _ => false,
         };
-        let mut mine = asker.iter().filter_map(|id| self.networks.get(id));
-        match mine.find_map(|names| names.reverse.get(&address)) {
-            Some(name) => Answer::Name(name.clone()),
-            None if self.subnets.iter().any(|net| net.contains(&address)) => Answer::NxDomain,
-            None => Answer::Forward,
+        match labels.split_last() {
+            Some((last, front)) if self.network_names.contains(*last) => known(front) || known(&labels),
+            _ => known(&labels),
         }
     }
+}
+
+/// Looks in each of the asker's networks for the name, then, where it ends in the network's own name, for what
+/// is in front of that.
+fn find<'a, N, T>(
+    mine: impl Fn() -> N,
+    name: &str,
+    get: impl Fn(&'a NetworkNames, &str) -> Option<&'a T>,
+) -> Option<&'a T>
+where
+    N: Iterator<Item = &'a NetworkNames>,
+{
+    mine().find_map(|names| get(names, name)).or_else(|| {
+        let (front, network) = name.rsplit_once('.')?;
+        mine().filter(|names| names.name == network).find_map(|names| get(names, front))
+    })
+}
+
+fn pick(addresses: &[IpAddr], wanted: impl Fn(&IpAddr) -> bool, seed: u64) -> Answer {
+    let mut addresses: Vec<_> = addresses.iter().copied().filter(wanted).collect();
+    if addresses.is_empty() {
+        return Answer::NoData;
+    }
+    shuffle(&mut addresses, seed);
+    Answer::Addresses(addresses)
+}
+
+/// Takes `_80._tcp.web` apart. The port is the number that tasks listen on: ports have no names in the mesh.
+fn port_and_service(name: &str) -> Option<(u16, &str)> {
+    let (port, rest) = name.strip_prefix('_')?.split_once('.')?;
+    let (protocol, service) = rest.split_once('.')?;
+    let port = port.parse().ok().filter(|_| is_number(port))?;
+    (matches!(protocol, "_tcp" | "_udp") && port != 0).then_some((port, service))
+}
+
+fn is_number(label: &str) -> bool {
+    !label.is_empty() && label.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// Whether a label has the form of a task's id, so that `web.1.com` stays the world's.
+fn is_task_id(label: &str) -> bool {
+    label.len() == 25 && label.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
 /// Reads `4.3.2.1.in-addr.arpa` (RFC 1035 §3.5) and the nibbles of `ip6.arpa` (RFC 3596 §2.5).
 fn reverse_address(name: &str) -> Option<IpAddr> {
     if let Some(labels) = name.strip_suffix(".in-addr.arpa") {
-        let mut octets: Vec<u8> = labels.split('.').map(|l| l.parse().ok()).collect::<Option<_>>()?;
+        let octet = |label: &str| label.parse::<u8>().ok().filter(|_| is_number(label));
+        let mut octets: Vec<u8> = labels.split('.').map(octet).collect::<Option<_>>()?;
         octets.reverse();
         return Some(IpAddr::from(<[u8; 4]>::try_from(octets).ok()?));
     }
-    let nibbles: Vec<u8> = name
-        .strip_suffix(".ip6.arpa")?
-        .split('.')
-        .map(|label| u8::from_str_radix(label, 16).ok().filter(|nibble| *nibble < 16 && label.len() == 1))
-        .collect::<Option<_>>()?;
+    let nibble = |label: &str| match label.as_bytes() {
+        [digit] => char::from(*digit).to_digit(16).map(u128::from),
+        _ => None,
+    };
+    let nibbles: Vec<u128> = name.strip_suffix(".ip6.arpa")?.split('.').map(nibble).collect::<Option<_>>()?;
     if nibbles.len() != 32 {
         return None;
     }
-    Some(IpAddr::from(
-        nibbles.iter().rev().fold(0u128, |all, nibble| all << 4 | u128::from(*nibble)).to_be_bytes(),
-    ))
+    Some(IpAddr::from(nibbles.iter().rev().fold(0u128, |all, nibble| all << 4 | nibble).to_be_bytes()))
 }
 
-/// Fisher–Yates with a xorshift of the seed: fair enough to spread clients, and repeatable.
+/// Fisher–Yates with SplitMix64 (Steele et al., OOPSLA 2014), which has no seed that it gets stuck on: fair
+/// enough to spread clients, and repeatable.
 fn shuffle<T>(items: &mut [T], seed: u64) {
-    let mut state = seed ^ 0x9e37_79b9_7f4a_7c15;
+    let mut state = seed;
     for last in (1..items.len()).rev() {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        items.swap(last, (state % (last as u64 + 1)) as usize);
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut random = state;
+        random = (random ^ (random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        random = (random ^ (random >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        random ^= random >> 31;
+        items.swap(last, (random % (last as u64 + 1)) as usize);
     }
 }

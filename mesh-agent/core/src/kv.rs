@@ -3,10 +3,15 @@
 //! [`KvState`] is the whole semantics, pure and in memory; an engine adds durability around it. Values are
 //! UTF-8 (JSON), so that people can read what is stored.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+mod group;
+
+pub use group::Group;
 
 /// A revision of the whole store: grows by one with each transaction that writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -108,7 +113,11 @@ impl Txn {
 
     /// Writes a key.
     pub fn put(&mut self, key: impl Into<String>, value: impl Into<String>) {
-        self.ops.push(Op::Put { key: key.into(), value: value.into(), lease: None });
+        self.ops.push(Op::Put {
+            key: key.into(),
+            value: value.into(),
+            lease: None,
+        });
     }
 
     /// Removes a key.
@@ -189,7 +198,8 @@ pub struct Listing {
 }
 
 /// Why a transaction is no transaction: a mistake of the caller's, never retried.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "lowercase")]
 pub enum InvalidTxn {
     /// A key is written twice.
     #[error("key '{0}' is written twice in one transaction")]
@@ -197,13 +207,16 @@ pub enum InvalidTxn {
     /// Too many writes.
     #[error("a transaction of {0} writes is larger than the limit of {MAX_OPS}")]
     TooLarge(usize),
+    /// Too many bytes.
+    #[error("a transaction of {0} bytes is larger than the limit of {MAX_BYTES}")]
+    TooHeavy(usize),
     /// A key or a value is too long, or a key is empty.
     #[error("key '{key}': {why}")]
     Key {
         /// The key, or its beginning.
         key: String,
         /// What is wrong with it.
-        why: &'static str,
+        why: Cow<'static, str>,
     },
     /// The lease is not there (any more).
     #[error("lease {0:?} is unknown or has expired")]
@@ -216,8 +229,12 @@ pub const MAX_OPS: usize = 512;
 pub const MAX_KEY: usize = 1024;
 /// How long a value can be, bytes.
 pub const MAX_VALUE: usize = 1 << 20;
-/// How many revisions are kept for watches to resume from.
+/// How long all keys and values of a transaction can be together, bytes.
+pub const MAX_BYTES: usize = 4 << 20;
+/// How many revisions are kept for watches to resume from…
 pub const HISTORY: usize = 10_000;
+/// …as long as they are no more bytes than this: a few huge values must not fill the memory.
+pub const HISTORY_BYTES: usize = 64 << 20;
 
 /// The state of a store, and the rules by which it changes.
 #[derive(Debug, Clone, Default)]
@@ -225,13 +242,17 @@ pub struct KvState {
     rev: Rev,
     entries: BTreeMap<String, KeyValue>,
     log: VecDeque<Batch>,
+    log_bytes: usize,
     leases: BTreeMap<LeaseId, BTreeSet<String>>,
 }
 
 impl KvState {
     /// The state as it was written down.
     pub fn restore(rev: Rev, entries: impl IntoIterator<Item = KeyValue>) -> Self {
-        let mut state = Self { rev, ..Self::default() };
+        let mut state = Self {
+            rev,
+            ..Self::default()
+        };
         for kv in entries {
             if let Some(lease) = kv.lease {
                 state.leases.entry(lease).or_default().insert(kv.key.clone());
@@ -241,9 +262,23 @@ impl KvState {
         state
     }
 
+    /// Adds the history that was written down: whole revisions without a gap, the last one the present one.
+    #[must_use]
+    pub fn with_history(mut self, log: impl IntoIterator<Item = Batch>) -> Self {
+        for batch in log {
+            self.remember(batch);
+        }
+        self
+    }
+
     /// The present revision.
     pub fn rev(&self) -> Rev {
         self.rev
+    }
+
+    /// The oldest revision that history still holds; the next one, if it holds none.
+    pub fn oldest(&self) -> Rev {
+        self.log.front().map_or(Rev(self.rev.0 + 1), |batch| batch.rev)
     }
 
     /// One key.
@@ -272,7 +307,10 @@ impl KvState {
     /// The transaction that ends a lease: its keys go, all at once.
     pub fn revocation(&self, lease: LeaseId) -> Txn {
         let keys = self.leases.get(&lease).cloned().unwrap_or_default();
-        Txn { compares: Vec::new(), ops: keys.into_iter().map(Op::Delete).collect() }
+        Txn {
+            compares: Vec::new(),
+            ops: keys.into_iter().map(Op::Delete).collect(),
+        }
     }
 
     /// Forgets a lease.
@@ -280,69 +318,10 @@ impl KvState {
         self.leases.remove(&lease);
     }
 
-    /// Whether a condition holds.
-    fn holds(&self, compare: &Compare) -> bool {
-        let found = self.entries.get(compare.key());
-        match compare {
-            Compare::Absent(_) => found.is_none(),
-            Compare::Exists(_) => found.is_some(),
-            Compare::Modified(_, rev) => found.map_or(Rev(0), |kv| kv.modified) == *rev,
-        }
-    }
-
     /// What a transaction would do: the batch to write down and then [`KvState::install`], or the keys that
     /// stand in its way. A transaction that changes nothing gives a batch without events at the present revision.
     pub fn prepare(&self, txn: &Txn) -> Result<Result<Batch, Vec<KeyValue>>, InvalidTxn> {
-        self.validate(txn)?;
-        let failed: Vec<_> = txn.compares.iter().filter(|compare| !self.holds(compare)).collect();
-        if !failed.is_empty() {
-            return Ok(Err(failed.iter().filter_map(|c| self.entries.get(c.key()).cloned()).collect()));
-        }
-        let rev = Rev(self.rev.0 + 1);
-        let events: Vec<_> = txn
-            .ops
-            .iter()
-            .filter_map(|op| match op {
-                Op::Put { key, value, lease } => Some(Event::Put(KeyValue {
-                    key: key.clone(),
-                    value: value.clone(),
-                    created: self.entries.get(key).map_or(rev, |kv| kv.created),
-                    modified: rev,
-                    lease: *lease,
-                })),
-                Op::Delete(key) => self.entries.contains_key(key).then(|| Event::Delete(key.clone())),
-            })
-            .collect();
-        let rev = if events.is_empty() { self.rev } else { rev };
-        Ok(Ok(Batch { rev, events }))
-    }
-
-    fn validate(&self, txn: &Txn) -> Result<(), InvalidTxn> {
-        if txn.ops.len() > MAX_OPS {
-            return Err(InvalidTxn::TooLarge(txn.ops.len()));
-        }
-        let mut seen = BTreeSet::new();
-        for op in &txn.ops {
-            let refuse = |why| Err(InvalidTxn::Key { key: op.key().chars().take(80).collect(), why });
-            if op.key().is_empty() {
-                return refuse("is empty");
-            }
-            if op.key().len() > MAX_KEY {
-                return refuse("is longer than 1024 bytes");
-            }
-            if !seen.insert(op.key()) {
-                return Err(InvalidTxn::Twice(op.key().to_owned()));
-            }
-            if let Op::Put { value, lease, .. } = op {
-                if value.len() > MAX_VALUE {
-                    return refuse("has a value of more than 1 MiB");
-                }
-                if let Some(lease) = lease.filter(|lease| !self.leases.contains_key(lease)) {
-                    return Err(InvalidTxn::UnknownLease(lease));
-                }
-            }
-        }
-        Ok(())
+        Group::of(self).txn(txn)
     }
 
     /// Takes over a batch that [`KvState::prepare`] made of this very state.
@@ -356,119 +335,74 @@ impl KvState {
                 Event::Put(kv) => self.entries.insert(kv.key.clone(), kv.clone()),
                 Event::Delete(key) => self.entries.remove(key),
             };
-            if let Some(keys) = old.and_then(|kv| kv.lease).and_then(|lease| self.leases.get_mut(&lease)) {
+            if let Some(keys) = old
+                .and_then(|kv| kv.lease)
+                .and_then(|lease| self.leases.get_mut(&lease))
+            {
                 keys.remove(event.key());
             }
-            if let Event::Put(KeyValue { key, lease: Some(lease), .. }) = event {
+            if let Event::Put(KeyValue {
+                key,
+                lease: Some(lease),
+                ..
+            }) = event
+            {
                 self.leases.entry(*lease).or_default().insert(key.clone());
             }
         }
+        self.remember(batch);
+    }
+
+    fn remember(&mut self, batch: Batch) {
+        self.log_bytes += batch.weight();
         self.log.push_back(batch);
-        if self.log.len() > HISTORY {
-            self.log.pop_front();
+        while self.log.len() > HISTORY || (self.log_bytes > HISTORY_BYTES && self.log.len() > 1) {
+            let Some(oldest) = self.log.pop_front() else { break };
+            self.log_bytes -= oldest.weight();
         }
     }
 
-    /// Everything after a revision, for a watch to resume from; `Err` says up to where history is gone.
-    pub fn since(&self, after: Rev, prefix: &str) -> Result<Vec<Batch>, Rev> {
-        let oldest = self.log.front().map_or(Rev(self.rev.0 + 1), |batch| batch.rev);
+    /// All whole revisions after one, oldest first; `Err` says up to where history is gone.
+    pub fn newer(&self, after: Rev) -> Result<impl Iterator<Item = &Batch>, Rev> {
+        let oldest = self.oldest();
         if after.0 + 1 < oldest.0 {
             return Err(Rev(oldest.0 - 1));
         }
-        let newer = self.log.iter().filter(|batch| batch.rev > after);
-        Ok(newer.map(|batch| filter(batch, prefix)).filter(|batch| !batch.events.is_empty()).collect())
+        let seen = self.log.partition_point(|batch| batch.rev <= after);
+        Ok(self.log.range(seen..))
+    }
+
+    /// Everything under a prefix after a revision; `Err` says up to where history is gone.
+    pub fn since(&self, after: Rev, prefix: &str) -> Result<Vec<Batch>, Rev> {
+        let newer = self.newer(after)?.map(|batch| filter(batch, prefix));
+        Ok(newer.filter(|batch| !batch.events.is_empty()).collect())
+    }
+}
+
+impl Batch {
+    /// About how many bytes it takes.
+    pub fn weight(&self) -> usize {
+        let events = self.events.iter().map(|event| match event {
+            Event::Put(kv) => kv.key.len() + kv.value.len() + 64,
+            Event::Delete(key) => key.len() + 32,
+        });
+        events.sum::<usize>() + 32
     }
 }
 
 /// What a watch of a prefix sees of a batch.
 pub fn filter(batch: &Batch, prefix: &str) -> Batch {
-    let events = batch.events.iter().filter(|event| event.key().starts_with(prefix)).cloned().collect();
-    Batch { rev: batch.rev, events }
+    let events = batch
+        .events
+        .iter()
+        .filter(|event| event.key().starts_with(prefix))
+        .cloned()
+        .collect();
+    Batch {
+        rev: batch.rev,
+        events,
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn commit(state: &mut KvState, txn: &Txn) -> Rev {
-        let batch = state.prepare(txn).unwrap().unwrap();
-        let rev = batch.rev;
-        state.install(batch);
-        rev
-    }
-
-    fn put(key: &str, value: &str) -> Txn {
-        let mut txn = Txn::default();
-        txn.put(key, value);
-        txn
-    }
-
-    #[test]
-    fn a_claim_is_given_once() {
-        let mut state = KvState::default();
-        let mut claim = Txn::default();
-        claim.claim("claim/vni/4096", "a");
-        assert_eq!(commit(&mut state, &claim), Rev(1));
-        let found = state.prepare(&claim).unwrap().unwrap_err();
-        assert_eq!(found[0].value, "a");
-        assert_eq!(state.rev(), Rev(1));
-    }
-
-    #[test]
-    fn modified_compares_the_exact_revision_and_zero_is_absent() {
-        let mut state = KvState::default();
-        let mut cas = put("k", "1");
-        cas.unchanged("k", Rev(0));
-        let first = commit(&mut state, &cas);
-        assert!(state.prepare(&cas).unwrap().is_err());
-        let mut next = put("k", "2");
-        next.unchanged("k", first);
-        commit(&mut state, &next);
-        assert_eq!(state.get("k").unwrap().created, first);
-        assert!(state.prepare(&next).unwrap().is_err());
-    }
-
-    #[test]
-    fn history_resumes_or_says_that_it_is_gone() {
-        let mut state = KvState::default();
-        for n in 0..(HISTORY + 5) {
-            commit(&mut state, &put(if n % 2 == 0 { "a/x" } else { "b/x" }, &n.to_string()));
-        }
-        assert_eq!(state.since(Rev(2), ""), Err(Rev(5)));
-        let rest = state.since(Rev(HISTORY as u64), "a/").unwrap();
-        assert_eq!(rest.len(), 3);
-        assert!(rest.iter().all(|batch| batch.events.iter().all(|e| e.key() == "a/x")));
-        let restored = KvState::restore(state.rev(), state.range("").cloned().collect::<Vec<_>>());
-        assert!(restored.since(Rev(3), "").is_err(), "a restored store has no history");
-        assert_eq!(restored.since(restored.rev(), "").unwrap(), []);
-    }
-
-    #[test]
-    fn a_lease_takes_its_keys_with_it() {
-        let mut state = KvState::default();
-        state.grant(LeaseId(7));
-        let leased =
-            |key: &str| Op::Put { key: key.to_owned(), value: "1".to_owned(), lease: Some(LeaseId(7)) };
-        commit(&mut state, &Txn { compares: vec![], ops: vec![leased("a"), leased("b")] });
-        commit(&mut state, &put("b", "now without"));
-        let revocation = state.revocation(LeaseId(7));
-        assert_eq!(revocation.ops, [Op::Delete("a".to_owned())]);
-        let unknown = Txn {
-            compares: vec![],
-            ops: vec![Op::Put { key: "c".to_owned(), value: String::new(), lease: Some(LeaseId(8)) }],
-        };
-        assert_eq!(state.prepare(&unknown), Err(InvalidTxn::UnknownLease(LeaseId(8))));
-    }
-
-    #[test]
-    fn nonsense_is_refused_and_nothing_written() {
-        let state = KvState::default();
-        let twice =
-            Txn { compares: vec![], ops: vec![Op::Delete("k".to_owned()), Op::Delete("k".to_owned())] };
-        assert!(matches!(state.prepare(&twice), Err(InvalidTxn::Twice(_))));
-        assert!(matches!(state.prepare(&put("", "v")), Err(InvalidTxn::Key { .. })));
-        assert!(matches!(state.prepare(&put("k", &"v".repeat(MAX_VALUE + 1))), Err(InvalidTxn::Key { .. })));
-        let many = (0..=MAX_OPS).map(|n| Op::Delete(n.to_string())).collect();
-        assert!(matches!(state.prepare(&Txn { compares: vec![], ops: many }), Err(InvalidTxn::TooLarge(_))));
-    }
-}
+mod tests;

@@ -46,10 +46,10 @@ impl From<ControlError> for Refused {
             ControlError::Refused(Refusal::NotFound { .. }) => (StatusCode::NOT_FOUND, ErrorKind::NotFound),
             ControlError::Refused(Refusal::Conflict(_)) => (StatusCode::CONFLICT, ErrorKind::Conflict),
             ControlError::Refused(Refusal::Exhausted(_)) => (StatusCode::CONFLICT, ErrorKind::Exhausted),
-            ControlError::Store(_)
-            | ControlError::Contended
-            | ControlError::Unsure(_)
-            | ControlError::Local(_) => (StatusCode::SERVICE_UNAVAILABLE, ErrorKind::Unavailable),
+            ControlError::Local(_) => (StatusCode::CONFLICT, ErrorKind::Conflict),
+            ControlError::Store(_) | ControlError::Contended | ControlError::Unsure(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, ErrorKind::Unavailable)
+            }
         };
         Self::new(status, kind, message)
     }

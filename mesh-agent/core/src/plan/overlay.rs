@@ -11,9 +11,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{Family, Problem};
-use crate::model::{
-    Block, Network, NetworkId, Node, Origin, Snapshot, Task, TaskAddress, TaskId, Vni, fnv64,
-};
+use crate::model::{Block, Network, NetworkId, Node, Origin, Snapshot, Task, TaskAddress, TaskId, Vni, fnv64};
 
 /// All our devices' names begin with it.
 pub const DEVICE_PREFIX: &str = "mesh";
@@ -85,6 +83,8 @@ pub enum Route {
         local: IpAddr,
         /// The other end; also the next hop's name on the tunnel device.
         remote: IpAddr,
+        /// What the node's own packets to it come from: an address that tasks there can answer.
+        source: Option<IpAddr>,
     },
     /// Delivered here: VIPs (the kernel answers their pings) and the node's own overlay addresses.
     Local {
@@ -95,6 +95,8 @@ pub enum Route {
     Endpoint {
         /// The host's end of its veth.
         device: String,
+        /// What the node's own packets to it come from: a task of an internal network knows no other way back.
+        source: Option<IpAddr>,
     },
     /// Refused at once: a network's addresses that lead nowhere.
     Unreachable,
@@ -172,7 +174,7 @@ pub(super) fn plan(world: &Snapshot, me: &Node, problems: &mut Vec<Problem>) -> 
     }
     plan_vips(world, me, &mut overlay);
     for task in world.tasks.values().filter(|task| task.node == me.id && !task.state.is_terminal()) {
-        plan_task(world, task, mtu, &mut overlay);
+        plan_task(world, me, task, mtu, &mut overlay);
     }
     overlay
 }
@@ -187,6 +189,7 @@ fn plan_network(
     for subnet in network.subnets() {
         overlay.routes.insert(subnet, Route::Unreachable);
     }
+    let node_own = own_address(world, me, &network.id);
     let blocks = world.blocks.range((network.id.clone(), Block(0))..=(network.id.clone(), Block(u32::MAX)));
     for ((_, block), owner) in blocks {
         if !network.blocks().contains(&block.0) {
@@ -199,12 +202,11 @@ fn plan_network(
             for address in own.addresses() {
                 overlay.routes.insert(IpNet::from(address), Route::Local { source: None });
             }
-        } else if let Some(peer) =
-            world.nodes.get(owner).filter(|peer| overlay.peers.contains_key(&peer.address))
-        {
-            let route = Route::Tunnel { vni: network.vni, local: me.address, remote: peer.address };
+        } else if let Some(peer) = world.nodes.get(owner).filter(|peer| overlay.peers.contains_key(&peer.address)) {
+            let (vni, local, remote) = (network.vni, me.address, peer.address);
             for net in network.block_nets(*block) {
-                overlay.routes.insert(net, route.clone());
+                let source = node_own.and_then(|own| Family::of(net.addr()).pick(own));
+                overlay.routes.insert(net, Route::Tunnel { vni, local, remote, source });
             }
         }
     }
@@ -216,9 +218,7 @@ fn plan_vips(world: &Snapshot, me: &Node, overlay: &mut Overlay) {
     for service in world.services.values() {
         let tasks = tasks.remove(&service.id).unwrap_or_default();
         for attachment in &service.networks {
-            let (Some(vip), Some(gateway)) = (attachment.vip, gateways.get(&attachment.network)) else {
-                continue;
-            };
+            let (Some(vip), Some(gateway)) = (attachment.vip, gateways.get(&attachment.network)) else { continue };
             // Without a backend the VIP stays unreachable: a ping then tells the truth.
             let mut backends = tasks.iter().filter(|task| task.addresses.contains_key(&attachment.network));
             if backends.any(|task| world.in_balance(task)) {
@@ -239,13 +239,15 @@ pub(super) fn own_address(world: &Snapshot, me: &Node, id: &NetworkId) -> Option
     own.map(|((_, block), _)| network.gateway(*block))
 }
 
-fn plan_task(world: &Snapshot, task: &Task, mtu: u32, overlay: &mut Overlay) {
+fn plan_task(world: &Snapshot, me: &Node, task: &Task, mtu: u32, overlay: &mut Overlay) {
     let mut default_given = false;
     let attached = ordered_networks(world, task);
     for (index, (network, addresses)) in attached.into_iter().enumerate() {
         let device = endpoint_device(&task.id, &network.id);
+        let own = own_address(world, me, &network.id);
         for address in addresses.addresses() {
-            overlay.routes.insert(IpNet::from(address), Route::Endpoint { device: device.clone() });
+            let source = own.and_then(|own| Family::of(address).pick(own));
+            overlay.routes.insert(IpNet::from(address), Route::Endpoint { device: device.clone(), source });
         }
         let mut routes: Vec<IpNet> = network.subnets().collect();
         if !network.internal && !default_given {

@@ -12,7 +12,7 @@ use anyhow::anyhow;
 use crate::cli::task::run::{Failure, MESH_FAILED, NOT_EXECUTABLE, NOT_FOUND};
 
 /// Looks before anything is done: a task that cannot start should not come and go.
-pub(super) fn check(command: &[OsString]) -> Result<(), Failure> {
+pub(in crate::cli::task) fn check(command: &[OsString]) -> Result<(), Failure> {
     let name = command
         .first()
         .ok_or_else(|| Failure { code: MESH_FAILED, error: anyhow!("there is no command") })?;

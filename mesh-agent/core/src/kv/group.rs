@@ -1,0 +1,158 @@
+//! **Decision.** Transactions prepared one upon another, so that one write to disk can carry many of them.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    Batch, Compare, Event, InvalidTxn, KeyValue, KvState, LeaseId, MAX_BYTES, MAX_KEY, MAX_OPS, MAX_VALUE,
+    Op, Rev, Txn,
+};
+
+/// Transactions one after another on top of a state that does not change meanwhile: each sees what those
+/// before it did. So an engine can write many down at once, and show them only when they are safe.
+#[derive(Debug)]
+pub struct Group<'a> {
+    base: &'a KvState,
+    written: BTreeMap<String, Option<KeyValue>>,
+    ended: BTreeSet<LeaseId>,
+    rev: Rev,
+}
+
+impl<'a> Group<'a> {
+    /// Begins on a state.
+    pub fn of(base: &'a KvState) -> Self {
+        Self {
+            base,
+            written: BTreeMap::new(),
+            ended: BTreeSet::new(),
+            rev: base.rev,
+        }
+    }
+
+    /// The revision after all that was prepared.
+    pub fn rev(&self) -> Rev {
+        self.rev
+    }
+
+    fn get(&self, key: &str) -> Option<&KeyValue> {
+        self.written
+            .get(key)
+            .map_or_else(|| self.base.get(key), Option::as_ref)
+    }
+
+    /// What one more transaction does; see [`KvState::prepare`].
+    pub fn txn(&mut self, txn: &Txn) -> Result<Result<Batch, Vec<KeyValue>>, InvalidTxn> {
+        self.validate(txn)?;
+        let failed: Vec<_> = txn
+            .compares
+            .iter()
+            .filter(|compare| !self.holds(compare))
+            .collect();
+        if !failed.is_empty() {
+            return Ok(Err(failed
+                .iter()
+                .filter_map(|compare| self.get(compare.key()).cloned())
+                .collect()));
+        }
+        Ok(Ok(self.write(&txn.ops)))
+    }
+
+    /// Ends a lease: all its keys go at one revision, however many there are.
+    pub fn revoke(&mut self, lease: LeaseId) -> Batch {
+        let mut keys = self.base.leases.get(&lease).cloned().unwrap_or_default();
+        keys.extend(self.written.keys().cloned());
+        keys.retain(|key| self.get(key).is_some_and(|kv| kv.lease == Some(lease)));
+        self.ended.insert(lease);
+        self.write(&keys.into_iter().map(Op::Delete).collect::<Vec<_>>())
+    }
+
+    fn write(&mut self, ops: &[Op]) -> Batch {
+        let rev = Rev(self.rev.0 + 1);
+        let events: Vec<_> = ops
+            .iter()
+            .filter_map(|op| match op {
+                Op::Put { key, value, lease } => Some(Event::Put(KeyValue {
+                    key: key.clone(),
+                    value: value.clone(),
+                    created: self.get(key).map_or(rev, |kv| kv.created),
+                    modified: rev,
+                    lease: *lease,
+                })),
+                Op::Delete(key) => self.get(key).is_some().then(|| Event::Delete(key.clone())),
+            })
+            .collect();
+        if events.is_empty() {
+            return Batch {
+                rev: self.rev,
+                events,
+            };
+        }
+        for event in &events {
+            let now = match event {
+                Event::Put(kv) => Some(kv.clone()),
+                Event::Delete(_) => None,
+            };
+            self.written.insert(event.key().to_owned(), now);
+        }
+        self.rev = rev;
+        Batch { rev, events }
+    }
+
+    /// Whether a condition holds.
+    fn holds(&self, compare: &Compare) -> bool {
+        let found = self.get(compare.key());
+        match compare {
+            Compare::Absent(_) => found.is_none(),
+            Compare::Exists(_) => found.is_some(),
+            Compare::Modified(_, rev) => found.map_or(Rev(0), |kv| kv.modified) == *rev,
+        }
+    }
+
+    fn validate(&self, txn: &Txn) -> Result<(), InvalidTxn> {
+        if txn.ops.len() > MAX_OPS || txn.compares.len() > MAX_OPS {
+            return Err(InvalidTxn::TooLarge(txn.ops.len().max(txn.compares.len())));
+        }
+        if let Some(compare) = txn.compares.iter().find(|compare| compare.key().len() > MAX_KEY) {
+            let key = compare.key().chars().take(80).collect();
+            return Err(InvalidTxn::Key {
+                key,
+                why: Cow::Borrowed("is longer than 1024 bytes"),
+            });
+        }
+        let mut seen = BTreeSet::new();
+        let mut bytes = 0;
+        for op in &txn.ops {
+            let refuse = |why| {
+                Err(InvalidTxn::Key {
+                    key: op.key().chars().take(80).collect(),
+                    why: Cow::Borrowed(why),
+                })
+            };
+            if op.key().is_empty() {
+                return refuse("is empty");
+            }
+            if op.key().len() > MAX_KEY {
+                return refuse("is longer than 1024 bytes");
+            }
+            if !seen.insert(op.key()) {
+                return Err(InvalidTxn::Twice(op.key().to_owned()));
+            }
+            bytes += op.key().len();
+            if let Op::Put { value, lease, .. } = op {
+                bytes += value.len();
+                if value.len() > MAX_VALUE {
+                    return refuse("has a value of more than 1 MiB");
+                }
+                let known =
+                    |lease: &LeaseId| self.base.leases.contains_key(lease) && !self.ended.contains(lease);
+                if let Some(lease) = lease.filter(|lease| !known(lease)) {
+                    return Err(InvalidTxn::UnknownLease(lease));
+                }
+            }
+        }
+        if bytes > MAX_BYTES {
+            return Err(InvalidTxn::TooHeavy(bytes));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,116 @@
+//! **Effect.** The node's sign of life: what it has applied and what is wrong with it, under a lease.
+//!
+//! Others wait for it before they count on a change; nobody takes its loss for a death.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_core::change::{self, Me};
+use mesh_core::kv::{LeaseId, Op, Txn, TxnOutcome};
+use mesh_core::model::Live;
+use mesh_core::records;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::control::{Control, now};
+use crate::status::Status;
+use crate::store::{Store, StoreError};
+
+/// How long a sign of life lasts: longer than any pause of a store that is still sound.
+const TTL: Duration = Duration::from_secs(15);
+/// How often it is renewed.
+const RENEW: Duration = Duration::from_secs(3);
+/// Bursts of rounds make one report.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// Reports until told to stop. `janitor`: also frees what was given back, which one node of a mesh does.
+pub(super) async fn run(
+    control: Control,
+    store: Arc<dyn Store>,
+    me: watch::Receiver<Option<Me>>,
+    janitor: bool,
+    stop: CancellationToken,
+) {
+    let mut statuses = control.statuses();
+    let mut timer = tokio::time::interval(RENEW);
+    let mut joined = me.clone();
+    let mut lease = None;
+    let mut reported = None;
+    loop {
+        let renew = tokio::select! {
+            () = stop.cancelled() => return,
+            changed = statuses.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                tokio::time::sleep(GATHER).await;
+                false
+            }
+            changed = joined.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                false
+            }
+            _ = timer.tick() => true,
+        };
+        let Some(me) = me.borrow().clone() else { continue };
+        let live = sign(&me, &statuses.borrow_and_update());
+        if !renew && reported.as_ref() == Some(&live) {
+            continue;
+        }
+        // Someone or something may have removed it; the owner puts it back.
+        let there = control.world().live.contains_key(&me.id);
+        let same = reported.as_ref() == Some(&live) && there;
+        match report(store.as_ref(), &me, &live, &mut lease, renew, same).await {
+            Ok(()) => reported = Some(live),
+            Err(error) => {
+                debug!("cannot report: {error}");
+                (lease, reported) = (None, None);
+            }
+        }
+        if janitor && renew {
+            let txn = change::janitor(&control.world(), now());
+            if !txn.ops.is_empty()
+                && let Err(error) = store.txn(txn).await
+            {
+                debug!("cannot free what was given back: {error}");
+            }
+        }
+    }
+}
+
+fn sign(me: &Me, status: &Status) -> Live {
+    let planes = status.planes.iter().flat_map(|(name, plane)| {
+        plane.last.errors.iter().map(move |(object, error)| format!("{name}: {object}: {error}"))
+    });
+    let plan = status.problems.iter().map(|problem| format!("{}: {}", problem.about, problem.message));
+    Live { epoch: me.epoch, applied: status.applied, problems: planes.chain(plan).take(20).collect() }
+}
+
+async fn report(
+    store: &dyn Store,
+    me: &Me,
+    live: &Live,
+    lease: &mut Option<LeaseId>,
+    renew: bool,
+    same: bool,
+) -> Result<(), StoreError> {
+    let id = match *lease {
+        Some(id) => id,
+        None => *lease.insert(store.lease(TTL).await?),
+    };
+    if renew {
+        store.keep_alive(id).await?;
+    }
+    if same {
+        return Ok(());
+    }
+    let put = Op::Put { key: records::live(&me.id), value: records::to_json(live), lease: Some(id) };
+    match store.txn(Txn { compares: Vec::new(), ops: vec![put] }).await? {
+        TxnOutcome::Committed { .. } => Ok(()),
+        TxnOutcome::Conflict { .. } => Err(StoreError::LeaseGone(id)),
+        TxnOutcome::Unknown { why } => Err(StoreError::Unavailable { at: "its address".to_owned(), why }),
+    }
+}

@@ -1,0 +1,57 @@
+//! Numbers of map entries, handed out so that a freed one stays unused for as long as possible.
+//!
+//! A program may have read a number just before the agent frees it. Were it the next to be handed
+//! out, that program would send its flow to another service's backend.
+
+use std::{collections::BTreeSet, ops::Range};
+
+/// The numbers of `range`, and which of them are in use.
+#[derive(Debug)]
+pub(super) struct Ids {
+    range: Range<u32>,
+    used: BTreeSet<u32>,
+    next: u32,
+}
+
+impl Ids {
+    pub(super) fn new(range: Range<u32>) -> Self {
+        Self {
+            next: range.start,
+            used: BTreeSet::new(),
+            range,
+        }
+    }
+
+    /// How many can still be taken.
+    pub(super) fn free(&self) -> usize {
+        self.range.len() - self.used.len()
+    }
+
+    /// The first unused number after the one that was taken last.
+    pub(super) fn take(&mut self) -> Option<u32> {
+        let ahead = self.next..self.range.end;
+        let behind = self.range.start..self.next;
+        let id = ahead.chain(behind).find(|id| !self.used.contains(id))?;
+        self.used.insert(id);
+        self.next = id + 1;
+        Some(id)
+    }
+
+    pub(super) fn give_back(&mut self, id: u32) {
+        self.used.remove(&id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_freed_number_comes_back_last() {
+        let mut ids = Ids::new(1..4);
+        assert_eq!(ids.take(), Some(1));
+        ids.give_back(1);
+        assert_eq!((ids.take(), ids.take(), ids.take()), (Some(2), Some(3), Some(1)));
+        assert_eq!((ids.take(), ids.free()), (None, 0));
+    }
+}

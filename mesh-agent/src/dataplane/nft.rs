@@ -1,0 +1,194 @@
+//! **Effect.** The data plane of any kernel with nf_tables: one owned table, kept as planned.
+//!
+//! [`render()`] says what the table must be; what differs from that is changed in one transaction. Only
+//! `table inet mesh` is ever listed or written. The node's flows are known to conntrack, so neither a change
+//! nor the replacement of the whole table touches a flow that runs.
+
+mod fixed;
+mod listing;
+mod program;
+mod render;
+mod ruleset;
+mod slots;
+mod stale;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use mesh_core::plan::{Balance, Frontend, Pool};
+
+pub use render::render;
+pub use ruleset::{Chain, Change, Ruleset, Set, TABLE};
+
+use self::listing::Listing;
+use self::program::NftError;
+use self::stale::Stale;
+use crate::dataplane::conntrack;
+use crate::plane::{Applied, Depth, Plane};
+
+/// From so many chains on, one listing of the table is cheaper than one of each chain.
+const LIST_SINGLY: usize = 8;
+
+/// Keeps `table inet mesh`.
+#[derive(Debug, Default)]
+pub struct NftPlane {
+    /// None: nothing was applied yet, or it is not known how far the last attempt came.
+    known: Option<Known>,
+}
+
+/// What was applied last.
+#[derive(Debug)]
+struct Known {
+    ruleset: Ruleset,
+    /// How nft prints it.
+    printed: Listing,
+    frontends: BTreeMap<Frontend, Pool>,
+}
+
+impl NftPlane {
+    /// A plane that knows nothing yet: its first round replaces the table.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What this plane cannot do, in words for people.
+    pub fn limits() -> Vec<String> {
+        [
+            "a task that serves a published port from another node than the one the client sent to sees the \
+             entry node's overlay address instead of the client's",
+            "a task of an internal network, and a task that is reached from another mesh network or from the \
+             node's localhost, sees its node's overlay address instead of the client's",
+            "least-conn spreads flows at random, by weight",
+            "client-ip affinity goes by a hash of the address: the timeout has no effect, and a change of \
+             backends moves some clients",
+            "TCP flows to a backend that was removed are left to end by themselves",
+            "published ports are not reached by ::1 from the node itself; use 127.0.0.1",
+        ]
+        .map(str::to_owned)
+        .to_vec()
+    }
+
+    /// Puts a table in the place of whatever is there and learns how nft prints it.
+    async fn replace(ruleset: &Ruleset) -> Result<(Listing, usize), NftError> {
+        program::commit(&ruleset.replacement()).await?;
+        Ok((Self::list().await?.unwrap_or_default(), ruleset.objects()))
+    }
+
+    async fn list() -> Result<Option<Listing>, NftError> {
+        let json = program::list_table().await?;
+        Ok(json.as_deref().map(Listing::parse).transpose()?)
+    }
+
+    /// Changes `there`, which is what the kernel has, in one transaction.
+    async fn change(
+        there: &Ruleset,
+        want: &Ruleset,
+        mut printed: Listing,
+    ) -> Result<(Listing, usize), NftError> {
+        let Some(change) = there.change_to(want) else {
+            return Self::replace(want).await;
+        };
+        if change.script.is_empty() {
+            return Ok((printed, 0));
+        }
+        if let Err(error) = program::commit(&change.script).await {
+            tracing::warn!(%error, "the table is not as it was left; it is replaced");
+            return Self::replace(want).await;
+        }
+        if change.written.len() > LIST_SINGLY {
+            printed = Self::list().await?.unwrap_or_default();
+        } else {
+            for name in &change.written {
+                printed.learn(name, &Listing::parse(&program::list_chain(name).await?)?);
+            }
+        }
+        Ok((printed, change.objects))
+    }
+
+    /// Looks at the kernel's table and repairs what drifted.
+    async fn sweep(known: Known, want: &Ruleset) -> Result<(Listing, usize), NftError> {
+        let Some(now) = Self::list().await? else {
+            return Self::replace(want).await;
+        };
+        match now.in_words_of(&known.ruleset, &known.printed) {
+            Some(there) => Self::change(&there, want, known.printed).await,
+            None => Self::replace(want).await,
+        }
+    }
+}
+
+/// UDP flows that the old rules began are forgotten where the new ones would have decided otherwise.
+async fn forget_stale(before: &BTreeMap<Frontend, Pool>, want: &Balance, depth: Depth) -> Result<(), String> {
+    let local: BTreeSet<IpAddr> = match nix::ifaddrs::getifaddrs() {
+        Ok(all) => all.filter_map(|one| address_of(&one)).collect(),
+        Err(error) => return Err(format!("cannot list the node's addresses: {error}")),
+    };
+    let stale = Stale::after(before, want, depth, local);
+    if stale.is_empty() {
+        return Ok(());
+    }
+    let gone = conntrack::forget_udp(move |flow| stale.is(flow))
+        .await
+        .map_err(|error| error.to_string())?;
+    if gone > 0 {
+        tracing::debug!(gone, "UDP flows follow the new table");
+    }
+    Ok(())
+}
+
+fn address_of(one: &nix::ifaddrs::InterfaceAddress) -> Option<IpAddr> {
+    let address = one.address.as_ref()?;
+    let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+}
+
+impl Plane for NftPlane {
+    type Want = Balance;
+    const NAME: &'static str = "nft";
+
+    async fn reconcile(&mut self, want: &Balance, depth: Depth) -> Applied {
+        let mut applied = Applied::default();
+        let ruleset = render(want);
+        let known = self.known.take();
+        let depth = if known.is_some() { depth } else { Depth::Sweep };
+        let before = known
+            .as_ref()
+            .map(|known| known.frontends.clone())
+            .unwrap_or_default();
+        let result = match (known, depth) {
+            (None, _) => Self::replace(&ruleset).await,
+            (Some(known), Depth::Delta) => Self::change(&known.ruleset, &ruleset, known.printed).await,
+            (Some(known), Depth::Sweep) => Self::sweep(known, &ruleset).await,
+        };
+        match result {
+            Ok((printed, changed)) => {
+                applied.changed = changed;
+                self.known = Some(Known {
+                    ruleset,
+                    printed,
+                    frontends: want.frontends.clone(),
+                });
+                if let Err(error) = forget_stale(&before, want, depth).await {
+                    applied.errors.insert("UDP flows".to_owned(), error);
+                }
+            }
+            // The next round begins from nothing.
+            Err(error) => {
+                applied.errors.insert(format!("table {TABLE}"), error.to_string());
+            }
+        }
+        applied
+    }
+
+    async fn remove_all(&mut self) -> Applied {
+        self.known = None;
+        let mut applied = Applied::default();
+        match program::delete_table().await {
+            Ok(existed) => applied.changed = usize::from(existed),
+            Err(error) => {
+                applied.errors.insert(format!("table {TABLE}"), error.to_string());
+            }
+        }
+        applied
+    }
+}

@@ -1,0 +1,244 @@
+//! **Effect.** What Mesh promises, checked with curl, dig, ping and HAProxy. Each check leaves the mesh as it
+//! found it.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail, ensure};
+use mesh_tests::{Load, eventually};
+
+use super::SOON;
+use super::scene::Scene;
+
+/// One promise.
+pub(super) struct Check {
+    pub(super) name: &'static str,
+    /// Says in words what was seen.
+    pub(super) run: fn(&Scene) -> Result<String>,
+}
+
+/// All of them, in the order in which a newcomer would try them.
+pub(super) const ALL: &[Check] = &[
+    Check { name: "every node answers port 8080, also the one without tasks", run: every_node },
+    Check { name: "requests reach all three tasks", run: all_tasks },
+    Check { name: "the service's name is its one VIP", run: name_is_vip },
+    Check { name: "the VIP answers requests and ping", run: vip_answers },
+    Check { name: "tasks.web has three addresses", run: tasks_name },
+    Check { name: "a UDP service answers on every node", run: udp },
+    Check { name: "scale 3, 5, 2 is followed on every node", run: scale },
+    Check { name: "publish-add leaves other ports alone", run: publish_add },
+    Check { name: "publish-rm is refused within a second on every node", run: publish_rm },
+    Check { name: "drain of a node moves its traffic without a failed request", run: drain },
+    Check { name: "another network cannot reach it", run: isolation },
+    Check { name: "HAProxy in front spreads, and survives the stop of one node's tasks", run: haproxy },
+    Check { name: "kill -9 of an agent stops no traffic, and the state is whole after a restart", run: kill_agent },
+];
+
+fn every_node(scene: &Scene) -> Result<String> {
+    let mut seen = Vec::new();
+    for node in scene.lab.nodes() {
+        seen.push(format!("{}: {}", node.name(), scene.curl(node, 8080)?));
+    }
+    Ok(seen.join(", "))
+}
+
+/// Who answers requests to a node's port, over enough of them to see all.
+fn answering(scene: &Scene, node: &str, port: u16, requests: u32) -> Result<BTreeSet<String>> {
+    let node = scene.lab.node(node)?;
+    let url = format!("http://{}:{port}/?[1-{requests}]", node.address());
+    // Globbed by curl itself; a new connection for each.
+    let text = scene.lab.client().exec(["curl", "-sS", "--max-time", "5", "-H", "Connection: close", &url])?.ok()?;
+    Ok(text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect())
+}
+
+fn tasks_answer(scene: &Scene, wanted: &[&str]) -> Result<()> {
+    let wanted: BTreeSet<String> = wanted.iter().map(|name| (*name).to_owned()).collect();
+    for node in scene.lab.nodes() {
+        let seen = answering(scene, node.name(), 8080, 40)?;
+        ensure!(seen == wanted, "by {} answered {seen:?}, not {wanted:?}", node.name());
+    }
+    Ok(())
+}
+
+fn all_tasks(scene: &Scene) -> Result<String> {
+    tasks_answer(scene, &["web.1", "web.2", "web.3"])?;
+    Ok("web.1, web.2 and web.3 answered by every node".to_owned())
+}
+
+fn vip(scene: &Scene) -> Result<String> {
+    let format = "{{json .Endpoint.VirtualIPs}}";
+    let text = scene.mesh("n1", &["service", "inspect", "--format", format, "web"])?;
+    let vips: serde_json::Value = serde_json::from_str(&text)?;
+    let address = vips[0]["Addr"].as_str().and_then(|text| text.split('/').next()).unwrap_or_default();
+    ensure!(!address.is_empty(), "the service has no VIP: {text}");
+    Ok(address.to_owned())
+}
+
+fn name_is_vip(scene: &Scene) -> Result<String> {
+    let vip = vip(scene)?;
+    let answer = scene.beside("n3", "app", &["dig", "+short", "web"])?.ok()?;
+    ensure!(answer.trim() == vip, "dig says {answer:?}, the service's VIP is {vip}");
+    Ok(format!("web is {vip}"))
+}
+
+fn vip_answers(scene: &Scene) -> Result<String> {
+    scene.beside("n3", "app", &["ping", "-c", "2", "-i", "0.2", "-W", "1", "web"])?.ok()?;
+    let text = scene.beside("n3", "app", &["curl", "-sS", "--max-time", "3", "http://web/"])?.ok()?;
+    ensure!(text.starts_with("web."), "http://web/ says {text:?}");
+    Ok(format!("ping 2 of 2; {}", text.trim()))
+}
+
+fn tasks_name(scene: &Scene) -> Result<String> {
+    let text = scene.beside("n1", "app", &["dig", "+short", "tasks.web"])?.ok()?;
+    let addresses: BTreeSet<_> = text.lines().collect();
+    ensure!(addresses.len() == 3, "dig says {text:?}");
+    Ok(addresses.into_iter().collect::<Vec<_>>().join(", "))
+}
+
+const UDP_CLIENT: &str = "import socket,sys
+s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.settimeout(2)
+s.sendto(b'hello',(sys.argv[1],9000)); print(s.recv(100).decode())";
+
+fn udp(scene: &Scene) -> Result<String> {
+    for node in scene.lab.nodes() {
+        let address = node.address().to_string();
+        let text = scene.lab.client().exec(["python3", "-c", UDP_CLIENT, &address])?.ok()?;
+        ensure!(text.starts_with("echo.1"), "{} says {text:?}", node.name());
+    }
+    Ok("echo.1 answered by n1, n2 and n3".to_owned())
+}
+
+fn scale(scene: &Scene) -> Result<String> {
+    scene.run_web("n1")?;
+    scene.run_web("n2")?;
+    eventually(SOON, "five tasks answer everywhere", || {
+        tasks_answer(scene, &["web.1", "web.2", "web.3", "web.4", "web.5"])
+    })?;
+    scene.mesh("n3", &["task", "rm", "web.3", "web.4", "web.5"])?;
+    eventually(SOON, "two tasks answer everywhere", || tasks_answer(scene, &["web.1", "web.2"]))?;
+    scene.run_web("n2")?;
+    eventually(SOON, "three tasks answer everywhere", || tasks_answer(scene, &["web.1", "web.2", "web.3"]))?;
+    Ok("5, 2 and 3 tasks answered by every node".to_owned())
+}
+
+fn publish_add(scene: &Scene) -> Result<String> {
+    let load = scene.load(8080)?;
+    scene.mesh("n2", &["service", "update", "--publish-add", "9090:80", "web"])?;
+    for node in scene.lab.nodes() {
+        scene.curl(node, 9090)?;
+    }
+    let report = load.stop()?;
+    report.lossless()?;
+    Ok(format!("9090 answers on every node; {} requests to 8080 meanwhile, none failed", report.ok))
+}
+
+fn publish_rm(scene: &Scene) -> Result<String> {
+    scene.mesh("n1", &["service", "update", "-d", "--publish-rm", "9090:80", "web"])?;
+    let since = Instant::now();
+    let mut slowest = Duration::ZERO;
+    for node in scene.lab.nodes() {
+        let url = format!("http://{}:9090/", node.address());
+        eventually(Duration::from_secs(1), "the port is refused", || {
+            let output = scene.lab.client().exec(["curl", "-sS", "--max-time", "1", &url])?;
+            // 7: could not connect. A time-out (28) would be a hang.
+            ensure!(output.code() == Some(7), "{} still says {:?}", node.name(), output.code());
+            Ok(())
+        })?;
+        slowest = slowest.max(since.elapsed());
+    }
+    ensure!(slowest < Duration::from_secs(1), "it took {slowest:?}");
+    all_tasks(scene)?;
+    Ok(format!("refused everywhere after {} ms; 8080 still answers", slowest.as_millis()))
+}
+
+fn drain(scene: &Scene) -> Result<String> {
+    let load = scene.load(8080)?;
+    scene.mesh("n1", &["node", "update", "--availability", "drain", "n2"])?;
+    eventually(SOON, "only n1's tasks answer", || tasks_answer(scene, &["web.1", "web.2"]))?;
+    scene.mesh("n1", &["node", "update", "--availability", "active", "n2"])?;
+    eventually(SOON, "n2's task answers again", || tasks_answer(scene, &["web.1", "web.2", "web.3"]))?;
+    let report = load.stop()?;
+    report.lossless()?;
+    Ok(format!("{} requests while n2 was drained and came back, none failed", report.ok))
+}
+
+fn isolation(scene: &Scene) -> Result<String> {
+    let vip = vip(scene)?;
+    scene.mesh("n1", &["network", "create", "other"])?;
+    let tries = (|| {
+        let name = scene.beside("n3", "other", &["dig", "+short", "web"])?.ok()?;
+        ensure!(name.trim().is_empty(), "the name web is {name:?} in another network");
+        let since = Instant::now();
+        let url = format!("http://{vip}/");
+        let output = scene.beside("n3", "other", &["curl", "-sS", "--max-time", "3", &url])?;
+        ensure!(output.code() == Some(7), "curl to the VIP says {:?}: {}", output.code(), output.stdout);
+        Ok(since.elapsed())
+    })();
+    eventually(SOON, "the other network is removed", || scene.mesh("n1", &["network", "rm", "other"]).map(drop))?;
+    Ok(format!("no name, and the VIP is refused after {} ms", tries?.as_millis()))
+}
+
+fn haproxy(scene: &Scene) -> Result<String> {
+    let client = scene.lab.client();
+    let servers: Vec<_> = scene
+        .lab
+        .nodes()
+        .iter()
+        .map(|node| format!("    server {} {}:8080 check inter 500ms", node.name(), node.address()))
+        .collect();
+    let config = format!(
+        "defaults\n    mode http\n    timeout connect 1s\n    timeout client 5s\n    timeout server 5s\n    \
+         retries 2\n    option redispatch\nfrontend in\n    bind 127.0.0.1:8000\n    default_backend mesh\n\
+         backend mesh\n    balance roundrobin\n    option httpchk GET /\n    \
+         http-response set-header X-Node %s\n{}\n",
+        servers.join("\n")
+    );
+    let file = client.dir().join("haproxy.cfg");
+    std::fs::write(&file, config)?;
+    let program = client.spawn_daemon("haproxy", ["haproxy", "-db", "-f", &file.to_string_lossy()])?;
+    let entries = || -> Result<BTreeSet<String>> {
+        let url = "http://127.0.0.1:8000/?[1-12]";
+        let text = client.exec(["curl", "-sS", "-D", "-", "-o", "/dev/null", "--max-time", "3", url])?.ok()?;
+        Ok(text.lines().filter_map(|line| line.strip_prefix("x-node: ")).map(str::to_owned).collect())
+    };
+    eventually(SOON, "HAProxy sends to all three nodes", || {
+        let seen = entries()?;
+        ensure!(seen.len() == 3, "it sent to {seen:?}; its log:\n{}", program.log_tail(5));
+        Ok(())
+    })?;
+    let load = Load::start(client.netns(), &[SocketAddr::from(([127, 0, 0, 1], 8000))], 100)?;
+    scene.mesh("n1", &["task", "rm", "web.1", "web.2"])?;
+    eventually(SOON, "only n2's task is left", || tasks_answer(scene, &["web.3"]))?;
+    std::thread::sleep(Duration::from_secs(1));
+    let report = load.stop()?;
+    let seen = entries()?;
+    for _ in 0..2 {
+        scene.run_web("n1")?;
+    }
+    eventually(SOON, "n1's tasks are back", || tasks_answer(scene, &["web.1", "web.2", "web.3"]))?;
+    report.lossless()?;
+    if seen.len() != 3 {
+        bail!("without tasks of its own n1 was taken out: HAProxy sent to {seen:?}");
+    }
+    Ok(format!("spread over 3 nodes; {} requests while n1's tasks stopped, none failed", report.ok))
+}
+
+fn kill_agent(scene: &Scene) -> Result<String> {
+    let node = scene.lab.node("n2")?;
+    let load = scene.load(8080)?;
+    node.kill_agent()?;
+    std::thread::sleep(Duration::from_secs(1));
+    let without = answering(scene, "n2", 8080, 20)?;
+    ensure!(!without.is_empty(), "nobody answers on n2 without its agent");
+    node.restart_agent(Duration::from_secs(15))?;
+    eventually(SOON, "n2 is whole again", || {
+        tasks_answer(scene, &["web.1", "web.2", "web.3"])?;
+        scene.mesh("n2", &["status"]).map(drop)
+    })?;
+    // DNS in the tasks of the restarted agent answers again.
+    name_is_vip(scene)?;
+    let report = load.stop()?;
+    report.lossless()?;
+    Ok(format!("{} requests without the agent and through its restart, none failed", report.ok))
+}

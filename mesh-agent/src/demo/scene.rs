@@ -1,0 +1,106 @@
+//! **Effect.** What the demo begins with: three nodes, a network, a service of three tasks on two of them.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use mesh_tests::{Host, Lab, Load, Node};
+
+/// The demo's mesh.
+pub(super) struct Scene {
+    pub(super) lab: Lab,
+}
+
+impl Scene {
+    /// Builds it.
+    pub(super) fn set(progress: &dyn Fn(&str)) -> Result<Self> {
+        let mesh = std::env::current_exe().context("cannot find the mesh program")?;
+        progress("three nodes, a client and an outside host, each in a network namespace of its own");
+        let lab = Lab::builder(mesh).nodes(3).build()?;
+        lab.start_agents(Duration::from_secs(20))?;
+        let scene = Self { lab };
+        progress("network app; service web, port 8080 on every node, with three tasks on n1 and n2");
+        scene.mesh("n1", &["network", "create", "app"])?;
+        scene.mesh("n1", &["service", "create", "--name", "web", "--network", "app", "-p", "8080:80"])?;
+        scene.mesh("n1", &["service", "create", "--name", "echo", "--network", "app", "-p", "9000:9000/udp"])?;
+        for node in ["n1", "n1", "n2"] {
+            scene.run_web(node)?;
+        }
+        scene.run_task("n2", "echo", &scene.lab.programs().udp(9000))?;
+        Ok(scene)
+    }
+
+    /// Runs the CLI against a node.
+    pub(super) fn mesh(&self, node: &str, words: &[&str]) -> Result<String> {
+        self.lab.node(node)?.mesh(words)?.ok()
+    }
+
+    /// Runs one task in the background.
+    pub(super) fn run_task(&self, node: &str, service: &str, program: &[String]) -> Result<()> {
+        let mut words = vec!["task", "run", "--detach", "--service", service, "--"];
+        words.extend(program.iter().map(String::as_str));
+        self.mesh(node, &words).map(drop)
+    }
+
+    /// Runs one more task of the service web.
+    pub(super) fn run_web(&self, node: &str) -> Result<()> {
+        self.run_task(node, "web", &self.lab.programs().web(80))
+    }
+
+    /// Runs one command in a task of its own on a network, as a neighbour of the service's tasks.
+    pub(super) fn beside(&self, node: &str, network: &str, command: &[&str]) -> Result<mesh_tests::Output> {
+        let mut words = vec!["task", "run", "--network", network, "--"];
+        words.extend(command);
+        self.lab.node(node)?.mesh(words)
+    }
+
+    /// One request of the client's to a node.
+    pub(super) fn curl(&self, node: &Node, port: u16) -> Result<String> {
+        let url = format!("http://{}:{port}/", node.address());
+        self.lab.client().exec(["curl", "-sS", "--max-time", "3", &url])?.ok().map(|text| text.trim().to_owned())
+    }
+
+    /// Steady requests of the client's to a port of every node.
+    pub(super) fn load(&self, port: u16) -> Result<Load> {
+        let targets: Vec<_> =
+            self.lab.nodes().iter().map(|node| SocketAddr::from((node.address(), port))).collect();
+        Load::start(self.lab.client().netns(), &targets, 200)
+    }
+
+    /// Lines to copy and paste.
+    pub(super) fn what_to_try(&self) -> Result<String> {
+        let mesh = std::env::current_exe().context("cannot find the mesh program")?;
+        let exec = format!("{} demo exec", mesh.display());
+        let client: &Host = self.lab.client();
+        let web = self.lab.programs().web(80).join(" ");
+        let addresses: Vec<_> =
+            self.lab.nodes().iter().map(|node| format!("{} {}", node.name(), node.address())).collect();
+        Ok(format!(
+            "
+The mesh is up: {addresses}; the client is {client}. Ctrl-C ends it. In another terminal:
+
+  see it          {exec} n1 -- mesh service ls
+                  {exec} n1 -- mesh service ps web
+                  {exec} n1 -- mesh node ls
+                  {exec} n1 -- mesh status
+  any node        {exec} client -- curl -s http://{n1}:8080/ http://{n2}:8080/ http://{n3}:8080/
+  by name         {exec} n3 -- mesh task run --network app -- curl -s http://web/
+                  {exec} n3 -- mesh task run --network app -- dig +short web tasks.web
+                  {exec} n3 -- mesh task run --network app -- ping -c 2 web
+  scale           {exec} n3 -- mesh task run -d --service web -- {web}
+                  {exec} n1 -- mesh task rm web.1
+  publish         {exec} n1 -- mesh service update --publish-add 9090:80 web
+                  {exec} n1 -- mesh service update --publish-rm 9090:80 web
+  why             {exec} n1 -- mesh explain {client} {n3}:8080
+  drain           {exec} n1 -- mesh node update --availability drain n2
+  the inside      {exec} n1 -- nft list table inet mesh
+                  {exec} n1 -- ip route show table all proto 77
+",
+            addresses = addresses.join(", "),
+            client = client.address(),
+            n1 = self.lab.node("n1")?.address(),
+            n2 = self.lab.node("n2")?.address(),
+            n3 = self.lab.node("n3")?.address(),
+        ))
+    }
+}

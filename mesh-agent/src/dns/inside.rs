@@ -1,0 +1,189 @@
+//! **Effect.** What happens inside a task's network namespace: our sockets, and the rules that lead port 53 to
+//! them.
+//!
+//! We do not listen on port 53 itself, for the task may be a DNS server that binds 0.0.0.0:53. Rules in the
+//! output hook write our port over 53 on the way in and 53 over our port on the way back, so the task sees port
+//! 53. They keep no state: NAT would turn on connection tracking for all of the task's traffic, which costs time
+//! with each packet and drops packets when its table is full.
+//!
+//! A namespace is a property of a thread. Everything here runs on a thread of its own that ends afterwards, so
+//! that no thread of the runtime is ever left in a wrong one.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::net::{TcpListener, UdpSocket};
+use std::os::unix::fs::MetadataExt;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use mesh_core::model::TaskId;
+use nix::sched::{CloneFlags, setns};
+use tokio::sync::oneshot;
+
+use super::SERVER;
+
+/// The port that we listen on where it is free. A fixed one: a client that keeps its connected socket still finds
+/// us after a restart of the agent.
+const PORT: u16 = 20053;
+
+/// Why a task cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum DnsError {
+    /// The namespace's file is no namespace any more.
+    #[error("cannot read which network namespace task {task} has: {source}; open it again")]
+    Identity {
+        /// Whose.
+        task: TaskId,
+        /// Why.
+        source: io::Error,
+    },
+    /// No thread, or not allowed in.
+    #[error(
+        "cannot enter the network namespace of task {task}: {source}; the agent needs CAP_SYS_ADMIN and a free thread"
+    )]
+    Enter {
+        /// Whose.
+        task: TaskId,
+        /// Why.
+        source: io::Error,
+    },
+    /// No socket.
+    #[error(
+        "cannot listen on {SERVER} in the network namespace of task {task}: {source}; its loopback device must be up"
+    )]
+    Listen {
+        /// Whose.
+        task: TaskId,
+        /// Why.
+        source: io::Error,
+    },
+    /// No rules.
+    #[error(
+        "cannot lead port 53 of {SERVER} to us in the network namespace of task {task}: {why}; \
+         nft must be installed and the kernel must have nf_tables"
+    )]
+    Redirect {
+        /// Whose.
+        task: TaskId,
+        /// What nft said.
+        why: String,
+    },
+}
+
+/// A task's sockets, not yet known to the runtime.
+pub(super) struct Sockets {
+    pub(super) udp: UdpSocket,
+    pub(super) tcp: TcpListener,
+    pub(super) ports: Ports,
+}
+
+/// Where they listen.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ports {
+    udp: u16,
+    tcp: u16,
+}
+
+/// What tells one namespace from another: device and inode of its file.
+pub(super) fn identity(task: &TaskId, netns: &File) -> Result<(u64, u64), DnsError> {
+    let data = netns.metadata().map_err(|source| DnsError::Identity { task: task.clone(), source })?;
+    Ok((data.dev(), data.ino()))
+}
+
+/// Opens the sockets and sets the rules, in one visit.
+pub(super) async fn open(task: &TaskId, netns: &Arc<File>) -> Result<Sockets, DnsError> {
+    let for_task = task.clone();
+    visit(task, netns, move || {
+        let listen = |source| DnsError::Listen { task: for_task.clone(), source };
+        let udp = or_any_port(|port| UdpSocket::bind((SERVER, port))).map_err(listen)?;
+        let tcp = or_any_port(|port| TcpListener::bind((SERVER, port))).map_err(listen)?;
+        udp.set_nonblocking(true).and_then(|()| tcp.set_nonblocking(true)).map_err(listen)?;
+        let ports = Ports {
+            udp: udp.local_addr().map_err(listen)?.port(),
+            tcp: tcp.local_addr().map_err(listen)?.port(),
+        };
+        nft(&rules(ports)).map_err(|why| DnsError::Redirect { task: for_task.clone(), why })?;
+        Ok(Sockets { udp, tcp, ports })
+    })
+    .await
+}
+
+/// Sets the rules again, in one step, whether they are there or not.
+pub(super) async fn redirect(task: &TaskId, netns: &Arc<File>, ports: Ports) -> Result<(), DnsError> {
+    let for_task = task.clone();
+    let set = move || nft(&rules(ports)).map_err(|why| DnsError::Redirect { task: for_task, why });
+    visit(task, netns, set).await
+}
+
+/// Takes the rules away.
+pub(super) async fn clear(task: &TaskId, netns: &Arc<File>) -> Result<(), DnsError> {
+    let for_task = task.clone();
+    visit(task, netns, move || nft(CLEAR).map_err(|why| DnsError::Redirect { task: for_task, why })).await
+}
+
+/// The task may have our port; then any other will do.
+fn or_any_port<T>(bind: impl Fn(u16) -> io::Result<T>) -> io::Result<T> {
+    bind(PORT).or_else(|error| if error.kind() == io::ErrorKind::AddrInUse { bind(0) } else { Err(error) })
+}
+
+/// Adding before deleting makes the deletion succeed always; nft applies all of it or nothing.
+const CLEAR: &str = "add table inet mesh_dns\ndelete table inet mesh_dns\n";
+
+/// What leaves through another device costs one comparison. Before connection tracking (-200) and untracked, so
+/// that rules of the task's own, or of Docker's resolver in the same namespace, come second.
+fn rules(Ports { udp, tcp }: Ports) -> String {
+    format!(
+        "{CLEAR}table inet mesh_dns {{
+            chain output {{
+                type filter hook output priority -310; policy accept;
+                oif != lo accept
+                ip daddr {SERVER} udp dport 53 notrack udp dport set {udp}
+                ip daddr {SERVER} tcp dport 53 notrack tcp dport set {tcp}
+                ip saddr {SERVER} udp sport {udp} notrack udp sport set 53
+                ip saddr {SERVER} tcp sport {tcp} notrack tcp sport set 53
+            }}
+        }}\n"
+    )
+}
+
+/// Runs nft where the calling thread is.
+fn nft(batch: &str) -> Result<(), String> {
+    let run = || {
+        let mut child = Command::new("nft")
+            .args(["-f", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(batch.as_bytes())?;
+        }
+        child.wait_with_output()
+    };
+    let output = run().map_err(|error| format!("cannot run nft: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("nft said: {}", String::from_utf8_lossy(&output.stderr).trim()))
+}
+
+/// Runs something inside a namespace.
+async fn visit<T: Send + 'static>(
+    task: &TaskId,
+    netns: &Arc<File>,
+    work: impl FnOnce() -> Result<T, DnsError> + Send + 'static,
+) -> Result<T, DnsError> {
+    let (done, result) = oneshot::channel();
+    let enter = {
+        let task = task.clone();
+        move |source: io::Error| DnsError::Enter { task, source }
+    };
+    let (netns, refuse) = (Arc::clone(netns), enter.clone());
+    let body = move || {
+        let entered = setns(&*netns, CloneFlags::CLONE_NEWNET).map_err(|errno| refuse(errno.into()));
+        // The caller may have gone; then what was opened closes here.
+        let _ = done.send(entered.and_then(|()| work()));
+    };
+    std::thread::Builder::new().name("dns-inside".to_owned()).spawn(body).map_err(enter.clone())?;
+    result.await.unwrap_or_else(|_| Err(enter(io::Error::other("the thread inside ended early"))))
+}

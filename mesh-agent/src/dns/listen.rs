@@ -1,0 +1,258 @@
+//! **Effect.** Reads one task's questions from its sockets and writes the replies, within bounds: what one task does
+//! costs the other tasks nothing.
+//!
+//! Not `hickory_server::Server`, whose loops write a log line per query and take any number of connections.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use hickory_proto::op::ResponseCode;
+use mesh_core::dns::Zone;
+use mesh_core::model::{NetworkId, TaskId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use super::count::{Count, Counts};
+use super::forward::Forwarder;
+use super::inside::{Ports, Sockets};
+use super::reply::{self, Asked, Manner, Verdict};
+use super::{DnsConfig, DnsError};
+
+/// No question is longer; what is longer is no question.
+const LONGEST_QUESTION: usize = 4096;
+/// After an error of a socket, which concerns the moment and not the socket: never a busy loop.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// What all tasks' listeners share.
+pub(super) struct Office {
+    config: DnsConfig,
+    manner: Manner,
+    zone: Arc<ArcSwap<Zone>>,
+    room: Arc<Semaphore>,
+    pub(super) forwarder: Forwarder,
+    pub(super) counts: Counts,
+}
+
+impl Office {
+    pub(super) fn new(config: DnsConfig, zone: Arc<ArcSwap<Zone>>) -> Self {
+        let ttl = u32::try_from(config.ttl.as_secs()).unwrap_or(u32::MAX);
+        Self {
+            manner: Manner { ttl, udp_limit: config.udp_limit },
+            zone,
+            room: Arc::new(Semaphore::new(config.max_forwards)),
+            forwarder: Forwarder::new(
+                config.upstreams.clone(),
+                config.upstream_timeout,
+                config.forward_timeout,
+            ),
+            counts: Counts::default(),
+            config,
+        }
+    }
+}
+
+/// One task's listener. Dropped, it closes its sockets; [`Listener::stop`] also waits until they are.
+pub(super) struct Listener {
+    desk: Arc<Desk>,
+    netns: Arc<File>,
+    namespace: (u64, u64),
+    ports: Ports,
+    tasks: TaskTracker,
+    stop: DropGuard,
+}
+
+impl Listener {
+    pub(super) fn start(
+        office: &Arc<Office>,
+        task: &TaskId,
+        sockets: Sockets,
+        netns: Arc<File>,
+        namespace: (u64, u64),
+        networks: Vec<NetworkId>,
+    ) -> Result<Self, DnsError> {
+        let adopt = |source| DnsError::Listen { task: task.clone(), source };
+        let udp = Arc::new(UdpSocket::from_std(sockets.udp).map_err(adopt)?);
+        let tcp = TcpListener::from_std(sockets.tcp).map_err(adopt)?;
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let desk = Arc::new(Desk {
+            office: Arc::clone(office),
+            networks: ArcSwap::from_pointee(networks),
+            room: Arc::new(Semaphore::new(office.config.max_forwards_per_task)),
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+        });
+        desk.spawn(Arc::clone(&desk).read_datagrams(udp));
+        desk.spawn(Arc::clone(&desk).accept(tcp));
+        tasks.close();
+        Ok(Self { desk, netns, namespace, ports: sockets.ports, tasks, stop: stop.drop_guard() })
+    }
+
+    /// The identity of its namespace.
+    pub(super) fn namespace(&self) -> (u64, u64) {
+        self.namespace
+    }
+
+    /// Where it listens: the namespace and the ports in it.
+    pub(super) fn place(&self) -> (Arc<File>, Ports) {
+        (Arc::clone(&self.netns), self.ports)
+    }
+
+    pub(super) fn set_networks(&self, networks: Vec<NetworkId>) {
+        self.desk.networks.store(Arc::new(networks));
+    }
+
+    /// Ends all its tasks and returns the namespace where it was.
+    pub(super) async fn stop(self) -> Arc<File> {
+        let Self { netns, tasks, stop, .. } = self;
+        drop(stop);
+        tasks.wait().await;
+        netns
+    }
+}
+
+/// What the tasks of one listener share.
+struct Desk {
+    office: Arc<Office>,
+    networks: ArcSwap<Vec<NetworkId>>,
+    room: Arc<Semaphore>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Desk {
+    /// Runs something until it or the listener ends.
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            stop.run_until_cancelled_owned(work).await;
+        });
+    }
+
+    async fn read_datagrams(self: Arc<Self>, socket: Arc<UdpSocket>) {
+        let mut buffer = vec![0; LONGEST_QUESTION];
+        loop {
+            let Ok((length, from)) = socket.recv_from(&mut buffer).await else {
+                sleep(PAUSE).await;
+                continue;
+            };
+            match self.consider(&buffer[..length], false) {
+                Verdict::Ignore => {}
+                Verdict::Reply(bytes, count) => self.send(&socket, from, Some((bytes, count))).await,
+                Verdict::Forward(asked) => match self.take_room() {
+                    None => self.send(&socket, from, refused(&asked)).await,
+                    Some(room) => {
+                        let (desk, socket) = (Arc::clone(&self), Arc::clone(&socket));
+                        self.spawn(async move {
+                            let reply = desk.forward(&asked).await;
+                            desk.send(&socket, from, reply).await;
+                            drop(room);
+                        });
+                    }
+                },
+            }
+        }
+    }
+
+    /// Sends and counts. A datagram that cannot be sent is lost like any other.
+    async fn send(&self, socket: &UdpSocket, to: SocketAddr, reply: Option<(Vec<u8>, Count)>) {
+        if let Some((bytes, count)) = reply {
+            self.count(&bytes, count);
+            let _ = socket.send_to(&bytes, to).await;
+        }
+    }
+
+    /// Takes connections while there is room; others wait in the kernel's queue until one has been idle for too
+    /// long.
+    async fn accept(self: Arc<Self>, listener: TcpListener) {
+        let places = Arc::new(Semaphore::new(self.office.config.max_connections_per_task));
+        while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+            let Ok((stream, _)) = listener.accept().await else {
+                sleep(PAUSE).await;
+                continue;
+            };
+            let desk = Arc::clone(&self);
+            self.spawn(async move {
+                desk.converse(stream).await;
+                drop(place);
+            });
+        }
+    }
+
+    /// One question after the other (RFC 7766), each prefixed by its length, until the client ends or errs.
+    async fn converse(&self, mut stream: TcpStream) {
+        let idle = self.office.config.idle_timeout;
+        let mut question = Vec::new();
+        loop {
+            let read = async {
+                let length = usize::from(stream.read_u16().await?);
+                question.resize(length.min(LONGEST_QUESTION + 1), 0);
+                stream.read_exact(&mut question).await
+            };
+            let Ok(Ok(length)) = timeout(idle, read).await else {
+                return;
+            };
+            if length > LONGEST_QUESTION {
+                return;
+            }
+            let reply = match self.consider(&question, true) {
+                Verdict::Ignore => None,
+                Verdict::Reply(bytes, count) => Some((bytes, count)),
+                Verdict::Forward(asked) => match self.take_room() {
+                    None => refused(&asked),
+                    Some(_room) => self.forward(&asked).await,
+                },
+            };
+            let Some((mut bytes, count)) = reply else { return };
+            let Ok(length) = u16::try_from(bytes.len()) else {
+                return;
+            };
+            self.count(&bytes, count);
+            bytes.splice(..0, length.to_be_bytes());
+            if !matches!(timeout(idle, stream.write_all(&bytes)).await, Ok(Ok(()))) {
+                return;
+            }
+        }
+    }
+
+    fn consider(&self, packet: &[u8], tcp: bool) -> Verdict {
+        let office = &self.office;
+        // Only fairness hangs on it.
+        let seed = getrandom::u64().unwrap_or_default();
+        reply::decide(packet, tcp, office.manner, &office.zone.load(), &self.networks.load(), seed)
+    }
+
+    fn take_room(&self) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
+        let mine = Arc::clone(&self.room).try_acquire_owned().ok()?;
+        Some((mine, Arc::clone(&self.office.room).try_acquire_owned().ok()?))
+    }
+
+    async fn forward(&self, asked: &Asked) -> Option<(Vec<u8>, Count)> {
+        let answer = match asked.upstream() {
+            Some(question) => self.office.forwarder.ask(question, asked.tcp).await,
+            None => None,
+        };
+        match answer {
+            Some(answer) => Some((asked.passed_on(&answer)?, Count::Forwarded)),
+            None => Some((asked.error(ResponseCode::ServFail)?, Count::Failed)),
+        }
+    }
+
+    fn count(&self, reply: &[u8], count: Count) {
+        self.office.counts.add(count);
+        if reply::is_truncated(reply) {
+            self.office.counts.add(Count::Truncated);
+        }
+    }
+}
+
+fn refused(asked: &Asked) -> Option<(Vec<u8>, Count)> {
+    Some((asked.error(ResponseCode::Refused)?, Count::Refused))
+}

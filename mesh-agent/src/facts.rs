@@ -1,0 +1,4 @@
+//! **Fact.** What is learned from outside.
+
+pub mod links;
+pub mod sync;

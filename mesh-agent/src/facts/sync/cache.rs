@@ -1,0 +1,137 @@
+//! **Effect.** The copy of the store on disk: a checksummed file, and the one before it.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use mesh_core::replica::Cache;
+
+/// What a file of this format begins with.
+const FORMAT: &str = "mesh-cache 1";
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// The newest generation that is whole; and what was wrong, in words.
+pub(super) fn load(path: &Path) -> (Option<Cache>, Option<String>) {
+    let mut wrong = Vec::new();
+    for path in [path.to_owned(), beside(path, ".old")] {
+        let read = std::fs::read(&path);
+        match read.map_err(|error| (error.kind() == ErrorKind::NotFound, error.to_string())) {
+            Err((true, _)) => {}
+            Err((false, why)) => wrong.push(format!("{}: {why}", path.display())),
+            Ok(bytes) => match parse(&bytes) {
+                Ok(cache) => {
+                    let problem = (!wrong.is_empty())
+                        .then(|| format!("going on with the older copy of the store ({})", wrong.join("; ")));
+                    return (Some(cache), problem);
+                }
+                Err(why) => wrong.push(format!("{}: {why}", path.display())),
+            },
+        }
+    }
+    let problem = (!wrong.is_empty()).then(|| {
+        format!(
+            "no copy of the store can be read, so nothing is known yet ({})",
+            wrong.join("; ")
+        )
+    });
+    (None, problem)
+}
+
+fn parse(bytes: &[u8]) -> Result<Cache, String> {
+    let end = bytes
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .ok_or("it has no head")?;
+    let head = std::str::from_utf8(&bytes[..end]).map_err(|_| "its head is no text")?;
+    let sum = head.strip_prefix(FORMAT).ok_or("it is of another format")?.trim();
+    let body = &bytes[end + 1..];
+    if sum != format!("{:016x}", checksum(body)) {
+        return Err("its checksum is wrong".to_owned());
+    }
+    serde_json::from_slice(body).map_err(|error| error.to_string())
+}
+
+/// Writes a generation; the one before becomes the older. At no moment is there none.
+pub(super) fn save(path: &Path, cache: &Cache) -> io::Result<()> {
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+    let body = mesh_core::records::to_json(cache).into_bytes();
+    let new = beside(path, ".new");
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)?;
+    let mut file = BufWriter::new(file);
+    writeln!(file, "{FORMAT} {:016x}", checksum(&body))?;
+    file.write_all(&body)?;
+    file.into_inner()
+        .map_err(io::IntoInnerError::into_error)?
+        .sync_all()?;
+    match std::fs::rename(path, beside(path, ".old")) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    std::fs::rename(&new, path)?;
+    File::open(parent)?.sync_all()
+}
+
+/// FNV-1a: it is against torn writes and bad disks, not against people.
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
+        (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_core::kv::Rev;
+
+    use super::*;
+
+    fn cache(rev: u64) -> Cache {
+        Cache {
+            cluster: "c".to_owned(),
+            changed: Rev(rev),
+            rev: Rev(rev),
+            kvs: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_older_one_stands_in_and_it_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state/cache");
+        assert_eq!(load(&path), (None, None));
+        save(&path, &cache(1)).unwrap();
+        save(&path, &cache(2)).unwrap();
+        assert_eq!(load(&path), (Some(cache(2)), None));
+        let good = std::fs::read(&path).unwrap();
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 4;
+            std::fs::write(&path, &bad).unwrap();
+            let (found, problem) = load(&path);
+            assert_eq!(found, Some(cache(1)), "byte {at}");
+            assert!(problem.unwrap().contains("older copy"));
+        }
+        std::fs::write(&path, &good[..good.len() - 1]).unwrap();
+        assert_eq!(load(&path).0, Some(cache(1)));
+        // As after a crash between the two renames.
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(load(&path), (Some(cache(1)), None));
+        std::fs::write(beside(&path, ".old"), b"").unwrap();
+        let (found, problem) = load(&path);
+        assert!(found.is_none() && problem.unwrap().contains("nothing is known"));
+    }
+}

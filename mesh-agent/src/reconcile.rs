@@ -1,0 +1,184 @@
+//! **Effect.** The loop: whenever the world changes, and every so often anyway, plan this node and have each
+//! plane make it so.
+//!
+//! Rounds are level-triggered: each is right by itself, whatever was lost or half-done before. Nothing is
+//! touched before this node is in the snapshot, so that a start without a store leaves the kernel as it is.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use mesh_core::dns::Zone;
+use mesh_core::model::{NetworkId, NodeId, Snapshot, TaskId};
+use mesh_core::plan::{self, Desired};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::dataplane::nft::NftPlane;
+use crate::dns::DnsServer;
+use crate::netns::Netns;
+use crate::overlay::OverlayPlane;
+use crate::plane::{Applied, Depth, Plane};
+use crate::status::{PlaneStatus, Status, StoreHealth};
+
+/// What the loop works with.
+pub struct Reconciler {
+    /// This node.
+    pub node: NodeId,
+    /// The newest snapshot.
+    pub world: watch::Receiver<Arc<Snapshot>>,
+    /// How the store fares; passed on in the status.
+    pub store: watch::Receiver<StoreHealth>,
+    /// Devices and routes.
+    pub overlay: OverlayPlane,
+    /// Frontends and backends.
+    pub balance: NftPlane,
+    /// What DNS answers from.
+    pub zone: Arc<ArcSwap<Zone>>,
+    /// DNS in tasks.
+    pub dns: DnsServer,
+    /// Where the status is published.
+    pub status: watch::Sender<Arc<Status>>,
+    /// How often the kernel is looked at even if nothing changed.
+    pub sweep: Duration,
+}
+
+impl Reconciler {
+    /// Runs until told to stop. The kernel stays as it is then.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut timer = tokio::time::interval(self.sweep);
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut named = BTreeMap::new();
+        loop {
+            // A closed channel means that the agent is ending; then only the token counts.
+            let depth = tokio::select! {
+                () = stop.cancelled() => return,
+                Ok(()) = self.world.changed() => Depth::Delta,
+                Ok(()) = self.store.changed() => {
+                    self.publish(|_| {});
+                    continue;
+                }
+                _ = timer.tick() => Depth::Sweep,
+            };
+            let world = Arc::clone(&self.world.borrow_and_update());
+            if world.nodes.contains_key(&self.node) {
+                self.round(&world, depth, &mut named).await;
+            }
+        }
+    }
+
+    async fn round(&mut self, world: &Snapshot, depth: Depth, named: &mut BTreeMap<TaskId, Vec<NetworkId>>) {
+        let desired = plan::desired(world, &self.node);
+        let known = self.status.borrow().planned;
+        if depth == Depth::Delta && known == desired.rev {
+            // Only signs of life: the same world for the kernel.
+            return;
+        }
+        // Routes before rules: what a rule sends somewhere must have a way there.
+        let overlay = timed(&mut self.overlay, &desired.overlay, depth).await;
+        let balance = timed(&mut self.balance, &desired.balance, depth).await;
+        self.zone.store(Arc::new(desired.zone.clone()));
+        let dns = self.name(world, &desired, named).await;
+        self.finish(desired, overlay, balance, dns);
+    }
+
+    /// Gives DNS to every task that is attached, and takes it from those that are gone.
+    async fn name(
+        &self,
+        world: &Snapshot,
+        desired: &Desired,
+        named: &mut BTreeMap<TaskId, Vec<NetworkId>>,
+    ) -> (Applied, Duration) {
+        let began = Instant::now();
+        let mut applied = Applied::default();
+        let mut wanted: BTreeMap<TaskId, Vec<NetworkId>> = BTreeMap::new();
+        let mut endpoints: Vec<_> = desired.overlay.endpoints.values().collect();
+        endpoints.sort_by_key(|endpoint| endpoint.inside.clone());
+        for endpoint in endpoints {
+            if let Some(network) = world.networks.values().find(|network| network.vni == endpoint.vni) {
+                wanted.entry(endpoint.task.clone()).or_default().push(network.id.clone());
+            }
+        }
+        for task in named.keys().filter(|task| !wanted.contains_key(*task)).cloned().collect::<Vec<_>>() {
+            self.dns.stop(&task).await;
+            named.remove(&task);
+        }
+        for (id, networks) in wanted {
+            let Some(task) = world.tasks.get(&id) else { continue };
+            if named.get(&id) == Some(&networks) {
+                continue;
+            }
+            let result = match Netns::of_origin(&task.origin) {
+                Ok(netns) => {
+                    let served = self.dns.serve(id.clone(), netns.into_file(), networks.clone()).await;
+                    served.map_err(|error| error.to_string())
+                }
+                Err(error) => Err(error.to_string()),
+            };
+            if result.is_ok() {
+                named.insert(id.clone(), networks);
+            }
+            applied.record(format!("DNS of task {}", world.task_name(task)), result);
+        }
+        (applied, began.elapsed())
+    }
+
+    fn finish(
+        &self,
+        desired: Desired,
+        overlay: (Applied, Duration),
+        balance: (Applied, Duration),
+        dns: (Applied, Duration),
+    ) {
+        // Without its rules the node does not do what the revision asks for; a task that cannot be attached
+        // is that task's trouble.
+        let done = balance.0.errors.is_empty();
+        let rev = desired.rev;
+        self.publish(|status| {
+            status.planned = rev;
+            if done {
+                status.applied = rev;
+            }
+            status.problems = desired.problems;
+            status.limits = NftPlane::limits();
+            for (name, (applied, took)) in [(OverlayPlane::NAME, overlay), (NftPlane::NAME, balance), ("dns", dns)] {
+                let plane = status.planes.entry(name).or_default();
+                note(name, plane, applied, took);
+            }
+        });
+    }
+
+    fn publish(&self, change: impl FnOnce(&mut Status)) {
+        let mut status = Status::clone(&self.status.borrow());
+        status.store = self.store.borrow().clone();
+        change(&mut status);
+        self.status.send_replace(Arc::new(status));
+    }
+}
+
+/// One line per change and none per round.
+fn note(name: &'static str, plane: &mut PlaneStatus, applied: Applied, took: Duration) {
+    for (object, error) in &applied.errors {
+        if plane.last.errors.get(object) != Some(error) {
+            warn!(plane = name, object, error, "cannot apply");
+        }
+    }
+    for object in plane.last.errors.keys().filter(|object| !applied.errors.contains_key(*object)) {
+        info!(plane = name, object, "applied at last");
+    }
+    if applied.changed > 0 {
+        debug!(plane = name, changed = applied.changed, ?took, "applied");
+    }
+    plane.rounds += 1;
+    plane.changed += applied.changed as u64;
+    plane.micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    plane.last = applied;
+}
+
+async fn timed<P: Plane>(plane: &mut P, want: &P::Want, depth: Depth) -> (Applied, Duration) {
+    let began = Instant::now();
+    let applied = plane.reconcile(want, depth).await;
+    (applied, began.elapsed())
+}

@@ -1,0 +1,242 @@
+//! A node of the lab: a host with the agent of the real `mesh` program.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs,
+    ops::Deref,
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+
+use crate::{
+    Host, Process,
+    config::{AgentConfig, lay_over},
+    eventually,
+    exec::{Exec, Output},
+    fabric,
+    process::tail,
+};
+
+/// How long an agent may take to end when it is asked to.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long one question for the agent's status may take; a frozen one never answers.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// A host with an agent. All that a [`Host`] can do, a node can.
+#[derive(Debug)]
+pub struct Node {
+    host: Host,
+    mesh: PathBuf,
+    agent: Mutex<Option<Process>>,
+}
+
+impl Node {
+    /// Makes the directories and the configuration file of a node.
+    pub(crate) fn new(mut host: Host, mesh: &Path, token_file: &Path, extra: &[String]) -> Result<Self> {
+        let mut socket = OsString::from("unix://");
+        socket.push(host.dir().join("run/mesh.sock"));
+        host.set_env("MESH_HOST", socket);
+        let node = Self {
+            host,
+            mesh: mesh.into(),
+            agent: Mutex::default(),
+        };
+        for dir in [node.run_dir(), node.state_dir()] {
+            fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        }
+        let mut config = AgentConfig {
+            name: node.name(),
+            address: node.address(),
+            store: fabric::node_addresses(0).0,
+            upstream: fabric::OUTSIDE.0,
+            state_dir: &node.state_dir(),
+            run_dir: &node.run_dir(),
+            cgroup: node.cgroup().path(),
+            token_file,
+        }
+        .table();
+        for extra in extra {
+            lay_over(&mut config, extra)?;
+        }
+        node.write_config(&config)?;
+        Ok(node)
+    }
+
+    /// Where the agent keeps what is gone after a reboot.
+    pub fn run_dir(&self) -> PathBuf {
+        self.dir().join("run")
+    }
+
+    /// Where the agent keeps what survives a reboot.
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir().join("state")
+    }
+
+    /// The socket of the agent's API.
+    pub fn socket(&self) -> PathBuf {
+        self.run_dir().join("mesh.sock")
+    }
+
+    /// The agent's configuration file.
+    pub fn config_file(&self) -> PathBuf {
+        self.dir().join("mesh.toml")
+    }
+
+    /// What the agent says; kept over restarts.
+    pub fn log_file(&self) -> PathBuf {
+        self.dir().join("agent.log")
+    }
+
+    /// The last lines of the agent's log.
+    pub fn log_tail(&self, lines: usize) -> String {
+        tail(&self.log_file(), lines)
+    }
+
+    /// Changes the configuration file: tables of the TOML text are merged, other keys replaced. The agent reads
+    /// it when it starts.
+    pub fn configure(&self, extra: &str) -> Result<()> {
+        let file = self.config_file();
+        let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let mut config = text
+            .parse()
+            .with_context(|| format!("{} is no TOML", file.display()))?;
+        lay_over(&mut config, extra)?;
+        self.write_config(&config)
+    }
+
+    fn write_config(&self, config: &toml::Table) -> Result<()> {
+        let file = self.config_file();
+        fs::write(&file, config.to_string()).with_context(|| format!("cannot write {}", file.display()))
+    }
+
+    /// Starts the agent, without waiting for it.
+    pub fn start_agent(&self) -> Result<()> {
+        let mut slot = self.slot();
+        if let Some(agent) = slot.as_mut()
+            && agent.ended()?.is_none()
+        {
+            bail!(
+                "the agent of {} runs already, as process {}",
+                self.name(),
+                agent.id()
+            );
+        }
+        let config = self.config_file();
+        let argv = [
+            self.mesh.as_os_str(),
+            "agent".as_ref(),
+            "--config".as_ref(),
+            config.as_os_str(),
+        ];
+        *slot = Some(self.spawn_daemon("agent", argv)?);
+        Ok(())
+    }
+
+    /// Waits until the agent answers `mesh status`. An agent that has ended is an error at once.
+    pub fn wait_ready(&self, timeout: Duration) -> Result<()> {
+        let what = format!("the agent of {} is ready", self.name());
+        let ready = eventually(timeout, &what, || {
+            if let Some(status) = self.with_agent(Process::ended)? {
+                return Ok(Err(status));
+            }
+            self.mesh_command(["status", "--format", "json"])
+                .timeout(timeout.min(ANSWER_WITHIN))
+                .ok()
+                .map(|_| Ok(()))
+        });
+        match ready {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(status)) => {
+                bail!(
+                    "the agent of {} ended ({status}); its log:\n{}",
+                    self.name(),
+                    self.log_tail(20)
+                )
+            }
+            Err(error) => Err(error).with_context(|| format!("the log ends with:\n{}", self.log_tail(20))),
+        }
+    }
+
+    /// Whether the agent's process runs (a paused one does).
+    pub fn agent_runs(&self) -> bool {
+        matches!(self.with_agent(Process::ended), Ok(None))
+    }
+
+    /// The agent's process id.
+    pub fn agent_id(&self) -> Result<u32> {
+        self.with_agent(|agent| Ok(agent.id()))
+    }
+
+    /// Kills the agent with -9, and nothing that it started.
+    pub fn kill_agent(&self) -> Result<()> {
+        self.with_agent(Process::kill)
+    }
+
+    /// Asks the agent to end and waits until it has.
+    pub fn stop_agent(&self) -> Result<ExitStatus> {
+        self.with_agent(|agent| agent.stop(STOP_WITHIN))
+    }
+
+    /// Freezes the agent (SIGSTOP): its sockets stay open and nothing answers.
+    pub fn pause_agent(&self) -> Result<()> {
+        self.with_agent(|agent| agent.signal(Signal::SIGSTOP))
+    }
+
+    /// Lets a frozen agent go on (SIGCONT).
+    pub fn resume_agent(&self) -> Result<()> {
+        self.with_agent(|agent| agent.signal(Signal::SIGCONT))
+    }
+
+    /// Stops the agent, starts it, and waits until it is ready.
+    pub fn restart_agent(&self, timeout: Duration) -> Result<()> {
+        self.stop_agent()?;
+        self.start_agent()?;
+        self.wait_ready(timeout)
+    }
+
+    /// A `mesh` command against this node's agent, to be given a time limit, input or environment.
+    pub fn mesh_command(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Exec {
+        let mut argv = vec![self.mesh.clone().into_os_string()];
+        argv.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self.command(argv)
+    }
+
+    /// Runs a `mesh` command against this node's agent.
+    pub fn mesh(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Output> {
+        self.mesh_command(args).run()
+    }
+
+    /// Runs a `mesh` command with `--format json` at its end, and reads the answer.
+    pub fn mesh_json(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<serde_json::Value> {
+        let args = args.into_iter().map(|arg| arg.as_ref().to_owned());
+        let args: Vec<OsString> = args.chain(["--format".into(), "json".into()]).collect();
+        let output = self.mesh(args)?;
+        let command = output.command.clone();
+        let text = output.ok()?;
+        serde_json::from_str(&text).with_context(|| format!("`{command}` did not answer in JSON:\n{text}"))
+    }
+
+    fn with_agent<T>(&self, f: impl FnOnce(&mut Process) -> Result<T>) -> Result<T> {
+        let mut slot = self.slot();
+        let agent = slot.as_mut();
+        f(agent.with_context(|| format!("the agent of {} was never started", self.name()))?)
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<Process>> {
+        self.agent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Deref for Node {
+    type Target = Host;
+
+    fn deref(&self) -> &Host {
+        &self.host
+    }
+}

@@ -1,0 +1,199 @@
+//! Debian, Ubuntu and their kin.
+
+use std::{collections::BTreeSet, process::Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use super::{Ebpf, Talk};
+use crate::shell;
+
+/// Programs that Mesh or its tests run.
+const TOOLS: [&str; 10] = [
+    "nftables",
+    "iproute2",
+    "iputils-ping",
+    "bind9-dnsutils",
+    "curl",
+    "haproxy",
+    "dnsmasq-base",
+    "tcpdump",
+    "util-linux",
+    "git",
+];
+
+/// What compiles the kernel half: a Rust compiler with a core library for BPF, and the libraries of
+/// its LLVM, which bpf-linker is built on.
+const EBPF: [&str; 9] = [
+    "rustc-web",
+    "libstd-rust-web-dev-bpf",
+    "llvm-22-dev",
+    "libpolly-22-dev",
+    "zlib1g-dev",
+    "libzstd-dev",
+    "libxml2-dev",
+    "libffi-dev",
+    "g++",
+];
+
+pub(super) fn install_missing(talk: Talk) -> Result<Ebpf> {
+    let installed = installed()?;
+    let missing = |list: &[&'static str]| -> Vec<&'static str> {
+        list.iter()
+            .copied()
+            .filter(|package| !installed.contains(*package))
+            .collect()
+    };
+    let (tools, ebpf) = (missing(&TOOLS), missing(&EBPF));
+    if tools.is_empty() && ebpf.is_empty() {
+        if talk == Talk::All {
+            shell::say(&format!(
+                "packages: all {} are installed",
+                TOOLS.len() + EBPF.len()
+            ));
+        }
+        return Ok(Ebpf::Possible);
+    }
+
+    // Where apt has no such packages, asking its servers again at every run would change nothing.
+    if tools.is_empty() && has_lists() {
+        let absent = not_offered(&ebpf)?;
+        if !absent.is_empty() {
+            return Ok(left_out(&absent));
+        }
+    }
+
+    shell::say(&format!(
+        "packages missing: {}",
+        [&tools[..], &ebpf[..]].concat().join(" ")
+    ));
+    // Only a fresh list tells "not offered" from "not heard of yet". If a mirror fails, what the
+    // old list offers may do.
+    if let Err(error) = apt_get(&["update"]) {
+        shell::say(&format!(
+            "{error:#}; going on with the package lists that are here"
+        ));
+    }
+    let mut wanted = tools;
+    let absent = not_offered(&ebpf)?;
+    let outcome = if absent.is_empty() {
+        wanted.extend(ebpf);
+        Ebpf::Possible
+    } else {
+        left_out(&absent)
+    };
+    if !wanted.is_empty() {
+        let mut args = vec!["install", "--yes", "--no-install-recommends"];
+        args.extend(&wanted);
+        apt_get(&args).with_context(|| format!("cannot install {}", wanted.join(" ")))?;
+    }
+    Ok(outcome)
+}
+
+fn left_out(absent: &[&str]) -> Ebpf {
+    Ebpf::LeftOut {
+        why: format!("apt does not offer {} here", absent.join(", ")),
+    }
+}
+
+/// Whether apt has ever been told what there is. Fresh container images have not.
+fn has_lists() -> bool {
+    not_offered(&["curl"]).is_ok_and(|absent| absent.is_empty())
+}
+
+/// Which of our packages are fully installed.
+fn installed() -> Result<BTreeSet<String>> {
+    // It fails when one name is unknown to it, and lists the others all the same.
+    let output = shell::command("dpkg-query")
+        .args(["--show", "--showformat=${Package} ${db:Status-Abbrev}\\n"])
+        .args(TOOLS)
+        .args(EBPF)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .output()
+        .context("cannot start dpkg-query")?;
+    Ok(parse_installed(&String::from_utf8_lossy(&output.stdout)))
+}
+
+fn parse_installed(list: &str) -> BTreeSet<String> {
+    list.lines()
+        .filter_map(|line| line.split_once(' '))
+        .filter(|(_, state)| state.starts_with("ii"))
+        .map(|(name, _)| name.to_owned())
+        .collect()
+}
+
+/// Which of these apt cannot install.
+fn not_offered(packages: &[&'static str]) -> Result<Vec<&'static str>> {
+    if packages.is_empty() {
+        return Ok(Vec::new());
+    }
+    let output = shell::command("apt-cache")
+        .arg("policy")
+        .args(packages)
+        .env("LC_ALL", "C")
+        .stdout(Stdio::piped())
+        .output()
+        .context("cannot start apt-cache")?;
+    let offered = parse_offered(&String::from_utf8_lossy(&output.stdout));
+    Ok(packages
+        .iter()
+        .copied()
+        .filter(|package| !offered.contains(*package))
+        .collect())
+}
+
+/// Packages with a candidate. Unknown ones are not listed at all.
+fn parse_offered(policy: &str) -> BTreeSet<String> {
+    let mut offered = BTreeSet::new();
+    let mut package = "";
+    for line in policy.lines() {
+        if let Some(name) = line.strip_suffix(':').filter(|name| !name.starts_with(' ')) {
+            package = name;
+        } else if line.trim_start().starts_with("Candidate:") && !line.contains("(none)") {
+            offered.insert(package.to_owned());
+        }
+    }
+    offered
+}
+
+fn apt_get(args: &[&str]) -> Result<()> {
+    let mut command = if shell::is_root() {
+        shell::command("apt-get")
+    } else if shell::exists("sudo") {
+        let mut sudo = shell::command("sudo");
+        sudo.args(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+        sudo
+    } else {
+        bail!(
+            "installing packages needs root, and there is no sudo. As root, run: apt-get {}",
+            args.join(" ")
+        );
+    };
+    // Another apt may be at work, at boot for example: wait for it.
+    command
+        .args(["-o", "DPkg::Lock::Timeout=300"])
+        .args(args)
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    shell::run(&mut command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_fully_installed_packages_count() {
+        let list = "curl ii \nhaproxy rc \nnftables un \ngit ii \n";
+        assert_eq!(
+            parse_installed(list),
+            BTreeSet::from(["curl".to_owned(), "git".to_owned()])
+        );
+    }
+
+    #[test]
+    fn a_package_without_candidate_is_not_offered() {
+        let policy = "curl:\n  Installed: 7\n  Candidate: 8\n  Version table:\n     8 500\n\
+                      rustc-web:\n  Installed: (none)\n  Candidate: (none)\n  Version table:\n";
+        assert_eq!(parse_offered(policy), BTreeSet::from(["curl".to_owned()]));
+    }
+}

@@ -1,0 +1,134 @@
+//! `test`: setup if something is missing, then the tests, then one line that sums them up.
+
+use std::{
+    ffi::OsString,
+    io::{self, BufRead, BufReader, Write},
+    process::Stdio,
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{Rung, setup, shell};
+
+/// Packages whose tests need neither root nor a kernel feature.
+const PURE: [&str; 3] = ["mesh-core", "mesh-ebpf", "xtask"];
+
+pub(crate) fn run(rung: Rung, args: &[OsString]) -> Result<()> {
+    if rung != Rung::Pure {
+        if !shell::is_root() {
+            bail!(
+                "these tests create network namespaces, cgroups and eBPF programs, which needs root. \
+                 Run `sudo -E env PATH=\"$PATH\" cargo xtask test`, or `cargo xtask test pure` for those that do not"
+            );
+        }
+        setup::run(setup::Talk::Problems)?;
+    }
+    let mut cargo = shell::cargo();
+    cargo.arg("test");
+    match rung {
+        Rung::All => cargo.arg("--workspace"),
+        Rung::Pure => cargo.args(PURE.iter().map(|package| format!("--package={package}"))),
+        Rung::Lab => cargo
+            .arg("--workspace")
+            .args(PURE.iter().map(|package| format!("--exclude={package}"))),
+    };
+    cargo.arg("--").args(args);
+
+    let start = Instant::now();
+    shell::say("$ cargo test: compiling first, which takes minutes the first time");
+    let mut child = cargo
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start cargo")?;
+    let mut tally = Tally::default();
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).split(b'\n') {
+            let line = line.context("cannot read what cargo says")?;
+            let line = String::from_utf8_lossy(&line);
+            tally.add(&line);
+            print(&line);
+        }
+    }
+    let status = child.wait().context("cannot wait for cargo")?;
+    print(&tally.summary(status.success(), start.elapsed().as_secs_f32()));
+    if !status.success() {
+        bail!("the tests failed ({status}); the first failure is above");
+    }
+    Ok(())
+}
+
+/// A reader that went away (`| head`) must not end the tests.
+fn print(line: &str) {
+    drop(writeln!(io::stdout(), "{line}"));
+}
+
+/// The sum of the `test result:` lines.
+#[derive(Default, Debug, PartialEq, Eq)]
+struct Tally {
+    passed: u32,
+    failed: u32,
+    ignored: u32,
+}
+
+impl Tally {
+    /// Takes in `test result: ok. 12 passed; 0 failed; 0 ignored; …`; other lines say nothing.
+    fn add(&mut self, line: &str) {
+        let Some(result) = line.strip_prefix("test result: ") else {
+            return;
+        };
+        let counts = result.split_once(". ").map_or(result, |(_, counts)| counts);
+        for part in counts.split("; ") {
+            let Some((count, what)) = part.split_once(' ') else {
+                continue;
+            };
+            let Ok(count) = count.parse::<u32>() else { continue };
+            match what {
+                "passed" => self.passed += count,
+                "failed" => self.failed += count,
+                "ignored" => self.ignored += count,
+                _ => {}
+            }
+        }
+    }
+
+    fn summary(&self, success: bool, seconds: f32) -> String {
+        let Self {
+            passed,
+            failed,
+            ignored,
+        } = self;
+        let verdict = if success { "all passed" } else { "FAILED" };
+        format!("tests: {verdict}: {passed} passed, {failed} failed, {ignored} ignored, in {seconds:.0} s")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn result_lines_are_summed_and_other_lines_are_not() {
+        let mut tally = Tally::default();
+        for line in [
+            "running 3 tests",
+            "test a_test ... ok",
+            "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.01s",
+            "test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s",
+        ] {
+            tally.add(line);
+        }
+        assert_eq!(
+            tally,
+            Tally {
+                passed: 14,
+                failed: 1,
+                ignored: 1
+            }
+        );
+        assert_eq!(
+            tally.summary(false, 3.2),
+            "tests: FAILED: 14 passed, 1 failed, 1 ignored, in 3 s"
+        );
+    }
+}
