@@ -40,37 +40,21 @@ pub struct ApiState {
 
 /// Serves until `stop`, then lets requests that are under way end.
 pub async fn serve(listener: UnixListener, state: ApiState, stop: CancellationToken) -> std::io::Result<()> {
-    axum::serve(listener, router(state))
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await
+    axum::serve(listener, router(state)).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
 /// All routes; [`document`] describes each of them.
 fn router(state: ApiState) -> Router {
     Router::new()
         .route("/v1/networks", get(networks::list).post(networks::create))
-        .route(
-            "/v1/networks/{id}",
-            get(networks::inspect).delete(networks::remove),
-        )
+        .route("/v1/networks/{id}", get(networks::inspect).delete(networks::remove))
         .route("/v1/services", get(services::list).post(services::create))
-        .route(
-            "/v1/services/{id}",
-            get(services::inspect)
-                .patch(services::update)
-                .delete(services::remove),
-        )
+        .route("/v1/services/{id}", get(services::inspect).patch(services::update).delete(services::remove))
         .route("/v1/services/{id}/tasks", get(services::tasks))
         .route("/v1/tasks", get(tasks::list).post(tasks::register))
-        .route(
-            "/v1/tasks/{id}",
-            get(tasks::inspect).patch(tasks::update).delete(tasks::remove),
-        )
+        .route("/v1/tasks/{id}", get(tasks::inspect).patch(tasks::update).delete(tasks::remove))
         .route("/v1/nodes", get(nodes::list))
-        .route(
-            "/v1/nodes/{id}",
-            get(nodes::inspect).patch(nodes::update).delete(nodes::remove),
-        )
+        .route("/v1/nodes/{id}", get(nodes::inspect).patch(nodes::update).delete(nodes::remove))
         .route("/v1/status", get(about::status))
         .route("/v1/explain", post(about::explain))
         .route("/v1/openapi.json", get(about::openapi))

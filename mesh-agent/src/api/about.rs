@@ -16,11 +16,7 @@ use super::types::{ErrorBody, ExplainRequest, Explanation, Protocol, Status};
 #[utoipa::path(get, path = "/v1/status", tag = "node",
     responses((status = 200, description = "Its state, healthy or not", body = Status)))]
 pub(super) async fn status(State(state): State<ApiState>) -> Json<Status> {
-    Json(Status::of(
-        &state.control.world(),
-        state.control.node(),
-        &state.control.status(),
-    ))
+    Json(Status::of(&state.control.world(), state.control.node(), &state.control.status()))
 }
 
 /// Why a flow goes where it goes
@@ -33,35 +29,20 @@ pub(super) async fn explain(
     State(state): State<ApiState>,
     Body(request): Body<ExplainRequest>,
 ) -> Answer<Json<Explanation>> {
-    let ExplainRequest {
-        client,
-        destination,
-        port,
-        protocol,
-        node,
-    } = request;
+    let ExplainRequest { client, destination, port, protocol, node } = request;
     let world = state.control.world();
-    let task = if client.parse::<IpAddr>().is_ok() {
-        None
-    } else {
-        Some(find_task(&world, &client)?)
-    };
+    let task = if client.parse::<IpAddr>().is_ok() { None } else { Some(find_task(&world, &client)?) };
     let at = match (&node, task) {
-        (Some(reference), _) => world
-            .node(reference)
-            .ok_or_else(|| Refused::not_found("node", reference))?
-            .id
-            .clone(),
+        (Some(reference), _) => {
+            world.node(reference).ok_or_else(|| Refused::not_found("node", reference))?.id.clone()
+        }
         (None, Some(task)) => task.node.clone(),
         (None, None) => state.control.node().clone(),
     };
     let networks: Vec<NetworkId> = match (client.parse::<IpAddr>(), task) {
         (_, Some(task)) => task.addresses.keys().cloned().collect(),
         (Ok(ip), None) => {
-            let of = world
-                .networks
-                .values()
-                .filter(|network| network.subnets().any(|net| net.contains(&ip)));
+            let of = world.networks.values().filter(|network| network.subnets().any(|net| net.contains(&ip)));
             of.map(|network| network.id.clone()).collect()
         }
         (Err(_), None) => Vec::new(),
@@ -70,17 +51,10 @@ pub(super) async fn explain(
     let client = match (client.parse(), task) {
         (Ok(ip), _) => ip,
         (Err(_), task) => address_of(&world, task, destination).ok_or_else(|| {
-            Refused::invalid(format!(
-                "task {client} has no address to send to {destination} from"
-            ))
+            Refused::invalid(format!("task {client} has no address to send to {destination} from"))
         })?,
     };
-    let flow = Flow {
-        client,
-        destination,
-        port,
-        protocol: protocol.unwrap_or(Protocol::Tcp).into(),
-    };
+    let flow = Flow { client, destination, port, protocol: protocol.unwrap_or(Protocol::Tcp).into() };
     let explanation = explain::explain(&world, &at, &flow);
     Ok(Json(Explanation::of(&flow, explanation)))
 }
@@ -93,9 +67,8 @@ pub(super) async fn openapi() -> Json<serde_json::Value> {
 }
 
 fn find_task<'a>(world: &'a Snapshot, reference: &str) -> Answer<&'a Task> {
-    let task = world
-        .task(reference)
-        .ok_or_else(|| Refused::not_found("client: address or task", reference))?;
+    let task =
+        world.task(reference).ok_or_else(|| Refused::not_found("client: address or task", reference))?;
     Ok(task.as_ref())
 }
 
@@ -113,24 +86,16 @@ fn resolve(world: &Snapshot, destination: &str, networks: &[NetworkId]) -> Answe
             service.name
         )));
     }
-    let shared = service
-        .networks
-        .iter()
-        .find(|attachment| networks.contains(&attachment.network));
-    let vip = shared
-        .or(service.networks.first())
-        .and_then(|attachment| attachment.vip);
-    vip.map(|vip| IpAddr::V4(vip.v4))
-        .ok_or_else(|| Refused::not_found("VIP of service", destination))
+    let shared = service.networks.iter().find(|attachment| networks.contains(&attachment.network));
+    let vip = shared.or(service.networks.first()).and_then(|attachment| attachment.vip);
+    vip.map(|vip| IpAddr::V4(vip.v4)).ok_or_else(|| Refused::not_found("VIP of service", destination))
 }
 
 /// The address a task would send from: its own in the destination's network, else any of the same family.
 fn address_of(world: &Snapshot, task: Option<&Task>, destination: IpAddr) -> Option<IpAddr> {
     let task = task?;
-    let shared = world
-        .networks
-        .values()
-        .find(|network| network.subnets().any(|net| net.contains(&destination)));
+    let shared =
+        world.networks.values().find(|network| network.subnets().any(|net| net.contains(&destination)));
     let there = shared.and_then(|network| task.addresses.get(&network.id));
     let mut addresses = there.or_else(|| task.addresses.values().next())?.addresses();
     addresses.find(|address| address.is_ipv4() == destination.is_ipv4())

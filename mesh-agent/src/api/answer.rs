@@ -24,13 +24,7 @@ pub(super) type Answer<T> = Result<T, Refused>;
 
 impl Refused {
     fn new(status: StatusCode, kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            body: ErrorBody {
-                message: message.into(),
-                kind,
-            },
-        }
+        Self { status, body: ErrorBody { message: message.into(), kind } }
     }
 
     /// The request makes no sense by itself.
@@ -40,11 +34,7 @@ impl Refused {
 
     /// Nothing has this name.
     pub(super) fn not_found(kind: &str, reference: &str) -> Self {
-        Self::new(
-            StatusCode::NOT_FOUND,
-            ErrorKind::NotFound,
-            format!("{kind} {reference} not found"),
-        )
+        Self::new(StatusCode::NOT_FOUND, ErrorKind::NotFound, format!("{kind} {reference} not found"))
     }
 }
 
@@ -90,24 +80,16 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 /// Reads a query that knows one switch: `?force`, `?force=true`, `?force=1`.
 pub(super) fn switch(query: Option<&str>, name: &str) -> Answer<bool> {
     let mut on = false;
-    for part in query
-        .unwrap_or_default()
-        .split('&')
-        .filter(|part| !part.is_empty())
-    {
+    for part in query.unwrap_or_default().split('&').filter(|part| !part.is_empty()) {
         let (key, value) = part.split_once('=').unwrap_or((part, "true"));
         if key != name {
-            return Err(Refused::invalid(format!(
-                "unknown query parameter '{key}': there is '{name}'"
-            )));
+            return Err(Refused::invalid(format!("unknown query parameter '{key}': there is '{name}'")));
         }
         on = match value {
             "true" | "1" => true,
             "false" | "0" => false,
             _ => {
-                return Err(Refused::invalid(format!(
-                    "invalid value '{value}' of query parameter '{name}'"
-                )));
+                return Err(Refused::invalid(format!("invalid value '{value}' of query parameter '{name}'")));
             }
         };
     }
@@ -124,25 +106,13 @@ pub(super) fn changed(
     let world = control.world();
     // A change that changed nothing comes with the revision of the last sign of life, which no node ever
     // reports as applied.
-    let rev = if world.rev >= rev {
-        rev.min(world.changed)
-    } else {
-        rev
-    };
-    axum::Json(Changed {
-        id: id.to_string(),
-        name: name.to_string(),
-        revision: rev.0,
-    })
+    let rev = if world.rev >= rev { rev.min(world.changed) } else { rev };
+    axum::Json(Changed { id: id.to_string(), name: name.to_string(), revision: rev.0 })
 }
 
 /// There is no such path.
 pub(super) async fn no_route(uri: Uri) -> Refused {
-    Refused::new(
-        StatusCode::NOT_FOUND,
-        ErrorKind::NotFound,
-        format!("no such path: {}", uri.path()),
-    )
+    Refused::new(StatusCode::NOT_FOUND, ErrorKind::NotFound, format!("no such path: {}", uri.path()))
 }
 
 /// There is such a path, but not with this method.
@@ -162,13 +132,7 @@ mod tests {
             assert!(switch(Some(on), "force").unwrap(), "{on}");
         }
         assert!(!switch(Some("force=false"), "force").unwrap());
-        assert!(
-            switch(Some("forec"), "force")
-                .unwrap_err()
-                .body
-                .message
-                .contains("'forec'")
-        );
+        assert!(switch(Some("forec"), "force").unwrap_err().body.message.contains("'forec'"));
         assert!(switch(Some("force=maybe"), "force").is_err());
     }
 }

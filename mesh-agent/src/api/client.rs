@@ -39,15 +39,11 @@ impl FromStr for Host {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once("://") {
             Some(("unix", path)) if path.starts_with('/') => Ok(Self::Unix(path.into())),
-            Some(("unix", _)) => Err(format!(
-                "'{text}' needs an absolute path: unix:///run/mesh/mesh.sock"
-            )),
-            Some((scheme, _)) => Err(format!(
-                "'{scheme}' is not supported: the agent listens on unix:///PATH"
-            )),
-            None => Err(format!(
-                "'{text}' is no address of an agent: unix:///run/mesh/mesh.sock is one"
-            )),
+            Some(("unix", _)) => Err(format!("'{text}' needs an absolute path: unix:///run/mesh/mesh.sock")),
+            Some((scheme, _)) => {
+                Err(format!("'{scheme}' is not supported: the agent listens on unix:///PATH"))
+            }
+            None => Err(format!("'{text}' is no address of an agent: unix:///run/mesh/mesh.sock is one")),
         }
     }
 }
@@ -150,14 +146,8 @@ impl Client {
         path: &str,
         body: Option<&impl Serialize>,
     ) -> Result<T, ClientError> {
-        let broken = |why: String| ClientError::Broken {
-            host: self.host.clone(),
-            why,
-        };
-        let body = body
-            .map(serde_json::to_vec)
-            .transpose()
-            .map_err(|error| broken(error.to_string()))?;
+        let broken = |why: String| ClientError::Broken { host: self.host.clone(), why };
+        let body = body.map(serde_json::to_vec).transpose().map_err(|error| broken(error.to_string()))?;
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -189,10 +179,7 @@ impl Client {
                 io::ErrorKind::PermissionDenied => format!("permission denied. {}", who_may(path)),
                 _ => error.to_string(),
             };
-            ClientError::Unreachable {
-                host: self.host.clone(),
-                why,
-            }
+            ClientError::Unreachable { host: self.host.clone(), why }
         })
     }
 }
@@ -243,11 +230,9 @@ mod tests {
     fn hosts_are_read_and_written() {
         let host: Host = DEFAULT_HOST.parse().unwrap();
         assert_eq!(host.to_string(), DEFAULT_HOST);
-        for (text, why) in [
-            ("/run/x", "no address"),
-            ("tcp://h:1", "not supported"),
-            ("unix://x", "absolute"),
-        ] {
+        for (text, why) in
+            [("/run/x", "no address"), ("tcp://h:1", "not supported"), ("unix://x", "absolute")]
+        {
             assert!(text.parse::<Host>().unwrap_err().contains(why));
         }
     }

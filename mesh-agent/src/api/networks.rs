@@ -14,11 +14,7 @@ use super::types::{Changed, ErrorBody, Network, NetworkSpec};
     responses((status = 200, description = "The networks", body = Vec<Network>)))]
 pub(super) async fn list(State(state): State<ApiState>) -> Json<Vec<Network>> {
     let world = state.control.world();
-    let mut all: Vec<Network> = world
-        .networks
-        .values()
-        .map(|network| network.as_ref().into())
-        .collect();
+    let mut all: Vec<Network> = world.networks.values().map(|network| network.as_ref().into()).collect();
     all.sort_by(|a, b| a.name.cmp(&b.name));
     Json(all)
 }
@@ -35,14 +31,9 @@ pub(super) async fn create(
     Body(spec): Body<NetworkSpec>,
 ) -> Answer<(StatusCode, Json<Changed>)> {
     let request = NetworkRequest::try_from(spec).map_err(Refused::invalid)?;
-    let done = state
-        .control
-        .change(|world, fresh| change::create_network(world, request.clone(), fresh))
-        .await?;
-    Ok((
-        StatusCode::CREATED,
-        changed(&state.control, &done.result.id, &done.result.name, done.rev),
-    ))
+    let done =
+        state.control.change(|world, fresh| change::create_network(world, request.clone(), fresh)).await?;
+    Ok((StatusCode::CREATED, changed(&state.control, &done.result.id, &done.result.name, done.rev)))
 }
 
 /// One network, by name or id
@@ -60,14 +51,8 @@ pub(super) async fn inspect(
 ) -> Answer<Json<Network>> {
     let verbose = switch(query.as_deref(), "verbose")?;
     let world = state.control.world();
-    let network = world
-        .network(&id)
-        .ok_or_else(|| Refused::not_found("network", &id))?;
-    Ok(Json(if verbose {
-        Network::verbose(&world, network)
-    } else {
-        network.as_ref().into()
-    }))
+    let network = world.network(&id).ok_or_else(|| Refused::not_found("network", &id))?;
+    Ok(Json(if verbose { Network::verbose(&world, network) } else { network.as_ref().into() }))
 }
 
 /// Remove a network that nothing uses
@@ -79,14 +64,6 @@ pub(super) async fn inspect(
         (status = 409, description = "It is in use", body = ErrorBody),
         (status = 503, description = "The store cannot be asked", body = ErrorBody)))]
 pub(super) async fn remove(State(state): State<ApiState>, Path(id): Path<String>) -> Answer<Json<Changed>> {
-    let done = state
-        .control
-        .change(|world, fresh| change::remove_network(world, &id, fresh))
-        .await?;
-    Ok(changed(
-        &state.control,
-        &done.result.id,
-        &done.result.name,
-        done.rev,
-    ))
+    let done = state.control.change(|world, fresh| change::remove_network(world, &id, fresh)).await?;
+    Ok(changed(&state.control, &done.result.id, &done.result.name, done.rev))
 }

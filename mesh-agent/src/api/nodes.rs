@@ -14,11 +14,7 @@ use super::types::{Changed, ErrorBody, Node, NodeUpdate};
     responses((status = 200, description = "The nodes", body = Vec<Node>)))]
 pub(super) async fn list(State(state): State<ApiState>) -> Json<Vec<Node>> {
     let world = state.control.world();
-    let mut all: Vec<_> = world
-        .nodes
-        .values()
-        .map(|node| view(&state, &world, node))
-        .collect();
+    let mut all: Vec<_> = world.nodes.values().map(|node| view(&state, &world, node)).collect();
     all.sort_by(|a, b| a.description.hostname.cmp(&b.description.hostname));
     Json(all)
 }
@@ -51,16 +47,9 @@ pub(super) async fn update(
 ) -> Answer<Json<Changed>> {
     let id = resolve(&state, id);
     let NodeUpdate { availability } = update;
-    let done = state
-        .control
-        .change(|world, _| change::set_availability(world, &id, availability.into()))
-        .await?;
-    Ok(changed(
-        &state.control,
-        &done.result.id,
-        &done.result.name,
-        done.rev,
-    ))
+    let done =
+        state.control.change(|world, _| change::set_availability(world, &id, availability.into())).await?;
+    Ok(changed(&state.control, &done.result.id, &done.result.name, done.rev))
 }
 
 /// Remove a node that is gone for good, with its tasks
@@ -80,16 +69,8 @@ pub(super) async fn remove(
 ) -> Answer<Json<Changed>> {
     let force = switch(query.as_deref(), "force")?;
     let id = resolve(&state, id);
-    let done = state
-        .control
-        .change(|world, _| change::remove_node(world, &id, force))
-        .await?;
-    Ok(changed(
-        &state.control,
-        &done.result.id,
-        &done.result.name,
-        done.rev,
-    ))
+    let done = state.control.change(|world, _| change::remove_node(world, &id, force)).await?;
+    Ok(changed(&state.control, &done.result.id, &done.result.name, done.rev))
 }
 
 fn view(state: &ApiState, world: &Snapshot, node: &model::Node) -> Node {

@@ -14,11 +14,7 @@ use super::types::{Changed, ErrorBody, Service, ServiceSpec, ServiceUpdate, Task
     responses((status = 200, description = "The services", body = Vec<Service>)))]
 pub(super) async fn list(State(state): State<ApiState>) -> Json<Vec<Service>> {
     let world = state.control.world();
-    let mut all: Vec<_> = world
-        .services
-        .values()
-        .map(|service| Service::of(&world, service))
-        .collect();
+    let mut all: Vec<_> = world.services.values().map(|service| Service::of(&world, service)).collect();
     all.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
     Json(all)
 }
@@ -36,14 +32,9 @@ pub(super) async fn create(
     Body(spec): Body<ServiceSpec>,
 ) -> Answer<(StatusCode, Json<Changed>)> {
     let request = change::ServiceRequest::try_from(spec).map_err(Refused::invalid)?;
-    let done = state
-        .control
-        .change(|world, fresh| change::create_service(world, request.clone(), fresh))
-        .await?;
-    Ok((
-        StatusCode::CREATED,
-        changed(&state.control, &done.result.id, &done.result.name, done.rev),
-    ))
+    let done =
+        state.control.change(|world, fresh| change::create_service(world, request.clone(), fresh)).await?;
+    Ok((StatusCode::CREATED, changed(&state.control, &done.result.id, &done.result.name, done.rev)))
 }
 
 /// One service, by name or id
@@ -54,9 +45,7 @@ pub(super) async fn create(
         (status = 404, description = "There is none", body = ErrorBody)))]
 pub(super) async fn inspect(State(state): State<ApiState>, Path(id): Path<String>) -> Answer<Json<Service>> {
     let world = state.control.world();
-    let service = world
-        .service(&id)
-        .ok_or_else(|| Refused::not_found("service", &id))?;
+    let service = world.service(&id).ok_or_else(|| Refused::not_found("service", &id))?;
     Ok(Json(Service::of(&world, service)))
 }
 
@@ -68,15 +57,8 @@ pub(super) async fn inspect(State(state): State<ApiState>, Path(id): Path<String
         (status = 404, description = "There is no such service", body = ErrorBody)))]
 pub(super) async fn tasks(State(state): State<ApiState>, Path(id): Path<String>) -> Answer<Json<Vec<Task>>> {
     let world = state.control.world();
-    let service = world
-        .service(&id)
-        .ok_or_else(|| Refused::not_found("service", &id))?;
-    Ok(Json(
-        world
-            .tasks_of(&service.id)
-            .map(|task| Task::of(&world, task))
-            .collect(),
-    ))
+    let service = world.service(&id).ok_or_else(|| Refused::not_found("service", &id))?;
+    Ok(Json(world.tasks_of(&service.id).map(|task| Task::of(&world, task)).collect()))
 }
 
 /// Change a service in place
@@ -98,12 +80,7 @@ pub(super) async fn update(
         .control
         .change(|world, fresh| change::update_service(world, &id, update.clone(), fresh))
         .await?;
-    Ok(changed(
-        &state.control,
-        &done.result.id,
-        &done.result.name,
-        done.rev,
-    ))
+    Ok(changed(&state.control, &done.result.id, &done.result.name, done.rev))
 }
 
 /// Remove a service; its tasks are told to stop
@@ -114,14 +91,6 @@ pub(super) async fn update(
         (status = 404, description = "There is none", body = ErrorBody),
         (status = 503, description = "The store cannot be asked", body = ErrorBody)))]
 pub(super) async fn remove(State(state): State<ApiState>, Path(id): Path<String>) -> Answer<Json<Changed>> {
-    let done = state
-        .control
-        .change(|world, fresh| change::remove_service(world, &id, fresh))
-        .await?;
-    Ok(changed(
-        &state.control,
-        &done.result.id,
-        &done.result.name,
-        done.rev,
-    ))
+    let done = state.control.change(|world, fresh| change::remove_service(world, &id, fresh)).await?;
+    Ok(changed(&state.control, &done.result.id, &done.result.name, done.rev))
 }

@@ -20,15 +20,9 @@ const DIRECTORY_MODE: u32 = 0o755;
 
 /// Makes the socket. Must be called inside a Tokio runtime.
 pub fn bind(path: &Path, group: Option<&str>) -> io::Result<UnixListener> {
-    let directory = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !directory.exists() {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(DIRECTORY_MODE)
-            .create(directory)?;
+        fs::DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory)?;
         // The mode above was subject to the umask.
         fs::set_permissions(directory, fs::Permissions::from_mode(DIRECTORY_MODE))?;
     }
@@ -54,10 +48,7 @@ fn clear(path: &Path, private: &Private) -> io::Result<()> {
         found => found?,
     };
     if !found.file_type().is_socket() {
-        let why = format!(
-            "{} is there and is no socket; remove it, or choose another path",
-            path.display()
-        );
+        let why = format!("{} is there and is no socket; remove it, or choose another path", path.display());
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
     }
     if answers(path)? {
@@ -79,12 +70,7 @@ fn clear(path: &Path, private: &Private) -> io::Result<()> {
 fn answers(path: &Path) -> io::Result<bool> {
     match UnixStream::connect(path) {
         Ok(_) => Ok(true),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
-            ) =>
-        {
+        Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
             Ok(false)
         }
         Err(error) => Err(error),
@@ -137,10 +123,7 @@ mod tests {
         let path = dir.path().join("run/mesh.sock");
         let listener = bind(&path, None).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o660);
-        assert_eq!(
-            fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o7777,
-            0o755
-        );
+        assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o7777, 0o755);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
         assert!(answers(&path).unwrap());
         drop(listener);
@@ -154,10 +137,7 @@ mod tests {
         let live = bind(&path, None).unwrap();
         let error = bind(&path, None).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
-        assert!(
-            error.to_string().contains("another mesh agent answers"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("another mesh agent answers"), "{error}");
         assert!(answers(&path).unwrap());
         drop(live);
     }
@@ -167,17 +147,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("mesh.sock");
         fs::write(&path, "precious").unwrap();
-        assert!(
-            bind(&path, None)
-                .unwrap_err()
-                .to_string()
-                .contains("is no socket")
-        );
+        assert!(bind(&path, None).unwrap_err().to_string().contains("is no socket"));
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
         let error = bind(&dir.path().join("other.sock"), Some("no-such-group-here")).unwrap_err();
-        assert!(
-            error.to_string().contains("no group 'no-such-group-here'"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("no group 'no-such-group-here'"), "{error}");
     }
 }

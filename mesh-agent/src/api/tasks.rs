@@ -18,14 +18,8 @@ pub(super) async fn list(State(state): State<ApiState>) -> Json<Vec<Task>> {
     let mut all: Vec<_> = world.tasks.values().map(|task| Task::of(&world, task)).collect();
     // web.2 before web.10
     all.sort_by(|a, b| {
-        let key = |task: &Task| {
-            (
-                task.name
-                    .trim_end_matches(|c: char| c.is_ascii_digit())
-                    .to_owned(),
-                task.slot,
-            )
-        };
+        let key =
+            |task: &Task| (task.name.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned(), task.slot);
         key(a).cmp(&key(b)).then_with(|| a.name.cmp(&b.name))
     });
     Json(all)
@@ -46,10 +40,7 @@ pub(super) async fn register(
     let request = TaskRequest::try_from(spec).map_err(Refused::invalid)?;
     let done = state.tasks.register(request).await?;
     let name = state.control.world().task_name(&done.result);
-    Ok((
-        StatusCode::CREATED,
-        changed(&state.control, &done.result.id, name, done.rev),
-    ))
+    Ok((StatusCode::CREATED, changed(&state.control, &done.result.id, name, done.rev)))
 }
 
 /// One task, by name or id
@@ -103,18 +94,13 @@ pub(super) async fn remove(
     let done = if force {
         state.tasks.forget(&id).await?
     } else {
-        state
-            .control
-            .change(|world, _| change::stop_task(world, id.as_str()))
-            .await?
+        state.control.change(|world, _| change::stop_task(world, id.as_str())).await?
     };
     Ok(changed(&state.control, &id, name, done.rev))
 }
 
 fn find(state: &ApiState, reference: &str) -> Answer<(TaskId, String)> {
     let world = state.control.world();
-    let task = world
-        .task(reference)
-        .ok_or_else(|| Refused::not_found("task", reference))?;
+    let task = world.task(reference).ok_or_else(|| Refused::not_found("task", reference))?;
     Ok((task.id.clone(), world.task_name(task)))
 }

@@ -78,9 +78,7 @@ pub enum ErrorKind {
 
 /// A moment as RFC 3339 has it.
 pub fn rfc3339(at: Timestamp) -> String {
-    let moment = i64::try_from(at)
-        .ok()
-        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    let moment = i64::try_from(at).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
     moment.unwrap_or_default().to_string()
 }
 

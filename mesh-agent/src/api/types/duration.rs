@@ -3,22 +3,13 @@
 use std::time::Duration;
 
 /// Units, largest first, in nanoseconds.
-const UNITS: [(&str, u64); 5] = [
-    ("h", 3_600_000_000_000),
-    ("m", 60_000_000_000),
-    ("s", 1_000_000_000),
-    ("ms", 1_000_000),
-    ("us", 1_000),
-];
+const UNITS: [(&str, u64); 5] =
+    [("h", 3_600_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000)];
 const NANOSECOND: (&str, u64) = ("ns", 1);
 
 /// Reads a duration: numbers with units, one after the other. A bare `0` needs none.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let refuse = |why: &str| {
-        Err(format!(
-            "invalid duration \"{text}\": {why} (such as 500ms, 30s, 1m30s)"
-        ))
-    };
+    let refuse = |why: &str| Err(format!("invalid duration \"{text}\": {why} (such as 500ms, 30s, 1m30s)"));
     if text == "0" {
         return Ok(Duration::ZERO);
     }
@@ -31,13 +22,9 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let mut rest = text;
     let mut total = 0f64;
     while !rest.is_empty() {
-        let digits = rest
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(rest.len());
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
         let (number, tail) = rest.split_at(digits);
-        let letters = tail
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(tail.len());
+        let letters = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(letters);
         let Ok(number) = number.parse::<f64>() else {
             return refuse("a number is missing");
@@ -81,13 +68,9 @@ mod tests {
 
     #[test]
     fn reads_and_writes_dockers_durations() {
-        for (text, millis) in [
-            ("30s", 30_000),
-            ("1m30s", 90_000),
-            ("500ms", 500),
-            ("2h", 7_200_000),
-            ("1m0s", 60_000),
-        ] {
+        for (text, millis) in
+            [("30s", 30_000), ("1m30s", 90_000), ("500ms", 500), ("2h", 7_200_000), ("1m0s", 60_000)]
+        {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1500)));

@@ -140,28 +140,13 @@ impl TryFrom<NetworkSpec> for NetworkRequest {
     type Error = String;
 
     fn try_from(spec: NetworkSpec) -> Result<Self, String> {
-        let NetworkSpec {
-            name,
-            driver,
-            ipam,
-            internal,
-            attachable: _,
-            options,
-            labels,
-        } = spec;
+        let NetworkSpec { name, driver, ipam, internal, attachable: _, options, labels } = spec;
         if let Some(driver) = driver.filter(|driver| driver != "overlay") {
-            return Err(format!(
-                "invalid driver value ({driver}): every network is an 'overlay'"
-            ));
+            return Err(format!("invalid driver value ({driver}): every network is an 'overlay'"));
         }
         let mut request = Self {
             name,
-            subnets: ipam
-                .unwrap_or_default()
-                .config
-                .into_iter()
-                .map(|config| config.subnet)
-                .collect(),
+            subnets: ipam.unwrap_or_default().config.into_iter().map(|config| config.subnet).collect(),
             internal,
             encrypted: false,
             mtu: None,
@@ -171,9 +156,8 @@ impl TryFrom<NetworkSpec> for NetworkRequest {
             match key.as_str() {
                 ENCRYPTED => request.encrypted = value != "false",
                 MTU => {
-                    let mtu = value
-                        .parse()
-                        .map_err(|_| format!("invalid value for option {MTU}: '{value}'"))?;
+                    let mtu =
+                        value.parse().map_err(|_| format!("invalid value for option {MTU}: '{value}'"))?;
                     request.mtu = Some(mtu);
                 }
                 _ => {
@@ -190,18 +174,8 @@ impl TryFrom<NetworkSpec> for NetworkRequest {
 impl From<&model::Network> for Network {
     fn from(network: &model::Network) -> Self {
         let subnets = network.subnets().map(|subnet| Subnet { subnet }).collect();
-        let model::Network {
-            id,
-            name,
-            v4: _,
-            v6: _,
-            vni,
-            mtu,
-            internal,
-            encrypted,
-            labels,
-            created,
-        } = network;
+        let model::Network { id, name, v4: _, v6: _, vni, mtu, internal, encrypted, labels, created } =
+            network;
         let mut options = BTreeMap::new();
         if *encrypted {
             options.insert(ENCRYPTED.to_owned(), String::new());
@@ -235,16 +209,12 @@ impl Network {
             let Some(attachment) = service.attachment(&network.id) else {
                 continue;
             };
-            let ports = service
-                .ports
-                .iter()
-                .map(|p| format!("Target: {}, Publish: {}", p.target, p.published));
+            let ports =
+                service.ports.iter().map(|p| format!("Target: {}, Publish: {}", p.target, p.published));
             let tasks = world.tasks_of(&service.id).filter_map(|task| {
                 let address = task.addresses.get(&network.id)?;
-                let host = world
-                    .nodes
-                    .get(&task.node)
-                    .map(|node| ("Host IP".to_owned(), node.address.to_string()));
+                let host =
+                    world.nodes.get(&task.node).map(|node| ("Host IP".to_owned(), node.address.to_string()));
                 Some(NetworkServiceTask {
                     name: world.task_name(task),
                     endpoint_id: task.id.to_string(),
@@ -253,27 +223,17 @@ impl Network {
                 })
             });
             let vip = attachment.vip.map_or_else(String::new, |vip| vip.v4.to_string());
-            let seen = NetworkService {
-                vip,
-                ports: ports.collect(),
-                tasks: tasks.collect(),
-            };
+            let seen = NetworkService { vip, ports: ports.collect(), tasks: tasks.collect() };
             view.services.insert(service.name.to_string(), seen);
         }
         let holds = |node: &model::NodeId| {
-            world
-                .blocks
-                .iter()
-                .any(|((id, _), owner)| *id == network.id && owner == node)
+            world.blocks.iter().any(|((id, _), owner)| *id == network.id && owner == node)
         };
         view.peers = world
             .nodes
             .values()
             .filter(|node| holds(&node.id))
-            .map(|node| NetworkPeer {
-                name: node.name.to_string(),
-                ip: node.address.to_string(),
-            })
+            .map(|node| NetworkPeer { name: node.name.to_string(), ip: node.address.to_string() })
             .collect();
         view
     }

@@ -98,24 +98,13 @@ impl Node {
             started,
         } = node;
         let live = world.live.get(id);
-        let applied = live
-            .map(|live| live.applied)
-            .unwrap_or_default()
-            .max(own.unwrap_or_default());
-        let state = if live.is_some() || own.is_some() {
-            "ready"
-        } else {
-            "unknown"
-        };
+        let applied = live.map(|live| live.applied).unwrap_or_default().max(own.unwrap_or_default());
+        let state = if live.is_some() || own.is_some() { "ready" } else { "unknown" };
         Self {
             id: id.to_string(),
             started_at: rfc3339(*started),
             spec: NodeSpec {
-                labels: world
-                    .specs
-                    .get(id)
-                    .map(|spec| spec.labels.clone())
-                    .unwrap_or_default(),
+                labels: world.specs.get(id).map(|spec| spec.labels.clone()).unwrap_or_default(),
                 availability: world.availability(id).into(),
             },
             description: NodeDescription {

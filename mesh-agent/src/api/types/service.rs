@@ -234,19 +234,8 @@ impl TryFrom<PortConfig> for model::PublishedPort {
     type Error = String;
 
     fn try_from(port: PortConfig) -> Result<Self, String> {
-        let PortConfig {
-            protocol,
-            target_port,
-            published_port,
-            publish_mode,
-            host_ip,
-            nodes,
-            allow,
-        } = port;
-        let nodes = nodes
-            .iter()
-            .map(|name| name.parse())
-            .collect::<Result<_, model::InvalidName>>();
+        let PortConfig { protocol, target_port, published_port, publish_mode, host_ip, nodes, allow } = port;
+        let nodes = nodes.iter().map(|name| name.parse()).collect::<Result<_, model::InvalidName>>();
         Ok(Self {
             published: published_port,
             target: target_port,
@@ -261,15 +250,7 @@ impl TryFrom<PortConfig> for model::PublishedPort {
 
 impl From<&model::PublishedPort> for PortConfig {
     fn from(port: &model::PublishedPort) -> Self {
-        let model::PublishedPort {
-            published,
-            target,
-            protocol,
-            mode,
-            host_ip,
-            nodes,
-            allow,
-        } = port;
+        let model::PublishedPort { published, target, protocol, mode, host_ip, nodes, allow } = port;
         Self {
             protocol: (*protocol).into(),
             target_port: *target,
@@ -285,10 +266,7 @@ impl From<&model::PublishedPort> for PortConfig {
 impl From<NetworkTarget> for change::AttachmentRequest {
     fn from(target: NetworkTarget) -> Self {
         let NetworkTarget { target, aliases } = target;
-        Self {
-            network: target,
-            aliases,
-        }
+        Self { network: target, aliases }
     }
 }
 
@@ -297,23 +275,12 @@ impl TryFrom<Affinity> for model::Affinity {
 
     fn try_from(affinity: Affinity) -> Result<Self, String> {
         match affinity {
-            Affinity {
-                mode: AffinityMode::None,
-                timeout: None,
-            } => Ok(Self::None),
-            Affinity {
-                mode: AffinityMode::None,
-                ..
-            } => Err("an affinity of 'none' has no timeout".to_owned()),
-            Affinity {
-                mode: AffinityMode::ClientIp,
-                timeout,
-            } => {
-                let timeout = timeout
-                    .as_deref()
-                    .map(parse_duration)
-                    .transpose()?
-                    .unwrap_or(AFFINITY_TIMEOUT);
+            Affinity { mode: AffinityMode::None, timeout: None } => Ok(Self::None),
+            Affinity { mode: AffinityMode::None, .. } => {
+                Err("an affinity of 'none' has no timeout".to_owned())
+            }
+            Affinity { mode: AffinityMode::ClientIp, timeout } => {
+                let timeout = timeout.as_deref().map(parse_duration).transpose()?.unwrap_or(AFFINITY_TIMEOUT);
                 Ok(Self::ClientIp { timeout })
             }
         }
@@ -323,14 +290,10 @@ impl TryFrom<Affinity> for model::Affinity {
 impl From<model::Affinity> for Affinity {
     fn from(affinity: model::Affinity) -> Self {
         match affinity {
-            model::Affinity::None => Self {
-                mode: AffinityMode::None,
-                timeout: None,
-            },
-            model::Affinity::ClientIp { timeout } => Self {
-                mode: AffinityMode::ClientIp,
-                timeout: Some(format_duration(timeout)),
-            },
+            model::Affinity::None => Self { mode: AffinityMode::None, timeout: None },
+            model::Affinity::ClientIp { timeout } => {
+                Self { mode: AffinityMode::ClientIp, timeout: Some(format_duration(timeout)) }
+            }
         }
     }
 }
@@ -354,18 +317,11 @@ impl TryFrom<ServiceSpec> for change::ServiceRequest {
             name,
             networks: networks.into_iter().map(Into::into).collect(),
             mode: mode.unwrap_or(EndpointMode::Vip).into(),
-            ports: ports
-                .into_iter()
-                .map(TryInto::try_into)
-                .collect::<Result<_, _>>()?,
+            ports: ports.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             balancing: balancing.unwrap_or(Balancing::Random).into(),
             affinity: affinity.map(TryInto::try_into).transpose()?.unwrap_or_default(),
             locality: locality.unwrap_or(Locality::Spread).into(),
-            drain_timeout: drain_timeout
-                .as_deref()
-                .map(parse_duration)
-                .transpose()?
-                .unwrap_or(DRAIN_TIMEOUT),
+            drain_timeout: drain_timeout.as_deref().map(parse_duration).transpose()?.unwrap_or(DRAIN_TIMEOUT),
             labels,
         })
     }
@@ -392,13 +348,8 @@ impl TryFrom<ServiceUpdate> for change::ServiceUpdate {
         let rm = publish_rm.into_iter();
         Ok(Self {
             version: version.map(|version| version.index),
-            publish_add: publish_add
-                .into_iter()
-                .map(TryInto::try_into)
-                .collect::<Result<_, _>>()?,
-            publish_rm: rm
-                .map(|p| (p.target_port, p.protocol.into(), p.publish_mode.into()))
-                .collect(),
+            publish_add: publish_add.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            publish_rm: rm.map(|p| (p.target_port, p.protocol.into(), p.publish_mode.into())).collect(),
             network_add: network_add.into_iter().map(Into::into).collect(),
             network_rm,
             balancing: balancing.map(Into::into),
@@ -431,10 +382,7 @@ impl Service {
             updated,
         } = service;
         let ports: Vec<PortConfig> = ports.iter().map(Into::into).collect();
-        let endpoint_spec = EndpointSpec {
-            mode: Some((*mode).into()),
-            ports: ports.clone(),
-        };
+        let endpoint_spec = EndpointSpec { mode: Some((*mode).into()), ports: ports.clone() };
         let targets = networks.iter().map(|attachment| NetworkTarget {
             target: attachment.network.to_string(),
             aliases: attachment.aliases.iter().map(ToString::to_string).collect(),
@@ -457,15 +405,8 @@ impl Service {
                 locality: Some((*locality).into()),
                 drain_timeout: Some(format_duration(*drain_timeout)),
             },
-            endpoint: Endpoint {
-                spec: endpoint_spec,
-                ports,
-                virtual_ips: virtual_ips(world, networks),
-            },
-            service_status: ServiceStatus {
-                running_tasks: running as u64,
-                desired_tasks: desired as u64,
-            },
+            endpoint: Endpoint { spec: endpoint_spec, ports, virtual_ips: virtual_ips(world, networks) },
+            service_status: ServiceStatus { running_tasks: running as u64, desired_tasks: desired as u64 },
         }
     }
 }

@@ -99,44 +99,25 @@ pub struct Status {
 impl Status {
     /// The state of a node that has this world.
     pub fn of(world: &Snapshot, node: &NodeId, status: &status::Status) -> Self {
-        let status::Status {
-            planned: _,
-            applied,
-            store,
-            planes,
-            problems,
-            limits,
-        } = status;
-        let status::StoreHealth {
-            connected,
-            engine,
-            cluster,
-            rev,
-            problem,
-        } = store;
-        let planes: BTreeMap<_, _> = planes
-            .iter()
-            .map(|(name, plane)| ((*name).to_owned(), plane.into()))
-            .collect();
+        let status::Status { planned: _, applied, store, planes, problems, limits } = status;
+        let status::StoreHealth { connected, engine, cluster, rev, problem } = store;
+        let planes: BTreeMap<_, _> =
+            planes.iter().map(|(name, plane)| ((*name).to_owned(), plane.into())).collect();
         let me = world.nodes.get(node);
         let sound = *connected
             && problem.is_none()
             && problems.is_empty()
             && me.is_some()
             && planes.values().all(|plane: &Plane| plane.errors.is_empty());
-        let others = world
-            .nodes
-            .values()
-            .filter(|other| other.id != *node)
-            .map(|other| {
-                let live = world.live.get(&other.id);
-                NodeHealth {
-                    name: other.name.to_string(),
-                    state: if live.is_some() { "ready" } else { "unknown" }.to_owned(),
-                    applied_revision: live.map_or(0, |live| live.applied.0),
-                    problems: live.map(|live| live.problems.clone()).unwrap_or_default(),
-                }
-            });
+        let others = world.nodes.values().filter(|other| other.id != *node).map(|other| {
+            let live = world.live.get(&other.id);
+            NodeHealth {
+                name: other.name.to_string(),
+                state: if live.is_some() { "ready" } else { "unknown" }.to_owned(),
+                applied_revision: live.map_or(0, |live| live.applied.0),
+                problems: live.map(|live| live.problems.clone()).unwrap_or_default(),
+            }
+        });
         Self {
             healthy: sound,
             node_id: node.to_string(),
@@ -154,10 +135,7 @@ impl Status {
             planes,
             problems: problems
                 .iter()
-                .map(|problem| Problem {
-                    about: problem.about.clone(),
-                    message: problem.message.clone(),
-                })
+                .map(|problem| Problem { about: problem.about.clone(), message: problem.message.clone() })
                 .collect(),
             limits: limits.clone(),
             nodes: others.collect(),
@@ -167,18 +145,8 @@ impl Status {
 
 impl From<&status::PlaneStatus> for Plane {
     fn from(plane: &status::PlaneStatus) -> Self {
-        let status::PlaneStatus {
-            last,
-            rounds,
-            changed,
-            micros,
-        } = plane;
-        Self {
-            rounds: *rounds,
-            changed: *changed,
-            last_micros: *micros,
-            errors: last.errors.clone(),
-        }
+        let status::PlaneStatus { last, rounds, changed, micros } = plane;
+        Self { rounds: *rounds, changed: *changed, last_micros: *micros, errors: last.errors.clone() }
     }
 }
 
@@ -251,30 +219,11 @@ pub struct Explanation {
 impl Explanation {
     /// What the decision says of a flow.
     pub fn of(flow: &explain::Flow, explanation: explain::Explanation) -> Self {
-        let explain::Explanation {
-            frontend,
-            service,
-            policy,
-            backends,
-            excluded,
-            verdict,
-            refused,
-        } = explanation;
+        let explain::Explanation { frontend, service, policy, backends, excluded, verdict, refused } =
+            explanation;
         let shares = backends.into_iter().map(|share| {
-            let explain::Share {
-                task,
-                address,
-                port,
-                node,
-                share,
-            } = share;
-            Share {
-                task,
-                address: address.to_string(),
-                port,
-                node,
-                share,
-            }
+            let explain::Share { task, address, port, node, share } = share;
+            Share { task, address: address.to_string(), port, node, share }
         });
         let to = std::net::SocketAddr::new(flow.destination, flow.port);
         Self {
@@ -285,10 +234,7 @@ impl Explanation {
             service: service.unwrap_or_default(),
             policy,
             backends: shares.collect(),
-            excluded: excluded
-                .into_iter()
-                .map(|(task, reason)| Excluded { task, reason })
-                .collect(),
+            excluded: excluded.into_iter().map(|(task, reason)| Excluded { task, reason }).collect(),
         }
     }
 }

@@ -160,28 +160,15 @@ impl TryFrom<Origin> for model::Origin {
 
     fn try_from(origin: Origin) -> Result<Self, String> {
         match origin {
-            Origin {
-                netns: Some(path),
-                pid: None,
-                start_time: None,
-                supervised: false,
-            } => Ok(Self::Netns { path }),
-            Origin {
-                netns: None,
-                pid: Some(pid),
-                start_time: Some(start),
-                supervised,
-            } => Ok(Self::Process {
-                pid,
-                start,
-                supervised,
-            }),
-            Origin {
-                netns: None,
-                pid: Some(_),
-                start_time: None,
-                ..
-            } => Err("a task's Pid needs its StartTime, which tells it from a later process".to_owned()),
+            Origin { netns: Some(path), pid: None, start_time: None, supervised: false } => {
+                Ok(Self::Netns { path })
+            }
+            Origin { netns: None, pid: Some(pid), start_time: Some(start), supervised } => {
+                Ok(Self::Process { pid, start, supervised })
+            }
+            Origin { netns: None, pid: Some(_), start_time: None, .. } => {
+                Err("a task's Pid needs its StartTime, which tells it from a later process".to_owned())
+            }
             _ => Err("a task's Origin is either a Pid with its StartTime or a Netns".to_owned()),
         }
     }
@@ -190,20 +177,10 @@ impl TryFrom<Origin> for model::Origin {
 impl From<&model::Origin> for Origin {
     fn from(origin: &model::Origin) -> Self {
         match origin {
-            model::Origin::Process {
-                pid,
-                start,
-                supervised,
-            } => Self {
-                pid: Some(*pid),
-                start_time: Some(*start),
-                supervised: *supervised,
-                netns: None,
-            },
-            model::Origin::Netns { path } => Self {
-                netns: Some(path.clone()),
-                ..Self::default()
-            },
+            model::Origin::Process { pid, start, supervised } => {
+                Self { pid: Some(*pid), start_time: Some(*start), supervised: *supervised, netns: None }
+            }
+            model::Origin::Netns { path } => Self { netns: Some(path.clone()), ..Self::default() },
         }
     }
 }
@@ -212,14 +189,7 @@ impl TryFrom<TaskSpec> for TaskRequest {
     type Error = String;
 
     fn try_from(spec: TaskSpec) -> Result<Self, String> {
-        let TaskSpec {
-            service,
-            name,
-            networks,
-            origin,
-            weight,
-            state,
-        } = spec;
+        let TaskSpec { service, name, networks, origin, weight, state } = spec;
         Ok(Self {
             service,
             name,
@@ -233,20 +203,8 @@ impl TryFrom<TaskSpec> for TaskRequest {
 
 impl From<TaskUpdate> for TaskChange {
     fn from(update: TaskUpdate) -> Self {
-        let TaskUpdate {
-            state,
-            health,
-            weight,
-            draining,
-            message,
-        } = update;
-        Self {
-            state: state.map(Into::into),
-            health: health.map(Into::into),
-            weight,
-            draining,
-            message,
-        }
+        let TaskUpdate { state, health, weight, draining, message } = update;
+        Self { state: state.map(Into::into), health: health.map(Into::into), weight, draining, message }
     }
 }
 
@@ -273,10 +231,8 @@ impl Task {
         } = task;
         let attachments = addresses.iter().map(|(id, address)| {
             let network = world.networks.get(id);
-            let lengths = network
-                .into_iter()
-                .flat_map(|network| network.subnets())
-                .map(|subnet| subnet.prefix_len());
+            let lengths =
+                network.into_iter().flat_map(|network| network.subnets()).map(|subnet| subnet.prefix_len());
             let lengths = lengths.chain([32, 128]);
             TaskAttachment {
                 network: TaskNetwork {
@@ -291,11 +247,8 @@ impl Task {
             }
         });
         let failed = matches!(*state, model::TaskState::Failed | model::TaskState::Rejected);
-        let (message, err) = if failed {
-            (String::new(), message.clone())
-        } else {
-            (message.clone(), String::new())
-        };
+        let (message, err) =
+            if failed { (String::new(), message.clone()) } else { (message.clone(), String::new()) };
         let in_balance = world.in_balance(task);
         let stopping = world.stops.contains_key(id) || state.is_terminal();
         Self {
@@ -306,31 +259,15 @@ impl Task {
             service_id: service.as_ref().map_or_else(String::new, ToString::to_string),
             slot: *slot,
             node_id: node.to_string(),
-            node_name: world
-                .nodes
-                .get(node)
-                .map_or_else(|| node.to_string(), |node| node.name.to_string()),
-            status: TaskStatus {
-                timestamp: rfc3339(*updated),
-                state: (*state).into(),
-                message,
-                err,
-            },
-            desired_state: if stopping {
-                TaskState::Shutdown
-            } else {
-                TaskState::Running
-            },
+            node_name: world.nodes.get(node).map_or_else(|| node.to_string(), |node| node.name.to_string()),
+            status: TaskStatus { timestamp: rfc3339(*updated), state: (*state).into(), message, err },
+            desired_state: if stopping { TaskState::Shutdown } else { TaskState::Running },
             networks_attachments: attachments.collect(),
             health: (*health).into(),
             weight: *weight,
             draining: *draining,
             in_balance,
-            reason: if in_balance {
-                String::new()
-            } else {
-                why_not(world, task)
-            },
+            reason: if in_balance { String::new() } else { why_not(world, task) },
             origin: origin.into(),
         }
     }

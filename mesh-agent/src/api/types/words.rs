@@ -8,8 +8,8 @@ use utoipa::ToSchema;
 macro_rules! words {
     ($($(#[$doc:meta])* $name:ident = $model:path { $($variant:ident = $word:literal),+ $(,)? })+) => {$(
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-        pub enum $name { $(#[doc = concat!("`", $word, "`")] #[serde(rename = $word)] $variant),+ }
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
+        pub enum $name { $(#[serde(rename = $word)] #[value(name = $word)] $variant),+ }
 
         impl $name {
             /// The word.

@@ -1,0 +1,133 @@
+//! **Effect.** The command line: Swarm's verbs, flags, columns and exit codes, so that its users feel at home.
+//!
+//! Results go to stdout, everything else to stderr. It exits with 0 when all was done, 1 when something was
+//! refused or failed, 2 for wrong usage; `task run` exits as its command does.
+
+mod ago;
+mod completions;
+mod converge;
+mod docs;
+mod explain;
+mod format;
+mod network;
+mod node;
+mod options;
+mod output;
+mod ports;
+mod publish;
+mod removal;
+mod service;
+mod status;
+mod table;
+mod task;
+mod template;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::agent::AgentArgs;
+use crate::api::client::{Client, DEFAULT_HOST, Host};
+use crate::demo::DemoArgs;
+use output::Out;
+
+/// Everything was done.
+const OK: u8 = 0;
+/// Something was refused or failed.
+const FAILED: u8 = 1;
+
+/// A routing mesh and VIP load balancer: any node's published port, or a service's VIP, reaches a healthy task
+#[derive(Debug, Parser)]
+#[command(
+    name = "mesh",
+    version,
+    propagate_version = false,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Clone, Args)]
+struct Global {
+    /// Where the agent listens
+    #[arg(short = 'H', long, global = true, env = "MESH_HOST", default_value = DEFAULT_HOST,
+        value_name = "ADDRESS", hide_env_values = true)]
+    host: Host,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Manage networks
+    #[command(subcommand)]
+    Network(network::Verb),
+    /// Manage services
+    #[command(subcommand)]
+    Service(service::Verb),
+    /// Manage tasks
+    #[command(subcommand)]
+    Task(task::Verb),
+    /// Manage nodes
+    #[command(subcommand)]
+    Node(node::Verb),
+    Status(status::StatusArgs),
+    Explain(explain::ExplainArgs),
+    /// Run the mesh's daemon on this node
+    Agent(AgentArgs),
+    /// Show the mesh at work on this machine, in namespaces of its own
+    Demo(DemoArgs),
+    Completions(completions::CompletionsArgs),
+    Version(version::VersionArgs),
+    #[command(hide = true)]
+    GenDocs(docs::DocsArgs),
+    #[command(hide = true)]
+    TaskExec(task::exec::ExecArgs),
+}
+
+/// What every verb works with.
+struct Session {
+    client: Client,
+    out: Out,
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let Cli { global, command } = Cli::parse();
+    let out = Out::new();
+    let code = match command {
+        Command::Agent(args) => crate::agent::main(&args).map(|()| OK),
+        Command::Demo(args) => crate::demo::main(&args).map(|()| OK),
+        Command::Completions(args) => completions::run(&args, &out),
+        Command::GenDocs(args) => docs::run(&args),
+        Command::TaskExec(args) => return ExitCode::from(task::exec::run(&args, &out)),
+        // A task's supervisor enters namespaces, which only a process without threads can do as a whole.
+        Command::Task(task::Verb::Run(args)) => {
+            return ExitCode::from(task::run::run(&args, &global.host, &out));
+        }
+        Command::Network(verb) => talk(&global, |session| network::run(verb, session)),
+        Command::Service(verb) => talk(&global, |session| service::run(verb, session)),
+        Command::Task(verb) => talk(&global, |session| task::run(verb, session)),
+        Command::Node(verb) => talk(&global, |session| node::run(verb, session)),
+        Command::Status(args) => talk(&global, |session| status::run(args, session)),
+        Command::Explain(args) => talk(&global, |session| explain::run(args, session)),
+        Command::Version(args) => talk(&global, |session| version::run(args, session)),
+    };
+    ExitCode::from(code.unwrap_or_else(|error| {
+        out.error(&error);
+        FAILED
+    }))
+}
+
+/// Runs a verb that talks to the agent.
+fn talk<F: Future<Output = anyhow::Result<u8>>>(
+    global: &Global,
+    verb: impl FnOnce(Session) -> F,
+) -> anyhow::Result<u8> {
+    let session = Session { client: Client::new(global.host.clone()), out: Out::new() };
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(verb(session))
+}

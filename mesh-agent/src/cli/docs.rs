@@ -1,0 +1,75 @@
+//! **Effect.** `mesh gen-docs`: the documents that the program writes about itself.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Command, CommandFactory};
+
+use super::{Cli, OK};
+use crate::api::document;
+
+/// As wide as the text in a browser.
+const WIDTH: usize = 100;
+
+/// Write the generated documents
+#[derive(Debug, clap::Args)]
+pub(super) struct DocsArgs {
+    /// Where to
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+pub(super) fn run(args: &DocsArgs) -> anyhow::Result<u8> {
+    for (name, text) in documents()? {
+        let path = args.out.join(name);
+        let directory = path.parent().unwrap_or(&args.out);
+        std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(OK)
+}
+
+/// Every generated document, by its path below docs/.
+fn documents() -> anyhow::Result<Vec<(&'static str, String)>> {
+    Ok(vec![("api/openapi.json", document::text()), ("cli.md", cli()?)])
+}
+
+/// The help of every verb.
+fn cli() -> anyhow::Result<String> {
+    let mut text = "# The command line\n\nWritten by `mesh gen-docs`; do not edit.\n".to_owned();
+    let mut command = Cli::command().term_width(WIDTH);
+    command.build();
+    write(&mut text, "mesh", &mut command)?;
+    Ok(text)
+}
+
+fn write(text: &mut String, name: &str, command: &mut Command) -> std::fmt::Result {
+    let help = command.render_long_help().to_string();
+    let lines: Vec<_> = help.lines().map(str::trim_end).collect();
+    writeln!(text, "\n## `{name}`\n\n```text\n{}\n```", lines.join("\n").trim_end())?;
+    for verb in command.get_subcommands_mut().filter(|verb| !verb.is_hide_set() && verb.get_name() != "help")
+    {
+        write(text, &format!("{name} {}", verb.get_name()), verb)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn docs_are_what_the_program_says() {
+        for (name, text) in documents().unwrap() {
+            let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+            let found = std::fs::read_to_string(&path).unwrap_or_default();
+            assert!(found == text, "docs/{name} is out of date: run `cargo xtask gen`");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

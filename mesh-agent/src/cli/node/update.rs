@@ -1,0 +1,30 @@
+//! **Effect.** `mesh node update`.
+
+use crate::api::types::{Availability, Changed, NodeUpdate};
+use crate::cli::removal::encode;
+use crate::cli::{OK, Session, converge};
+
+/// Update a node
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct UpdateArgs {
+    /// active: takes part; pause: takes no new tasks; drain: its tasks get no new flows
+    #[arg(long, value_enum)]
+    availability: Availability,
+    /// Exit at once instead of waiting for the mesh to converge
+    #[arg(short, long)]
+    detach: bool,
+    /// Name, ID, or 'self'
+    #[arg(value_name = "NODE")]
+    node: String,
+}
+
+pub(super) async fn run(args: UpdateArgs, session: Session) -> anyhow::Result<u8> {
+    let UpdateArgs { availability, detach, node } = args;
+    let path = format!("/v1/nodes/{}", encode(&node));
+    let changed: Changed = session.client.patch(&path, &NodeUpdate { availability }).await?;
+    session.out.line(&node);
+    if !detach {
+        converge::wait(&session, "Node", changed.revision).await?;
+    }
+    Ok(OK)
+}

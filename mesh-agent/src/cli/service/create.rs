@@ -1,0 +1,81 @@
+//! **Effect.** `mesh service create`.
+
+use crate::api::types::{Affinity, Balancing, Changed, EndpointMode, EndpointSpec, Locality, ServiceSpec};
+use crate::cli::options::{self, Attach, KeyValue};
+use crate::cli::publish::Publish;
+use crate::cli::{OK, Session, converge};
+
+/// Create a new service
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct CreateArgs {
+    /// Service name
+    #[arg(long)]
+    name: String,
+    /// Network to attach to, with further names there: app, app,alias=db
+    #[arg(long, value_name = "NETWORK")]
+    network: Vec<Attach>,
+    /// Publish a port on the nodes: 8080:80, 8080-8082:80-82/udp, 127.0.0.1:8080:80, or
+    /// published=8080,target=80[,protocol=udp][,mode=host][,host_ip=IP;IP][,nodes=NODE;NODE][,allow=CIDR;CIDR]
+    #[arg(short, long, value_name = "PORT")]
+    publish: Vec<Publish>,
+    /// What the name resolves to: one virtual address, or all tasks' addresses
+    #[arg(long, value_enum, default_value = "vip")]
+    endpoint_mode: EndpointMode,
+    /// How a new flow finds its task
+    #[arg(long, value_enum, default_value = "random")]
+    balancing: Balancing,
+    /// Whether a client's flows stay together: none, client-ip, client-ip=10m
+    #[arg(long, value_parser = options::affinity, default_value = "none")]
+    affinity: Affinity,
+    /// Which tasks are preferred
+    #[arg(long, value_enum, default_value = "spread")]
+    locality: Locality,
+    /// How long running flows of a leaving task may take to end
+    #[arg(long, value_name = "DURATION", value_parser = options::duration, default_value = "30s")]
+    drain_timeout: String,
+    /// Service labels
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    label: Vec<KeyValue>,
+    /// Exit at once instead of waiting for the mesh to converge
+    #[arg(short, long)]
+    detach: bool,
+    /// Suppress progress output
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+pub(super) async fn run(args: CreateArgs, session: Session) -> anyhow::Result<u8> {
+    let CreateArgs {
+        name,
+        network,
+        publish,
+        endpoint_mode,
+        balancing,
+        affinity,
+        locality,
+        drain_timeout,
+        label,
+        detach,
+        quiet,
+    } = args;
+    let spec = ServiceSpec {
+        name,
+        labels: options::map(label),
+        networks: network.into_iter().map(|Attach(target)| target).collect(),
+        endpoint_spec: EndpointSpec {
+            mode: Some(endpoint_mode),
+            ports: publish.into_iter().flat_map(|Publish(ports)| ports).collect(),
+        },
+        balancing: Some(balancing),
+        affinity: Some(affinity),
+        locality: Some(locality),
+        drain_timeout: Some(drain_timeout),
+    };
+    let changed: Changed = session.client.post("/v1/services", &spec).await?;
+    session.out.line(&changed.id);
+    if !detach {
+        session.out.quiet_progress(quiet);
+        converge::wait(&session, "Service", changed.revision).await?;
+    }
+    Ok(OK)
+}

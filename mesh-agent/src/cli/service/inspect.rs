@@ -1,0 +1,113 @@
+//! **Effect.** `mesh service inspect`.
+
+use crate::api::types::{EndpointMode, Service};
+use crate::cli::format::FormatArg;
+use crate::cli::{Session, removal};
+
+/// Display detailed information on one or more services
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct InspectArgs {
+    /// Print the information in a human friendly format
+    #[arg(long, conflicts_with = "format")]
+    pretty: bool,
+    #[command(flatten)]
+    format: FormatArg,
+    /// Names or IDs
+    #[arg(required = true, value_name = "SERVICE")]
+    services: Vec<String>,
+}
+
+pub(super) async fn run(args: InspectArgs, session: Session) -> anyhow::Result<u8> {
+    let path = |id: &str| format!("/v1/services/{id}");
+    if !args.pretty {
+        return removal::inspect(&session, &args.services, path, args.format.format.as_ref(), "Service")
+            .await;
+    }
+    let (found, code) = removal::fetch(&session, &args.services, path).await?;
+    for (place, service) in found.into_iter().enumerate() {
+        if place > 0 {
+            session.out.line("");
+        }
+        session.out.bytes(pretty(&serde_json::from_value(service)?).as_bytes());
+    }
+    Ok(code)
+}
+
+/// Docker's lines, and ours after them.
+fn pretty(service: &Service) -> String {
+    let Service { id, version: _, created_at, updated_at, spec, endpoint, service_status } = service;
+    let mut text = format!("ID:\t\t{id}\nName:\t\t{}\n", spec.name);
+    if !spec.labels.is_empty() {
+        text.push_str("Labels:\n");
+        spec.labels.iter().for_each(|(key, value)| text.push_str(&format!(" {key}={value}\n")));
+    }
+    text.push_str(&format!("Created:\t{created_at}\nUpdated:\t{updated_at}\n"));
+    text.push_str(&format!("Replicas:\t{}/{}\n", service_status.running_tasks, service_status.desired_tasks));
+    let targets: Vec<_> = spec.networks.iter().map(|network| network.target.as_str()).collect();
+    text.push_str(&format!("Networks: {}\n", targets.join(" ")));
+    text.push_str(&format!(
+        "Endpoint Mode:\t{}\n",
+        spec.endpoint_spec.mode.unwrap_or(EndpointMode::Vip).as_str()
+    ));
+    if !endpoint.virtual_ips.is_empty() {
+        text.push_str("Virtual IPs:\n");
+        endpoint
+            .virtual_ips
+            .iter()
+            .for_each(|vip| text.push_str(&format!(" {} in {}\n", vip.addr, vip.network_id)));
+    }
+    if !endpoint.ports.is_empty() {
+        text.push_str("Ports:\n");
+    }
+    for port in &endpoint.ports {
+        text.push_str(&format!(
+            " PublishedPort = {}\n  Protocol = {}\n  TargetPort = {}\n  PublishMode = {}\n",
+            port.published_port,
+            port.protocol.as_str(),
+            port.target_port,
+            port.publish_mode.as_str()
+        ));
+        let lists = [
+            ("HostIP", port.host_ip.iter().map(ToString::to_string).collect::<Vec<_>>()),
+            ("Nodes", port.nodes.clone()),
+            ("Allow", port.allow.iter().map(ToString::to_string).collect()),
+        ];
+        for (name, values) in lists.into_iter().filter(|(_, values)| !values.is_empty()) {
+            text.push_str(&format!("  {name} = {}\n", values.join(" ")));
+        }
+    }
+    let words = [
+        ("Balancing", spec.balancing.map(|word| word.as_str().to_owned())),
+        ("Locality", spec.locality.map(|word| word.as_str().to_owned())),
+        (
+            "Affinity",
+            spec.affinity.as_ref().and_then(|a| a.timeout.as_ref().map(|t| format!("client-ip={t}"))),
+        ),
+        ("Drain Timeout", spec.drain_timeout.clone()),
+    ];
+    for (name, value) in words {
+        text.push_str(&format!("{name}:\t{}\n", value.as_deref().unwrap_or("none")));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pretty_has_dockers_lines() {
+        let service = serde_json::json!({
+            "ID": "abc", "Version": {"Index": 3}, "CreatedAt": "2026-01-01T00:00:00Z",
+            "UpdatedAt": "2026-01-02T00:00:00Z",
+            "Spec": {"Name": "web", "Labels": {"tier": "front"}, "Networks": [{"Target": "n1"}],
+                "EndpointSpec": {"Mode": "vip"}, "Balancing": "maglev",
+                "Affinity": {"Mode": "client-ip", "Timeout": "10m"}, "Locality": "spread", "DrainTimeout": "30s"},
+            "Endpoint": {"Spec": {"Mode": "vip"}, "Ports": [{"Protocol": "tcp", "TargetPort": 80,
+                "PublishedPort": 8080, "PublishMode": "ingress", "HostIP": ["10.0.0.1"], "Allow": ["10.0.0.0/8"]}],
+                "VirtualIPs": [{"NetworkID": "n1", "Addr": "10.0.0.5/16"}]},
+            "ServiceStatus": {"RunningTasks": 2, "DesiredTasks": 3}
+        });
+        insta::assert_snapshot!(pretty(&serde_json::from_value(service).unwrap()), @"");
+    }
+}

@@ -1,0 +1,35 @@
+//! **Effect.** `mesh task`.
+
+mod add;
+pub(super) mod exec;
+mod inspect;
+mod ls;
+mod rm;
+pub(super) mod rows;
+pub(super) mod run;
+mod stat;
+mod supervise;
+
+use super::Session;
+
+/// Manage tasks
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Verb {
+    Run(run::RunArgs),
+    Add(add::AddArgs),
+    #[command(visible_alias = "list")]
+    Ls(ls::LsArgs),
+    Inspect(inspect::InspectArgs),
+    #[command(visible_alias = "remove")]
+    Rm(rm::RmArgs),
+}
+
+pub(super) async fn run(verb: Verb, session: Session) -> anyhow::Result<u8> {
+    match verb {
+        Verb::Run(_) => anyhow::bail!("a task is not run inside a runtime"),
+        Verb::Add(args) => add::run(args, session).await,
+        Verb::Ls(args) => ls::run(args, session).await,
+        Verb::Inspect(args) => inspect::run(args, session).await,
+        Verb::Rm(args) => rm::run(args, session).await,
+    }
+}

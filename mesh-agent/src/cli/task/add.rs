@@ -1,0 +1,61 @@
+//! **Effect.** `mesh task add`: registers what already runs, such as a container's network namespace.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+
+use super::stat::start_time;
+use crate::api::types::{Changed, Origin, TaskSpec};
+use crate::cli::{OK, Session, converge};
+
+/// Register a network namespace of this node as a task
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct AddArgs {
+    /// The service that it serves
+    #[arg(long, required_unless_present = "name")]
+    service: Option<String>,
+    /// A name of its own, where it serves nothing
+    #[arg(long, conflicts_with = "service")]
+    name: Option<String>,
+    /// Network to attach to [default: all of the service's]
+    #[arg(long, value_name = "NETWORK")]
+    network: Vec<String>,
+    /// The namespace, as a file: /run/netns/NAME
+    #[arg(long, value_name = "PATH", required_unless_present = "pid")]
+    netns: Option<PathBuf>,
+    /// The namespace, as a process in it
+    #[arg(long, conflicts_with = "netns")]
+    pid: Option<u32>,
+    /// Share of new flows, in relation to the service's other tasks
+    #[arg(short, long, default_value_t = 1)]
+    weight: u16,
+    /// Exit at once instead of waiting for the mesh to converge
+    #[arg(short, long)]
+    detach: bool,
+}
+
+pub(super) async fn run(args: AddArgs, session: Session) -> anyhow::Result<u8> {
+    let AddArgs { service, name, network, netns, pid, weight, detach } = args;
+    // The agent's working directory is another one.
+    let netns = netns.map(std::path::absolute).transpose()?;
+    let start_time = match pid {
+        Some(pid) => {
+            Some(start_time(&pid.to_string()).with_context(|| format!("there is no process {pid}"))?)
+        }
+        None => None,
+    };
+    let spec = TaskSpec {
+        service,
+        name,
+        networks: network,
+        origin: Origin { pid, start_time, supervised: false, netns },
+        weight: Some(weight),
+        state: None,
+    };
+    let changed: Changed = session.client.post("/v1/tasks", &spec).await?;
+    session.out.line(&changed.id);
+    if !detach {
+        converge::wait(&session, "Task", changed.revision).await?;
+    }
+    Ok(OK)
+}

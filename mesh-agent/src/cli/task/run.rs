@@ -1,0 +1,205 @@
+//! **Effect.** `mesh task run`: a command in a network namespace of its own, as a task.
+//!
+//! The process that runs it is a supervisor like containerd's shims: it outlives restarts of the agent, so
+//! that those stop nothing.
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+
+use super::supervise::{self, program};
+use crate::api::client::Host;
+use crate::cli::OK;
+use crate::cli::output::Out;
+
+/// The mesh itself failed, as in `docker run`.
+pub(super) const MESH_FAILED: u8 = 125;
+/// The command cannot be executed.
+pub(super) const NOT_EXECUTABLE: u8 = 126;
+/// The command is not there.
+pub(super) const NOT_FOUND: u8 = 127;
+
+/// Run a command as a task, in a network namespace of its own
+///
+/// Exits as the command does; with 125 when the mesh itself failed, 126 when the command cannot be executed,
+/// 127 when it is not there.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+#[command(group = clap::ArgGroup::new("background").args(["detach", "supervise"]))]
+pub(in crate::cli) struct RunArgs {
+    /// The service that it serves
+    #[arg(long, required_unless_present = "name")]
+    pub(super) service: Option<String>,
+    /// A name of its own, where it serves nothing
+    #[arg(long, conflicts_with = "service")]
+    pub(super) name: Option<String>,
+    /// Network to attach to [default: all of the service's]
+    #[arg(long, value_name = "NETWORK")]
+    pub(super) network: Vec<String>,
+    /// Set an environment variable; without a value, pass on the present one
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    pub(super) env: Vec<String>,
+    /// Share of new flows, in relation to the service's other tasks
+    #[arg(short, long, default_value_t = 1)]
+    pub(super) weight: u16,
+    /// Run in the background, and print the task's ID once it runs
+    #[arg(short, long)]
+    pub(super) detach: bool,
+    /// With --detach: append what the command prints to this file
+    #[arg(long, value_name = "FILE", requires = "background")]
+    pub(super) log: Option<PathBuf>,
+    /// This is the background
+    #[arg(long, hide = true)]
+    pub(super) supervise: bool,
+    /// The command
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(super) command: Vec<OsString>,
+}
+
+/// What a supervisor in the background says of its start, once.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Started {
+    /// The task runs.
+    Running {
+        /// Its id.
+        id: String,
+    },
+    /// It does not.
+    Failed {
+        /// Why.
+        message: String,
+        /// What to exit with.
+        code: u8,
+    },
+}
+
+/// A failure and what to exit with.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) code: u8,
+    pub(super) error: anyhow::Error,
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self { code: MESH_FAILED, error }
+    }
+}
+
+/// Runs a task to its end, or starts it in the background.
+pub(in crate::cli) fn run(args: &RunArgs, host: &Host, out: &Out) -> u8 {
+    let result = if args.detach { launch(args, host, out) } else { supervise::run(args, host, out) };
+    result.unwrap_or_else(|Failure { code, error }| {
+        out.error(&error);
+        code
+    })
+}
+
+/// Nothing is done before it is sure that it can be.
+pub(super) fn check_root() -> anyhow::Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("task run needs root: it makes a network namespace; try sudo");
+    }
+    Ok(())
+}
+
+/// Starts a supervisor of this program's own kind, and waits until it says how the task fares.
+fn launch(args: &RunArgs, host: &Host, out: &Out) -> Result<u8, Failure> {
+    program::check(&args.command)?;
+    check_root()?;
+    let quiet = |file: Option<std::fs::File>| file.map_or_else(Stdio::null, Stdio::from);
+    let log = args.log.as_ref().map(open_log).transpose()?;
+    let mut child = Command::new("/proc/self/exe")
+        .args(supervisor_args(args, host))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(quiet(log))
+        .spawn()
+        .context("cannot start the task's supervisor")?;
+    let mut line = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        BufReader::new(stdout).read_line(&mut line).context("cannot hear from the task's supervisor")?;
+    }
+    match serde_json::from_str(&line) {
+        Ok(Started::Running { id }) => {
+            out.line(id);
+            Ok(OK)
+        }
+        Ok(Started::Failed { message, code }) => Err(Failure { code, error: anyhow::Error::msg(message) }),
+        Err(_) => {
+            let status = child.wait().context("cannot wait for the task's supervisor")?;
+            Err(anyhow::anyhow!("the task's supervisor ended without a word ({status})").into())
+        }
+    }
+}
+
+/// What the command prints goes to the end of the log.
+pub(super) fn open_log(path: &PathBuf) -> anyhow::Result<std::fs::File> {
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+    file.with_context(|| format!("cannot open the log {}", path.display()))
+}
+
+/// The command line that makes this program the supervisor of the same task.
+fn supervisor_args(args: &RunArgs, host: &Host) -> Vec<OsString> {
+    let RunArgs { service, name, network, env, weight, detach: _, log, supervise: _, command } = args;
+    let mut all: Vec<OsString> =
+        ["-H", &host.to_string(), "task", "run", "--supervise"].map(OsString::from).into();
+    // One word per flag: a value may begin with a dash.
+    let mut flag = |flag: &str, value: &OsString| {
+        let mut word = OsString::from(format!("{flag}="));
+        word.push(value);
+        all.push(word);
+    };
+    service.iter().for_each(|service| flag("--service", &service.into()));
+    name.iter().for_each(|name| flag("--name", &name.into()));
+    network.iter().for_each(|network| flag("--network", &network.into()));
+    env.iter().for_each(|env| flag("--env", &env.into()));
+    flag("--weight", &weight.to_string().into());
+    log.iter().for_each(|log| flag("--log", &log.into()));
+    all.push("--".into());
+    all.extend(command.iter().cloned());
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command as Top, task};
+
+    fn parse(words: impl IntoIterator<Item = OsString>) -> RunArgs {
+        let words = std::iter::once(OsString::from("mesh")).chain(words);
+        match Cli::try_parse_from(words).unwrap().command {
+            Top::Task(task::Verb::Run(args)) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_supervisor_gets_the_same_task() {
+        let text =
+            "task run -d --service web --network a --network b -e A=1 -e=-x=2 -w 3 --log /l -- sh -c -- x";
+        let asked = parse(text.split(' ').map(OsString::from));
+        let host: Host = "unix:///x/y.sock".parse().unwrap();
+        let passed_on = parse(supervisor_args(&asked, &host));
+        assert_eq!(passed_on, RunArgs { detach: false, supervise: true, ..asked });
+        assert_eq!(passed_on.command, ["sh", "-c", "--", "x"].map(OsString::from));
+    }
+
+    #[test]
+    fn a_task_has_a_service_or_a_name_and_a_command() {
+        for words in [
+            "task run -- x",
+            "task run --service a --name b -- x",
+            "task run --name a",
+            "task run --name a --log /l -- x",
+        ] {
+            let words = std::iter::once("mesh").chain(words.split(' '));
+            assert!(Cli::try_parse_from(words).is_err());
+        }
+    }
+}
