@@ -12,7 +12,7 @@ use crate::cli::{OK, Session, converge};
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct AddArgs {
     /// The service that it serves
-    #[arg(long, required_unless_present = "name")]
+    #[arg(long)]
     service: Option<String>,
     /// A name of its own, where it serves nothing
     #[arg(long, conflicts_with = "service")]

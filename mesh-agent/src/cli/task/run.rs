@@ -30,10 +30,10 @@ pub(super) const NOT_FOUND: u8 = 127;
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 #[command(group = clap::ArgGroup::new("background").args(["detach", "supervise"]))]
 pub(in crate::cli) struct RunArgs {
-    /// The service that it serves
-    #[arg(long, required_unless_present = "name")]
+    /// The service that it serves [default: none, a task of its own]
+    #[arg(long)]
     pub(super) service: Option<String>,
-    /// A name of its own, where it serves nothing
+    /// A name of its own, where it serves nothing [default: made up]
     #[arg(long, conflicts_with = "service")]
     pub(super) name: Option<String>,
     /// Network to attach to [default: all of the service's]
