@@ -1,0 +1,252 @@
+//! The API on a real socket: everything can be made, seen, changed and removed; what is refused says why.
+
+mod harness;
+
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::Ordering;
+
+use harness::{Mesh, origin, refusal};
+use mesh_agent::api::document;
+use mesh_agent::api::types::{Changed, ErrorKind};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+#[tokio::test]
+async fn networks_live() {
+    let mesh = Mesh::start().await;
+    let spec = json!({"Name": "app", "Driver": "overlay", "Internal": true, "Labels": {"a": "b"},
+        "IPAM": {"Config": [{"Subnet": "10.9.0.0/16"}, {"Subnet": "fd00:9::/64"}]},
+        "Options": {"com.docker.network.driver.mtu": "1400"}});
+    let made = mesh.post("/v1/networks", spec.clone()).await;
+    assert!(made.name == "app" && made.revision > 0);
+    let (message, kind) = refusal(mesh.client.post::<Changed>("/v1/networks", &spec).await);
+    assert_eq!(kind, ErrorKind::Conflict);
+    assert!(message.contains("network with name app already exists"), "{message}");
+    let found = mesh.get(&format!("/v1/networks/{}", &made.id[..8])).await;
+    assert_eq!(found, mesh.get("/v1/networks/app").await);
+    assert_eq!(found["IPAM"]["Config"][1]["Subnet"], "fd00:9::/64");
+    assert_eq!(
+        (&found["Internal"], &found["Labels"]["a"], &found["VNI"]),
+        (&json!(true), &json!("b"), &json!(4096))
+    );
+    assert_eq!(found["Options"]["com.docker.network.driver.mtu"], "1400");
+    assert_eq!(mesh.get("/v1/networks").await, json!([found]));
+    let gone: Changed = mesh.client.delete("/v1/networks/app").await.unwrap();
+    assert!(gone.id == made.id && gone.revision > made.revision);
+    assert_eq!(
+        refusal(mesh.client.get::<Value>("/v1/networks/app").await),
+        ("network app not found".to_owned(), ErrorKind::NotFound)
+    );
+}
+
+#[tokio::test]
+async fn services_live() {
+    let mesh = Mesh::with_web().await;
+    let web = mesh.get("/v1/services/web").await;
+    assert_eq!(web["Version"]["Index"], 1);
+    assert_eq!(web["Spec"]["DrainTimeout"], "30s");
+    assert_eq!(web["ServiceStatus"], json!({"RunningTasks": 0, "DesiredTasks": 0}));
+    let update = json!({"Version": {"Index": 1}, "PublishAdd": [{"Protocol": "udp", "TargetPort": 53, "PublishedPort": 53,
+        "HostIP": ["192.0.2.1"], "Nodes": ["n1"], "Allow": ["10.0.0.0/8"]}], "Balancing": "maglev",
+        "Affinity": {"Mode": "client-ip", "Timeout": "1m30s"}, "LabelAdd": {"tier": "front"}, "DrainTimeout": "500ms"});
+    let changed: Changed = mesh.client.patch("/v1/services/web", &update).await.unwrap();
+    assert_eq!(changed.id, web["ID"]);
+    let (message, kind) = refusal(mesh.client.patch::<Changed>("/v1/services/web", &update).await);
+    assert_eq!(kind, ErrorKind::Conflict);
+    assert!(message.contains("update out of sequence"), "{message}");
+    let web = mesh.get("/v1/services/web").await;
+    assert_eq!(
+        web["Endpoint"]["Ports"][1].to_string(),
+        r#"{"Protocol":"udp","TargetPort":53,"PublishedPort":53,"PublishMode":"ingress","HostIP":["192.0.2.1"],"Nodes":["n1"],"Allow":["10.0.0.0/8"]}"#
+    );
+    assert_eq!(web["Spec"]["Affinity"], json!({"Mode": "client-ip", "Timeout": "1m30s"}));
+    let nothing: Changed = mesh.client.patch("/v1/services/web", &json!({})).await.unwrap();
+    assert_eq!(
+        nothing.revision, changed.revision,
+        "what changes nothing is applied where the last change is"
+    );
+    let dnsrr: Changed =
+        mesh.client.patch("/v1/services/web", &json!({"EndpointMode": "dnsrr"})).await.unwrap();
+    assert!(dnsrr.revision > changed.revision);
+    assert_eq!(mesh.get("/v1/services/web").await["Endpoint"].get("VirtualIPs"), None);
+    let (message, kind) = refusal(mesh.client.delete::<Changed>("/v1/networks/app").await);
+    assert_eq!((message.contains("in use by service web"), kind), (true, ErrorKind::Conflict));
+    let _: Changed = mesh.client.delete("/v1/services/web").await.unwrap();
+    assert_eq!(mesh.get("/v1/services").await, json!([]));
+}
+
+#[tokio::test]
+async fn tasks_live() {
+    let mesh = Mesh::with_web().await;
+    let made = mesh.task().await;
+    assert_eq!(made.name, "web.1");
+    let task = mesh.get("/v1/tasks/web.1").await;
+    assert_eq!(task["Origin"], origin());
+    assert_eq!((&task["Status"]["State"], &task["InBalance"]), (&json!("running"), &json!(true)));
+    let address = task["NetworksAttachments"][0]["Addresses"][0].as_str().unwrap();
+    assert!(address.starts_with("10.7.") && address.ends_with("/16"), "{address}");
+    let twin = mesh.client.post::<Changed>("/v1/tasks", &json!({"Service": "web", "Origin": origin()})).await;
+    assert!(refusal(twin).0.contains("registered already"));
+    assert_eq!(
+        mesh.get("/v1/services/web").await["ServiceStatus"],
+        json!({"RunningTasks": 1, "DesiredTasks": 1})
+    );
+    let drain = json!({"Draining": true, "Health": "healthy", "Weight": 5, "Message": "soon"});
+    let _: Changed = mesh.client.patch("/v1/tasks/web.1", &drain).await.unwrap();
+    let task = mesh.get(&format!("/v1/tasks/{}", made.id)).await;
+    assert_eq!((&task["Reason"], &task["Weight"]), (&json!("is draining"), &json!(5)));
+    assert_eq!(mesh.get("/v1/services/web/tasks").await, json!([task]));
+    let _: Changed = mesh.client.delete("/v1/tasks/web.1").await.unwrap();
+    assert_eq!(mesh.get("/v1/tasks/web.1").await["DesiredState"], "shutdown");
+    let _: Changed = mesh.client.delete("/v1/tasks/web.1?force").await.unwrap();
+    assert_eq!(mesh.get("/v1/tasks").await, json!([]));
+    for (origin, why) in [
+        (json!({}), "either a Pid"),
+        (json!({"Pid": 1}), "needs its StartTime"),
+        (json!({"Pid": 1, "StartTime": 2, "Netns": "/x"}), "either a Pid"),
+    ] {
+        let (message, kind) = refusal(
+            mesh.client.post::<Changed>("/v1/tasks", &json!({"Service": "web", "Origin": origin})).await,
+        );
+        assert_eq!(kind, ErrorKind::Invalid);
+        assert!(message.contains(why), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn nodes_live() {
+    let mesh = Mesh::start().await;
+    mesh.join("node0000000000000000000n2", "n2", "192.0.2.2").await;
+    let nodes = mesh.get("/v1/nodes").await;
+    assert_eq!((&nodes[0]["Self"], &nodes[0]["Status"]["State"]), (&json!(true), &json!("ready")));
+    assert_eq!((&nodes[1]["Self"], &nodes[1]["Status"]["State"]), (&json!(false), &json!("unknown")));
+    let drained: Changed =
+        mesh.client.patch("/v1/nodes/n2", &json!({"Availability": "drain"})).await.unwrap();
+    assert_eq!(mesh.get("/v1/nodes/n2").await["Spec"]["Availability"], "drain");
+    assert_eq!(mesh.get("/v1/nodes/self").await, mesh.get("/v1/nodes/n1").await);
+    assert!(mesh.get("/v1/nodes/self").await["Status"]["AppliedRevision"].as_u64() >= Some(drained.revision));
+    let (message, kind) = refusal(mesh.client.delete::<Changed>("/v1/nodes/n1").await);
+    assert_eq!((message.contains("is alive"), kind), (true, ErrorKind::Conflict));
+    let _: Changed = mesh.client.delete("/v1/nodes/n2").await.unwrap();
+    let _: Changed = mesh.client.delete("/v1/nodes/n1?force=true").await.unwrap();
+    assert_eq!(mesh.get("/v1/nodes").await, json!([]));
+}
+
+#[tokio::test]
+async fn status_and_explanations() {
+    let mesh = Mesh::with_web().await;
+    mesh.task().await;
+    let status = mesh.get("/v1/status").await;
+    assert_eq!((&status["Healthy"], &status["NodeName"]), (&json!(true), &json!("n1")));
+    assert_eq!(status["AppliedRevision"], status["WantedRevision"]);
+    let ask = |client: &str, to: &str| json!({"Client": client, "Destination": to, "Port": 80});
+    let answer: Value = mesh.client.post("/v1/explain", &ask("web.1", "web")).await.unwrap();
+    assert_eq!(answer["Service"], "web");
+    assert_eq!(answer["Backends"][0]["Task"], "web.1");
+    let outside: Value = mesh.client.post("/v1/explain", &ask("203.0.113.9", "web")).await.unwrap();
+    assert!(outside["Refused"] == true && outside["Verdict"].as_str().unwrap().contains("is not in it"));
+    for (client, to, kind) in
+        [("web.9", "web", ErrorKind::NotFound), ("203.0.113.9", "db", ErrorKind::NotFound)]
+    {
+        assert_eq!(refusal(mesh.client.post::<Value>("/v1/explain", &ask(client, to)).await).1, kind);
+    }
+}
+
+#[tokio::test]
+async fn refusals_say_what_is_wrong() {
+    let mesh = Mesh::with_web().await;
+    for (path, body, said) in [
+        ("/v1/networks", json!({"Name": "a", "Subnet": "x"}), "unknown field `Subnet`"),
+        ("/v1/networks", json!({"Name": "a", "Driver": "bridge"}), "every network is an 'overlay'"),
+        ("/v1/networks", json!({"Name": "a", "Options": {"dsr": ""}}), "unknown network option 'dsr'"),
+        (
+            "/v1/networks",
+            json!({"Name": "a", "IPAM": {"Config": [{"Subnet": "10.0.0.0"}]}}),
+            "invalid request body",
+        ),
+        ("/v1/networks", json!({"Name": "wéb"}), "invalid name 'wéb': 'é' is not allowed"),
+        ("/v1/networks", json!({"Name": "網路"}), "a name is one DNS label"),
+        (
+            "/v1/services",
+            json!({"Name": "a", "EndpointSpec": {"Mode": "x"}}),
+            "unknown variant `x`, expected `vip` or `dnsrr`",
+        ),
+        (
+            "/v1/services",
+            json!({"Name": "a", "EndpointSpec": {"Ports": [{"TargetPort": 80}]}}),
+            "missing field `PublishedPort`",
+        ),
+        ("/v1/services", json!({"Name": "a", "DrainTimeout": "5"}), "a unit is missing"),
+        ("/v1/services", json!({"Name": "a"}), "name one with --network"),
+        ("/v1/services", json!(["a"]), "invalid"),
+    ] {
+        let (message, kind) = refusal(mesh.client.post::<Changed>(path, &body).await);
+        assert!(message.contains(said), "{body}: {message}");
+        assert_eq!(kind, ErrorKind::Invalid, "{message}");
+    }
+    let double = json!({"Name": "b", "Networks": [{"Target": "app"}],
+        "EndpointSpec": {"Ports": [{"TargetPort": 80, "PublishedPort": 8080}]}});
+    let (message, kind) = refusal(mesh.client.post::<Changed>("/v1/services", &double).await);
+    assert!(message.starts_with("port '8080' is already in use by service 'web' ("), "{message}");
+    assert!(message.ends_with(") as an ingress port") && kind == ErrorKind::Conflict);
+    let (message, _) = refusal(mesh.client.get::<Value>("/v2/networks").await);
+    assert_eq!(message, "no such path: /v2/networks");
+    let (message, _) = refusal(mesh.client.delete::<Value>("/v1/status").await);
+    assert_eq!(message, "DELETE is not possible on /v1/status");
+    let (message, _) = refusal(mesh.client.delete::<Value>("/v1/tasks/web.1?froce").await);
+    assert_eq!(message, "unknown query parameter 'froce': there is 'force'");
+    let large = json!({"Name": "x".repeat(300 * 1024)});
+    let (message, kind) = refusal(mesh.client.post::<Changed>("/v1/networks", &large).await);
+    assert_eq!((message.contains("length limit"), kind), (true, ErrorKind::Invalid), "{message}");
+    mesh.store.away.store(true, Ordering::Relaxed);
+    let (message, kind) = refusal(mesh.client.delete::<Changed>("/v1/services/web").await);
+    assert!(message.contains("does not answer: it is away") && kind == ErrorKind::Unavailable, "{message}");
+}
+
+/// Nobody but root and the group may even look.
+#[tokio::test]
+async fn the_socket_is_closed_to_others() {
+    let mesh = Mesh::start().await;
+    assert_eq!(std::fs::metadata(&mesh.socket).unwrap().permissions().mode() & 0o777, 0o660);
+}
+
+/// Each path and method of the document is there, and answers with a status that the document has.
+#[tokio::test]
+async fn routes_answer_as_documented() {
+    let mesh = Mesh::with_web().await;
+    let document = mesh.get("/v1/openapi.json").await;
+    assert_eq!(document, document::openapi());
+    let mut routes = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            routes += 1;
+            let documented = operation["responses"].as_object().unwrap();
+            for (id, body) in [("nothing", ""), ("nothing", "{}"), ("web", "{\"Availability\":\"active\"}")] {
+                let asked = path.replace("{id}", id);
+                let (status, answer) = raw(&mesh, &method.to_uppercase(), &asked, body).await;
+                assert!(documented.contains_key(&status), "{method} {asked}: {status} {answer}");
+                assert!(!answer.contains("no such path"), "{method} {asked}");
+                let ok = status.starts_with('2');
+                assert!(
+                    ok || serde_json::from_str::<Value>(&answer).unwrap()["kind"].is_string(),
+                    "{answer}"
+                );
+            }
+        }
+    }
+    assert_eq!(routes, 22);
+}
+
+async fn raw(mesh: &Mesh, method: &str, path: &str, body: &str) -> (String, String) {
+    let mut stream = UnixStream::connect(&mesh.socket).await.unwrap();
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: mesh\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().to_owned(), body.to_owned())
+}
