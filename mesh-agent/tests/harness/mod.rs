@@ -103,7 +103,7 @@ impl Store for MemStore {
 
     async fn status(&self) -> Result<StoreStatus, StoreError> {
         let rev = self.parts.lock().unwrap().0.rev();
-        Ok(StoreStatus { cluster: "test".to_owned(), rev, engine: "memory".to_owned(), size: 0 })
+        Ok(StoreStatus { cluster: "test".to_owned(), rev, engine: "memory".to_owned(), size: 0, problem: None })
     }
 }
 
