@@ -12,9 +12,9 @@ use crate::cli::{OK, Session, converge};
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct AddArgs {
     /// The service that it serves
-    #[arg(long, required_unless_present = "name")]
+    #[arg(long)]
     service: Option<String>,
-    /// A name of its own, where it serves nothing
+    /// A name of its own, where it serves nothing [default: task- and the beginning of its ID]
     #[arg(long, conflicts_with = "service")]
     name: Option<String>,
     /// Network to attach to [default: all of the service's]
