@@ -39,18 +39,12 @@ const FAILED: u8 = 1;
 
 /// A routing mesh and VIP load balancer: any node's published port, or a service's VIP, reaches a healthy task
 #[derive(Debug, Parser)]
-#[command(
-    name = "mesh",
-    version,
-    propagate_version = false,
-    subcommand_required = true,
-    arg_required_else_help = true
-)]
-struct Cli {
+#[command(name = "mesh", version, subcommand_required = true, arg_required_else_help = true)]
+struct Cli<C: Subcommand> {
     #[command(flatten)]
     global: Global,
     #[command(subcommand)]
-    command: Command,
+    command: C,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -61,8 +55,20 @@ struct Global {
     host: Host,
 }
 
+/// All that the program understands.
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Verb(Verb),
+    #[command(hide = true)]
+    GenDocs(docs::DocsArgs),
+    #[command(hide = true)]
+    TaskExec(task::exec::ExecArgs),
+}
+
+/// What is meant for people: documented and completed.
+#[derive(Debug, Subcommand)]
+enum Verb {
     /// Manage networks
     #[command(subcommand)]
     Network(network::Verb),
@@ -83,10 +89,6 @@ enum Command {
     Demo(DemoArgs),
     Completions(completions::CompletionsArgs),
     Version(version::VersionArgs),
-    #[command(hide = true)]
-    GenDocs(docs::DocsArgs),
-    #[command(hide = true)]
-    TaskExec(task::exec::ExecArgs),
 }
 
 /// What every verb works with.
@@ -97,25 +99,12 @@ struct Session {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let Cli { global, command } = Cli::parse();
+    let Cli { global, command } = Cli::<Command>::parse();
     let out = Out::new();
     let code = match command {
-        Command::Agent(args) => crate::agent::main(&args).map(|()| OK),
-        Command::Demo(args) => crate::demo::main(&args).map(|()| OK),
-        Command::Completions(args) => completions::run(&args, &out),
+        Command::Verb(verb) => run(verb, &global, &out),
         Command::GenDocs(args) => docs::run(&args),
-        Command::TaskExec(args) => return ExitCode::from(task::exec::run(&args, &out)),
-        // A task's supervisor enters namespaces, which only a process without threads can do as a whole.
-        Command::Task(task::Verb::Run(args)) => {
-            return ExitCode::from(task::run::run(&args, &global.host, &out));
-        }
-        Command::Network(verb) => talk(&global, |session| network::run(verb, session)),
-        Command::Service(verb) => talk(&global, |session| service::run(verb, session)),
-        Command::Task(verb) => talk(&global, |session| task::run(verb, session)),
-        Command::Node(verb) => talk(&global, |session| node::run(verb, session)),
-        Command::Status(args) => talk(&global, |session| status::run(args, session)),
-        Command::Explain(args) => talk(&global, |session| explain::run(args, session)),
-        Command::Version(args) => talk(&global, |session| version::run(args, session)),
+        Command::TaskExec(args) => Ok(task::exec::run(&args, &out)),
     };
     ExitCode::from(code.unwrap_or_else(|error| {
         out.error(&error);
@@ -123,11 +112,28 @@ pub fn main() -> ExitCode {
     }))
 }
 
+fn run(verb: Verb, global: &Global, out: &Out) -> anyhow::Result<u8> {
+    match verb {
+        Verb::Agent(args) => crate::agent::main(&args).map(|()| OK),
+        Verb::Demo(args) => crate::demo::main(&args).map(|()| OK),
+        Verb::Completions(args) => completions::run(&args, out),
+        // A task's supervisor enters namespaces, which only a process without threads can do as a whole.
+        Verb::Task(task::Verb::Run(args)) => Ok(task::run::run(&args, &global.host, out)),
+        Verb::Network(verb) => talk(global, |session| network::run(verb, session)),
+        Verb::Service(verb) => talk(global, |session| service::run(verb, session)),
+        Verb::Task(verb) => talk(global, |session| task::run(verb, session)),
+        Verb::Node(verb) => talk(global, |session| node::run(verb, session)),
+        Verb::Status(args) => talk(global, |session| status::run(args, session)),
+        Verb::Explain(args) => talk(global, |session| explain::run(args, session)),
+        Verb::Version(args) => talk(global, |session| version::run(args, session)),
+    }
+}
+
 /// Runs a verb that talks to the agent.
-fn talk<F: Future<Output = anyhow::Result<u8>>>(
-    global: &Global,
-    verb: impl FnOnce(Session) -> F,
-) -> anyhow::Result<u8> {
+fn talk<F>(global: &Global, verb: impl FnOnce(Session) -> F) -> anyhow::Result<u8>
+where
+    F: Future<Output = anyhow::Result<u8>>,
+{
     let session = Session { client: Client::new(global.host.clone()), out: Out::new() };
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(verb(session))
 }

@@ -179,7 +179,7 @@ async fn refusals_say_what_is_wrong() {
         ),
         ("/v1/services", json!({"Name": "a", "DrainTimeout": "5"}), "a unit is missing"),
         ("/v1/services", json!({"Name": "a"}), "name one with --network"),
-        ("/v1/services", json!(["a"]), "invalid"),
+        ("/v1/services", json!(["a"]), "it is no JSON object"),
     ] {
         let (message, kind) = refusal(mesh.client.post::<Changed>(path, &body).await);
         assert!(message.contains(said), "{body}: {message}");

@@ -65,7 +65,11 @@ async fn a_service_from_first_to_last() {
     let ls = m
         .stdout(&["service", "ls", "--format", "table {{.Name}}\\t{{.Mode}}\\t{{.Replicas}}\\t{{.Ports}}"])
         .await;
-    insta::assert_snapshot!(ls, @"");
+    insta::assert_snapshot!(ls, @r"
+    NAME   MODE    REPLICAS   PORTS
+    db     dnsrr   0/0
+    web    vip     1/1        *:8080-8082->80-82/tcp, *:53->53/udp
+    ");
     let ls = m.stdout(&["service", "ls"]).await;
     assert!(ls.starts_with("ID             NAME   MODE    REPLICAS   PORTS\n"), "{ls}");
     let ids = m.stdout(&["service", "ls", "-q"]).await;
@@ -112,7 +116,11 @@ async fn nodes_and_convergence() {
     m.join("node0000000000000000000n2", "n2", "192.0.2.2").await;
     m.live("node0000000000000000000n2", 9999, &["uplink is slow"]).await;
     let ls = m.stdout(&["node", "ls"]).await;
-    insta::assert_snapshot!(ls, @"");
+    insta::assert_snapshot!(ls, @r"
+    ID                            HOSTNAME   STATUS   AVAILABILITY   ADDRESS     APPLIED
+    node0000000000000000000n1 *   n1         Ready    Active         192.0.2.1   5
+    node0000000000000000000n2     n2         Ready    Active         192.0.2.2   9999
+    ");
     let drained = m.mesh(&["node", "update", "--availability", "drain", "n2"]).await;
     assert!(drained.status.success());
     assert!(
@@ -225,5 +233,6 @@ async fn completions_know_every_verb() {
     for verb in ["network", "service", "task", "node", "status", "explain"] {
         assert!(script.contains(verb));
     }
-    assert!(!script.contains("task-exec"));
+    let offered = script.lines().filter(|line| line.trim_start().starts_with("opts="));
+    assert!(!offered.collect::<String>().contains("task-exec"));
 }

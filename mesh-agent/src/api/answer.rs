@@ -71,6 +71,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
         let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
             Refused::new(rejection.status(), ErrorKind::Invalid, rejection.body_text())
         })?;
+        // Serde would take a list for an object's fields in their order.
+        if bytes.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|first| *first != b'{') {
+            return Err(Refused::invalid("invalid request body: it is no JSON object"));
+        }
         let value = serde_json::from_slice(&bytes)
             .map_err(|error| Refused::invalid(format!("invalid request body: {error}")))?;
         Ok(Self(value))

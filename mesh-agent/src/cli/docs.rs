@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Command, CommandFactory};
 
-use super::{Cli, OK};
+use super::{Cli, OK, Verb};
 use crate::api::document;
 
 /// As wide as the text in a browser.
@@ -38,7 +38,7 @@ fn documents() -> anyhow::Result<Vec<(&'static str, String)>> {
 /// The help of every verb.
 fn cli() -> anyhow::Result<String> {
     let mut text = "# The command line\n\nWritten by `mesh gen-docs`; do not edit.\n".to_owned();
-    let mut command = Cli::command().term_width(WIDTH);
+    let mut command = Cli::<Verb>::command().term_width(WIDTH);
     command.build();
     write(&mut text, "mesh", &mut command)?;
     Ok(text)
@@ -48,8 +48,7 @@ fn write(text: &mut String, name: &str, command: &mut Command) -> std::fmt::Resu
     let help = command.render_long_help().to_string();
     let lines: Vec<_> = help.lines().map(str::trim_end).collect();
     writeln!(text, "\n## `{name}`\n\n```text\n{}\n```", lines.join("\n").trim_end())?;
-    for verb in command.get_subcommands_mut().filter(|verb| !verb.is_hide_set() && verb.get_name() != "help")
-    {
+    for verb in command.get_subcommands_mut().filter(|verb| verb.get_name() != "help") {
         write(text, &format!("{name} {}", verb.get_name()), verb)?;
     }
     Ok(())
@@ -70,6 +69,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_sound() {
-        Cli::command().debug_assert();
+        Cli::<super::super::Command>::command().debug_assert();
     }
 }

@@ -119,6 +119,17 @@ mod tests {
             "Backends": [{"Task": "web.1", "Address": "10.0.16.2", "Port": 80, "Node": "n1", "Share": 1.0}],
             "Excluded": [{"Task": "web.2", "Reason": "is draining"}]
         });
-        insta::assert_snapshot!(text(&serde_json::from_value(explanation).unwrap()), @"");
+        insta::assert_snapshot!(text(&serde_json::from_value(explanation).unwrap()), @r"
+        10.0.0.5:80/tcp: balanced by node n1 over 1 task of web
+        Frontend: VIP 10.0.0.5 in network app
+        Service: web
+        Policy: each new flow at random
+
+        TASK    NODE   ADDRESS        SHARE
+        web.1   n1     10.0.16.2:80   100.0 %
+
+        Get nothing:
+          web.2 is draining
+        ");
     }
 }

@@ -107,6 +107,23 @@ mod tests {
             "Nodes": [{"Name": "n2", "State": "ready", "AppliedRevision": 9},
                 {"Name": "node-three", "State": "unknown", "AppliedRevision": 0, "Problems": ["no nft"]}]
         });
-        insta::assert_snapshot!(text(&serde_json::from_value(status).unwrap()), @"");
+        insta::assert_snapshot!(text(&serde_json::from_value(status).unwrap()), @r"
+        Node:     n1 (abc), NOT HEALTHY, mesh 1.0.0
+        Store:    local c1, NOT CONNECTED, revision 9
+                  gone
+        Applied:  revision 7 of 9
+        Planes:
+          overlay: 4 rounds, 2 changes, the last in 1.5 ms, 1 ERRORS
+        Errors:
+          overlay: link x: busy
+        Problems:
+          network app: is full
+        Limits:
+          no client addresses
+        Other nodes:
+          NAME         STATUS    APPLIED   PROBLEMS
+          n2           ready     9         -
+          node-three   unknown   0         no nft
+        ");
     }
 }

@@ -35,6 +35,11 @@ mod tests {
             vec!["1".to_owned(), "a-longer-name".to_owned(), "0/0".to_owned(), String::new()],
             vec!["2".to_owned(), "bad\nline".to_owned(), "ü/1".to_owned(), "x".to_owned()],
         ];
-        insta::assert_snapshot!(render(&["ID", "NAME", "REPLICAS", "PORTS"], &rows), @"");
+        insta::assert_snapshot!(render(&["ID", "NAME", "REPLICAS", "PORTS"], &rows), @r"
+        ID     NAME            REPLICAS   PORTS
+        0abc   web             3/3        *:8080->80/tcp
+        1      a-longer-name   0/0
+        2      bad line        ü/1        x
+        ");
     }
 }

@@ -108,6 +108,29 @@ mod tests {
                 "VirtualIPs": [{"NetworkID": "n1", "Addr": "10.0.0.5/16"}]},
             "ServiceStatus": {"RunningTasks": 2, "DesiredTasks": 3}
         });
-        insta::assert_snapshot!(pretty(&serde_json::from_value(service).unwrap()), @"");
+        insta::assert_snapshot!(pretty(&serde_json::from_value(service).unwrap()), @r"
+        ID:		abc
+        Name:		web
+        Labels:
+         tier=front
+        Created:	2026-01-01T00:00:00Z
+        Updated:	2026-01-02T00:00:00Z
+        Replicas:	2/3
+        Networks: n1
+        Endpoint Mode:	vip
+        Virtual IPs:
+         10.0.0.5/16 in n1
+        Ports:
+         PublishedPort = 8080
+          Protocol = tcp
+          TargetPort = 80
+          PublishMode = ingress
+          HostIP = 10.0.0.1
+          Allow = 10.0.0.0/8
+        Balancing:	maglev
+        Locality:	spread
+        Affinity:	client-ip=10m
+        Drain Timeout:	30s
+        ");
     }
 }

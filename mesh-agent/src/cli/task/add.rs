@@ -14,7 +14,7 @@ pub(in crate::cli) struct AddArgs {
     /// The service that it serves
     #[arg(long)]
     service: Option<String>,
-    /// A name of its own, where it serves nothing
+    /// A name of its own, where it serves nothing [default: task- and the beginning of its ID]
     #[arg(long, conflicts_with = "service")]
     name: Option<String>,
     /// Network to attach to [default: all of the service's]

@@ -30,10 +30,10 @@ pub(super) const NOT_FOUND: u8 = 127;
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 #[command(group = clap::ArgGroup::new("background").args(["detach", "supervise"]))]
 pub(in crate::cli) struct RunArgs {
-    /// The service that it serves [default: none, a task of its own]
+    /// The service that it serves
     #[arg(long)]
     pub(super) service: Option<String>,
-    /// A name of its own, where it serves nothing [default: made up]
+    /// A name of its own, where it serves nothing [default: task- and the beginning of its ID]
     #[arg(long, conflicts_with = "service")]
     pub(super) name: Option<String>,
     /// Network to attach to [default: all of the service's]
@@ -183,12 +183,12 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::cli::{Cli, Command as Top, task};
+    use crate::cli::{Cli, Verb, task};
 
     fn parse(words: impl IntoIterator<Item = OsString>) -> RunArgs {
         let words = std::iter::once(OsString::from("mesh")).chain(words);
-        match Cli::try_parse_from(words).unwrap().command {
-            Top::Task(task::Verb::Run(args)) => args,
+        match Cli::<Verb>::try_parse_from(words).unwrap().command {
+            Verb::Task(task::Verb::Run(args)) => args,
             other => panic!("{other:?}"),
         }
     }
@@ -205,14 +205,12 @@ mod tests {
     }
 
     #[test]
-    fn a_task_has_a_service_or_a_name_not_both_and_a_command() {
-        for words in [
-            "task run --service a --name b -- x",
-            "task run --name a",
-            "task run --name a --log /l -- x",
-        ] {
+    fn a_task_has_a_service_or_a_name_of_its_own_and_a_command() {
+        for words in
+            ["task run --service a --name b -- x", "task run --name a", "task run --name a --log /l -- x"]
+        {
             let words = std::iter::once("mesh").chain(words.split(' '));
-            assert!(Cli::try_parse_from(words).is_err());
+            assert!(Cli::<Verb>::try_parse_from(words).is_err());
         }
     }
 }
