@@ -231,9 +231,11 @@ fn merge_file(merged: &mut Table, defaults: &Table, path: &Path, text: &str) -> 
             return wrong(place(section.span().start), format!("'{name}' is a section: write [{name}]"));
         };
         for (key, value) in content {
-            check_key(name, known, key, value).map_err(|what| ConfigError { place: place(key.span().start), what })?;
+            let misplaced = |what| ConfigError { place: place(key.span().start), what };
+            check_key(name, known, key, value).map_err(misplaced)?;
             if let Some(value) = values.get(name).and_then(|section| section.get(key.get_ref().as_ref())) {
                 put(merged, name, key.get_ref(), value.clone());
+                check_value(defaults, name, key.get_ref(), value.clone()).map_err(misplaced)?;
             }
         }
     }
@@ -253,6 +255,16 @@ fn check_key(
         return Ok(());
     }
     Err(format!("'{key}' is a {}, not a {found}", default.type_str()))
+}
+
+/// Words and numbers out of range are found by reading the defaults with this one value in them.
+fn check_value(defaults: &Table, section: &str, key: &str, value: Value) -> Result<(), String> {
+    let mut alone = defaults.clone();
+    put(&mut alone, section, key, value);
+    match alone.try_into::<Config>() {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("'{key}': {}", error.message())),
+    }
 }
 
 fn unknown_key(section: &str, key: &str, known: &Table) -> String {
@@ -329,7 +341,7 @@ mod tests {
             (told("[nodes]\n", &[], &[]), "/etc/mesh/mesh.toml:1: unknown section [nodes]"),
             (told("[dns]\nttl = \"5\"\n", &[], &[]), "/etc/mesh/mesh.toml:2: 'ttl' is a integer, not a string"),
             (told("[node\n", &[], &[]), "/etc/mesh/mesh.toml:1: "),
-            (told("[store]\nmode = \"etcd\"\n", &[], &[]), "unknown variant `etcd`"),
+            (told("[store]\nmode = \"etcd\"\n", &[], &[]), "/etc/mesh/mesh.toml:2: 'mode': unknown variant `etcd`"),
             (told("[store]\nmode = \"gateway\"\n", &[], &[]), "store.gateway: mode \"gateway\" needs"),
             (told("", &[("MESH_NODE_NMAE", "x")], &[]), "environment variable MESH_NODE_NMAE: unknown key"),
             (told("", &[("MESH_DNS_TTL", "x")], &[]), "'x' is no number"),

@@ -50,7 +50,7 @@ impl Tasks {
     pub async fn register(&self, mut request: TaskRequest) -> Result<Done<Task>, ControlError> {
         let me = self.me()?;
         // A namespace that is not there is refused before anything is written.
-        Netns::of_origin(&request.origin).map_err(|error| Refusal::Invalid(error.to_string()))?;
+        usable(&request.origin).map_err(Refusal::Invalid)?;
         let supervised = matches!(request.origin, Origin::Process { supervised: true, .. });
         request.state = TaskState::Preparing;
         let done = self.control.change(|world, fresh| change::add_task(world, &me, request.clone(), fresh)).await?;
@@ -147,6 +147,16 @@ impl Tasks {
             }
         }
     }
+}
+
+/// Whether a task can live there; `Err` says why not.
+fn usable(origin: &Origin) -> Result<(), String> {
+    let netns = Netns::of_origin(origin).map_err(|error| error.to_string())?;
+    let own = Netns::own().map_err(|error| error.to_string())?;
+    if netns.is(&own) {
+        return Err(format!("{netns} is the node's own network namespace; a task needs one of its own"));
+    }
+    Ok(())
 }
 
 /// Someone asked for it, or its service is gone.

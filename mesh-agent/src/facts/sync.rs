@@ -7,7 +7,7 @@
 mod cache;
 mod keeper;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,12 @@ use tokio_util::sync::CancellationToken;
 use self::keeper::Keeper;
 use crate::status::StoreHealth;
 use crate::store::{Batches, Store, WatchEnd};
+
+/// What this node last knew, from its copy on disk alone; none if there is no copy that can be read.
+pub fn last_known(path: &Path) -> Option<Snapshot> {
+    let (cache, _) = cache::load(path);
+    Some(Replica::from_cache(cache?).world().clone())
+}
 
 /// A watch says something at least each second; after this it is dead.
 const SILENCE: Duration = Duration::from_secs(3);

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
+use serde_json::Value;
 
 use crate::api::types::Task;
 use crate::cli::{OK, Session, removal};
@@ -27,8 +28,12 @@ pub(in crate::cli) struct RmArgs {
 
 pub(super) async fn run(args: RmArgs, session: Session) -> anyhow::Result<u8> {
     let (known, missing) = removal::fetch(&session, &args.tasks, |id| format!("/v1/tasks/{id}")).await?;
-    let ids: Vec<String> =
-        known.iter().filter_map(|task| Some(task.get("ID")?.as_str()?.to_owned())).collect();
+    if known.is_empty() {
+        return Ok(missing);
+    }
+    let text = |task: &Value, key: &str| task.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    // By id from here on: a name such as web.1 may soon be another's.
+    let ids: Vec<String> = known.iter().map(|task| text(task, "ID")).collect();
     let query = if args.force { "?force" } else { "" };
     let code = removal::remove(&session, &ids, |id| format!("/v1/tasks/{id}{query}"), None).await?;
     if !args.detach {
