@@ -39,8 +39,10 @@ pub struct DemoArgs {
 pub enum DemoCommand {
     /// Run a command on a host of the running demo: n1, n2, n3, client or outside
     Exec {
+        // Not `host`: that is where the agent listens, for every verb.
         /// The host
-        host: String,
+        #[arg(value_name = "HOST")]
+        on: String,
         /// The command
         #[arg(last = true, required = true)]
         command: Vec<String>,
@@ -62,10 +64,10 @@ struct Outcome {
 
 /// Runs the demo.
 pub fn main(args: &DemoArgs) -> anyhow::Result<()> {
-    if let Some(DemoCommand::Exec { host, command }) = &args.command {
+    if let Some(DemoCommand::Exec { on, command }) = &args.command {
         let info = LabInfo::load(Path::new(PUBLISHED))
             .context("no demo is running: start one with 'mesh demo' and leave it up")?;
-        let error = info.command(host, command)?.exec();
+        let error = info.command(on, command)?.exec();
         return Err(error).with_context(|| format!("cannot run {}", command.join(" ")));
     }
     if !nix::unistd::geteuid().is_root() {

@@ -334,8 +334,9 @@ async fn rounds_lose_no_packet_and_leave_no_socket() {
     let sockets = |site: &Site| site.nodes[0].sh("wc -l < /proc/thread-self/net/netlink").trim().to_owned();
     tokio::time::sleep(Duration::from_millis(50)).await;
     let before = sockets(&site);
-    let pings = ["10.0.17.2", "fd00:1::1100:0:2", "10.0.0.1"]
-        .map(|target| tasks[0].start(&format!("ping -q -i 0.002 -c 1000 {target}")));
+    let targets = ["10.0.17.2", "fd00:1::1100:0:2", "10.0.0.1"];
+    assert!(targets.iter().all(|target| tasks[0].pings(target)));
+    let pings = targets.map(|target| tasks[0].start(&format!("ping -q -i 0.002 -c 1000 {target}")));
     for round in 0..15 {
         site.settle(Depth::Sweep).await;
         // The MTU of a network, and a block more of it elsewhere.

@@ -46,6 +46,13 @@ impl Netns {
         Ok(netns)
     }
 
+    /// The namespace that a process is in.
+    pub fn of_process(id: u32) -> Result<Self> {
+        let path = format!("/proc/{id}/ns/net");
+        let file = File::open(&path).with_context(|| format!("cannot open {path}"))?;
+        Ok(Self(Arc::new(file)))
+    }
+
     /// Runs `f` inside, on a thread of its own, and waits for it. Sockets that `f` opens stay inside.
     pub fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T> {
         thread::scope(|scope| {

@@ -5,7 +5,7 @@ mod sim;
 
 use std::fmt::Write;
 
-use mesh_core::change::{self, AttachmentRequest, NetworkRequest, ServiceRequest, ServiceUpdate, TaskChange};
+use mesh_core::change::{self, AttachmentRequest, NetworkRequest, PortPattern, ServiceRequest, ServiceUpdate, TaskChange};
 use mesh_core::dns::{Answer, Question};
 use mesh_core::explain::{self, Flow};
 use mesh_core::model::{Affinity, Balancing, EndpointMode, Locality, Protocol, PublishMode, PublishedPort};
@@ -72,11 +72,7 @@ fn run(sim: &mut Sim, words: &[&str]) -> Result<String, change::Refusal> {
         }
         ["service", "create", name, rest @ ..] => return service(sim, name, rest),
         ["service", "update", name, rest @ ..] => {
-            let rm = options(rest, "publish-rm")
-                .iter()
-                .map(|p| port(p))
-                .map(|p| (p.target, p.protocol, p.mode))
-                .collect();
+            let rm = options(rest, "publish-rm").iter().map(|text| pattern(text)).collect();
             let update = ServiceUpdate {
                 publish_add: options(rest, "publish-add").iter().map(|p| port(p)).collect(),
                 publish_rm: rm,
@@ -117,6 +113,11 @@ fn run(sim: &mut Sim, words: &[&str]) -> Result<String, change::Refusal> {
 
 fn attachments(names: &[&str]) -> Vec<AttachmentRequest> {
     names.iter().map(|name| AttachmentRequest { network: (*name).to_owned(), aliases: Vec::new() }).collect()
+}
+
+fn pattern(text: &str) -> PortPattern {
+    let PublishedPort { published, target, protocol, mode, .. } = port(text);
+    PortPattern { published: text.contains(':').then_some(published), target, protocol, mode }
 }
 
 fn port(text: &str) -> PublishedPort {

@@ -62,12 +62,18 @@ impl FromStr for Unpublish {
     fn from_str(text: &str) -> Result<Self, String> {
         let wish = Wish::parse(text)?;
         let target = wish.target.ok_or("missing mandatory field 'target'")?;
-        let port = |target_port| PortRef {
+        let port = |published_port, target_port| PortRef {
+            published_port,
             target_port,
             protocol: wish.protocol.unwrap_or(Protocol::Tcp),
             publish_mode: wish.mode.unwrap_or(PublishMode::Ingress),
         };
-        Ok(Self(target.map(port).collect()))
+        Ok(Self(match wish.published {
+            Some(published) => {
+                pair(&published, &target)?.into_iter().map(|(p, t)| port(Some(p), t)).collect()
+            }
+            None => target.map(|target| port(None, target)).collect(),
+        }))
     }
 }
 

@@ -231,7 +231,8 @@ fn kill_agent(scene: &Scene) -> Result<String> {
     std::thread::sleep(Duration::from_secs(1));
     let without = answering(scene, "n2", 8080, 20)?;
     ensure!(!without.is_empty(), "nobody answers on n2 without its agent");
-    node.restart_agent(Duration::from_secs(15))?;
+    node.start_agent()?;
+    node.wait_ready(Duration::from_secs(15))?;
     eventually(SOON, "n2 is whole again", || {
         tasks_answer(scene, &["web.1", "web.2", "web.3"])?;
         scene.mesh("n2", &["status"]).map(drop)

@@ -44,49 +44,24 @@ fn join(addresses: &BTreeSet<IpAddr>) -> String {
     if addresses.is_empty() {
         return "none".to_owned();
     }
-    addresses
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(", ")
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// The MTU of the device that carries the node's underlay address.
 pub async fn uplink_mtu(address: IpAddr) -> Result<u32, UplinkError> {
     let listed = async {
         let handle = connect()?;
-        let addresses: Vec<_> = handle
-            .address()
-            .get()
-            .execute()
-            .try_collect()
-            .await
-            .map_err(io::Error::other)?;
-        let links: Vec<_> = handle
-            .link()
-            .get()
-            .execute()
-            .try_collect()
-            .await
-            .map_err(io::Error::other)?;
+        let addresses: Vec<_> =
+            handle.address().get().execute().try_collect().await.map_err(io::Error::other)?;
+        let links: Vec<_> = handle.link().get().execute().try_collect().await.map_err(io::Error::other)?;
         Ok((addresses, links))
     };
-    let (addresses, links) = listed
-        .await
-        .map_err(|source| UplinkError::Kernel { address, source })?;
-    let devices: BTreeMap<IpAddr, u32> = addresses
-        .iter()
-        .filter_map(|message| Some((own_address(message)?, message.header.index)))
-        .collect();
+    let (addresses, links) = listed.await.map_err(|source| UplinkError::Kernel { address, source })?;
+    let devices: BTreeMap<IpAddr, u32> =
+        addresses.iter().filter_map(|message| Some((own_address(message)?, message.header.index))).collect();
     let device = devices.get(&address);
-    let mtu = links
-        .iter()
-        .find(|link| Some(&link.header.index) == device)
-        .and_then(mtu_of);
-    mtu.ok_or_else(|| UplinkError::Absent {
-        address,
-        existing: devices.into_keys().collect(),
-    })
+    let mtu = links.iter().find(|link| Some(&link.header.index) == device).and_then(mtu_of);
+    mtu.ok_or_else(|| UplinkError::Absent { address, existing: devices.into_keys().collect() })
 }
 
 fn own_address(message: &AddressMessage) -> Option<IpAddr> {
@@ -128,12 +103,7 @@ pub async fn foreign_routes() -> Vec<IpNet> {
         Ok(routes)
     };
     match listed.await {
-        Ok(routes) => routes
-            .iter()
-            .filter_map(foreign)
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect(),
+        Ok(routes) => routes.iter().filter_map(foreign).collect::<BTreeSet<_>>().into_iter().collect(),
         Err(error) => {
             tracing::warn!(%error, "cannot list this node's routes: a network may come to overlap one of them");
             Vec::new()
@@ -177,12 +147,8 @@ fn connect() -> io::Result<Handle> {
 
 /// Every TCP port that is listened on and every UDP port that takes packets from anybody.
 pub async fn listeners() -> BTreeSet<Listener> {
-    let tables = [
-        ("tcp", Protocol::Tcp),
-        ("tcp6", Protocol::Tcp),
-        ("udp", Protocol::Udp),
-        ("udp6", Protocol::Udp),
-    ];
+    let tables =
+        [("tcp", Protocol::Tcp), ("tcp6", Protocol::Tcp), ("udp", Protocol::Udp), ("udp6", Protocol::Udp)];
     let mut listeners = BTreeSet::new();
     for (table, protocol) in tables {
         // Of this thread's namespace: `/proc/net` is that of the process's first thread.
@@ -225,11 +191,7 @@ pub fn parse_sockets(text: &str, protocol: Protocol) -> impl Iterator<Item = Lis
 
 /// Addresses are printed as 32-bit words of this machine's byte order.
 fn parse_address(hex: &str) -> Option<IpAddr> {
-    let word = |at: usize| {
-        u32::from_str_radix(hex.get(at..at + 8)?, 16)
-            .ok()
-            .map(u32::to_ne_bytes)
-    };
+    let word = |at: usize| u32::from_str_radix(hex.get(at..at + 8)?, 16).ok().map(u32::to_ne_bytes);
     match hex.len() {
         8 => Some(Ipv4Addr::from(word(0)?).into()),
         32 => {

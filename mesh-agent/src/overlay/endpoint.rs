@@ -62,9 +62,7 @@ pub(super) async fn attach(
     let mut whole = None;
     if let Some(host) = found {
         if !host.is_endpoint() {
-            return Err(EndpointError::Taken {
-                name: name.to_owned(),
-            });
+            return Err(EndpointError::Taken { name: name.to_owned() });
         }
         match inside.device(&want.inside).await.map_err(failed)? {
             Some(end) if inside::is_end_of(&end, &host) => whole = Some((host, end)),
@@ -80,13 +78,7 @@ pub(super) async fn attach(
         applied.record(object, result);
     }
     let adjusted = adjust(kernel, &host, want).await.map_err(failed)?;
-    Ok(Attached {
-        host: host.index,
-        changed: created || adjusted,
-        netns,
-        inside,
-        end,
-    })
+    Ok(Attached { host: host.index, changed: created || adjusted, netns, inside, end })
 }
 
 async fn create(
@@ -101,10 +93,7 @@ async fn create(
     match kernel.create_device(name, message(netns, name, want)).await {
         Err(error) if error.is(&[Errno::EEXIST]) => {
             return Err(match inside.device(&want.inside).await {
-                Ok(Some(_)) => EndpointError::InsideTaken {
-                    task: task(),
-                    inside: want.inside.clone(),
-                },
+                Ok(Some(_)) => EndpointError::InsideTaken { task: task(), inside: want.inside.clone() },
                 _ => failed(error),
             });
         }
@@ -115,11 +104,7 @@ async fn create(
     // Whoever removed it in between, the next round makes it again.
     host.zip(end).ok_or_else(|| {
         let what = format!("find device {name} after its creation");
-        failed(KernelError::Refused {
-            what,
-            errno: Errno::ENODEV,
-            words: String::new(),
-        })
+        failed(KernelError::Refused { what, errno: Errno::ENODEV, words: String::new() })
     })
 }
 
@@ -129,10 +114,7 @@ fn message(netns: &Netns, name: &str, want: &Endpoint) -> LinkMessage {
     end.attributes.push(LinkAttribute::NetNsFd(netns.as_raw_fd()));
     let mut host = device::create(name, Mac::HOST_END, want.mtu);
     host.attributes.push(LinkAttribute::Group(want.vni.0));
-    let info = vec![
-        LinkInfo::Kind(InfoKind::Veth),
-        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(end))),
-    ];
+    let info = vec![LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(end)))];
     host.attributes.push(LinkAttribute::LinkInfo(info));
     host
 }

@@ -35,11 +35,8 @@ pub(super) async fn furnish(
 ) -> Result<bool, String> {
     let mut steps = Vec::new();
     if want.addresses.v6.is_some() {
-        steps.extend(
-            sysctl::apply(netns, &sysctl::of_inside(&want.inside))
-                .into_iter()
-                .map(|(_, done)| done),
-        );
+        steps
+            .extend(sysctl::apply(netns, &sysctl::of_inside(&want.inside)).into_iter().map(|(_, done)| done));
     }
     steps.extend(devices_up(kernel, want, end).await);
     // Only now: a device that goes up or down loses routes and IPv6 addresses.
@@ -47,10 +44,7 @@ pub(super) async fn furnish(
     steps.extend(neighbours(kernel, want, end.index).await);
     steps.extend(routes(kernel, want, end.index).await);
     let changed = !steps.is_empty();
-    steps
-        .into_iter()
-        .collect::<Result<Vec<()>, String>>()
-        .map(|_| changed)
+    steps.into_iter().collect::<Result<Vec<()>, String>>().map(|_| changed)
 }
 
 type Steps = Vec<Result<(), String>>;
@@ -72,9 +66,7 @@ async fn devices_up(kernel: &Kernel, want: &Endpoint, end: &Device) -> Steps {
     }
     let mut message = device::change(end.index);
     if end.mac != Some(want.mac) {
-        message
-            .attributes
-            .push(LinkAttribute::Address(want.mac.0.to_vec()));
+        message.attributes.push(LinkAttribute::Address(want.mac.0.to_vec()));
     }
     if end.mtu != want.mtu {
         message.attributes.push(LinkAttribute::Mtu(want.mtu));
@@ -137,15 +129,8 @@ async fn routes(kernel: &Kernel, want: &Endpoint, device: u32) -> Steps {
         .iter()
         .filter(|net| net.addr().is_ipv4() || want.addresses.v6.is_some())
         .map(|net| {
-            let gateway = if net.addr().is_ipv4() {
-                GATEWAY_V4.into()
-            } else {
-                GATEWAY_V6.into()
-            };
-            (
-                route::Key::new(MAIN, *net),
-                Path::through(device, Some(gateway), None),
-            )
+            let gateway = if net.addr().is_ipv4() { GATEWAY_V4.into() } else { GATEWAY_V6.into() };
+            (route::Key::new(MAIN, *net), Path::through(device, Some(gateway), None))
         })
         .collect();
     let mut steps = settle::put_routes(kernel, &mut have, &wanted).await;

@@ -11,8 +11,7 @@ use mesh_core::plan::Mac;
 use nix::errno::Errno;
 use rtnetlink::Handle;
 use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
-    NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, AddressScope, CacheInfo,
@@ -33,13 +32,7 @@ use super::route::{self, PROTOCOL};
 use crate::netns::{Netns, NetnsError};
 
 /// What is no error when something is removed.
-const GONE: &[Errno] = &[
-    Errno::ENOENT,
-    Errno::ESRCH,
-    Errno::ENODEV,
-    Errno::ENXIO,
-    Errno::EADDRNOTAVAIL,
-];
+const GONE: &[Errno] = &[Errno::ENOENT, Errno::ESRCH, Errno::ENODEV, Errno::ENXIO, Errno::EADDRNOTAVAIL];
 
 /// A connection to the kernel from inside one namespace.
 pub(super) struct Kernel {
@@ -48,9 +41,7 @@ pub(super) struct Kernel {
 
 impl Kernel {
     pub(super) fn open(netns: &Netns) -> Result<Self, NetnsError> {
-        Ok(Self {
-            handle: netns.connect()?,
-        })
+        Ok(Self { handle: netns.connect()? })
     }
 
     pub(super) async fn devices(&self) -> Result<Vec<Device>, KernelError> {
@@ -59,10 +50,8 @@ impl Kernel {
     }
 
     pub(super) async fn device(&self, name: &str) -> Result<Option<Device>, KernelError> {
-        let found = collect(
-            format!("look for device {name}"),
-            self.handle.link().get().match_name(name).execute(),
-        );
+        let found =
+            collect(format!("look for device {name}"), self.handle.link().get().match_name(name).execute());
         match found.await {
             Ok(links) => Ok(links.into_iter().find_map(Device::of)),
             Err(error) if error.is(GONE) => Ok(None),
@@ -71,29 +60,15 @@ impl Kernel {
     }
 
     pub(super) async fn create_device(&self, name: &str, message: LinkMessage) -> Result<(), KernelError> {
-        timed(
-            format!("create device {name}"),
-            self.handle.link().add(message).execute(),
-        )
-        .await
+        timed(format!("create device {name}"), self.handle.link().add(message).execute()).await
     }
 
     pub(super) async fn change_device(&self, name: &str, message: LinkMessage) -> Result<(), KernelError> {
-        timed(
-            format!("change device {name}"),
-            self.handle.link().change(message).execute(),
-        )
-        .await
+        timed(format!("change device {name}"), self.handle.link().change(message).execute()).await
     }
 
     pub(super) async fn remove_device(&self, name: &str, index: u32) -> Result<(), KernelError> {
-        gone_is_removed(
-            timed(
-                format!("remove device {name}"),
-                self.handle.link().del(index).execute(),
-            )
-            .await,
-        )
+        gone_is_removed(timed(format!("remove device {name}"), self.handle.link().del(index).execute()).await)
     }
 
     /// All of our routes, in all tables, of both families.
@@ -128,10 +103,7 @@ impl Kernel {
 
     pub(super) async fn remove_route(&self, key: &route::Key) -> Result<(), KernelError> {
         let request = NetlinkMessage::from(RouteNetlinkMessage::DelRoute(route::removal(key)));
-        gone_is_removed(
-            self.request(format!("remove the route {}", key.net), request)
-                .await,
-        )
+        gone_is_removed(self.request(format!("remove the route {}", key.net), request).await)
     }
 
     /// All permanent neighbours.
@@ -150,29 +122,19 @@ impl Kernel {
     }
 
     pub(super) async fn put_neighbour(&self, key: &neighbour::Key, mac: Mac) -> Result<(), KernelError> {
-        let request = self
-            .handle
-            .neighbours()
-            .add(key.device, key.address)
-            .link_layer_address(&mac.0)
-            .replace();
-        timed(
-            format!("make {mac} the neighbour {}", key.address),
-            request.execute(),
-        )
-        .await
+        let request =
+            self.handle.neighbours().add(key.device, key.address).link_layer_address(&mac.0).replace();
+        timed(format!("make {mac} the neighbour {}", key.address), request.execute()).await
     }
 
     pub(super) async fn remove_neighbour(&self, key: &neighbour::Key) -> Result<(), KernelError> {
         let mut message = NeighbourMessage::default();
         message.header.family = family_of(key.address);
         message.header.ifindex = key.device;
-        message
-            .attributes
-            .push(NeighbourAttribute::Destination(match key.address {
-                IpAddr::V4(address) => address.into(),
-                IpAddr::V6(address) => address.into(),
-            }));
+        message.attributes.push(NeighbourAttribute::Destination(match key.address {
+            IpAddr::V4(address) => address.into(),
+            IpAddr::V6(address) => address.into(),
+        }));
         let request = self.handle.neighbours().del(message);
         gone_is_removed(timed(format!("remove the neighbour {}", key.address), request.execute()).await)
     }
@@ -181,11 +143,7 @@ impl Kernel {
     pub(super) async fn addresses(&self, device: u32) -> Result<Vec<(IpNet, bool)>, KernelError> {
         let request = self.handle.address().get().set_link_index_filter(device);
         let found = collect("list the addresses", request.execute()).await?;
-        Ok(found
-            .iter()
-            .filter(|message| message.header.index == device)
-            .filter_map(address_of)
-            .collect())
+        Ok(found.iter().filter(|message| message.header.index == device).filter_map(address_of).collect())
     }
 
     /// Adds an address with our mark. With `only_when_named` the kernel never chooses it as a source by itself.
@@ -198,13 +156,9 @@ impl Kernel {
         let prefix = IpNet::from(address).prefix_len();
         let mut request = self.handle.address().add(device, address, prefix);
         let attributes = &mut request.message_mut().attributes;
-        attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(u8::from(
-            PROTOCOL,
-        ))));
+        attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(u8::from(PROTOCOL))));
         // Nobody else has it: no need to ask the link, and no route of its own.
-        attributes.push(AddressAttribute::Flags(
-            AddressFlags::Nodad | AddressFlags::Noprefixroute,
-        ));
+        attributes.push(AddressAttribute::Flags(AddressFlags::Nodad | AddressFlags::Noprefixroute));
         if only_when_named {
             let mut lifetime = CacheInfo::default();
             lifetime.ifa_preferred = 0;
@@ -248,11 +202,7 @@ impl Kernel {
 }
 
 pub(super) fn family_of(address: IpAddr) -> AddressFamily {
-    if address.is_ipv4() {
-        AddressFamily::Inet
-    } else {
-        AddressFamily::Inet6
-    }
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }
 
 /// A device's own address with its length; link-local ones are the kernel's business.

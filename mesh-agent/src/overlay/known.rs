@@ -51,9 +51,8 @@ impl Known {
             if is_address(net.addr(), route) {
                 match self.devices.get(VTEP_DEVICE) {
                     Some(&device) => _ = addresses.insert((device, net.addr())),
-                    None => {
-                        applied.record(format!("route {net}"), Err(format!("device {VTEP_DEVICE} is not there")))
-                    }
+                    None => applied
+                        .record(format!("route {net}"), Err(format!("device {VTEP_DEVICE} is not there"))),
                 }
                 continue;
             }

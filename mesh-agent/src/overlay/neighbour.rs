@@ -28,13 +28,7 @@ pub(super) fn resolve(want: &Overlay, devices: &BTreeMap<String, u32>) -> BTreeM
         for (&address, &mac) in &want.peers {
             neighbours.insert(Key { device, address }, mac);
             if v6 {
-                neighbours.insert(
-                    Key {
-                        device,
-                        address: link_local(mac).into(),
-                    },
-                    mac,
-                );
+                neighbours.insert(Key { device, address: link_local(mac).into() }, mac);
             }
         }
     }
@@ -69,11 +63,5 @@ pub(super) fn decode(message: &NeighbourMessage) -> Option<(Key, Mac)> {
             _ => {}
         }
     }
-    Some((
-        Key {
-            device: message.header.ifindex,
-            address: address?,
-        },
-        mac?,
-    ))
+    Some((Key { device: message.header.ifindex, address: address? }, mac?))
 }

@@ -29,11 +29,7 @@ pub(super) struct Key {
 
 impl Key {
     pub(super) fn new(table: u32, net: IpNet) -> Self {
-        Self {
-            table,
-            net,
-            metric: if net.addr().is_ipv4() { 0 } else { V6_METRIC },
-        }
+        Self { table, net, metric: if net.addr().is_ipv4() { 0 } else { V6_METRIC } }
     }
 }
 
@@ -60,23 +56,11 @@ pub(super) struct Tunnel {
 
 impl Path {
     fn of_kind(kind: RouteType) -> Self {
-        Self {
-            kind,
-            device: 0,
-            gateway: None,
-            source: None,
-            tunnel: None,
-            odd: false,
-        }
+        Self { kind, device: 0, gateway: None, source: None, tunnel: None, odd: false }
     }
 
     pub(super) fn through(device: u32, gateway: Option<IpAddr>, source: Option<IpAddr>) -> Self {
-        Self {
-            device,
-            gateway,
-            source,
-            ..Self::of_kind(RouteType::Unicast)
-        }
+        Self { device, gateway, source, ..Self::of_kind(RouteType::Unicast) }
     }
 }
 
@@ -87,42 +71,17 @@ pub(super) fn resolve(
     devices: &BTreeMap<String, u32>,
     peers: &BTreeMap<IpAddr, Mac>,
 ) -> Result<(Key, Path), String> {
-    let index = |name: &str| {
-        devices
-            .get(name)
-            .copied()
-            .ok_or_else(|| format!("its device {name} is not there"))
-    };
+    let index =
+        |name: &str| devices.get(name).copied().ok_or_else(|| format!("its device {name} is not there"));
     Ok(match route {
-        Route::Tunnel {
-            vni,
-            local,
-            remote,
-            source,
-        } => {
-            let mac = peers
-                .get(remote)
-                .ok_or_else(|| format!("{remote} is not a known peer"))?;
+        Route::Tunnel { vni, local, remote, source } => {
+            let mac = peers.get(remote).ok_or_else(|| format!("{remote} is not a known peer"))?;
             let path = Path::through(index(VTEP_DEVICE)?, Some(next_hop(net, *remote, *mac)), *source);
-            let tunnel = Tunnel {
-                id: u64::from(vni.0),
-                local: *local,
-                remote: *remote,
-            };
-            (
-                Key::new(MAIN, net),
-                Path {
-                    tunnel: Some(tunnel),
-                    ..path
-                },
-            )
+            let tunnel = Tunnel { id: u64::from(vni.0), local: *local, remote: *remote };
+            (Key::new(MAIN, net), Path { tunnel: Some(tunnel), ..path })
         }
         Route::Local { source } => {
-            let path = Path {
-                device: LOOPBACK,
-                source: *source,
-                ..Path::of_kind(RouteType::Local)
-            };
+            let path = Path { device: LOOPBACK, source: *source, ..Path::of_kind(RouteType::Local) };
             (Key::new(LOCAL, net), path)
         }
         Route::Endpoint { device, source } => {
@@ -138,11 +97,7 @@ pub(super) const LOOPBACK: u32 = 1;
 /// A peer's name on the tunnel device. IPv6 routes refuse a next hop of another family, and IPv4 ones refuse an
 /// IPv6 address that is routed elsewhere; an address of the link's own, made from the peer's MAC, suits all.
 fn next_hop(net: IpNet, remote: IpAddr, mac: Mac) -> IpAddr {
-    if net.addr().is_ipv4() && remote.is_ipv4() {
-        remote
-    } else {
-        link_local(mac).into()
-    }
+    if net.addr().is_ipv4() && remote.is_ipv4() { remote } else { link_local(mac).into() }
 }
 
 /// The link-local address of an Ethernet address (RFC 4291 appendix A).

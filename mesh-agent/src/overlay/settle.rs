@@ -22,9 +22,8 @@ type Neighbours = BTreeMap<neighbour::Key, Mac>;
 pub(super) async fn put_routes(kernel: &Kernel, have: &mut Routes, want: &Routes) -> Outcomes {
     let changes = diff(have, want);
     let added = changes.added.into_iter().map(|(key, path)| (key, path, false));
-    let mut todo: Vec<_> = added
-        .chain(changes.changed.into_iter().map(|(key, path)| (key, path, true)))
-        .collect();
+    let mut todo: Vec<_> =
+        added.chain(changes.changed.into_iter().map(|(key, path)| (key, path, true))).collect();
     // A source must be an address before a route can name it; and a network that leads nowhere must do so before
     // parts of it lead somewhere, or packets to the rest would leave by the default route.
     todo.sort_by_key(|(key, path, _)| (path.source.is_some(), key.net.prefix_len()));
@@ -50,15 +49,8 @@ async fn put_route(kernel: &Kernel, key: &route::Key, path: &Path, replace: bool
     }
     // Ours, and we did not know? Or somebody else's, which stays.
     let routes = kernel.routes().await.map_err(|error| error.to_string())?;
-    if routes
-        .iter()
-        .filter_map(route::decode)
-        .any(|(there, _)| there == *key)
-    {
-        return kernel
-            .put_route(key, message, true)
-            .await
-            .map_err(|error| error.to_string());
+    if routes.iter().filter_map(route::decode).any(|(there, _)| there == *key) {
+        return kernel.put_route(key, message, true).await.map_err(|error| error.to_string());
     }
     Err(format!(
         "{error}; a route to {} that is not the mesh's is already there: remove it, or use another subnet",

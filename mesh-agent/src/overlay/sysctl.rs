@@ -21,10 +21,7 @@ pub(super) struct Setting {
 
 impl Setting {
     fn new(name: impl Into<String>, value: &'static str) -> Self {
-        Self {
-            name: name.into(),
-            value,
-        }
+        Self { name: name.into(), value }
     }
 }
 
@@ -53,20 +50,12 @@ pub(super) fn of_inside(device: &str) -> Vec<Setting> {
 
 /// What the node needs.
 fn of_node() -> Vec<Setting> {
-    vec![
-        Setting::new("ipv4/ip_forward", "1"),
-        Setting::new("ipv6/conf/all/forwarding", "1"),
-    ]
+    vec![Setting::new("ipv4/ip_forward", "1"), Setting::new("ipv6/conf/all/forwarding", "1")]
 }
 
 /// Makes the settings, inside `netns`. What happened to each, by name; nothing for those that were right.
 pub(super) fn apply(netns: &Netns, settings: &[Setting]) -> Vec<(String, Result<(), String>)> {
-    let done = netns.run(|| {
-        settings
-            .iter()
-            .filter_map(|setting| set(Path::new(ROOT), setting))
-            .collect()
-    });
+    let done = netns.run(|| settings.iter().filter_map(|setting| set(Path::new(ROOT), setting)).collect());
     done.unwrap_or_else(|error| vec![("sysctl".to_owned(), Err(error.to_string()))])
 }
 
@@ -91,10 +80,7 @@ pub(super) fn apply_node(netns: &Netns) -> Vec<(String, Result<(), String>)> {
 }
 
 fn listening_uplinks() -> Vec<Setting> {
-    let devices = std::fs::read_dir(Path::new(ROOT).join("ipv6/conf"))
-        .into_iter()
-        .flatten()
-        .flatten();
+    let devices = std::fs::read_dir(Path::new(ROOT).join("ipv6/conf")).into_iter().flatten().flatten();
     let names = devices.filter_map(|entry| entry.file_name().into_string().ok());
     names
         .filter(|name| name != "all" && name != "lo")
@@ -108,11 +94,8 @@ fn set(root: &Path, setting: &Setting) -> Option<(String, Result<(), String>)> {
     let path: PathBuf = root.join(&setting.name);
     let object = format!("sysctl net/{}", setting.name);
     let failed = |verb: &str, error: io::Error| {
-        let message = format!(
-            "cannot {verb} {}: {error}; set it to {} yourself",
-            path.display(),
-            setting.value
-        );
+        let message =
+            format!("cannot {verb} {}: {error}; set it to {} yourself", path.display(), setting.value);
         Some((object.clone(), Err(message)))
     };
     match read(&path) {
@@ -139,10 +122,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         std::fs::write(root.path().join("x"), "0\n").unwrap();
         let setting = Setting::new("x", "1");
-        assert_eq!(
-            set(root.path(), &setting),
-            Some(("sysctl net/x".to_owned(), Ok(())))
-        );
+        assert_eq!(set(root.path(), &setting), Some(("sysctl net/x".to_owned(), Ok(()))));
         assert_eq!(set(root.path(), &setting), None);
         assert_eq!(set(root.path(), &Setting::new("missing", "1")), None);
     }

@@ -38,13 +38,7 @@ pub(super) async fn apply(
     let found = match kernel.device(VTEP_DEVICE).await? {
         Some(found) if !found.is_vtep() => return Err(VtepError::Taken),
         // Neither can be changed while it lives.
-        Some(found)
-            if found.kind
-                != (Kind::Vxlan {
-                    port: want.port,
-                    external: true,
-                }) =>
-        {
+        Some(found) if found.kind != (Kind::Vxlan { port: want.port, external: true }) => {
             kernel.remove_device(VTEP_DEVICE, found.index).await?;
             None
         }
@@ -57,9 +51,7 @@ pub(super) async fn apply(
     let settings = prepare(created);
     let mut message = device::change(found.index);
     if found.mac != Some(want.mac) {
-        message
-            .attributes
-            .push(LinkAttribute::Address(want.mac.0.to_vec()));
+        message.attributes.push(LinkAttribute::Address(want.mac.0.to_vec()));
     }
     if found.mtu != want.mtu {
         message.attributes.push(LinkAttribute::Mtu(want.mtu));
@@ -68,21 +60,10 @@ pub(super) async fn apply(
         device::up(&mut message);
     }
     if message == device::change(found.index) {
-        return Ok(Done {
-            index: found.index,
-            changed: created,
-            settings,
-        });
+        return Ok(Done { index: found.index, changed: created, settings });
     }
-    kernel
-        .change_device(VTEP_DEVICE, message)
-        .await
-        .map_err(|error| port_in_use(error, want.port))?;
-    Ok(Done {
-        index: found.index,
-        changed: true,
-        settings,
-    })
+    kernel.change_device(VTEP_DEVICE, message).await.map_err(|error| port_in_use(error, want.port))?;
+    Ok(Done { index: found.index, changed: true, settings })
 }
 
 /// Made without being up, for its settings come first.
@@ -115,10 +96,7 @@ fn message(want: &Vtep) -> LinkMessage {
         InfoVxlan::UDPZeroCsumRX(true),
     ];
     let mut message = device::create(VTEP_DEVICE, want.mac, want.mtu);
-    let info = vec![
-        LinkInfo::Kind(InfoKind::Vxlan),
-        LinkInfo::Data(InfoData::Vxlan(options)),
-    ];
+    let info = vec![LinkInfo::Kind(InfoKind::Vxlan), LinkInfo::Data(InfoData::Vxlan(options))];
     message.attributes.push(LinkAttribute::LinkInfo(info));
     message
 }

@@ -10,8 +10,8 @@ use mesh_agent::netns::{Netns, start_of};
 use mesh_agent::overlay::OverlayPlane;
 use mesh_agent::plane::{Applied, Depth, Plane};
 use mesh_core::model::{
-    Affinity, Attachment, Balancing, Block, EndpointMode, Health, Locality, Network, NetworkId, Node, NodeId, Origin,
-    Service, ServiceId, Snapshot, Task, TaskAddress, TaskId, TaskState, Vni,
+    Affinity, Attachment, Balancing, Block, EndpointMode, Health, Locality, Network, NetworkId, Node, NodeId,
+    Origin, Service, ServiceId, Snapshot, Task, TaskAddress, TaskId, TaskState, Vni,
 };
 use mesh_core::plan::{Overlay, desired, endpoint_device};
 
@@ -24,7 +24,8 @@ pub(crate) struct Space {
 impl Space {
     pub(crate) fn new() -> Self {
         let own = Netns::own().unwrap();
-        let child = Command::new("unshare").args(["-n", "sleep", "600"]).stdin(Stdio::null()).spawn().unwrap();
+        let child =
+            Command::new("unshare").args(["-n", "sleep", "600"]).stdin(Stdio::null()).spawn().unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
             // Until `unshare` did its work the process is still in our own.
@@ -63,9 +64,12 @@ impl Space {
         self.netns.run(start).unwrap()
     }
 
-    /// Whether one ping is answered.
+    /// Whether a ping is answered. A veth carries a moment after it is up (kernel net/core/link_watch.c).
     pub(crate) fn pings(&self, target: impl std::fmt::Display) -> bool {
-        self.output(&format!("ping -c1 -W2 {target}")).status.success()
+        (0..3u64).any(|attempt| {
+            std::thread::sleep(Duration::from_millis(100 * attempt));
+            self.output(&format!("ping -c1 -W1 {target}")).status.success()
+        })
     }
 
     /// A ping must fail and be told so, not left waiting.
@@ -108,7 +112,9 @@ impl Site {
         let peer = nodes[1].pid();
         nodes[0].sh(&format!("ip link add uplink type veth peer name uplink netns {peer}"));
         let mut world = Snapshot::default();
-        for net in [network(APP, "10.0.0.0/16", Some("fd00:1::/64"), 4096), network(DARK, "10.1.0.0/16", None, 4097)] {
+        for net in
+            [network(APP, "10.0.0.0/16", Some("fd00:1::/64"), 4096), network(DARK, "10.1.0.0/16", None, 4097)]
+        {
             world.networks.insert(net.id.clone(), Arc::new(net));
         }
         for (index, space) in nodes.iter().enumerate() {
@@ -129,7 +135,14 @@ impl Site {
     }
 
     /// Adds a task at the node's place `place` of each network.
-    pub(crate) fn task(&mut self, id: &str, node: usize, place: u32, networks: &[&str], origin: Origin) -> TaskAddress {
+    pub(crate) fn task(
+        &mut self,
+        id: &str,
+        node: usize,
+        place: u32,
+        networks: &[&str],
+        origin: Origin,
+    ) -> TaskAddress {
         let addresses: BTreeMap<_, _> = networks
             .iter()
             .map(|name| {

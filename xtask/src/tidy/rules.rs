@@ -37,7 +37,7 @@ const IMPURE: [&str; 8] = [
     "rand::",
 ];
 
-const CORE: &str = "mesh-agent/core/";
+const CORE: &str = "mesh-agent/core/src/";
 
 const EMPTY_NAMES: [&str; 6] = ["manager", "managers", "util", "utils", "helper", "helpers"];
 

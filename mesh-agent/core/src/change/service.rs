@@ -1,6 +1,7 @@
 //! **Decision.** Services come, change and go.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use super::{Change, Fresh, Refusal, ports};
@@ -43,6 +44,36 @@ pub struct ServiceRequest {
     pub labels: BTreeMap<String, String>,
 }
 
+/// Which published ports are meant: those of a target port, as Docker's `--publish-rm 80`; with a published
+/// port (`8080:80`) that one alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortPattern {
+    /// See [`PublishedPort::published`].
+    pub published: Option<u16>,
+    /// See [`PublishedPort::target`].
+    pub target: u16,
+    /// See [`PublishedPort::protocol`].
+    pub protocol: Protocol,
+    /// See [`PublishedPort::mode`].
+    pub mode: PublishMode,
+}
+
+impl PortPattern {
+    fn matches(&self, port: &PublishedPort) -> bool {
+        self.published.is_none_or(|published| published == port.published)
+            && (self.target, self.protocol, self.mode) == (port.target, port.protocol, port.mode)
+    }
+}
+
+impl fmt::Display for PortPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(published) = self.published {
+            write!(f, "{published}:")?;
+        }
+        write!(f, "{}/{} ({})", self.target, self.protocol, self.mode)
+    }
+}
+
 /// What to change; what is not named stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServiceUpdate {
@@ -50,8 +81,8 @@ pub struct ServiceUpdate {
     pub version: Option<u64>,
     /// Ports to add.
     pub publish_add: Vec<PublishedPort>,
-    /// Ports to remove, by target port and protocol, as Docker's `--publish-rm`.
-    pub publish_rm: Vec<(u16, Protocol, PublishMode)>,
+    /// Ports to remove.
+    pub publish_rm: Vec<PortPattern>,
     /// Networks to join.
     pub network_add: Vec<AttachmentRequest>,
     /// Networks to leave, by name or id.
@@ -135,14 +166,12 @@ pub fn update_service(
     }
     let mut txn = Txn::default();
     let mut service = old.as_ref().clone();
-    for (target, protocol, mode) in &update.publish_rm {
+    for pattern in &update.publish_rm {
         let before = service.ports.len();
-        service.ports.retain(|p| !(p.target == *target && p.protocol == *protocol && p.mode == *mode));
+        service.ports.retain(|port| !pattern.matches(port));
         if service.ports.len() == before {
-            return Err(Refusal::NotFound {
-                kind: "published port",
-                reference: format!("{target}/{protocol} ({mode}) of service {}", old.name),
-            });
+            let reference = format!("{pattern} of service {}", old.name);
+            return Err(Refusal::NotFound { kind: "published port", reference });
         }
     }
     for port in update.publish_add {

@@ -178,6 +178,9 @@ pub struct Service {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct PortRef {
+    /// Only the one that clients use as this; left out: all of the target port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published_port: Option<u16>,
     /// The port that tasks listen on.
     pub target_port: u16,
     /// TCP or UDP.
@@ -186,6 +189,17 @@ pub struct PortRef {
     /// On all nodes, or where the tasks are.
     #[serde(default = "ingress")]
     pub publish_mode: PublishMode,
+}
+
+impl From<PortRef> for change::PortPattern {
+    fn from(port: PortRef) -> Self {
+        Self {
+            published: port.published_port,
+            target: port.target_port,
+            protocol: port.protocol.into(),
+            mode: port.publish_mode.into(),
+        }
+    }
 }
 
 /// What to change of a service; what is not named stays.
@@ -349,7 +363,7 @@ impl TryFrom<ServiceUpdate> for change::ServiceUpdate {
         Ok(Self {
             version: version.map(|version| version.index),
             publish_add: publish_add.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
-            publish_rm: rm.map(|p| (p.target_port, p.protocol.into(), p.publish_mode.into())).collect(),
+            publish_rm: rm.map(change::PortPattern::from).collect(),
             network_add: network_add.into_iter().map(Into::into).collect(),
             network_rm,
             balancing: balancing.map(Into::into),

@@ -1,14 +1,23 @@
 //! **Effect.** `mesh task rm`.
 
-use crate::cli::{Session, removal};
+use std::time::{Duration, Instant};
 
-/// Ask one or more tasks to stop: out of every node's balance first, then their end
+use anyhow::bail;
+
+use crate::api::types::Task;
+use crate::cli::{OK, Session, removal};
+
+/// Every node lets go first, then the command has its grace period; all that and a little more.
+const PATIENCE: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Stop one or more tasks: out of every node's balance first, then their end
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct RmArgs {
     /// Forget a task of this node at once, without stopping anything
     #[arg(short, long)]
     force: bool,
-    /// Exit at once instead of waiting for the mesh to converge
+    /// Exit at once instead of waiting until they have ended
     #[arg(short, long)]
     detach: bool,
     /// Names such as web.1, or IDs
@@ -17,7 +26,37 @@ pub(in crate::cli) struct RmArgs {
 }
 
 pub(super) async fn run(args: RmArgs, session: Session) -> anyhow::Result<u8> {
+    let (known, missing) = removal::fetch(&session, &args.tasks, |id| format!("/v1/tasks/{id}")).await?;
+    let ids: Vec<String> =
+        known.iter().filter_map(|task| Some(task.get("ID")?.as_str()?.to_owned())).collect();
     let query = if args.force { "?force" } else { "" };
-    let converge = (!args.detach).then_some("Task");
-    removal::remove(&session, &args.tasks, |id| format!("/v1/tasks/{id}{query}"), converge).await
+    let code = removal::remove(&session, &ids, |id| format!("/v1/tasks/{id}{query}"), None).await?;
+    if !args.detach {
+        ended(&session, &ids).await?;
+    }
+    Ok(if missing == OK { code } else { missing })
+}
+
+/// Waits until none of them is there any more.
+async fn ended(session: &Session, ids: &[String]) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let mut shown = None;
+    loop {
+        let tasks: Vec<Task> = session.client.get("/v1/tasks").await?;
+        let left: Vec<&Task> = tasks.iter().filter(|task| ids.contains(&task.id)).collect();
+        if shown != Some(left.len()) {
+            let done = ids.len() - left.len();
+            session.out.progress(&format!("overall progress: {done} out of {} tasks", ids.len()));
+            shown = Some(left.len());
+        }
+        if left.is_empty() {
+            session.out.done("verify: Tasks ended");
+            return Ok(());
+        }
+        if started.elapsed() > PATIENCE {
+            let names: Vec<_> = left.iter().map(|task| task.name.as_str()).collect();
+            bail!("after {} s these have not ended: {}; their nodes go on trying", PATIENCE.as_secs(), names.join(", "));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }

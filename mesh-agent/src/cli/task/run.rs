@@ -12,8 +12,8 @@ use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
 use super::supervise::{self, program};
-use crate::api::client::Host;
-use crate::cli::OK;
+use crate::api::client::{Client, Host};
+use crate::cli::{OK, Session, converge};
 use crate::cli::output::Out;
 
 /// The mesh itself failed, as in `docker run`.
@@ -30,10 +30,10 @@ pub(super) const NOT_FOUND: u8 = 127;
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 #[command(group = clap::ArgGroup::new("background").args(["detach", "supervise"]))]
 pub(in crate::cli) struct RunArgs {
-    /// The service that it serves
+    /// The service that it serves [default: none, a task of its own]
     #[arg(long)]
     pub(super) service: Option<String>,
-    /// A name of its own, where it serves nothing [default: task- and the beginning of its ID]
+    /// A name of its own, where it serves nothing [default: made up]
     #[arg(long, conflicts_with = "service")]
     pub(super) name: Option<String>,
     /// Network to attach to [default: all of the service's]
@@ -66,6 +66,8 @@ pub(super) enum Started {
     Running {
         /// Its id.
         id: String,
+        /// The revision at which it runs.
+        revision: u64,
     },
     /// It does not.
     Failed {
@@ -124,8 +126,9 @@ fn launch(args: &RunArgs, host: &Host, out: &Out) -> Result<u8, Failure> {
         BufReader::new(stdout).read_line(&mut line).context("cannot hear from the task's supervisor")?;
     }
     match serde_json::from_str(&line) {
-        Ok(Started::Running { id }) => {
+        Ok(Started::Running { id, revision }) => {
             out.line(id);
+            everywhere(host, revision)?;
             Ok(OK)
         }
         Ok(Started::Failed { message, code }) => Err(Failure { code, error: anyhow::Error::msg(message) }),
@@ -134,6 +137,17 @@ fn launch(args: &RunArgs, host: &Host, out: &Out) -> Result<u8, Failure> {
             Err(anyhow::anyhow!("the task's supervisor ended without a word ({status})").into())
         }
     }
+}
+
+/// Waits until every node sends to the task: whoever looks next finds it there.
+fn everywhere(host: &Host, revision: u64) -> anyhow::Result<()> {
+    let session = Session { client: Client::new(host.clone()), out: Out::new() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // A node that lags does not make the task any less running.
+    if let Err(error) = runtime.block_on(converge::wait(&session, "Task", revision)) {
+        session.out.error(&error);
+    }
+    Ok(())
 }
 
 /// What the command prints goes to the end of the log.
@@ -169,12 +183,12 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::cli::{Cli, Verb, task};
+    use crate::cli::{Cli, Command as Top, task};
 
     fn parse(words: impl IntoIterator<Item = OsString>) -> RunArgs {
         let words = std::iter::once(OsString::from("mesh")).chain(words);
-        match Cli::<Verb>::try_parse_from(words).unwrap().command {
-            Verb::Task(task::Verb::Run(args)) => args,
+        match Cli::try_parse_from(words).unwrap().command {
+            Top::Task(task::Verb::Run(args)) => args,
             other => panic!("{other:?}"),
         }
     }
@@ -191,12 +205,14 @@ mod tests {
     }
 
     #[test]
-    fn a_task_has_a_service_or_a_name_of_its_own_and_a_command() {
-        for words in
-            ["task run --service a --name b -- x", "task run --name a", "task run --name a --log /l -- x"]
-        {
+    fn a_task_has_a_service_or_a_name_not_both_and_a_command() {
+        for words in [
+            "task run --service a --name b -- x",
+            "task run --name a",
+            "task run --name a --log /l -- x",
+        ] {
             let words = std::iter::once("mesh").chain(words.split(' '));
-            assert!(Cli::<Verb>::try_parse_from(words).is_err());
+            assert!(Cli::try_parse_from(words).is_err());
         }
     }
 }

@@ -119,8 +119,10 @@ impl Supervisor<'_> {
                 outcome = &mut running, if !told => {
                     told = true;
                     match outcome {
-                        Ok(()) if self.args.supervise => tell(self.out, &Started::Running { id: task.id.clone() }),
-                        Ok(()) => {}
+                        Ok(revision) if self.args.supervise => {
+                            tell(self.out, &Started::Running { id: task.id.clone(), revision });
+                        }
+                        Ok(_) => {}
                         Err(error) => {
                             self.out.error(&error.context("the mesh no longer has this task; it is stopped"));
                             pass_on(&child, Signal::SIGTERM);
@@ -153,7 +155,7 @@ impl Supervisor<'_> {
     }
 
     /// Says that the task runs, for as long as it takes: only then does it get traffic.
-    async fn running(&self, path: &str) -> anyhow::Result<()> {
+    async fn running(&self, path: &str) -> anyhow::Result<u64> {
         let mut pause = Duration::from_millis(100);
         loop {
             match self.state(path, TaskState::Running).await {
@@ -165,9 +167,9 @@ impl Supervisor<'_> {
         }
     }
 
-    async fn state(&self, path: &str, state: TaskState) -> Result<(), ClientError> {
+    async fn state(&self, path: &str, state: TaskState) -> Result<u64, ClientError> {
         let update = TaskUpdate { state: Some(state), ..TaskUpdate::default() };
-        self.client.patch::<Changed>(path, &update).await.map(drop)
+        self.client.patch::<Changed>(path, &update).await.map(|changed| changed.revision)
     }
 
     /// Says how the task ended and takes its record away. When nobody listens the agent finds out itself.

@@ -21,24 +21,14 @@ const UDP: &str = "\
 ";
 
 fn listener(protocol: Protocol, address: &str, port: u16) -> Listener {
-    Listener {
-        protocol,
-        port,
-        address: address.parse().unwrap(),
-    }
+    Listener { protocol, port, address: address.parse().unwrap() }
 }
 
 #[test]
 #[cfg(target_endian = "little")]
 fn only_sockets_that_wait_for_anybody_are_listeners() {
     let found: Vec<_> = parse_sockets(TCP, Protocol::Tcp).collect();
-    assert_eq!(
-        found,
-        [
-            listener(Protocol::Tcp, "127.0.0.1", 3000),
-            listener(Protocol::Tcp, "0.0.0.0", 22)
-        ]
-    );
+    assert_eq!(found, [listener(Protocol::Tcp, "127.0.0.1", 3000), listener(Protocol::Tcp, "0.0.0.0", 22)]);
     let found: Vec<_> = parse_sockets(UDP, Protocol::Udp).collect();
     assert_eq!(found, [listener(Protocol::Udp, "127.0.0.53", 53)]);
 }
@@ -59,10 +49,7 @@ fn ipv6_addresses_are_read_and_mapped_ones_are_ipv4() {
 
 #[test]
 fn nonsense_is_left_out() {
-    assert_eq!(
-        parse_sockets("head\n 0: zz:zz 0 0A\n\n 1: 0100007F\n", Protocol::Tcp).count(),
-        0
-    );
+    assert_eq!(parse_sockets("head\n 0: zz:zz 0 0A\n\n 1: 0100007F\n", Protocol::Tcp).count(), 0);
     assert_eq!(parse_sockets("", Protocol::Udp).count(), 0);
 }
 
@@ -70,36 +57,19 @@ fn nonsense_is_left_out() {
 async fn a_port_of_this_process_is_seen() {
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = socket.local_addr().unwrap().port();
-    assert!(
-        listeners()
-            .await
-            .contains(&listener(Protocol::Tcp, "127.0.0.1", port))
-    );
+    assert!(listeners().await.contains(&listener(Protocol::Tcp, "127.0.0.1", port)));
 }
 
 #[tokio::test]
 async fn loopback_has_an_mtu_and_a_missing_address_is_named() {
     assert!(uplink_mtu("127.0.0.1".parse().unwrap()).await.unwrap() >= 1500);
-    let error = uplink_mtu("192.0.2.77".parse().unwrap())
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("192.0.2.77; it has") && error.contains("127.0.0.1"),
-        "{error}"
-    );
+    let error = uplink_mtu("192.0.2.77".parse().unwrap()).await.unwrap_err().to_string();
+    assert!(error.contains("192.0.2.77; it has") && error.contains("127.0.0.1"), "{error}");
 }
 
 #[test]
 fn routes_of_one_link_are_not_in_the_way() {
-    for address in [
-        "fe80::1",
-        "ff02::1",
-        "169.254.3.4",
-        "224.0.0.1",
-        "127.0.0.1",
-        "::1",
-    ] {
+    for address in ["fe80::1", "ff02::1", "169.254.3.4", "224.0.0.1", "127.0.0.1", "::1"] {
         assert!(of_one_link(address.parse().unwrap()), "{address}");
     }
     assert!(!of_one_link("10.0.0.0".parse().unwrap()));

@@ -37,9 +37,7 @@ impl KernelError {
         match error {
             rtnetlink::Error::NetlinkError(message) => {
                 let errno = Errno::from_raw(message.raw_code().saturating_abs());
-                let words = words_of(&message)
-                    .map(|text| format!(" ({text})"))
-                    .unwrap_or_default();
+                let words = words_of(&message).map(|text| format!(" ({text})")).unwrap_or_default();
                 Self::Refused { what, errno, words }
             }
             source => Self::Netlink { what, source },
@@ -49,14 +47,8 @@ impl KernelError {
 
 fn words_of(message: &ErrorMessage) -> Option<String> {
     let attributes = NlasIterator::new(message.header.get(HEADER..)?);
-    let text = attributes
-        .flatten()
-        .find(|attribute| attribute.kind() == ERROR_TEXT)?;
-    Some(
-        String::from_utf8_lossy(text.value())
-            .trim_end_matches('\0')
-            .to_owned(),
-    )
+    let text = attributes.flatten().find(|attribute| attribute.kind() == ERROR_TEXT)?;
+    Some(String::from_utf8_lossy(text.value()).trim_end_matches('\0').to_owned())
 }
 
 /// Waits for an answer, but not for ever.

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteIp6Tunnel, RouteIp6TunnelFlags, RouteIpTunnel, RouteLwEnCapType,
-    RouteLwTunnelEncap, RouteMessage, RouteScope, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteIp6Tunnel, RouteIp6TunnelFlags, RouteIpTunnel,
+    RouteLwEnCapType, RouteLwTunnelEncap, RouteMessage, RouteScope, RouteType, RouteVia,
 };
 
 use super::{Key, PROTOCOL, Path, Tunnel};
@@ -66,10 +66,8 @@ fn header(key: &Key) -> RouteMessage {
     // Tables above 255 have their number in the attribute only.
     message.header.table = u8::try_from(key.table).unwrap_or_default();
     message.header.protocol = PROTOCOL;
-    message.attributes = vec![
-        RouteAttribute::Destination(key.net.network().into()),
-        RouteAttribute::Table(key.table),
-    ];
+    message.attributes =
+        vec![RouteAttribute::Destination(key.net.network().into()), RouteAttribute::Table(key.table)];
     if key.metric != 0 {
         message.attributes.push(RouteAttribute::Priority(key.metric));
     }
@@ -106,11 +104,7 @@ fn encapsulation(tunnel: Tunnel) -> Vec<RouteLwTunnelEncap> {
 /// One of ours from a dump.
 pub(in crate::overlay) fn decode(message: &RouteMessage) -> Option<(Key, Path)> {
     let v4 = message.header.address_family == AddressFamily::Inet;
-    let mut key = Key {
-        table: u32::from(message.header.table),
-        net: unspecified(v4),
-        metric: 0,
-    };
+    let mut key = Key { table: u32::from(message.header.table), net: unspecified(v4), metric: 0 };
     let mut path = Path::of_kind(message.header.kind);
     for attribute in &message.attributes {
         match attribute {
@@ -139,11 +133,7 @@ pub(in crate::overlay) fn decode(message: &RouteMessage) -> Option<(Key, Path)> 
 }
 
 fn unspecified(v4: bool) -> IpNet {
-    if v4 {
-        IpNet::V4(ipnet::Ipv4Net::default())
-    } else {
-        IpNet::V6(ipnet::Ipv6Net::default())
-    }
+    if v4 { IpNet::V4(ipnet::Ipv4Net::default()) } else { IpNet::V6(ipnet::Ipv6Net::default()) }
 }
 
 fn ip(address: &RouteAddress) -> Option<IpAddr> {
@@ -171,9 +161,5 @@ fn tunnel(options: &[RouteLwTunnelEncap]) -> Option<Tunnel> {
             _ => {}
         }
     }
-    Some(Tunnel {
-        id: id?,
-        local: local?,
-        remote: remote?,
-    })
+    Some(Tunnel { id: id?, local: local?, remote: remote? })
 }

@@ -1,0 +1,22 @@
+//! The product as its users have it: the real program on a network of nodes, spoken to by real programs.
+//!
+//! What is expected here is what the documents promise, not what the code does. Every test has a lab of its own.
+
+#[path = "mesh/dns.rs"]
+mod dns;
+#[path = "mesh/haproxy.rs"]
+mod haproxy;
+#[path = "mesh/isolation.rs"]
+mod isolation;
+#[path = "mesh/kit.rs"]
+mod kit;
+#[path = "mesh/lifecycle.rs"]
+mod lifecycle;
+#[path = "mesh/published.rs"]
+mod published;
+#[path = "mesh/refusals.rs"]
+mod refusals;
+#[path = "mesh/tasks.rs"]
+mod tasks;
+#[path = "mesh/vip.rs"]
+mod vip;

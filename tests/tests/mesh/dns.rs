@@ -1,0 +1,231 @@
+//! Names inside tasks: A1 to A10 of what people expect.
+
+use std::{collections::BTreeSet, fs};
+
+use anyhow::{Result, ensure};
+use mesh_tests::{Lab, Process, eventually};
+
+use crate::kit::{Cli, SOON, Task, dig, mesh, vip};
+
+/// A task finds its name server in /etc/resolv.conf without being configured; the node's own file is left alone.
+#[test]
+fn a_task_has_a_name_server() -> Result<()> {
+    let before = fs::read("/etc/resolv.conf")?;
+    mesh(1, |lab| {
+        let n1 = lab.node("n1")?;
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app")?;
+        let web = Task::web(lab, n1, "web")?;
+        let conf = web.command(["cat", "/etc/resolv.conf"]).ok()?;
+        let servers: Vec<_> = conf
+            .lines()
+            .filter(|line| line.starts_with("nameserver"))
+            .collect();
+        ensure!(servers == ["nameserver 127.0.0.11"], "{conf}");
+        ensure!(fs::read("/etc/resolv.conf")? == before, "the node's file changed");
+
+        // The C library's way, which most programs take.
+        let found = web.command(["getent", "ahostsv4", "web"]).ok()?;
+        ensure!(found.starts_with(&vip(n1, "web")?.to_string()), "{found}");
+        Ok(())
+    })
+}
+
+/// It answers by UDP and TCP, at once, as a server that knows and that would ask others.
+#[test]
+fn the_name_server_speaks_udp_and_tcp() -> Result<()> {
+    mesh(2, |lab| {
+        let [n1, n2] = [lab.node("n1")?, lab.node("n2")?];
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app")?;
+        let address = vip(n1, "web")?;
+        for node in [n1, n2] {
+            let idle = Task::idle(node, "app")?;
+            for question in ["web", "WEB", "web.", "+tcp web", "@127.0.0.11 web", "+noedns web"] {
+                let answer = dig(&idle, question)?;
+                ensure!(answer.ip()? == address, "{}", answer.text);
+                ensure!(answer.status == "NOERROR", "{}", answer.text);
+                for flag in ["qr", "rd", "ra"] {
+                    ensure!(answer.flags.iter().any(|has| has == flag), "{}", answer.text);
+                }
+                ensure!(answer.text.contains("SERVER: 127.0.0.11#53"), "{}", answer.text);
+            }
+            // A name without an address of that kind exists all the same.
+            let answer = dig(&idle, "web AAAA")?;
+            ensure!(
+                answer.status == "NOERROR" && answer.data.is_empty(),
+                "{}",
+                answer.text
+            );
+        }
+        Ok(())
+    })
+}
+
+/// `tasks.web` is every task, `web.1` one, from every node; answers are shuffled.
+#[test]
+fn tasks_have_names() -> Result<()> {
+    mesh(3, |lab| {
+        let n1 = lab.node("n1")?;
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app")?;
+        let mut tasks = Vec::new();
+        for node in lab.nodes() {
+            tasks.push(Task::web(lab, node, "web")?);
+        }
+        let names: BTreeSet<_> = tasks.iter().map(|task| task.name.as_str()).collect();
+        ensure!(names == ["web.1", "web.2", "web.3"].into(), "{names:?}");
+        let addresses: BTreeSet<_> = tasks.iter().map(Task::address).collect::<Result<_>>()?;
+        ensure!(addresses.len() == 3, "{addresses:?}");
+        for asker in &tasks {
+            eventually(SOON, "the name of all tasks is complete", || {
+                let answer = dig(asker, "tasks.web")?;
+                ensure!(answer.set()? == addresses, "{addresses:?}, but:\n{}", answer.text);
+                Ok(())
+            })?;
+            for task in &tasks {
+                ensure!(dig(asker, &task.name)?.ip()? == task.address()?, "{}", task.name);
+            }
+        }
+        let mut orders = BTreeSet::new();
+        eventually(SOON, "two orders of the same answer are seen", || {
+            orders.insert(dig(&tasks[0], "tasks.web")?.ips()?);
+            ensure!(orders.len() > 1);
+            Ok(())
+        })?;
+
+        // One that is gone is in no answer.
+        tasks[2].rm()?;
+        eventually(SOON, "the task's names are gone", || {
+            for asker in &tasks[..2] {
+                ensure!(dig(asker, "tasks.web")?.set()?.len() == 2);
+                let answer = dig(asker, &tasks[2].name)?;
+                ensure!(answer.data.is_empty(), "{}", answer.text);
+            }
+            Ok(())
+        })
+    })
+}
+
+/// Answers about addresses: the names of a VIP and of a task.
+#[test]
+fn addresses_have_names() -> Result<()> {
+    mesh(2, |lab| {
+        let [n1, n2] = [lab.node("n1")?, lab.node("n2")?];
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app")?;
+        let web = Task::web(lab, n1, "web")?;
+        let idle = Task::idle(n2, "app")?;
+        for (address, name) in [(vip(n1, "web")?, "web"), (web.address()?, "web.1")] {
+            let answer = eventually(SOON, "the address has a name", || {
+                let answer = dig(&idle, &format!("-x {address}"))?;
+                ensure!(!answer.data.is_empty(), "{}", answer.text);
+                Ok(answer)
+            })?;
+            // Docker's form: the network is its domain.
+            let names = [format!("{name}."), format!("{name}.app.")];
+            ensure!(answer.data.len() == 1, "{}", answer.text);
+            ensure!(names.contains(&answer.data[0]), "{name}, but:\n{}", answer.text);
+        }
+        Ok(())
+    })
+}
+
+/// The internet's name server, and it knows every name: what should never be asked there shows.
+fn internet_that_knows_all(lab: &Lab) -> Result<Process> {
+    let mut argv = lab.programs().internet_dns();
+    argv.push("--address=/#/203.0.113.66".into());
+    lab.outside().spawn_daemon("dns", argv)
+}
+
+/// Other names are the internet's to answer, by UDP and TCP, also those that it does not know.
+#[test]
+fn other_names_are_asked_outside() -> Result<()> {
+    mesh(2, |lab| {
+        let [n1, n2] = [lab.node("n1")?, lab.node("n2")?];
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app")?;
+        let _dns = lab.outside().spawn_daemon("dns", lab.programs().internet_dns())?;
+        for node in [n1, n2] {
+            let idle = Task::idle(node, "app")?;
+            let answer = eventually(SOON, "the world's names are known", || {
+                let answer = dig(&idle, "www.example.test")?;
+                ensure!(answer.ip()? == lab.outside().address());
+                Ok(answer)
+            })?;
+            ensure!(
+                answer.text.contains("SERVER: 127.0.0.11#53"),
+                "{}",
+                answer.text
+            );
+            let answer = dig(&idle, "+tcp www.example.test")?;
+            ensure!(answer.ip()? == lab.outside().address());
+            let answer = dig(&idle, "www.example.org")?;
+            ensure!(
+                answer.data.is_empty() && answer.status != "NOERROR",
+                "{}",
+                answer.text
+            );
+        }
+        Ok(())
+    })
+}
+
+/// A service's name is the mesh's, also while it has no task: nobody outside is asked for it.
+#[test]
+fn a_service_without_a_task_keeps_its_name() -> Result<()> {
+    mesh(2, |lab| {
+        let [n1, n2] = [lab.node("n1")?, lab.node("n2")?];
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app")?;
+        n1.ok("service create --name rr --network app --endpoint-mode dnsrr")?;
+        let _dns = internet_that_knows_all(lab)?;
+        let idle = Task::idle(n2, "app")?;
+        eventually(SOON, "the world is asked for what is its own", || {
+            let answer = dig(&idle, "nobody.example.org")?;
+            ensure!(answer.ip()?.to_string() == "203.0.113.66", "{}", answer.text);
+            Ok(())
+        })?;
+        let known = || {
+            ensure!(dig(&idle, "web")?.ip()? == vip(n1, "web")?);
+            for name in ["rr", "tasks.web", "tasks.rr", "web.1", "rr.1"] {
+                let answer = dig(&idle, name)?;
+                ensure!(answer.data.is_empty(), "{name}:\n{}", answer.text);
+            }
+            Ok(())
+        };
+        known()?;
+        let tasks = [Task::web(lab, n1, "web")?, Task::web(lab, n1, "rr")?];
+        eventually(SOON, "the name has an address", || dig(&idle, "rr")?.ip())?;
+        for task in tasks {
+            task.rm()?;
+        }
+        eventually(SOON, "the names are known and empty", known)
+    })
+}
+
+/// A name is known on the networks of its service only: for others it does not exist.
+#[test]
+fn a_name_is_known_on_its_networks_only() -> Result<()> {
+    mesh(2, |lab| {
+        let [n1, n2] = [lab.node("n1")?, lab.node("n2")?];
+        n1.ok("network create app")?;
+        n1.ok("network create other")?;
+        n1.ok("service create --name web --network app")?;
+        let web = Task::web(lab, n1, "web")?;
+        for node in [n1, n2] {
+            let (friend, stranger) = (Task::idle(node, "app")?, Task::idle(node, "other")?);
+            eventually(SOON, "the names are known inside", || dig(&friend, "web.1")?.ip())?;
+            let reverse = format!("-x {}", web.address()?);
+            for question in ["web", "tasks.web", "web.1", &reverse] {
+                let answer = dig(&stranger, question)?;
+                ensure!(
+                    answer.status == "NXDOMAIN" && answer.data.is_empty(),
+                    "{}",
+                    answer.text
+                );
+            }
+        }
+        Ok(())
+    })
+}
