@@ -1,6 +1,7 @@
 //! A node without a kernel: the real API on a real socket, over a store in memory. Every change is applied at
 //! once, as far as the node's status tells.
 #![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
 use std::path::PathBuf;
 use std::process::Output;
@@ -28,12 +29,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 /// The store, and the node's copy of it.
-pub struct MemStore {
+pub(crate) struct MemStore {
     parts: Mutex<(KvState, Replica)>,
     world: watch::Sender<Arc<Snapshot>>,
     status: watch::Sender<Arc<Status>>,
     /// Whether the store cannot be asked.
-    pub away: AtomicBool,
+    pub(crate) away: AtomicBool,
 }
 
 impl MemStore {
@@ -48,7 +49,7 @@ impl MemStore {
     }
 
     /// Changes what the node says of itself.
-    pub fn say(&self, change: impl FnOnce(&mut Status)) {
+    pub(crate) fn say(&self, change: impl FnOnce(&mut Status)) {
         self.status.send_modify(|status| change(Arc::make_mut(status)));
     }
 }
@@ -103,25 +104,31 @@ impl Store for MemStore {
 
     async fn status(&self) -> Result<StoreStatus, StoreError> {
         let rev = self.parts.lock().unwrap().0.rev();
-        Ok(StoreStatus { cluster: "test".to_owned(), rev, engine: "memory".to_owned(), size: 0, problem: None })
+        Ok(StoreStatus {
+            cluster: "test".to_owned(),
+            rev,
+            engine: "memory".to_owned(),
+            size: 0,
+            problem: None,
+        })
     }
 }
 
 /// One node, its API, and what is needed to look at both.
-pub struct Mesh {
-    pub client: Client,
-    pub control: Control,
-    pub store: Arc<MemStore>,
-    pub socket: PathBuf,
+pub(crate) struct Mesh {
+    pub(crate) client: Client,
+    pub(crate) control: Control,
+    pub(crate) store: Arc<MemStore>,
+    pub(crate) socket: PathBuf,
     /// What the command line is told to talk to.
-    pub host: String,
+    pub(crate) host: String,
     directory: TempDir,
     _stop: DropGuard,
 }
 
 impl Mesh {
     /// A mesh of one node, n1.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("mesh.sock");
         let (store, world, status) = MemStore::new();
@@ -142,7 +149,7 @@ impl Mesh {
     }
 
     /// With network `app` (10.7.0.0/16) and service `web`, published on 8080.
-    pub async fn with_web() -> Self {
+    pub(crate) async fn with_web() -> Self {
         let mesh = Self::start().await;
         mesh.post("/v1/networks", json!({"Name": "app", "IPAM": {"Config": [{"Subnet": "10.7.0.0/16"}]}}))
             .await;
@@ -152,7 +159,7 @@ impl Mesh {
         mesh
     }
 
-    pub async fn join(&self, id: &str, name: &str, address: &str) {
+    pub(crate) async fn join(&self, id: &str, name: &str, address: &str) {
         let facts = NodeFacts {
             name: name.parse().unwrap(),
             address: address.parse().unwrap(),
@@ -168,7 +175,7 @@ impl Mesh {
     }
 
     /// A node's sign of life.
-    pub async fn live(&self, id: &str, applied: u64, problems: &[&str]) {
+    pub(crate) async fn live(&self, id: &str, applied: u64, problems: &[&str]) {
         let problems = problems.iter().map(|problem| (*problem).to_owned()).collect();
         let live = Live { epoch: 1, applied: Rev(applied), problems };
         let mut txn = Txn::default();
@@ -177,32 +184,32 @@ impl Mesh {
     }
 
     /// Registers a task of `web` in this very process's namespace; only one such is possible at a time.
-    pub async fn task(&self) -> Changed {
+    pub(crate) async fn task(&self) -> Changed {
         self.client.post("/v1/tasks", &json!({"Service": "web", "Origin": origin()})).await.unwrap()
     }
 
-    pub async fn get(&self, path: &str) -> Value {
+    pub(crate) async fn get(&self, path: &str) -> Value {
         self.client.get(path).await.unwrap()
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Changed {
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Changed {
         self.client.post(path, &body).await.unwrap()
     }
 
     /// The command line's answer.
-    pub async fn mesh(&self, args: &[&str]) -> Output {
+    pub(crate) async fn mesh(&self, args: &[&str]) -> Output {
         mesh(&self.host, args).await
     }
 
     /// What a command that succeeds prints.
-    pub async fn stdout(&self, args: &[&str]) -> String {
+    pub(crate) async fn stdout(&self, args: &[&str]) -> String {
         let output = self.mesh(args).await;
         assert!(output.status.success(), "{args:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
 
     /// What a command that is refused says, and its exit code.
-    pub async fn refused(&self, args: &[&str]) -> (String, i32) {
+    pub(crate) async fn refused(&self, args: &[&str]) -> (String, i32) {
         let output = self.mesh(args).await;
         assert!(!output.status.success(), "{args:?}: {output:?}");
         (String::from_utf8(output.stderr).unwrap(), output.status.code().unwrap())
@@ -210,20 +217,20 @@ impl Mesh {
 }
 
 /// Runs the real program.
-pub async fn mesh(host: &str, args: &[&str]) -> Output {
+pub(crate) async fn mesh(host: &str, args: &[&str]) -> Output {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_mesh"));
     command.args(args).env("MESH_HOST", host).stdin(std::process::Stdio::null()).output().await.unwrap()
 }
 
 /// Where this process lives.
-pub fn origin() -> Value {
+pub(crate) fn origin() -> Value {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let start: u64 = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap().parse().unwrap();
     json!({"Pid": std::process::id(), "StartTime": start})
 }
 
 /// What a refusal says, and what kind it is.
-pub fn refusal<T: std::fmt::Debug>(result: Result<T, ClientError>) -> (String, ErrorKind) {
+pub(crate) fn refusal<T: std::fmt::Debug>(result: Result<T, ClientError>) -> (String, ErrorKind) {
     match result {
         Err(ClientError::Refused { message, kind }) => (message, kind),
         other => panic!("not refused: {other:?}"),

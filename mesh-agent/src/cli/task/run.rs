@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::supervise::{self, program};
 use crate::api::client::{Client, Host};
-use crate::cli::{OK, Session, converge};
 use crate::cli::output::Out;
+use crate::cli::{OK, Session, converge};
 
 /// The mesh itself failed, as in `docker run`.
 pub(super) const MESH_FAILED: u8 = 125;
@@ -25,7 +25,8 @@ pub(super) const NOT_FOUND: u8 = 127;
 
 /// Run a command as a task, in a network namespace of its own
 ///
-/// Exits as the command does; with 125 when the mesh itself failed, 126 when the command cannot be executed,
+/// It gets traffic once it listens on one of the ports that its service publishes, at once where there are
+/// none. Exits as the command does; with 125 when the mesh itself failed, 126 when the command cannot be executed,
 /// 127 when it is not there.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 #[command(group = clap::ArgGroup::new("background").args(["detach", "supervise"]))]
@@ -68,6 +69,13 @@ pub(super) enum Started {
         id: String,
         /// The revision at which it runs.
         revision: u64,
+    },
+    /// Its command runs, but does not serve yet.
+    Waiting {
+        /// Its id.
+        id: String,
+        /// What it waits for.
+        message: String,
     },
     /// It does not.
     Failed {
@@ -131,6 +139,11 @@ fn launch(args: &RunArgs, host: &Host, out: &Out) -> Result<u8, Failure> {
             everywhere(host, revision)?;
             Ok(OK)
         }
+        Ok(Started::Waiting { id, message }) => {
+            out.say(format!("task {id} {message}"));
+            out.line(id);
+            Ok(OK)
+        }
         Ok(Started::Failed { message, code }) => Err(Failure { code, error: anyhow::Error::msg(message) }),
         Err(_) => {
             let status = child.wait().context("cannot wait for the task's supervisor")?;
@@ -183,12 +196,12 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::cli::{Cli, Command as Top, task};
+    use crate::cli::{Cli, Verb, task};
 
     fn parse(words: impl IntoIterator<Item = OsString>) -> RunArgs {
         let words = std::iter::once(OsString::from("mesh")).chain(words);
-        match Cli::try_parse_from(words).unwrap().command {
-            Top::Task(task::Verb::Run(args)) => args,
+        match Cli::<Verb>::try_parse_from(words).unwrap().command {
+            Verb::Task(task::Verb::Run(args)) => args,
             other => panic!("{other:?}"),
         }
     }
@@ -206,13 +219,11 @@ mod tests {
 
     #[test]
     fn a_task_has_a_service_or_a_name_not_both_and_a_command() {
-        for words in [
-            "task run --service a --name b -- x",
-            "task run --name a",
-            "task run --name a --log /l -- x",
-        ] {
+        for words in
+            ["task run --service a --name b -- x", "task run --name a", "task run --name a --log /l -- x"]
+        {
             let words = std::iter::once("mesh").chain(words.split(' '));
-            assert!(Cli::try_parse_from(words).is_err());
+            assert!(Cli::<Verb>::try_parse_from(words).is_err());
         }
     }
 }
