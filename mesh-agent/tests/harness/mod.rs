@@ -1,7 +1,7 @@
 //! A node without a kernel: the real API on a real socket, over a store in memory. Every change is applied at
 //! once, as far as the node's status tells.
 #![allow(dead_code, reason = "each test binary uses its part")]
-#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+#![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
 use std::path::PathBuf;
 use std::process::Output;

@@ -1,7 +1,7 @@
 //! **Effect.** `mesh network inspect`.
 
 use crate::cli::format::FormatArg;
-use crate::cli::{Session, removal};
+use crate::cli::{Session, several};
 
 /// Display detailed information on one or more networks
 #[derive(Debug, clap::Args)]
@@ -19,5 +19,5 @@ pub(in crate::cli) struct InspectArgs {
 pub(super) async fn run(args: InspectArgs, session: Session) -> anyhow::Result<u8> {
     let query = if args.verbose { "?verbose" } else { "" };
     let path = |id: &str| format!("/v1/networks/{id}{query}");
-    removal::inspect(&session, &args.networks, path, args.format.format.as_ref(), "Network").await
+    several::inspect(&session, &args.networks, path, args.format.format.as_ref(), "Network").await
 }

@@ -1,6 +1,6 @@
 //! **Effect.** `mesh network rm`.
 
-use crate::cli::{Session, removal};
+use crate::cli::{Session, several};
 
 /// Remove one or more networks
 #[derive(Debug, clap::Args)]
@@ -14,6 +14,12 @@ pub(in crate::cli) struct RmArgs {
 }
 
 pub(super) async fn run(args: RmArgs, session: Session) -> anyhow::Result<u8> {
-    let converge = (!args.detach).then_some("Network");
-    removal::remove(&session, &args.networks, |id| format!("/v1/networks/{id}"), converge).await
+    several::remove_everywhere(
+        &session,
+        &args.networks,
+        |id| format!("/v1/networks/{id}"),
+        "Network",
+        args.detach,
+    )
+    .await
 }

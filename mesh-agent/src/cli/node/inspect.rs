@@ -3,7 +3,7 @@
 use super::title;
 use crate::api::types::Node;
 use crate::cli::format::FormatArg;
-use crate::cli::{Session, removal};
+use crate::cli::{Session, several};
 
 /// Display detailed information on one or more nodes
 #[derive(Debug, clap::Args)]
@@ -21,9 +21,9 @@ pub(in crate::cli) struct InspectArgs {
 pub(super) async fn run(args: InspectArgs, session: Session) -> anyhow::Result<u8> {
     let path = |id: &str| format!("/v1/nodes/{id}");
     if !args.pretty {
-        return removal::inspect(&session, &args.nodes, path, args.format.format.as_ref(), "Node").await;
+        return several::inspect(&session, &args.nodes, path, args.format.format.as_ref(), "Node").await;
     }
-    let (found, code) = removal::fetch(&session, &args.nodes, path).await?;
+    let (found, code) = several::fetch(&session, &args.nodes, path).await?;
     for (place, node) in found.into_iter().enumerate() {
         if place > 0 {
             session.out.line("");

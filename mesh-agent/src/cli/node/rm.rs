@@ -1,6 +1,6 @@
 //! **Effect.** `mesh node rm`.
 
-use crate::cli::{Session, removal};
+use crate::cli::{Session, several};
 
 /// Remove one or more nodes that are gone for good, with their tasks
 #[derive(Debug, clap::Args)]
@@ -18,6 +18,12 @@ pub(in crate::cli) struct RmArgs {
 
 pub(super) async fn run(args: RmArgs, session: Session) -> anyhow::Result<u8> {
     let query = if args.force { "?force" } else { "" };
-    let converge = (!args.detach).then_some("Node");
-    removal::remove(&session, &args.nodes, |id| format!("/v1/nodes/{id}{query}"), converge).await
+    several::remove_everywhere(
+        &session,
+        &args.nodes,
+        |id| format!("/v1/nodes/{id}{query}"),
+        "Node",
+        args.detach,
+    )
+    .await
 }

@@ -1,7 +1,7 @@
 //! **Effect.** `mesh node update`.
 
 use crate::api::types::{Availability, Changed, NodeUpdate};
-use crate::cli::removal::encode;
+use crate::cli::several::encode;
 use crate::cli::{OK, Session, converge};
 
 /// Update a node

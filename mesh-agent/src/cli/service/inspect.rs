@@ -2,7 +2,7 @@
 
 use crate::api::types::{EndpointMode, Service};
 use crate::cli::format::FormatArg;
-use crate::cli::{Session, removal};
+use crate::cli::{Session, several};
 
 /// Display detailed information on one or more services
 #[derive(Debug, clap::Args)]
@@ -20,10 +20,10 @@ pub(in crate::cli) struct InspectArgs {
 pub(super) async fn run(args: InspectArgs, session: Session) -> anyhow::Result<u8> {
     let path = |id: &str| format!("/v1/services/{id}");
     if !args.pretty {
-        return removal::inspect(&session, &args.services, path, args.format.format.as_ref(), "Service")
+        return several::inspect(&session, &args.services, path, args.format.format.as_ref(), "Service")
             .await;
     }
-    let (found, code) = removal::fetch(&session, &args.services, path).await?;
+    let (found, code) = several::fetch(&session, &args.services, path).await?;
     for (place, service) in found.into_iter().enumerate() {
         if place > 0 {
             session.out.line("");

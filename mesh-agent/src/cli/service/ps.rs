@@ -2,7 +2,7 @@
 
 use crate::api::types::Task;
 use crate::cli::format::FormatArg;
-use crate::cli::removal::encode;
+use crate::cli::several::encode;
 use crate::cli::task::rows;
 use crate::cli::{OK, Session};
 

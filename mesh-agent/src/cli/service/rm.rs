@@ -1,6 +1,6 @@
 //! **Effect.** `mesh service rm`.
 
-use crate::cli::{Session, removal};
+use crate::cli::{Session, several};
 
 /// Remove one or more services; their tasks are told to stop
 #[derive(Debug, clap::Args)]
@@ -14,6 +14,12 @@ pub(in crate::cli) struct RmArgs {
 }
 
 pub(super) async fn run(args: RmArgs, session: Session) -> anyhow::Result<u8> {
-    let converge = (!args.detach).then_some("Service");
-    removal::remove(&session, &args.services, |id| format!("/v1/services/{id}"), converge).await
+    several::remove_everywhere(
+        &session,
+        &args.services,
+        |id| format!("/v1/services/{id}"),
+        "Service",
+        args.detach,
+    )
+    .await
 }

@@ -3,7 +3,7 @@
 use crate::api::types::{Affinity, Balancing, Changed, EndpointMode, Locality, ServiceUpdate};
 use crate::cli::options::{self, Attach, KeyValue};
 use crate::cli::publish::{Publish, Unpublish};
-use crate::cli::removal::encode;
+use crate::cli::several::encode;
 use crate::cli::{OK, Session, converge};
 
 /// Update a service

@@ -1,7 +1,7 @@
 //! **Effect.** `mesh task inspect`.
 
 use crate::cli::format::FormatArg;
-use crate::cli::{Session, removal};
+use crate::cli::{Session, several};
 
 /// Display detailed information on one or more tasks
 #[derive(Debug, clap::Args)]
@@ -15,5 +15,5 @@ pub(in crate::cli) struct InspectArgs {
 
 pub(super) async fn run(args: InspectArgs, session: Session) -> anyhow::Result<u8> {
     let path = |id: &str| format!("/v1/tasks/{id}");
-    removal::inspect(&session, &args.tasks, path, args.format.format.as_ref(), "Task").await
+    several::inspect(&session, &args.tasks, path, args.format.format.as_ref(), "Task").await
 }

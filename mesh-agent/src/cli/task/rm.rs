@@ -3,10 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use serde_json::Value;
 
 use crate::api::types::Task;
-use crate::cli::{OK, Session, removal};
+use crate::cli::{Session, several};
 
 /// Every node lets go first, then the command has its grace period; all that and a little more.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -27,19 +26,13 @@ pub(in crate::cli) struct RmArgs {
 }
 
 pub(super) async fn run(args: RmArgs, session: Session) -> anyhow::Result<u8> {
-    let (known, missing) = removal::fetch(&session, &args.tasks, |id| format!("/v1/tasks/{id}")).await?;
-    if known.is_empty() {
-        return Ok(missing);
-    }
-    let text = |task: &Value, key: &str| task.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    // By id from here on: a name such as web.1 may soon be another's.
-    let ids: Vec<String> = known.iter().map(|task| text(task, "ID")).collect();
     let query = if args.force { "?force" } else { "" };
-    let code = removal::remove(&session, &ids, |id| format!("/v1/tasks/{id}{query}"), None).await?;
-    if !args.detach {
+    let removed = several::remove(&session, &args.tasks, |id| format!("/v1/tasks/{id}{query}")).await?;
+    if !args.detach && !removed.changed.is_empty() {
+        let ids: Vec<_> = removed.changed.into_iter().map(|changed| changed.id).collect();
         ended(&session, &ids).await?;
     }
-    Ok(if missing == OK { code } else { missing })
+    Ok(removed.code)
 }
 
 /// Waits until none of them is there any more.
@@ -60,7 +53,11 @@ async fn ended(session: &Session, ids: &[String]) -> anyhow::Result<()> {
         }
         if started.elapsed() > PATIENCE {
             let names: Vec<_> = left.iter().map(|task| task.name.as_str()).collect();
-            bail!("after {} s these have not ended: {}; their nodes go on trying", PATIENCE.as_secs(), names.join(", "));
+            bail!(
+                "after {} s these have not ended: {}; their nodes go on trying",
+                PATIENCE.as_secs(),
+                names.join(", ")
+            );
         }
         tokio::time::sleep(LOOK).await;
     }

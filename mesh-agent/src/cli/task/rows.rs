@@ -50,7 +50,11 @@ fn error(task: &Task) -> String {
     if !task.status.err.is_empty() {
         return format!("\"{}\"", task.status.err);
     }
-    if task.status.state == TaskState::Running { task.reason.clone() } else { String::new() }
+    match task.status.state {
+        TaskState::Running => task.reason.clone(),
+        TaskState::Starting => task.status.message.clone(),
+        _ => String::new(),
+    }
 }
 
 fn title(state: TaskState) -> String {

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::supervise::{self, program};
 use crate::api::client::{Client, Host};
-use crate::cli::{OK, Session, converge};
 use crate::cli::output::Out;
+use crate::cli::{OK, Session, converge};
 
 /// The mesh itself failed, as in `docker run`.
 pub(super) const MESH_FAILED: u8 = 125;
@@ -25,15 +25,16 @@ pub(super) const NOT_FOUND: u8 = 127;
 
 /// Run a command as a task, in a network namespace of its own
 ///
-/// Exits as the command does; with 125 when the mesh itself failed, 126 when the command cannot be executed,
+/// It gets traffic once it listens on one of the ports that its service publishes, at once where there are
+/// none. Exits as the command does; with 125 when the mesh itself failed, 126 when the command cannot be executed,
 /// 127 when it is not there.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 #[command(group = clap::ArgGroup::new("background").args(["detach", "supervise"]))]
 pub(in crate::cli) struct RunArgs {
-    /// The service that it serves
+    /// The service that it serves [default: none, a task of its own]
     #[arg(long)]
     pub(super) service: Option<String>,
-    /// A name of its own, where it serves nothing [default: task- and the beginning of its ID]
+    /// A name of its own, where it serves nothing [default: made up]
     #[arg(long, conflicts_with = "service")]
     pub(super) name: Option<String>,
     /// Network to attach to [default: all of the service's]
@@ -68,6 +69,13 @@ pub(super) enum Started {
         id: String,
         /// The revision at which it runs.
         revision: u64,
+    },
+    /// Its command runs, but does not serve yet.
+    Waiting {
+        /// Its id.
+        id: String,
+        /// What it waits for.
+        message: String,
     },
     /// It does not.
     Failed {
@@ -129,6 +137,11 @@ fn launch(args: &RunArgs, host: &Host, out: &Out) -> Result<u8, Failure> {
         Ok(Started::Running { id, revision }) => {
             out.line(id);
             everywhere(host, revision)?;
+            Ok(OK)
+        }
+        Ok(Started::Waiting { id, message }) => {
+            out.say(format!("task {id} {message}"));
+            out.line(id);
             Ok(OK)
         }
         Ok(Started::Failed { message, code }) => Err(Failure { code, error: anyhow::Error::msg(message) }),
@@ -205,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_has_a_service_or_a_name_of_its_own_and_a_command() {
+    fn a_task_has_a_service_or_a_name_not_both_and_a_command() {
         for words in
             ["task run --service a --name b -- x", "task run --name a", "task run --name a --log /l -- x"]
         {

@@ -4,6 +4,7 @@
 
 mod namespace;
 pub(super) mod program;
+mod ready;
 mod resolv;
 
 use std::io::IsTerminal;
@@ -20,12 +21,14 @@ use super::exec;
 use super::run::{Failure, RunArgs, Started, check_root, open_log};
 use super::stat::start_time;
 use crate::api::client::{Client, ClientError, Host};
-use crate::api::types::{Changed, ErrorKind, Origin, TaskSpec, TaskState, TaskUpdate};
+use crate::api::types::{Changed, ErrorKind, Origin, PortConfig, Service, TaskSpec, TaskState, TaskUpdate};
 use crate::cli::output::Out;
-use crate::cli::removal::encode;
+use crate::cli::several::encode;
 
 /// How long the agent may be away when a task registers or ends.
 const TRIES: u32 = 8;
+/// How long a command may take to listen before that is told.
+const READY: Duration = Duration::from_secs(10);
 /// The longest pause between two tries.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -110,16 +113,28 @@ impl Supervisor<'_> {
     ) -> Result<ExitStatus, Failure> {
         self.state(path, TaskState::Starting).await.map_err(anyhow::Error::from)?;
         let mut child = self.spawn(task)?;
-        let mut running = std::pin::pin!(self.running(path));
-        let mut told = false;
+        let ports = self.target_ports().await;
+        let mut running = std::pin::pin!(self.running(path, &ports));
+        let mut slow = std::pin::pin!(tokio::time::sleep(READY));
+        let (mut runs, mut late) = (false, false);
         loop {
             tokio::select! {
-                status = child.wait() => return Ok(status.context("cannot wait for the command")?),
+                status = child.wait() => {
+                    let status = status.context("cannot wait for the command")?;
+                    if !runs && !late {
+                        self.ended_early(task, status);
+                    }
+                    return Ok(status);
+                }
                 name = signals.next() => pass_on(&child, name),
-                outcome = &mut running, if !told => {
-                    told = true;
+                () = &mut slow, if !runs && !late => {
+                    late = true;
+                    self.slow(task, path, &ports).await;
+                }
+                outcome = &mut running, if !runs => {
+                    runs = true;
                     match outcome {
-                        Ok(revision) if self.args.supervise => {
+                        Ok(revision) if self.args.supervise && !late => {
                             tell(self.out, &Started::Running { id: task.id.clone(), revision });
                         }
                         Ok(_) => {}
@@ -154,8 +169,43 @@ impl Supervisor<'_> {
         command.spawn().context("cannot start the command")
     }
 
+    /// Where the published ports of the task's service lead.
+    async fn target_ports(&self) -> Vec<PortConfig> {
+        let Some(service) = &self.args.service else { return Vec::new() };
+        let found = self.client.get::<Service>(&format!("/v1/services/{}", encode(service))).await;
+        found.map(|service| service.endpoint.ports).unwrap_or_default()
+    }
+
+    /// The command was started but does not serve: this is told, and waited on.
+    async fn slow(&self, task: &Changed, path: &str, ports: &[PortConfig]) {
+        let message = ready::missing(ports);
+        if self.args.supervise {
+            tell(self.out, &Started::Waiting { id: task.id.clone(), message: message.clone() });
+        } else {
+            self.out.say(format!("task {} {message}", task.name));
+        }
+        let update = TaskUpdate { message: Some(message), ..TaskUpdate::default() };
+        // Only words; the agent may be away.
+        let _ = self.client.patch::<Changed>(path, &update).await;
+    }
+
+    /// A command that is done before it was told to run is only a failure if it failed.
+    fn ended_early(&self, task: &Changed, status: ExitStatus) {
+        if !self.args.supervise {
+            return;
+        }
+        tell(
+            self.out,
+            &match program::status_code(status) {
+                0 => Started::Running { id: task.id.clone(), revision: 0 },
+                code => Started::Failed { message: format!("the command ended at once ({status})"), code },
+            },
+        );
+    }
+
     /// Says that the task runs, for as long as it takes: only then does it get traffic.
-    async fn running(&self, path: &str) -> anyhow::Result<u64> {
+    async fn running(&self, path: &str, ports: &[PortConfig]) -> anyhow::Result<u64> {
+        ready::listens(ports).await;
         let mut pause = Duration::from_millis(100);
         loop {
             match self.state(path, TaskState::Running).await {

@@ -6,28 +6,47 @@ use super::{FAILED, OK, Session, converge, format};
 use crate::api::client::ClientError;
 use crate::api::types::Changed;
 
-/// Removes each, prints what was removed, and waits for the mesh unless detached.
+/// What became of several removals.
+pub(super) struct Removed {
+    /// Those that were made.
+    pub(super) changed: Vec<Changed>,
+    /// What to exit with.
+    pub(super) code: u8,
+}
+
+/// Removes each, and prints what was removed as it was named.
 pub(super) async fn remove(
     session: &Session,
     references: &[String],
     path: impl Fn(&str) -> String,
-    converge: Option<&str>,
-) -> anyhow::Result<u8> {
-    let mut code = OK;
-    let mut newest = None;
+) -> anyhow::Result<Removed> {
+    let mut removed = Removed { changed: Vec::new(), code: OK };
     for reference in references {
         match session.client.delete::<Changed>(&path(&encode(reference))).await {
             Ok(changed) => {
                 session.out.line(reference);
-                newest = newest.max(Some(changed.revision));
+                removed.changed.push(changed);
             }
-            Err(error) => code = report(session, error)?,
+            Err(error) => removed.code = report(session, error)?,
         }
     }
-    if let (Some(what), Some(revision)) = (converge, newest) {
+    Ok(removed)
+}
+
+/// Removes each, and waits for the mesh unless detached. `what` is what converges: `Service`.
+pub(super) async fn remove_everywhere(
+    session: &Session,
+    references: &[String],
+    path: impl Fn(&str) -> String,
+    what: &str,
+    detach: bool,
+) -> anyhow::Result<u8> {
+    let removed = remove(session, references, path).await?;
+    let newest = removed.changed.iter().map(|changed| changed.revision).max();
+    if let Some(revision) = newest.filter(|_| !detach) {
         converge::wait(session, what, revision).await?;
     }
-    Ok(code)
+    Ok(removed.code)
 }
 
 /// Shows each as the API has it.
