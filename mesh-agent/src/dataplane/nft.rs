@@ -12,6 +12,7 @@ mod ruleset;
 mod script;
 mod slots;
 mod stale;
+mod values;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};

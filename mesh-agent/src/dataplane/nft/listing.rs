@@ -8,13 +8,15 @@
 //! drops properties that it does not know (a table's flags are among them), and drift could hide there.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use nftables::expr::{Expression, NamedExpression};
+use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::Value;
 
 use super::ruleset::{Chain, Rule, Ruleset, Set};
-use super::words::{Expr, Word};
+use super::values::{Expr, Word};
 
 /// A table as `nft -j list` prints it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -44,24 +46,42 @@ struct ListedSet {
 #[error("cannot read what `nft -j list` printed: {0}; is it a version of nft newer than this mesh knows?")]
 pub(super) struct Unreadable(String);
 
-impl Listing {
-    /// Reads the output of `nft -j list table` or `nft -j list chain`.
-    pub(super) fn parse(json: &str) -> Result<Self, Unreadable> {
-        let mut document: Value =
-            serde_json::from_str(json).map_err(|error| Unreadable(error.to_string()))?;
-        let Some(Value::Array(objects)) = document.get_mut("nftables").map(Value::take) else {
-            return Err(Unreadable("no list named nftables".to_owned()));
-        };
-        let mut listing = Self::default();
-        for object in objects {
-            let Value::Object(object) = object else { continue };
+#[derive(serde::Deserialize)]
+struct Document {
+    nftables: Listing,
+}
+
+/// Objects are taken in one by one: all of them as [`Value`]s would be many times the size of the listing.
+impl<'de> Deserialize<'de> for Listing {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_seq(Self::default())
+    }
+}
+
+impl<'de> Visitor<'de> for Listing {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of objects")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut objects: A) -> Result<Self, A::Error> {
+        while let Some(object) = objects.next_element::<BTreeMap<String, Value>>()? {
             for (kind, mut properties) in object {
                 // Handles are numbers that the kernel gives out; they say nothing.
                 remove(&mut properties, "handle");
-                listing.add(&kind, properties);
+                self.add(&kind, properties);
             }
         }
-        Ok(listing)
+        Ok(self)
+    }
+}
+
+impl Listing {
+    /// Reads the output of `nft -j list table` or `nft -j list chain`.
+    pub(super) fn parse(json: &str) -> Result<Self, Unreadable> {
+        let document: Document = serde_json::from_str(json).map_err(|error| Unreadable(error.to_string()))?;
+        Ok(document.nftables)
     }
 
     fn add(&mut self, kind: &str, mut properties: Value) {

@@ -122,6 +122,8 @@ fn advice(words: &str) -> &'static str {
     let says = |phrase: &str| words.contains(phrase);
     if says("Operation not permitted") {
         "; run the agent as root or with CAP_NET_ADMIN"
+    } else if says("JSON support not compiled-in") {
+        "; install a package of nft that was built with it, as those of distributions are"
     } else if says("Operation not supported")
         || says("Protocol not supported")
         || says("cache initialization failed")

@@ -9,7 +9,8 @@ use mesh_core::plan::Family;
 use nftables::types::{NfChainType, NfHook};
 
 use super::script::Script;
-use super::words::{Expr, Stmt, Words};
+use super::values::{Expr, Words};
+use super::words::Stmt;
 
 /// The longest comment that nft takes, bytes (`NFTNL_UDATA_COMMENT_MAXLEN`).
 const MAX_COMMENT: usize = 127;
@@ -28,7 +29,7 @@ pub struct Ruleset {
 pub struct Set {
     /// What it is.
     pub kind: Kind,
-    /// Elements by their keys' [`Words`].
+    /// Elements by their keys' words.
     pub elements: BTreeMap<String, Element>,
 }
 

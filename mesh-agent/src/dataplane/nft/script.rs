@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::ruleset::{Element, Hook, Kind, Rule};
-use super::words::Expr;
+use super::values::Expr;
 
 /// Family and name of the one table that we own; nothing outside of it is ever read or touched.
 pub const TABLE: &str = "inet mesh";

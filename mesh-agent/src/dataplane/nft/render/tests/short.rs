@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use crate::dataplane::nft::ruleset::Ruleset;
-use crate::dataplane::nft::words::Words;
+use crate::dataplane::nft::values::Words;
 
 /// One object per line.
 pub(super) fn table(ruleset: &Ruleset) -> String {
