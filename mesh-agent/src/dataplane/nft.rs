@@ -9,8 +9,11 @@ mod listing;
 mod program;
 mod render;
 mod ruleset;
+mod script;
 mod slots;
 mod stale;
+mod values;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -18,7 +21,8 @@ use std::net::IpAddr;
 use mesh_core::plan::{Balance, Frontend, Pool};
 
 pub use render::render;
-pub use ruleset::{Chain, Change, Ruleset, Set, TABLE};
+pub use ruleset::{Chain, Change, Ruleset, Set};
+pub use script::TABLE;
 
 use self::listing::Listing;
 use self::program::NftError;
