@@ -151,7 +151,9 @@ impl Reconciler {
             }
             status.problems = desired.problems;
             status.limits = NftPlane::limits();
-            for (name, (applied, took)) in [(OverlayPlane::NAME, overlay), (NftPlane::NAME, balance), ("dns", dns)] {
+            for (name, (applied, took)) in
+                [(OverlayPlane::NAME, overlay), (NftPlane::NAME, balance), ("dns", dns)]
+            {
                 let plane = status.planes.entry(name).or_default();
                 note(name, plane, applied, took);
             }

@@ -53,7 +53,8 @@ impl Tasks {
         usable(&request.origin).map_err(Refusal::Invalid)?;
         let supervised = matches!(request.origin, Origin::Process { supervised: true, .. });
         request.state = TaskState::Preparing;
-        let done = self.control.change(|world, fresh| change::add_task(world, &me, request.clone(), fresh)).await?;
+        let done =
+            self.control.change(|world, fresh| change::add_task(world, &me, request.clone(), fresh)).await?;
         let id = done.result.id.clone();
         if let Err(why) = self.attached(&done.result, done.rev).await {
             self.forget(&id).await?;
@@ -77,14 +78,18 @@ impl Tasks {
 
     /// Waits for the round that attached a task; `Err` says what stands in its way.
     async fn attached(&self, task: &Task, rev: Rev) -> Result<(), String> {
-        let devices: Vec<_> = task.addresses.keys().map(|network| endpoint_device(&task.id, network)).collect();
+        let devices: Vec<_> =
+            task.addresses.keys().map(|network| endpoint_device(&task.id, network)).collect();
         let mut status = self.control.statuses();
         let seen = status.wait_for(|status| status.planned >= rev);
         let Ok(Ok(status)) = tokio::time::timeout(ATTACH, seen).await else {
             return Err("the node's kernel was not brought up to date in time; see 'mesh status'".to_owned());
         };
         let errors = status.planes.values().flat_map(|plane| &plane.last.errors);
-        match errors.into_iter().find(|(object, _)| devices.iter().any(|device| object.contains(device.as_str()))) {
+        match errors
+            .into_iter()
+            .find(|(object, _)| devices.iter().any(|device| object.contains(device.as_str())))
+        {
             Some((_, error)) => Err(error.clone()),
             None => Ok(()),
         }

@@ -28,14 +28,18 @@ pub(super) async fn run(config: &Config, purge: bool) -> anyhow::Result<()> {
     drop(lock);
     let state_dir = &config.node.state_dir;
     if purge {
-        std::fs::remove_dir_all(state_dir).with_context(|| format!("cannot remove {}", state_dir.display()))?;
+        std::fs::remove_dir_all(state_dir)
+            .with_context(|| format!("cannot remove {}", state_dir.display()))?;
     }
     if !errors.is_empty() {
         bail!("these are left:\n  {}", errors.join("\n  "));
     }
     println!("removed {removed} kernel objects and {}", run_dir.display());
     if !purge {
-        println!("kept {} (the mesh's records and the node's identity); --purge removes it", state_dir.display());
+        println!(
+            "kept {} (the mesh's records and the node's identity); --purge removes it",
+            state_dir.display()
+        );
     }
     Ok(())
 }
