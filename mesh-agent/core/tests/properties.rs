@@ -1,4 +1,5 @@
 //! What holds whatever people do: random histories against the decisions.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod sim;
 

@@ -1,5 +1,6 @@
 //! Golden transcripts: scripts of `tests/scenarios/*.mesh` run against the decisions, every answer written
 //! down. A change of behaviour shows up as a change of text.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod sim;
 
@@ -95,7 +96,7 @@ fn run(sim: &mut Sim, words: &[&str]) -> Result<String, change::Refusal> {
             return Ok(format!("{} at {}\n", sim.world().task_name(&task), address.v4));
         }
         ["task", "weight", name, weight] => {
-            let task = sim.world().task(name).unwrap().clone();
+            let task = std::sync::Arc::clone(sim.world().task(name).unwrap());
             let node = sim.world().nodes[&task.node].name.to_string();
             sim.set(&node, &task.id, TaskChange { weight: weight.parse().ok(), ..TaskChange::default() })?;
         }

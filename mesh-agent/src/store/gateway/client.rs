@@ -194,7 +194,7 @@ impl GatewayStore {
             };
         }
         match serde_json::from_slice::<Refusal>(answer) {
-            Ok(refusal) => refusal.from_gateway(&self.addr),
+            Ok(refusal) => refusal.into_store_error(&self.addr),
             Err(_) => {
                 let text: String = String::from_utf8_lossy(answer).chars().take(200).collect();
                 self.unavailable(format!("it answers as no gateway of this version does: {status} {text}"))

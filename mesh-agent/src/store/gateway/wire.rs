@@ -35,7 +35,7 @@ impl From<StoreError> for Refusal {
 
 impl Refusal {
     /// As the client's caller sees it.
-    pub(super) fn from_gateway(self, at: &str) -> StoreError {
+    pub(super) fn into_store_error(self, at: &str) -> StoreError {
         let at = at.to_owned();
         match self {
             Self::Invalid(invalid) => StoreError::Invalid(invalid),
