@@ -19,6 +19,7 @@ use mesh_core::dns::Zone;
 use mesh_core::model::Snapshot;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
@@ -104,8 +105,9 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<()> {
     let address = join::address(&config).await?;
     info!(node = %name, %id, %address, "mesh agent {} starts", env!("CARGO_PKG_VERSION"));
 
+    raise_file_limit();
     let stop = CancellationToken::new();
-    let parts = TaskTracker::new();
+    let parts = Parts { tracker: TaskTracker::new(), stop: stop.clone() };
     let store = open_store(&config, &parts, &stop).await?;
 
     let (world_tx, world) = watch::channel(Arc::new(Snapshot::default()));
@@ -152,11 +154,12 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<()> {
     let ended = tokio::select! {
         signal = signalled() => signal.map(|name| info!("{name}: the agent stops, the data plane goes on")),
         result = joined => result.context("a part of the agent broke")?,
+        () = stop.cancelled() => Err(anyhow::anyhow!("a part of the agent broke; the data plane goes on")),
     };
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     stop.cancel();
-    parts.close();
-    if tokio::time::timeout(Duration::from_secs(5), parts.wait()).await.is_err() {
+    parts.tracker.close();
+    if tokio::time::timeout(Duration::from_secs(5), parts.tracker.wait()).await.is_err() {
         error!("some parts did not stop in time");
     }
     let _ = std::fs::remove_file(config.socket());
@@ -164,9 +167,35 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<()> {
     ended
 }
 
+/// What the agent is made of while it runs.
+struct Parts {
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Parts {
+    /// Starts a part. None may end before the agent does: one that breaks takes the agent with it, whose
+    /// supervisor starts it anew, instead of leaving one that looks alive.
+    fn spawn<T: Send + 'static>(&self, part: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        let end = self.stop.clone().drop_guard();
+        self.tracker.spawn(async move {
+            let _end = end;
+            part.await
+        })
+    }
+}
+
+/// A task costs a few descriptors, and systemd's default for the soft limit is 1024.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Where it is refused, the old limit is as good as it gets.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
 async fn open_store(
     config: &Config,
-    parts: &TaskTracker,
+    parts: &Parts,
     stop: &CancellationToken,
 ) -> anyhow::Result<Arc<dyn Store>> {
     let secret = || Secret::read(&config.store.token_file);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_core::change::{Change, Fresh, Refusal};
-use mesh_core::kv::{Op, Rev, Txn, TxnOutcome};
+use mesh_core::kv::{Listing, Op, Rev, Txn, TxnOutcome};
 use mesh_core::model::{NodeId, Snapshot, Timestamp};
 use tokio::sync::watch;
 
@@ -136,26 +136,31 @@ impl Control {
         let _ = tokio::time::timeout(CATCH_UP, reached).await;
     }
 
-    /// Whether a transaction of ours is in the store, after nobody told.
+    /// Whether a transaction of ours is in the store, after nobody told: every write must be there.
     async fn find_out(&self, txn: &Txn) -> Result<Option<Rev>, StoreError> {
-        let Some(op) = txn.ops.iter().find(|op| matches!(op, Op::Put { .. })).or(txn.ops.first()) else {
-            return Ok(None);
-        };
+        let mut newest = Rev(0);
+        for op in &txn.ops {
+            let listing = self.list(op.key()).await?;
+            let found = listing.kvs.iter().find(|kv| kv.key == op.key());
+            match (op, found) {
+                (Op::Put { value, .. }, Some(kv)) if kv.value == *value => newest = newest.max(kv.modified),
+                (Op::Delete(_), None) => newest = newest.max(listing.rev),
+                (Op::Put { .. } | Op::Delete(_), _) => return Ok(None),
+            }
+        }
+        Ok(Some(newest))
+    }
+
+    async fn list(&self, key: &str) -> Result<Listing, StoreError> {
         let mut tries = 0;
-        let listing = loop {
-            match self.store.list(op.key()).await {
-                Ok(listing) => break listing,
+        loop {
+            match self.store.list(key).await {
+                Ok(listing) => return Ok(listing),
                 Err(error) if tries >= 10 => return Err(error),
                 Err(_) => tries += 1,
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
-        };
-        let found = listing.kvs.iter().find(|kv| kv.key == op.key());
-        Ok(match (op, found) {
-            (Op::Put { value, .. }, Some(kv)) if kv.value == *value => Some(kv.modified),
-            (Op::Delete(_), None) => Some(listing.rev),
-            _ => None,
-        })
+        }
     }
 }
 

@@ -72,6 +72,17 @@ pub enum NetnsError {
     },
 }
 
+impl NetnsError {
+    /// Whether the namespace is known to be there no more.
+    pub fn is_gone(&self) -> bool {
+        match self {
+            Self::Ended { .. } | Self::Reused { .. } | Self::NotOne { .. } => true,
+            Self::Open { source, .. } => is_gone(source),
+            Self::Enter { .. } | Self::Work { .. } => false,
+        }
+    }
+}
+
 /// A network namespace, kept alive while this is held.
 #[derive(Debug)]
 pub struct Netns {
@@ -97,7 +108,8 @@ impl Netns {
             Ok(found) => {
                 return Err(NetnsError::Reused { pid, wanted: start, found });
             }
-            Err(_) => return Err(NetnsError::Ended { pid }),
+            Err(error) if is_gone(&error) => return Err(NetnsError::Ended { pid }),
+            Err(source) => return Err(NetnsError::Open { path, source }),
         }
         match opened {
             // A process that waits to be reaped has a number and a start time but no namespaces.
@@ -217,6 +229,11 @@ impl fmt::Display for Netns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)
     }
+}
+
+/// Whether an error of the file system says that something is not there, and not only that we cannot look.
+pub fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ESRCH)
 }
 
 /// When a process started, in clock ticks since boot: with its number, what tells it from all others.

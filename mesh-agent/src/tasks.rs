@@ -2,6 +2,7 @@
 //!
 //! What should happen is in the snapshot; this carries it out and can be begun anew at any time.
 
+mod flows;
 mod process;
 mod stop;
 
@@ -13,6 +14,7 @@ use mesh_core::change::{self, Me, Refusal, TaskChange, TaskRequest};
 use mesh_core::kv::Rev;
 use mesh_core::model::{Origin, Snapshot, Task, TaskId, TaskState};
 use mesh_core::plan::endpoint_device;
+use mesh_core::records;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +22,8 @@ use tracing::{info, warn};
 
 use crate::control::{Control, ControlError, Done};
 use crate::netns::Netns;
+use crate::overlay::OverlayPlane;
+use crate::plane::Plane;
 
 /// How long the network of a new task may take.
 const ATTACH: Duration = Duration::from_secs(10);
@@ -78,18 +82,17 @@ impl Tasks {
 
     /// Waits for the round that attached a task; `Err` says what stands in its way.
     async fn attached(&self, task: &Task, rev: Rev) -> Result<(), String> {
-        let devices: Vec<_> =
-            task.addresses.keys().map(|network| endpoint_device(&task.id, network)).collect();
         let mut status = self.control.statuses();
         let seen = status.wait_for(|status| status.planned >= rev);
         let Ok(Ok(status)) = tokio::time::timeout(ATTACH, seen).await else {
             return Err("the node's kernel was not brought up to date in time; see 'mesh status'".to_owned());
         };
-        let errors = status.planes.values().flat_map(|plane| &plane.last.errors);
-        match errors
-            .into_iter()
-            .find(|(object, _)| devices.iter().any(|device| object.contains(device.as_str())))
-        {
+        let name = self.control.world().task_name(task);
+        let mut concerned = vec![OverlayPlane::NAME.to_owned(), format!("DNS of task {name}")];
+        concerned.extend(task.addresses.keys().map(|network| endpoint_device(&task.id, network)));
+        concerned.extend(task.addresses.values().flat_map(|a| a.addresses()).map(|ip| ip.to_string()));
+        let mut errors = status.planes.values().flat_map(|plane| &plane.last.errors);
+        match errors.find(|(object, _)| concerned.iter().any(|word| object.contains(word.as_str()))) {
             Some((_, error)) => Err(error.clone()),
             None => Ok(()),
         }
@@ -129,15 +132,22 @@ impl Tasks {
     /// Waits until a task's namespace is gone, and forgets it then.
     async fn watch(self, task: Arc<Task>) -> TaskId {
         match &task.origin {
-            Origin::Process { pid, start, .. } => process::ended(*pid, *start).await,
-            Origin::Netns { .. } => {
-                while Netns::of_origin(&task.origin).is_ok() {
-                    tokio::time::sleep(LOOK).await;
-                }
+            Origin::Process { pid, start, .. } => {
+                self.unless_forgotten(&task, process::ended(*pid, *start)).await
             }
+            Origin::Netns { .. } => self.unless_forgotten(&task, gone(&task.origin)).await,
         }
         self.ended(&task).await;
         task.id.clone()
+    }
+
+    /// Waits for an end, or until there is nothing left to wait for.
+    async fn unless_forgotten(&self, task: &Task, end: impl Future<Output = ()>) {
+        let mut worlds = self.control.worlds();
+        tokio::select! {
+            () = end => {}
+            _ = worlds.wait_for(|world| !world.tasks.contains_key(&task.id)) => {}
+        }
     }
 
     async fn ended(&self, task: &Task) {
@@ -154,6 +164,13 @@ impl Tasks {
     }
 }
 
+/// Waits until a namespace is no longer there. Anything else that keeps us from looking says nothing.
+async fn gone(origin: &Origin) {
+    while !Netns::of_origin(origin).is_err_and(|error| error.is_gone()) {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 /// Whether a task can live there; `Err` says why not.
 fn usable(origin: &Origin) -> Result<(), String> {
     let netns = Netns::of_origin(origin).map_err(|error| error.to_string())?;
@@ -166,6 +183,7 @@ fn usable(origin: &Origin) -> Result<(), String> {
 
 /// Someone asked for it, or its service is gone.
 fn must_stop(world: &Snapshot, task: &Task) -> bool {
-    let orphan = task.service.as_ref().is_some_and(|service| !world.services.contains_key(service));
+    // By the key, not the record: a service that cannot be read here is not gone.
+    let orphan = task.service.as_ref().is_some_and(|id| world.rev_of(&records::service(id)) == Rev(0));
     orphan || world.stops.contains_key(&task.id)
 }

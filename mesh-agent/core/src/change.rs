@@ -11,7 +11,8 @@ mod ports;
 mod service;
 mod task;
 
-pub use janitor::{RELEASE_PATIENCE, janitor};
+pub use janitor::janitor;
+pub(crate) use network::overlap;
 pub use network::{NetworkRequest, create_network, remove_network};
 pub use node::{Me, NodeFacts, claim_blocks, join, refresh, remove_node, set_availability};
 pub use ports::protected_ports;

@@ -10,7 +10,7 @@ mod service;
 mod snapshot;
 mod task;
 
-pub use block::{Block, MAX_V4_PREFIX, MAX_V6_PREFIX, MIN_V4_PREFIX};
+pub use block::{Block, MAX_V4_PREFIX, MAX_V6_PREFIX, MIN_V4_PREFIX, MIN_V6_PREFIX};
 pub use ids::{Id, InvalidName, Name, NetworkId, NodeId, ServiceId, TaskId, fnv64};
 pub use network::{FIRST_VNI, LAST_VNI, Network, Vni};
 pub use node::{Availability, Listener, Live, Node, NodeSpec};

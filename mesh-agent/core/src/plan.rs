@@ -9,9 +9,12 @@ mod overlay;
 pub use balance::{Backend, Balance, Family, Frontend, NetworkGate, Pool, PortGate};
 pub use overlay::{DEVICE_PREFIX, Endpoint, Mac, Overlay, Route, VTEP_DEVICE, Vtep, endpoint_device};
 
+use crate::change::overlap;
 use crate::dns::Zone;
 use crate::kv::Rev;
-use crate::model::{NodeId, Snapshot};
+use std::borrow::Cow;
+
+use crate::model::{Node, NodeId, Snapshot};
 
 /// Something that cannot be as it should, in words for people.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +46,7 @@ pub fn desired(world: &Snapshot, node: &NodeId) -> Desired {
         return Desired { rev: world.changed, ..Desired::default() };
     };
     let mut problems = Vec::new();
+    let world = &without_own_underlay(world, me, &mut problems);
     let overlay = overlay::plan(world, me, &mut problems);
     let balance = balance::plan(world, me, &overlay);
     for (key, why) in &world.poison {
@@ -53,4 +57,28 @@ pub fn desired(world: &Snapshot, node: &NodeId) -> Desired {
     }
     problems.sort();
     Desired { rev: world.changed, overlay, balance, zone: Zone::build(world), problems }
+}
+
+/// A network around the node's own address would cut the node off: it is left out here, and said so. What else
+/// overlaps the node's routes is only said; the network works, and taking it away would cut running flows.
+fn without_own_underlay<'a>(
+    world: &'a Snapshot,
+    me: &Node,
+    problems: &mut Vec<Problem>,
+) -> Cow<'a, Snapshot> {
+    let mut world = Cow::Borrowed(world);
+    for network in world.clone().networks.values() {
+        let about = format!("network {}", network.name);
+        if network.subnets().any(|net| net.contains(&me.address)) {
+            let message = format!("is left out: the node's own address {} lies in it", me.address);
+            problems.push(Problem { about, message });
+            world.to_mut().networks.remove(&network.id);
+        } else if let Some(route) =
+            me.routes.iter().find(|route| network.subnets().any(|net| overlap(**route, net)))
+        {
+            let message = format!("overlaps the node's route {route}: what is behind that cannot be reached");
+            problems.push(Problem { about, message });
+        }
+    }
+    world
 }

@@ -11,7 +11,8 @@
 //! | `claim/vni/<n>`, `claim/vip/<net>/<place>` | API | [`Claim`] |
 //! | `claim/block/<net>/<n>` | the node | [`Claim`] |
 //! | `claim/slot/<svc>/<n>` | the task's node | [`Claim`] |
-//! | `guard/subnets`, `guard/ports` | API | a counter that each such change bumps under compare-and-set |
+//! | `guard/subnets`, `guard/ports` | API | what each such change bumps under compare-and-set |
+//! | `guard/node/<id>` | the node | the same for the blocks and addresses that it gives out |
 //!
 //! Claims are never under a lease. Fields that a newer version adds are ignored; a value that cannot be
 //! read is set aside as poison and never stops the rest.
@@ -52,6 +53,10 @@ pub const GUARD_SUBNETS: &str = "guard/subnets";
 /// Guards conflict checks of published ports.
 pub const GUARD_PORTS: &str = "guard/ports";
 
+/// Guards a node's blocks and addresses: `guard/node/<id>`
+pub fn node_guard(id: &NodeId) -> String {
+    format!("guard/node/{id}")
+}
 /// `net/<id>`
 pub fn network(id: &NetworkId) -> String {
     format!("net/{id}")
@@ -154,6 +159,7 @@ pub fn decode(key: &str, value: &str) -> Result<Record, String> {
         "net" => {
             let network: Network = json(value)?;
             same(rest, network.id.as_str())?;
+            network.check_sizes()?;
             Record::Network(Box::new(network))
         }
         "svc" => {

@@ -145,7 +145,7 @@ fn take(sim: &mut Sim, step: &Step) -> Result<(), Refusal> {
         Step::Blocks => sim.claim_blocks(),
         Step::Reattach => sim.reattach(),
         Step::Janitor => {
-            let txn = janitor(sim.world(), 0);
+            let txn = janitor(sim.world(), &BTreeSet::new());
             assert!(sim.commit(&txn));
         }
     }

@@ -1,5 +1,8 @@
 //! **Effect.** Leaves no trace: removes by mark all that any agent ever made on this node.
 
+use std::io::ErrorKind;
+use std::path::Path;
+
 use anyhow::{Context, bail};
 
 use super::lock;
@@ -23,13 +26,11 @@ pub(super) async fn run(config: &Config, purge: bool) -> anyhow::Result<()> {
         removed += applied.changed;
         errors.extend(applied.errors.into_iter().map(|(object, error)| format!("{object}: {error}")));
     }
-    let run_dir = &config.node.run_dir;
-    std::fs::remove_dir_all(run_dir).with_context(|| format!("cannot remove {}", run_dir.display()))?;
+    let (run_dir, state_dir) = (&config.node.run_dir, &config.node.state_dir);
+    remove(run_dir, &["mesh.sock", "agent.lock"], &mut errors);
     drop(lock);
-    let state_dir = &config.node.state_dir;
     if purge {
-        std::fs::remove_dir_all(state_dir)
-            .with_context(|| format!("cannot remove {}", state_dir.display()))?;
+        remove(state_dir, &["node-id", "store.redb", "cache", "cache.old", "cache.new"], &mut errors);
     }
     if !errors.is_empty() {
         bail!("these are left:\n  {}", errors.join("\n  "));
@@ -58,4 +59,21 @@ async fn forget_names(config: &Config, errors: &mut Vec<String>) -> usize {
         }
     }
     removed
+}
+
+/// Removes our files and the directory, if nothing else is in it: it may be one that others use.
+fn remove(dir: &Path, files: &[&str], errors: &mut Vec<String>) {
+    for file in files.iter().map(|file| dir.join(file)) {
+        if let Err(error) = std::fs::remove_file(&file)
+            && error.kind() != ErrorKind::NotFound
+        {
+            errors.push(format!("{}: {error}", file.display()));
+        }
+    }
+    match std::fs::remove_dir(dir) {
+        Err(error) if ![ErrorKind::NotFound, ErrorKind::DirectoryNotEmpty].contains(&error.kind()) => {
+            errors.push(format!("{}: {error}", dir.display()));
+        }
+        Ok(()) | Err(_) => {}
+    }
 }

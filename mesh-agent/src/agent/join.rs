@@ -73,11 +73,16 @@ pub(super) async fn run(
         }
         let id = control.node().clone();
         let own = loop {
-            let facts = look(&config, &name, address).await?;
-            match control.change(|world, fresh| change::join(world, &id, facts.clone(), fresh)).await {
-                Ok(done) => break Me { id, epoch: done.result.epoch },
-                Err(ControlError::Refused(refusal)) => bail!("cannot join the mesh: {refusal}"),
-                Err(error) => warn!("cannot join yet: {error}"),
+            match look(&config, &name, address).await {
+                Ok(facts) => {
+                    match control.change(|world, fresh| change::join(world, &id, facts.clone(), fresh)).await
+                    {
+                        Ok(done) => break Me { id, epoch: done.result.epoch },
+                        Err(ControlError::Refused(refusal)) => bail!("cannot join the mesh: {refusal}"),
+                        Err(error) => warn!("cannot join yet: {error}"),
+                    }
+                }
+                Err(error) => warn!("cannot join yet: {error:#}"),
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         };
@@ -101,6 +106,7 @@ async fn keep(
     let mut worlds = control.worlds();
     let mut timer = tokio::time::interval(LOOK);
     let mut told = Vec::new();
+    let mut known = false;
     loop {
         let looked = tokio::select! {
             changed = worlds.changed() => {
@@ -116,13 +122,17 @@ async fn keep(
             Some(node) if node.epoch > me.epoch => {
                 bail!("a later agent has taken this node over; this one ends")
             }
-            None if world.rev.0 > 0 => {
+            None if known => {
                 bail!("this node was removed from the mesh; start the agent again to rejoin")
             }
-            Some(_) | None => {}
+            Some(_) => known = true,
+            None => {}
         }
-        if let Some(facts) = looked {
-            let facts = facts?;
+        // An address that is gone for a moment is no reason to end: what was told stays true until it is back.
+        if let Some(Err(error)) = &looked {
+            warn!("cannot look at this node: {error:#}");
+        }
+        if let Some(Ok(facts)) = looked {
             if let Err(error) = control.change(|world, _| change::refresh(world, me, &facts)).await {
                 debug!("cannot tell what this node sees: {error}");
             }

@@ -2,18 +2,19 @@
 //!
 //! Others wait for it before they count on a change; nobody takes its loss for a death.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mesh_core::change::{self, Me};
 use mesh_core::kv::{LeaseId, Op, Txn, TxnOutcome};
-use mesh_core::model::Live;
+use mesh_core::model::{Live, Snapshot};
 use mesh_core::records;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::control::{Control, now};
+use crate::control::Control;
 use crate::status::Status;
 use crate::store::{Store, StoreError};
 
@@ -21,6 +22,8 @@ use crate::store::{Store, StoreError};
 const TTL: Duration = Duration::from_secs(15);
 /// How often it is renewed.
 const RENEW: Duration = Duration::from_secs(3);
+/// How long a node without a sign of life holds up what was given back.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// Bursts of rounds make one report.
 const GATHER: Duration = Duration::from_millis(20);
 
@@ -36,6 +39,7 @@ pub(super) async fn run(
     let mut timer = tokio::time::interval(RENEW);
     let mut joined = me.clone();
     let mut lease = None;
+    let mut released = BTreeMap::new();
     let mut reported = None;
     loop {
         let renew = tokio::select! {
@@ -71,7 +75,7 @@ pub(super) async fn run(
             }
         }
         if janitor && renew {
-            let txn = change::janitor(&control.world(), now());
+            let txn = change::janitor(&control.world(), &overdue(&control.world(), &mut released));
             if !txn.ops.is_empty()
                 && let Err(error) = store.txn(txn).await
             {
@@ -79,6 +83,19 @@ pub(super) async fn run(
             }
         }
     }
+}
+
+/// Claims that were given back so long ago that a node without a sign of life no longer holds them up. By our
+/// own clock: that of the node which released them may say anything.
+fn overdue(world: &Snapshot, released: &mut BTreeMap<String, Instant>) -> BTreeSet<String> {
+    let now = Instant::now();
+    let waiting = world.claims.iter().filter(|(_, held)| held.claim.released.is_some());
+    let waiting: BTreeSet<String> = waiting.map(|(key, _)| key.clone()).collect();
+    released.retain(|key, _| waiting.contains(key));
+    for key in waiting {
+        released.entry(key).or_insert(now);
+    }
+    released.iter().filter(|(_, since)| now - **since > PATIENCE).map(|(key, _)| key.clone()).collect()
 }
 
 fn sign(me: &Me, status: &Status) -> Live {

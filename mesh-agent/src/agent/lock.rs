@@ -1,8 +1,8 @@
 //! **Effect.** One agent per node, and who the node is.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -23,9 +23,11 @@ pub(super) fn take(run_dir: &Path) -> anyhow::Result<Lock> {
         .write(true)
         .create(true)
         .truncate(false)
-        .mode(0o644)
+        .mode(0o600)
         .open(&path)
         .with_context(|| format!("cannot open the lock {}", path.display()))?;
+    // Whoever may open it may hold it: of one that is there already, too, nobody else's.
+    file.set_permissions(Permissions::from_mode(0o600))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(mut lock) => {
             lock.set_len(0)?;

@@ -11,7 +11,11 @@ use crate::netns;
 
 /// Returns once the process that started at `start` is gone: at once where the kernel can tell (pidfd_open(2)).
 pub(super) async fn ended(pid: u32, start: u64) {
-    let runs = || netns::start_of(pid).is_ok_and(|found| found == start);
+    // Only a missing or another process is an end; whatever else keeps us from looking says nothing.
+    let runs = || match netns::start_of(pid) {
+        Ok(found) => found == start,
+        Err(error) => !netns::is_gone(&error),
+    };
     let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
     if let Some(fd) = raw.and_then(|pid| pidfd_open(pid, PidfdFlags::NONBLOCK).ok())
         && let Ok(fd) = watch(fd)

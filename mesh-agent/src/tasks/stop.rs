@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tracing::{info, warn};
 
-use super::{Tasks, process};
+use super::{Tasks, flows, process};
 use crate::netns::Netns;
 
 /// How long to wait for other nodes to stop sending; one that does not answer must not hold a stop up for ever.
@@ -29,6 +29,13 @@ impl Tasks {
         self.acknowledged(asked).await;
         if let Origin::Process { pid, start, supervised: true } = &task.origin {
             tokio::time::sleep(SETTLE).await;
+            let service = task.service.as_ref().and_then(|id| world.services.get(id));
+            if let Some(patience) = service.map(|service| service.drain_timeout) {
+                let idle = flows::ended(*pid);
+                if tokio::time::timeout(patience, idle).await.is_err() {
+                    info!(task = %name, "still has flows after {} s", patience.as_secs());
+                }
+            }
             info!(task = %name, "stopping");
             end(&task.origin, *pid, *start).await;
         }
@@ -60,6 +67,10 @@ impl Tasks {
 async fn end(origin: &Origin, pid: u32, start: u64) {
     // Opened first: once the last process is gone there is no namespace to look into.
     let Ok(netns) = Netns::of_origin(origin) else { return };
+    // After a reboot a number may be anybody's. Never the node's own processes.
+    if Netns::own().is_ok_and(|own| own.is(&netns)) {
+        return;
+    }
     let Ok(raw) = i32::try_from(pid) else { return };
     let _ = kill(Pid::from_raw(raw), Signal::SIGTERM);
     if tokio::time::timeout(GRACE, process::ended(pid, start)).await.is_ok() && members(&netns).is_empty() {

@@ -1,30 +1,66 @@
-//! **Decision.** When what was given back may be given out again.
+//! **Decision.** When what was given back may be given out again, and what nobody holds any more.
 
-use crate::kv::Txn;
-use crate::model::{Snapshot, Timestamp};
+use std::collections::BTreeSet;
 
-/// A node that shows no life for so long no longer holds anything up; milliseconds.
-pub const RELEASE_PATIENCE: Timestamp = 10 * 60 * 1000;
-/// As many as one transaction takes well.
-const AT_ONCE: usize = 100;
+use super::task;
+use crate::kv::{MAX_OPS, Rev, Txn};
+use crate::model::Snapshot;
+use crate::records;
 
-/// Frees claims whose release every node has applied. Without it a node that lags would still send a VIP to
-/// its old service while others send it to the new one.
-pub fn janitor(world: &Snapshot, now: Timestamp) -> Txn {
+/// As many records as one transaction takes together with what belongs to each.
+pub(super) const AT_ONCE: usize = 100;
+
+/// One round of tidying: frees claims whose release every node has applied, and takes away what removed nodes
+/// and networks left behind. Without the wait a node that lags would still send a VIP to its old service while
+/// others send it to the new one. `overdue` are claims that were released so long ago, by the caller's own
+/// clock, that a node which shows no life no longer holds them up.
+pub fn janitor(world: &Snapshot, overdue: &BTreeSet<String>) -> Txn {
     let mut txn = Txn::default();
     let slowest = world.nodes.keys().map(|id| world.live.get(id).map(|live| live.applied)).min().flatten();
-    for (key, held) in &world.claims {
-        let Some(released) = held.claim.released else {
-            continue;
-        };
+    for (key, held) in world.claims.iter().filter(|(_, held)| held.claim.released.is_some()) {
         let all_know = slowest.is_some_and(|applied| applied >= held.modified);
-        if all_know || now.saturating_sub(released) > RELEASE_PATIENCE {
+        if all_know || overdue.contains(key) {
             txn.unchanged(key, held.modified);
             txn.delete(key);
         }
-        if txn.ops.len() == AT_ONCE {
-            break;
+        if txn.ops.len() >= AT_ONCE {
+            return txn;
         }
     }
+    orphans(world, &mut txn);
     txn
+}
+
+/// By keys, not by records: what cannot be read is not gone.
+fn orphans(world: &Snapshot, txn: &mut Txn) {
+    let gone = |key: &str| world.rev_of(key) == Rev(0);
+    let mut conditions = BTreeSet::new();
+    for ((network, block), node) in &world.blocks {
+        let (network_key, node_key) = (records::network(network), records::node(node));
+        if txn.ops.len() + 8 > MAX_OPS {
+            break;
+        }
+        if gone(&network_key) || gone(&node_key) {
+            let key = records::block_claim(network, *block);
+            txn.unchanged(&key, world.rev_of(&key));
+            txn.delete(key);
+        }
+    }
+    for task in world.tasks.values().filter(|task| gone(&records::node(&task.node))) {
+        if txn.ops.len() + 8 > MAX_OPS {
+            break;
+        }
+        // A node that comes back keeps its tasks.
+        conditions.insert(records::node(&task.node));
+        task::delete(task, txn);
+    }
+    for task in world.stops.keys().filter(|task| gone(&records::task(task))) {
+        if txn.ops.len() + 8 > MAX_OPS {
+            break;
+        }
+        txn.delete(records::stop(task));
+    }
+    for key in conditions {
+        txn.unchanged(key, Rev(0));
+    }
 }

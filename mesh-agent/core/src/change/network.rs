@@ -5,10 +5,12 @@ use std::net::Ipv4Addr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::janitor::AT_ONCE;
 use super::{Change, Fresh, Refusal};
 use crate::kv::Txn;
 use crate::model::{
-    FIRST_VNI, LAST_VNI, MAX_V4_PREFIX, MAX_V6_PREFIX, MIN_V4_PREFIX, Name, Network, NetworkId, Snapshot, Vni,
+    FIRST_VNI, LAST_VNI, MAX_V4_PREFIX, MAX_V6_PREFIX, MIN_V4_PREFIX, MIN_V6_PREFIX, Name, Network,
+    NetworkId, Snapshot, Vni,
 };
 use crate::records::{self, Claim};
 
@@ -91,16 +93,24 @@ pub fn remove_network(world: &Snapshot, reference: &str, fresh: Fresh) -> Result
             network.name
         )));
     }
+    if let Some(key) = world.poison.keys().find(|key| key.starts_with("svc/") || key.starts_with("task/")) {
+        return Err(Refusal::Conflict(format!(
+            "record {key} cannot be read and may be using network {}; mend or remove it first",
+            network.name
+        )));
+    }
     let mut txn = Txn::default();
     let key = records::network(&network.id);
     txn.unchanged(&key, world.rev_of(&key));
     txn.delete(key);
+
     txn.delete(records::network_name(&network.name));
     txn.put(records::vni_claim(network.vni), Claim::given_back(network.id.as_str(), fresh.now));
     // Whoever attaches to it meanwhile bumps this guard too, and one of both loses.
     txn.unchanged(records::GUARD_SUBNETS, world.rev_of(records::GUARD_SUBNETS));
     txn.put(records::GUARD_SUBNETS, network.id.as_str());
-    for ((id, block), _) in world.blocks.iter().filter(|((id, _), _)| *id == network.id) {
+    // As many as go into one transaction; the janitor takes the rest.
+    for ((id, block), _) in world.blocks.iter().filter(|((id, _), _)| *id == network.id).take(AT_ONCE) {
         txn.delete(records::block_claim(id, *block));
     }
     Ok(Change { txn, result: network.as_ref().clone() })
@@ -157,8 +167,8 @@ fn check_shape(subnet: IpNet) -> Result<(), Refusal> {
         IpNet::V4(net) if net.prefix_len() > MAX_V4_PREFIX => {
             refuse(format!("it is too small to give every node a block; take a /{MAX_V4_PREFIX} or larger"))
         }
-        IpNet::V6(net) if net.prefix_len() < 16 || net.prefix_len() > MAX_V6_PREFIX => {
-            refuse(format!("take one between /16 and /{MAX_V6_PREFIX}"))
+        IpNet::V6(net) if !(MIN_V6_PREFIX..=MAX_V6_PREFIX).contains(&net.prefix_len()) => {
+            refuse(format!("take one between /{MIN_V6_PREFIX} and /{MAX_V6_PREFIX}"))
         }
         IpNet::V4(_) | IpNet::V6(_) => Ok(()),
     }
@@ -186,7 +196,8 @@ fn check_overlap(world: &Snapshot, subnet: IpNet) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn overlap(a: IpNet, b: IpNet) -> bool {
+/// Whether two prefixes have an address in common.
+pub(crate) fn overlap(a: IpNet, b: IpNet) -> bool {
     a.contains(&b) || b.contains(&a)
 }
 

@@ -5,10 +5,20 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Change, Fresh, Refusal};
+use super::janitor::AT_ONCE;
+use super::network::overlap;
+use super::{Change, Fresh, Refusal, task};
 use crate::kv::{Compare, Txn};
 use crate::model::{Availability, Block, Listener, Name, Network, Node, NodeId, NodeSpec, Snapshot, fnv64};
 use crate::records::{self, Claim};
+
+/// Two agents' threads, or two tasks at once, must not give out the same: whoever gives out bumps the node's
+/// guard, and one of both loses.
+pub(super) fn give_out(world: &Snapshot, node: &NodeId, what: &str, txn: &mut Txn) {
+    let key = records::node_guard(node);
+    txn.unchanged(&key, world.rev_of(&key));
+    txn.put(key, what);
+}
 
 /// What an agent sees of its node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +81,17 @@ pub fn join(world: &Snapshot, id: &NodeId, facts: NodeFacts, fresh: Fresh) -> Re
             )));
         }
     }
+    let host = IpNet::from(facts.address);
+    for network in world.networks.values() {
+        let meets = |net: IpNet| facts.routes.iter().chain([&host]).find(|route| overlap(**route, net));
+        if let Some((subnet, route)) = network.subnets().find_map(|net| Some((net, *meets(net)?))) {
+            return Err(Refusal::Conflict(format!(
+                "this node already reaches {route}, which overlaps {subnet} of network {}: it would be cut off; \
+                 remove the route or the network",
+                network.name
+            )));
+        }
+    }
     let old = world.nodes.get(id);
     let node = Node {
         id: id.clone(),
@@ -129,6 +150,9 @@ pub fn claim_blocks(world: &Snapshot, me: &Me) -> Result<Change<Vec<Refusal>>, R
                 Err(refusal) => refusals.push(refusal),
             }
         }
+    }
+    if !txn.ops.is_empty() {
+        give_out(world, id, "blocks", &mut txn);
     }
     Ok(Change { txn, result: refusals })
 }
@@ -191,17 +215,14 @@ pub fn remove_node(world: &Snapshot, reference: &str, force: bool) -> Result<Cha
     txn.delete(records::node_name(&node.name));
     txn.delete(records::node_spec(&node.id));
     txn.delete(records::live(&node.id));
-    for task in world.tasks.values().filter(|task| task.node == node.id) {
-        txn.delete(records::task(&task.id));
-        txn.delete(records::stop(&task.id));
-        if let Some(service) = &task.service {
-            txn.delete(records::slot_claim(service, task.slot));
-        }
-        if let Some(name) = &task.name {
-            txn.delete(records::task_index(name));
-        }
+    let guard = records::node_guard(&node.id);
+    txn.unchanged(&guard, world.rev_of(&guard));
+    txn.delete(guard);
+    // As many as go into one transaction; the janitor takes the rest.
+    for task in world.tasks.values().filter(|task| task.node == node.id).take(AT_ONCE) {
+        task::delete(task, &mut txn);
     }
-    for ((network, block), _) in world.blocks.iter().filter(|(_, owner)| **owner == node.id) {
+    for ((network, block), _) in world.blocks.iter().filter(|(_, owner)| **owner == node.id).take(AT_ONCE) {
         txn.delete(records::block_claim(network, *block));
     }
     Ok(Change { txn, result: node.as_ref().clone() })

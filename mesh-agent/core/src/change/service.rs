@@ -181,11 +181,12 @@ pub fn update_service(
         }
     }
     ports::check(world, Some(&old.id), &service.ports, &old.ports)?;
-    service.mode = update.mode.unwrap_or(service.mode);
-    change_mode(world, &mut service, fresh, &mut txn)?;
+    // What is left needs no VIP for the new mode.
     for reference in &update.network_rm {
         detach(world, &mut service, reference, fresh, &mut txn)?;
     }
+    service.mode = update.mode.unwrap_or(service.mode);
+    change_mode(world, &mut service, fresh, &mut txn)?;
     for wish in &update.network_add {
         attach(world, &mut service, wish, &mut txn)?;
     }

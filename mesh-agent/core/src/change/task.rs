@@ -111,6 +111,7 @@ pub fn add_task(
         addresses.insert(network.id.clone(), allocate(world, node, network, &id, &mut txn)?);
         txn.compares.push(Compare::Exists(records::network(&network.id)));
     }
+    node::give_out(world, node, id.as_str(), &mut txn);
     let task = Task {
         id,
         service,
@@ -179,6 +180,7 @@ pub fn reattach_task(world: &Snapshot, me: &Me, id: &TaskId, fresh: Fresh) -> Re
         let key = records::task(id);
         if world.tasks.get(id).is_some_and(|old| old.addresses != task.addresses) {
             task.updated = fresh.now;
+            node::give_out(world, &me.id, id.as_str(), &mut txn);
             txn.unchanged(&key, world.rev_of(&key));
             txn.put(key, records::to_json(&task));
         }
@@ -202,15 +204,20 @@ pub fn forget_task(world: &Snapshot, me: &Me, id: &TaskId) -> Result<Change<Task
     let task = own_task(world, &me.id, id)?;
     let mut txn = Txn::default();
     own_guard(world, me, &mut txn)?;
-    txn.delete(records::task(id));
-    txn.delete(records::stop(id));
+    delete(task, &mut txn);
+    Ok(Change { txn, result: task.clone() })
+}
+
+/// All keys of a task.
+pub(super) fn delete(task: &Task, txn: &mut Txn) {
+    txn.delete(records::task(&task.id));
+    txn.delete(records::stop(&task.id));
     if let Some(service) = &task.service {
         txn.delete(records::slot_claim(service, task.slot));
     }
     if let Some(name) = &task.name {
         txn.delete(records::task_index(name));
     }
-    Ok(Change { txn, result: task.clone() })
 }
 
 fn own_task<'a>(world: &'a Snapshot, node: &NodeId, id: &TaskId) -> Result<&'a Task, Refusal> {

@@ -14,6 +14,8 @@ use super::{Network, TaskAddress, Vip};
 pub const MAX_V4_PREFIX: u8 = 26;
 /// The largest IPv4 subnet that makes sense.
 pub const MIN_V4_PREFIX: u8 = 8;
+/// The largest IPv6 subnet that makes sense.
+pub const MIN_V6_PREFIX: u8 = 16;
 /// The smallest IPv6 subnet that can still be cut.
 pub const MAX_V6_PREFIX: u8 = 96;
 
@@ -31,6 +33,20 @@ impl Network {
     fn v4_block_prefix(&self) -> u8 {
         let prefix = self.v4.prefix_len();
         if prefix <= 16 { 24 } else { (prefix + 8).min(28).max(prefix + VIP_BITS) }
+    }
+
+    /// Whether its subnets can be cut at all; `Err` says what is wrong.
+    pub fn check_sizes(&self) -> Result<(), String> {
+        let v4 = self.v4.prefix_len();
+        if !(MIN_V4_PREFIX..=MAX_V4_PREFIX).contains(&v4) {
+            return Err(format!("a /{v4} is no size for a network: /{MIN_V4_PREFIX} to /{MAX_V4_PREFIX}"));
+        }
+        match self.v6.map(|net| net.prefix_len()) {
+            Some(v6) if !(MIN_V6_PREFIX..=MAX_V6_PREFIX).contains(&v6) => {
+                Err(format!("a /{v6} is no size for a network: /{MIN_V6_PREFIX} to /{MAX_V6_PREFIX}"))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// How many addresses of the VIP pool can be given out: 1 to the last but one.

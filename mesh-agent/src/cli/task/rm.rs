@@ -7,8 +7,8 @@ use anyhow::bail;
 use crate::api::types::Task;
 use crate::cli::{Session, several};
 
-/// Every node lets go first, then the command has its grace period; all that and a little more.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Every node lets go first, running flows end, then the command has its grace period.
+const PATIENCE: Duration = Duration::from_secs(90);
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Stop one or more tasks: out of every node's balance first, then their end
