@@ -17,10 +17,7 @@ fn a_task_has_a_name_server() -> Result<()> {
         n1.ok("service create --name web --network app")?;
         let web = Task::web(lab, n1, "web")?;
         let conf = web.command(["cat", "/etc/resolv.conf"]).ok()?;
-        let servers: Vec<_> = conf
-            .lines()
-            .filter(|line| line.starts_with("nameserver"))
-            .collect();
+        let servers: Vec<_> = conf.lines().filter(|line| line.starts_with("nameserver")).collect();
         ensure!(servers == ["nameserver 127.0.0.11"], "{conf}");
         ensure!(fs::read("/etc/resolv.conf")? == before, "the node's file changed");
 
@@ -52,11 +49,7 @@ fn the_name_server_speaks_udp_and_tcp() -> Result<()> {
             }
             // A name without an address of that kind exists all the same.
             let answer = dig(&idle, "web AAAA")?;
-            ensure!(
-                answer.status == "NOERROR" && answer.data.is_empty(),
-                "{}",
-                answer.text
-            );
+            ensure!(answer.status == "NOERROR" && answer.data.is_empty(), "{}", answer.text);
         }
         Ok(())
     })
@@ -153,19 +146,11 @@ fn other_names_are_asked_outside() -> Result<()> {
                 ensure!(answer.ip()? == lab.outside().address());
                 Ok(answer)
             })?;
-            ensure!(
-                answer.text.contains("SERVER: 127.0.0.11#53"),
-                "{}",
-                answer.text
-            );
+            ensure!(answer.text.contains("SERVER: 127.0.0.11#53"), "{}", answer.text);
             let answer = dig(&idle, "+tcp www.example.test")?;
             ensure!(answer.ip()? == lab.outside().address());
             let answer = dig(&idle, "www.example.org")?;
-            ensure!(
-                answer.data.is_empty() && answer.status != "NOERROR",
-                "{}",
-                answer.text
-            );
+            ensure!(answer.data.is_empty() && answer.status != "NOERROR", "{}", answer.text);
         }
         Ok(())
     })
@@ -219,11 +204,7 @@ fn a_name_is_known_on_its_networks_only() -> Result<()> {
             let reverse = format!("-x {}", web.address()?);
             for question in ["web", "tasks.web", "web.1", &reverse] {
                 let answer = dig(&stranger, question)?;
-                ensure!(
-                    answer.status == "NXDOMAIN" && answer.data.is_empty(),
-                    "{}",
-                    answer.text
-                );
+                ensure!(answer.status == "NXDOMAIN" && answer.data.is_empty(), "{}", answer.text);
             }
         }
         Ok(())

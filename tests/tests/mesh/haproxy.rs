@@ -43,18 +43,15 @@ fn in_front_of_all_nodes() -> Result<()> {
         let tasks = [Task::web(lab, n1, "web")?, Task::web(lab, n2, "web")?];
         let mut servers = String::new();
         for node in lab.nodes() {
-            servers += &format!(
-                "    server {} {}:8080 check inter 200ms\n",
-                node.name(),
-                node.address()
-            );
+            servers += &format!("    server {} {}:8080 check inter 200ms\n", node.name(), node.address());
         }
         let file = lab.dir().join("front.cfg");
-        let rest = format!("listen web\n    bind :8000\n    balance roundrobin\n{servers}");
+        let rest = format!(
+            "listen web\n    bind :8000\n    balance roundrobin\n    option http-server-close\n{servers}"
+        );
         fs::write(&file, config(&lab.dir().join("front.sock"), &rest))?;
-        let proxy = lab
-            .client()
-            .spawn_daemon("haproxy", ["haproxy", "-db", "-f", &file.to_string_lossy()])?;
+        let proxy =
+            lab.client().spawn_daemon("haproxy", ["haproxy", "-db", "-f", &file.to_string_lossy()])?;
         listens(proxy.id(), "tcp", 8000)?;
         let front = "http://127.0.0.1:8000/";
         served_by(lab.client(), front, &[&tasks[0], &tasks[1]])?;
@@ -62,9 +59,9 @@ fn in_front_of_all_nodes() -> Result<()> {
         let load = Load::start(lab.client().netns(), &[(Ipv4Addr::LOCALHOST, 8000).into()], 100)?;
         tasks[0].rm()?;
         served_by(lab.client(), front, &[&tasks[1]])?;
+        load.stop()?.lossless()?;
         let again = Task::web(lab, n1, "web")?;
-        served_by(lab.client(), front, &[&tasks[1], &again])?;
-        load.stop()?.lossless()
+        served_by(lab.client(), front, &[&tasks[1], &again])
     })
 }
 
@@ -122,7 +119,7 @@ frontend in
     default_backend whoami
 backend whoami
     balance leastconn
-    option httpchk
+    option httpchk GET /healthz
     default-server inter 200ms fastinter 100ms
     dynamic-cookie-key phrase
     cookie SRVID insert dynamic
@@ -135,10 +132,8 @@ backend whoami
         let proxy = Task::serve(n3, "proxy", &argv, "tcp", 8000)?;
 
         let follows = |tasks: &[Task<'_>]| {
-            let expected: BTreeSet<IpAddr> = tasks
-                .iter()
-                .map(|task| Ok(task.address()?.into()))
-                .collect::<Result<_>>()?;
+            let expected: BTreeSet<IpAddr> =
+                tasks.iter().map(|task| Ok(task.address()?.into())).collect::<Result<_>>()?;
             eventually(READY, &format!("HAProxy serves {} tasks", tasks.len()), || {
                 let up = servers_up(&stats, "whoami")?;
                 ensure!(up == expected, "{expected:?}, but {up:?}");

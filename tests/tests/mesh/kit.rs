@@ -41,11 +41,7 @@ pub(crate) fn started(lab: LabBuilder, test: impl FnOnce(&Lab) -> Result<()>) ->
         for node in lab.nodes() {
             eventually(READY, "every node knows all nodes", || {
                 let known = node.rows("node ls")?.len();
-                ensure!(
-                    known == lab.nodes().len(),
-                    "{} knows {known} nodes",
-                    node.name()
-                );
+                ensure!(known == lab.nodes().len(), "{} knows {known} nodes", node.name());
                 Ok(())
             })?;
         }
@@ -84,7 +80,8 @@ impl Cli for Node {
         let text = self.ok(&format!("{command} --format json"))?;
         text.lines()
             .map(|line| {
-                serde_json::from_str(line).with_context(|| format!("`{command}` has a row not in JSON: {line}"))
+                serde_json::from_str(line)
+                    .with_context(|| format!("`{command}` has a row not in JSON: {line}"))
             })
             .collect()
     }
@@ -101,17 +98,16 @@ impl Cli for Node {
     }
 }
 
-/// The message of a command that was refused: all on standard error, one line, no noise.
+/// The message of a command that was refused: all on standard error, one line, no noise. The code is 1, 2 for errors
+/// of usage, and 125 for `task run`, whose other codes are its command's.
 pub(crate) fn one_message(output: Output) -> Result<String> {
     let code = output.code();
     let (command, stdout) = (output.command.clone(), output.stdout.clone());
     let message = output.failed()?;
+    ensure!(matches!(code, Some(1 | 2 | 125)), "`{command}` ended with {code:?}:\n{message}");
+    // An inspection prints what it found, as Docker's does.
     ensure!(
-        matches!(code, Some(1 | 2)),
-        "`{command}` ended with {code:?}:\n{message}"
-    );
-    ensure!(
-        stdout.is_empty(),
+        stdout.is_empty() || stdout == "[]\n",
         "`{command}` failed but said on standard output:\n{stdout}"
     );
     // Usage errors (2) come with a line of usage.
@@ -130,10 +126,7 @@ pub(crate) fn one_message(output: Output) -> Result<String> {
 pub(crate) fn mentions(text: &str, parts: &[&str]) -> Result<()> {
     let lower = text.to_lowercase();
     for part in parts {
-        ensure!(
-            lower.contains(&part.to_lowercase()),
-            "nothing about {part:?} in: {text}"
-        );
+        ensure!(lower.contains(&part.to_lowercase()), "nothing about {part:?} in: {text}");
     }
     Ok(())
 }
@@ -148,14 +141,11 @@ pub(crate) fn vips(node: &Node, service: &str) -> Result<BTreeMap<String, Ipv4Ad
     let found = node.inspect("service", service)?;
     let none = Vec::new();
     let vips = found["Endpoint"]["VirtualIPs"].as_array().unwrap_or(&none);
-    let name_of =
-        |id: &Value| -> Result<String> { Ok(text(&node.inspect("network", &text(id))?["Name"])) };
+    let name_of = |id: &Value| -> Result<String> { Ok(text(&node.inspect("network", &text(id))?["Name"])) };
     vips.iter()
         .map(|vip| {
             let addr = text(&vip["Addr"]);
-            let (ip, length) = addr
-                .split_once('/')
-                .with_context(|| format!("{addr} has no prefix"))?;
+            let (ip, length) = addr.split_once('/').with_context(|| format!("{addr} has no prefix"))?;
             length.parse::<u8>()?;
             Ok((name_of(&vip["NetworkID"])?, ip.parse()?))
         })
@@ -193,12 +183,8 @@ impl<'a> Task<'a> {
     /// A task by its name or id.
     pub(crate) fn find(node: &'a Node, id: &str) -> Result<Self> {
         let found = node.inspect("task", id)?;
-        let pid = found["Pid"].as_u64().with_context(|| format!("no pid: {found}"))?;
-        Ok(Self {
-            node,
-            name: text(&found["Name"]),
-            pid: u32::try_from(pid)?,
-        })
+        let pid = found["Origin"]["Pid"].as_u64().with_context(|| format!("no pid: {found}"))?;
+        Ok(Self { node, name: text(&found["Name"]), pid: u32::try_from(pid)? })
     }
 
     /// A web server on port 80.
@@ -227,11 +213,7 @@ impl<'a> Task<'a> {
     /// A task that only is there, to look at the mesh from.
     pub(crate) fn idle(node: &'a Node, network: &str) -> Result<Self> {
         let name = format!("idle-{network}-{}", node.name());
-        Self::run(
-            node,
-            &format!("--name {name} --network {network}"),
-            &["sleep", "1000"],
-        )
+        Self::run(node, &format!("--name {name} --network {network}"), &["sleep", "1000"])
     }
 
     /// Waits until something has the port: `tcp6` and `udp6` for the servers of the lab, which take both families.
@@ -339,9 +321,7 @@ impl Place for Task<'_> {
 
 /// What a web server answers.
 pub(crate) fn curl(from: &(impl Place + ?Sized), url: &str) -> Result<String> {
-    let said = from
-        .command_at(&["curl", "-sS", "--max-time", "3", url])
-        .ok()?;
+    let said = from.command_at(&["curl", "-sS", "--max-time", "3", url]).ok()?;
     Ok(said.trim_end().into())
 }
 
@@ -353,9 +333,7 @@ pub(crate) fn answers(from: &(impl Place + ?Sized), url: &str) -> Result<String>
 /// An error unless a connection is refused, and without a wait.
 pub(crate) fn refuses(from: &(impl Place + ?Sized), url: &str) -> Result<()> {
     let start = Instant::now();
-    let output = from
-        .command_at(&["curl", "-sS", "--max-time", "3", url])
-        .run()?;
+    let output = from.command_at(&["curl", "-sS", "--max-time", "3", url]).run()?;
     let took = start.elapsed();
     ensure!(
         output.code() == Some(CONNECTION_REFUSED),
@@ -370,11 +348,7 @@ pub(crate) fn refuses(from: &(impl Place + ?Sized), url: &str) -> Result<()> {
 }
 
 /// Waits until connections are refused.
-pub(crate) fn comes_to_refuse(
-    from: &(impl Place + ?Sized),
-    url: &str,
-    within: Duration,
-) -> Result<()> {
+pub(crate) fn comes_to_refuse(from: &(impl Place + ?Sized), url: &str, within: Duration) -> Result<()> {
     eventually(within, &format!("{url} is refused"), || refuses(from, url))
 }
 
@@ -423,13 +397,11 @@ pub(crate) fn ask(from: &(impl Place + ?Sized), to: impl Into<SocketAddr>) -> Re
             let read = socket.recv(&mut buffer)?;
             Ok(String::from_utf8_lossy(&buffer[..read]).trim_end().to_owned())
         })?
-        .and_then(|answer: String| {
-            if answer.contains(" from ") {
-                Ok(answer)
-            } else {
-                bail!("{to} answers {answer:?}")
-            }
-        })
+        .and_then(
+            |answer: String| {
+                if answer.contains(" from ") { Ok(answer) } else { bail!("{to} answers {answer:?}") }
+            },
+        )
         .with_context(|| format!("asking {to} by UDP"))
 }
 
@@ -455,10 +427,7 @@ pub(crate) struct Dig {
 impl Dig {
     /// The addresses that were answered, in their order.
     pub(crate) fn ips(&self) -> Result<Vec<Ipv4Addr>> {
-        self.data
-            .iter()
-            .map(|ip| ip.parse().with_context(|| format!("{ip:?} in {}", self.text)))
-            .collect()
+        self.data.iter().map(|ip| ip.parse().with_context(|| format!("{ip:?} in {}", self.text))).collect()
     }
 
     /// The only address.

@@ -95,11 +95,12 @@ fn an_agent_learns_what_happened_while_it_was_away() -> Result<()> {
     mesh(2, |lab| {
         let [n1, n2] = [lab.node("n1")?, lab.node("n2")?];
         let tasks = web_on(lab, &[n1, n2])?;
-        n2.kill_agent()?;
-        n1.ok("service create --name api --network app -p 9090:80")?;
-        n1.ok("service update --publish-rm 8080 web").or_else(|_| n1.ok("service update --publish-rm 80 web"))?;
-        n1.ok("service update --publish-add 8081:80 web")?;
+        n1.ok("service create --name api --network app")?;
         let api = Task::web(lab, n1, "api")?;
+        n2.kill_agent()?;
+        // Not waiting for the node that is away.
+        n1.ok("service update -d --publish-add 9090:80 api")?;
+        n1.ok("service update -d --publish-rm 80 --publish-add 8081:80 web")?;
         tasks[1].command(["kill", "-9", &tasks[1].pid.to_string()]).ok()?;
         n2.start_agent()?;
         n2.wait_ready(READY)?;
@@ -153,9 +154,7 @@ fn without_the_store_all_goes_on_but_changes() -> Result<()> {
         load.stop()?.lossless()?;
         n1.start_agent()?;
         n1.wait_ready(READY)?;
-        eventually(READY, "changes are taken again", || {
-            n3.ok("service update --publish-add 8081:80 web")
-        })?;
+        eventually(READY, "changes are taken again", || n3.ok("service update --publish-add 8081:80 web"))?;
         for node in lab.nodes() {
             served_by(lab.client(), &url(node, 8081), &[&tasks[0], &tasks[1]])?;
             ensure!(node.names("network")? == ["app"], "{:?}", node.names("network")?);
@@ -193,8 +192,9 @@ fn a_node_is_drained_without_loss() -> Result<()> {
 
 /// All of a host's network: links, rules, routes, nftables.
 fn network_of(node: &Node) -> Result<String> {
-    let all = "ip -o link | cut -d: -f2 | sort; ip rule; ip -6 rule; ip route show table all; \
-               ip -6 route show table all | sed 's/ expires .*//'; nft list ruleset";
+    // Without what the kernel itself adds for IPv6 once forwarding is on, which stays on.
+    let all = "ip -o link | cut -d: -f2 | sort; ip rule; ip -6 rule; ip -4 route show table all; \
+               ip -6 route show table all | grep -v ^anycast; nft list ruleset";
     node.exec(["sh", "-ec", all])?.ok()
 }
 
@@ -236,10 +236,8 @@ fn cleanup_removes_what_is_ours_and_nothing_else() -> Result<()> {
         agent(n1, &["--cleanup"])?.ok()?;
         let after = network_of(n1)?;
         ensure!(after == before, "before:\n{before}\nafter:\n{after}");
-        let left = tasks[0]
-            .command(["sh", "-c", "ip -brief link | grep -v '^lo '; nft list tables"])
-            .run()?
-            .stdout;
+        let left =
+            tasks[0].command(["sh", "-c", "ip -brief link | grep -v '^lo '; nft list tables"]).run()?.stdout;
         ensure!(left.trim().is_empty(), "left in the task: {left}");
 
         // Cleaning what is clean is no error, and the records are still there.
@@ -367,10 +365,9 @@ fn an_open_connection_outlives_agents() -> Result<()> {
         let [n1, n2] = [lab.node("n1")?, lab.node("n2")?];
         let _tasks = web_on(lab, &[n2])?;
         let from = Instant::now();
-        let slow: Process = lab.client().spawn_daemon(
-            "slow",
-            ["curl", "-sS", "--max-time", "9", &(url(n1, 8080) + "slow?3")],
-        )?;
+        let slow: Process = lab
+            .client()
+            .spawn_daemon("slow", ["curl", "-sS", "--max-time", "9", &(url(n1, 8080) + "slow?3")])?;
         let mut slow = slow;
         for node in [n1, n2] {
             node.kill_agent()?;

@@ -76,11 +76,7 @@ fn connections_are_spread_over_all_tasks() -> Result<()> {
             served_by(lab.client(), &url(node, 8080), &tasks.iter().collect::<Vec<_>>())?;
             let spread = spread(lab.client(), &url(node, 8080), 120)?;
             // 40 expected; five standard deviations of a random choice below it.
-            ensure!(
-                spread.values().all(|&share| share >= 14),
-                "{}: {spread:?}",
-                node.name()
-            );
+            ensure!(spread.values().all(|&share| share >= 14), "{}: {spread:?}", node.name());
         }
         Ok(())
     })
@@ -120,9 +116,15 @@ fn ports_come_and_go_and_leave_others_alone() -> Result<()> {
     mesh(3, |lab| {
         let [n1, n2, n3] = [lab.node("n1")?, lab.node("n2")?, lab.node("n3")?];
         n1.ok("network create app")?;
-        n1.ok("service create --name web --network app -p 8080:80 -p 8081:80")?;
+        n1.ok("service create --name web --network app -p 8080:80 -p 8081:81")?;
         n1.ok("service create --name api --network app -p 8082:80")?;
-        let tasks = [Task::web(lab, n1, "web")?, Task::web(lab, n2, "web")?];
+        let servers = [80, 81].map(|port| lab.programs().web(port).join(" "));
+        let servers = ["sh", "-c", &servers.join(" & exec ")].map(str::to_owned);
+        let tasks =
+            [Task::serve(n1, "web", &servers, "tcp6", 81)?, Task::serve(n2, "web", &servers, "tcp6", 81)?];
+        for task in &tasks {
+            task.listens("tcp6", 80)?;
+        }
         let _api = Task::web(lab, n3, "api")?;
         let mut targets = everywhere(lab, 8081);
         targets.extend(everywhere(lab, 8082));
@@ -182,9 +184,7 @@ fn without_a_task_a_port_is_refused_at_once() -> Result<()> {
                 let start = Instant::now();
                 let silence = ask(lab.client(), (node.address(), 8080));
                 ensure!(
-                    silence
-                        .as_ref()
-                        .is_err_and(|error| format!("{error:#}").contains("refused")),
+                    silence.as_ref().is_err_and(|error| format!("{error:#}").contains("refused")),
                     "{silence:?}"
                 );
                 ensure!(start.elapsed() < AT_ONCE);

@@ -10,7 +10,8 @@ use nix::{
 };
 
 use crate::kit::{
-    Cli, SOON, Task, answers, curl, dig, listens, mentions, mesh, one_message, refuses, served_by, text, url, vip,
+    Cli, SOON, Task, answers, curl, dig, listens, mentions, mesh, one_message, refuses, served_by, text, url,
+    vip,
 };
 
 /// How long a task that ended may be among the living.
@@ -66,13 +67,45 @@ fn a_task_in_the_foreground_is_the_command_itself() -> Result<()> {
             ensure!(output.stderr == "trouble\n", "{output:?}");
         }
         // Arguments are passed on as they are.
-        let words = ["task", "run", "--network", "app", "--", "printf", "%s|", "a b", "-d", "--name", ""];
+        let words = [
+            "task",
+            "run",
+            "--name",
+            "job",
+            "--network",
+            "app",
+            "--",
+            "printf",
+            "%s|",
+            "a b",
+            "-d",
+            "--name",
+            "",
+        ];
         let said = n1.mesh(words)?.ok()?;
         ensure!(said == "a b|-d|--name||", "{said}");
         eventually(GONE_WITHIN, "the tasks are gone", || {
             ensure!(n1.names("task")?.is_empty(), "{:?}", n1.names("task")?);
             Ok(())
         })
+    })
+}
+
+/// A one-off needs no name: `mesh task run --network app -- CMD` is a task of its own on that network.
+#[test]
+fn a_one_off_needs_no_name() -> Result<()> {
+    mesh(1, |lab| {
+        let n1 = lab.node("n1")?;
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app")?;
+        let _web = Task::web(lab, n1, "web")?;
+        for _ in 0..2 {
+            let words =
+                ["task", "run", "--network", "app", "--", "curl", "-sS", "--max-time", "2", "http://web/"];
+            let said = n1.mesh(words)?.ok()?;
+            ensure!(said.starts_with("web.1 from "), "{said}");
+        }
+        Ok(())
     })
 }
 
@@ -102,10 +135,7 @@ fn signals_are_passed_on() -> Result<()> {
         says(&task, "up")?;
         task.signal(Signal::SIGTERM)?;
         let status = task.wait(SOON)?;
-        ensure!(
-            status.code() == Some(143) || nix_signal(status) == Some(15),
-            "{status}"
-        );
+        ensure!(status.code() == Some(143) || nix_signal(status) == Some(15), "{status}");
         Ok(())
     })
 }
@@ -124,12 +154,13 @@ fn a_command_that_cannot_run_is_told() -> Result<()> {
         fs::write(&plain, "no program")?;
         let plain = plain.to_string_lossy().into_owned();
         for (command, code) in [("no-such-program", 127), ("/no/such/program", 127), (&plain, 126)] {
-            let output = n1.mesh(["task", "run", "--network", "app", "--", command])?;
+            let output = n1.mesh(["task", "run", "--name", "job", "--network", "app", "--", command])?;
             ensure!(output.code() == Some(code), "{output:?}");
             mentions(&output.stderr, &[command])?;
             ensure!(output.stderr.lines().count() == 1, "{output:?}");
             // Detached, it is told all the same.
-            let output = n1.mesh(["task", "run", "-d", "--network", "app", "--", command])?;
+            let output =
+                n1.mesh(["task", "run", "-d", "--name", "job2", "--network", "app", "--", command])?;
             ensure!(output.code() == Some(code), "{output:?}");
             mentions(&output.stderr, &[command])?;
         }
@@ -148,8 +179,8 @@ fn a_detached_task_is_listed() -> Result<()> {
         n1.ok("network create app")?;
         n1.ok("service create --name web --network app")?;
         let tasks = [Task::web(lab, n1, "web")?, Task::web(lab, n2, "web")?];
-        let name = tasks[1].command(["sh", "-c", "tr '\\0' '\\n' < /proc/$0/environ", &tasks[1].pid.to_string()]);
-        ensure!(name.ok()?.contains("MESH_TASK_NAME=web.2\n"));
+        let third = run(n2, "--service web", "echo I am $MESH_TASK_NAME").ok()?;
+        ensure!(third == "I am web.3\n", "{third}");
         for node in [n1, n2] {
             eventually(SOON, "both tasks are listed", || {
                 ensure!(node.names("task")? == ["web.1", "web.2"], "{:?}", node.names("task")?);
@@ -203,9 +234,7 @@ fn a_process_that_ends_takes_its_task_with_it() -> Result<()> {
 
         // The last one leaves a port that is refused.
         kill_all(n1, "web.py")?;
-        eventually(GONE_WITHIN, "the port is refused", || {
-            refuses(lab.client(), &url(n2, 8080))
-        })
+        eventually(GONE_WITHIN, "the port is refused", || refuses(lab.client(), &url(n2, 8080)))
     })
 }
 
@@ -332,6 +361,8 @@ fn a_namespace_is_taken_in_and_let_go() -> Result<()> {
             let enter = format!("--net={path}");
             n1.command(["nsenter", &enter, "--"].iter().chain(words)).ok()
         };
+        // That its loopback is up afterwards harms nobody.
+        inside(&["ip", "link", "set", "lo", "up"])?;
         let all = "ip link; ip address; ip route show table all; nft list ruleset";
         let before = inside(&["sh", "-c", all])?;
         let mut server: Vec<String> = ["nsenter", &format!("--net={path}"), "--"].map(Into::into).into();
@@ -347,11 +378,7 @@ fn a_namespace_is_taken_in_and_let_go() -> Result<()> {
             n1.ok("task rm web.1")?;
             eventually(SOON, "it is let go", || {
                 refuses(&idle, "http://web/")?;
-                let mut after = inside(&["sh", "-c", all])?;
-                // That its loopback is up now harms nobody.
-                for up in ["ip link set lo down", all] {
-                    after = inside(&["sh", "-c", up])?;
-                }
+                let after = inside(&["sh", "-c", all])?;
                 ensure!(after == before, "before:\n{before}\nafter:\n{after}");
                 Ok(())
             })?;

@@ -7,8 +7,8 @@ use mesh_tests::{Load, eventually};
 use serde_json::json;
 
 use crate::kit::{
-    AT_ONCE, Cli, Place, SOON, Task, answers, answers_udp, comes_to_refuse, dig, mesh, refuses, served_by, text,
-    url, vip, vips,
+    AT_ONCE, Cli, Place, SOON, Task, answers, answers_udp, comes_to_refuse, dig, mesh, refuses, served_by,
+    text, url, vip, vips,
 };
 
 /// A name is one address, which leads to all tasks from a task on any node, on every port that they listen on, by
@@ -101,14 +101,11 @@ fn an_endpoint_is_told_in_dockers_words() -> Result<()> {
 
         let endpoint: serde_json::Value = serde_json::from_str(&format("{{json .Endpoint}}")?)?;
         ensure!(endpoint["Spec"]["Mode"] == "vip", "{endpoint}");
-        ensure!(
-            endpoint["Spec"]["Ports"] == serde_json::from_str::<serde_json::Value>(ports)?,
-            "{endpoint}"
-        );
+        ensure!(endpoint["Spec"]["Ports"] == serde_json::from_str::<serde_json::Value>(ports)?, "{endpoint}");
         let told: serde_json::Value = serde_json::from_str(&format("{{json .Endpoint.VirtualIPs}}")?)?;
         ensure!(told == endpoint["VirtualIPs"], "{told} is not in {endpoint}");
         let vips = vips(n1, "web")?;
-        let ids = ["app", "proxy"].map(|name| Ok(text(&n1.inspect("network", name)?["Id"])));
+        let ids = ["app", "proxy"].map(|name| Ok(text(&n1.inspect("network", name)?["ID"])));
         let [app, proxy]: [Result<String>; 2] = ids;
         let expected = json!([
             {"NetworkID": app?, "Addr": format!("{}/16", vips["app"])},
