@@ -28,12 +28,7 @@ fn main() {
     let object = PathBuf::from(var("OUT_DIR")).join("mesh-bpf.o");
     println!("cargo::rustc-check-cfg=cfg(mesh_ebpf_stub)");
     println!("cargo::rerun-if-env-changed=MESH_EBPF_SKIP");
-    for input in [
-        "mesh-agent/build.rs",
-        "mesh-ebpf/src",
-        "mesh-ebpf/Cargo.toml",
-        "Cargo.lock",
-    ] {
+    for input in ["mesh-agent/build.rs", "mesh-ebpf/src", "mesh-ebpf/Cargo.toml", "Cargo.lock"] {
         watch(&root.join(input));
     }
     let skip = env::var("MESH_EBPF_SKIP").is_ok_and(|value| !["", "0", "false"].contains(&value.as_str()));
@@ -76,23 +71,13 @@ fn find_toolchain() -> Result<Toolchain, String> {
     for rustc in [&system, &cargos] {
         let libs = sysroot(rustc).map(|root| root.join("lib/rustlib"));
         if libs.is_some_and(|libs| has_core(&libs, &target) && has_core(&libs, &host())) {
-            return Ok(Toolchain {
-                rustc: rustc.clone(),
-                linker,
-                build_core: false,
-            });
+            return Ok(Toolchain { rustc: rustc.clone(), linker, build_core: false });
         }
     }
     if sysroot(&cargos).is_some_and(|root| root.join("lib/rustlib/src/rust/library/core").exists()) {
-        return Ok(Toolchain {
-            rustc: cargos,
-            linker,
-            build_core: true,
-        });
+        return Ok(Toolchain { rustc: cargos, linker, build_core: true });
     }
-    Err(format!(
-        "a Rust core library for {target} (Debian: libstd-rust-web-dev-bpf, rustup: rust-src)"
-    ))
+    Err(format!("a Rust core library for {target} (Debian: libstd-rust-web-dev-bpf, rustup: rust-src)"))
 }
 
 /// Runs a second cargo for the BPF target.
@@ -104,11 +89,7 @@ fn compile(toolchain: &Toolchain, root: &Path, object: &Path) -> Result<(), Stri
     let target_dir = PathBuf::from(var("OUT_DIR")).join("bpf-target");
     let mut flags = OsString::from("-Clinker=");
     flags.push(&toolchain.linker);
-    for flag in [
-        "-Clink-arg=--btf".into(),
-        "-Cdebuginfo=2".into(),
-        bpf_target_arch(),
-    ] {
+    for flag in ["-Clink-arg=--btf".into(), "-Cdebuginfo=2".into(), bpf_target_arch()] {
         flags.push("\x1f");
         flags.push(flag);
     }
@@ -116,13 +97,7 @@ fn compile(toolchain: &Toolchain, root: &Path, object: &Path) -> Result<(), Stri
     let mut cargo = Command::new(var("CARGO"));
     cargo
         .current_dir(root)
-        .args([
-            "build",
-            "--locked",
-            "--release",
-            "--package=mesh-ebpf",
-            "--bin=mesh-bpf",
-        ])
+        .args(["build", "--locked", "--release", "--package=mesh-ebpf", "--bin=mesh-bpf"])
         .arg(format!("--target={target}"))
         .arg("--target-dir")
         .arg(&target_dir);
@@ -139,9 +114,8 @@ fn compile(toolchain: &Toolchain, root: &Path, object: &Path) -> Result<(), Stri
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
         .env("CARGO_PROFILE_RELEASE_PANIC", "abort");
 
-    let status = cargo
-        .status()
-        .map_err(|error| format!("cannot start {}: {error}", var("CARGO").display()))?;
+    let status =
+        cargo.status().map_err(|error| format!("cannot start {}: {error}", var("CARGO").display()))?;
     if !status.success() {
         return Err(format!(
             "the kernel half did not compile ({status}; its messages are above).\n\
@@ -162,27 +136,20 @@ fn compile(toolchain: &Toolchain, root: &Path, object: &Path) -> Result<(), Stri
 fn forget_outer_build(cargo: &mut Command) {
     for (key, _) in env::vars_os() {
         let name = key.to_string_lossy();
-        let outer = [
-            "RUSTFLAGS",
-            "RUSTDOC",
-            "RUSTDOCFLAGS",
-            "CLIPPY_ARGS",
-            "CLIPPY_CONF_DIR",
-            "TARGET",
-            "HOST",
-        ]
-        .contains(&name.as_ref())
-            || [
-                "CARGO_BUILD_",
-                "CARGO_CFG_",
-                "CARGO_FEATURE_",
-                "CARGO_PKG_",
-                "CARGO_PROFILE_",
-                "CARGO_TARGET_",
-                "DEP_",
-            ]
-            .iter()
-            .any(|prefix| name.starts_with(prefix));
+        let outer =
+            ["RUSTFLAGS", "RUSTDOC", "RUSTDOCFLAGS", "CLIPPY_ARGS", "CLIPPY_CONF_DIR", "TARGET", "HOST"]
+                .contains(&name.as_ref())
+                || [
+                    "CARGO_BUILD_",
+                    "CARGO_CFG_",
+                    "CARGO_FEATURE_",
+                    "CARGO_PKG_",
+                    "CARGO_PROFILE_",
+                    "CARGO_TARGET_",
+                    "DEP_",
+                ]
+                .iter()
+                .any(|prefix| name.starts_with(prefix));
         if outer {
             cargo.env_remove(&key);
         }
@@ -230,9 +197,7 @@ fn find_linker() -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut dirs: Vec<PathBuf> = env::split_paths(&path).collect();
     dirs.extend(cargo_bin());
-    dirs.into_iter()
-        .map(|dir| dir.join("bpf-linker"))
-        .find(|linker| linker.is_file())
+    dirs.into_iter().map(|dir| dir.join("bpf-linker")).find(|linker| linker.is_file())
 }
 
 /// Where `cargo install` puts programs; `PATH` does not always name it, under sudo for example.

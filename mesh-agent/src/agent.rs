@@ -69,7 +69,8 @@ pub fn main(args: &AgentArgs) -> anyhow::Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("the agent must run as root: it makes devices, routes and rules");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     if args.cleanup {
         return runtime.block_on(cleanup::run(&config, args.purge));
     }
@@ -132,8 +133,15 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<()> {
     parts.spawn(reconciler.run(stop.clone()));
     parts.spawn(tasks.clone().run(stop.clone()));
 
-    let socket = crate::api::bind(&config.socket(), Some(config.api.group.as_str()).filter(|group| !group.is_empty()))?;
-    parts.spawn(crate::api::serve(socket, crate::api::ApiState { control: control.clone(), tasks }, stop.clone()));
+    let socket = crate::api::bind(
+        &config.socket(),
+        Some(config.api.group.as_str()).filter(|group| !group.is_empty()),
+    )?;
+    parts.spawn(crate::api::serve(
+        socket,
+        crate::api::ApiState { control: control.clone(), tasks },
+        stop.clone(),
+    ));
 
     let joined = join::run(config.clone(), name, address, control.clone(), health, me_tx, stop.clone());
     let joined = parts.spawn(joined);

@@ -169,7 +169,10 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         let store = &self.store;
         if store.mode == StoreMode::Gateway && store.gateway.is_empty() {
-            return wrong("store.gateway", "mode \"gateway\" needs the address of the node that keeps the records");
+            return wrong(
+                "store.gateway",
+                "mode \"gateway\" needs the address of the node that keeps the records",
+            );
         }
         for (key, address) in [("store.listen", &store.listen), ("store.gateway", &store.gateway)] {
             if !address.is_empty() && address.parse::<SocketAddr>().is_err() {
@@ -178,10 +181,16 @@ impl Config {
         }
         let remote = store.mode == StoreMode::Gateway || !store.listen.is_empty();
         if remote && store.token_file.as_os_str().is_empty() {
-            return wrong("store.token_file", "the gateway needs a shared secret: name a file with mode 0600");
+            return wrong(
+                "store.token_file",
+                "the gateway needs a shared secret: name a file with mode 0600",
+            );
         }
         if self.node.address != "auto" && self.node.address.parse::<IpAddr>().is_err() {
-            return wrong("node.address", format!("'{}' is neither an address nor \"auto\"", self.node.address));
+            return wrong(
+                "node.address",
+                format!("'{}' is neither an address nor \"auto\"", self.node.address),
+            );
         }
         if self.overlay.port == 0 {
             return wrong("overlay.port", "ports are 1 to 65535");
@@ -231,9 +240,11 @@ fn merge_file(merged: &mut Table, defaults: &Table, path: &Path, text: &str) -> 
             return wrong(place(section.span().start), format!("'{name}' is a section: write [{name}]"));
         };
         for (key, value) in content {
-            check_key(name, known, key, value).map_err(|what| ConfigError { place: place(key.span().start), what })?;
+            let misplaced = |what| ConfigError { place: place(key.span().start), what };
+            check_key(name, known, key, value).map_err(misplaced)?;
             if let Some(value) = values.get(name).and_then(|section| section.get(key.get_ref().as_ref())) {
                 put(merged, name, key.get_ref(), value.clone());
+                check_value(defaults, name, key.get_ref(), value.clone()).map_err(misplaced)?;
             }
         }
     }
@@ -253,6 +264,16 @@ fn check_key(
         return Ok(());
     }
     Err(format!("'{key}' is a {}, not a {found}", default.type_str()))
+}
+
+/// Words and numbers out of range are found by reading the defaults with this one value in them.
+fn check_value(defaults: &Table, section: &str, key: &str, value: Value) -> Result<(), String> {
+    let mut alone = defaults.clone();
+    put(&mut alone, section, key, value);
+    match alone.try_into::<Config>() {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("'{key}': {}", error.message())),
+    }
 }
 
 fn unknown_key(section: &str, key: &str, known: &Table) -> String {
@@ -314,7 +335,8 @@ mod tests {
     #[test]
     fn flags_win_over_environment_over_file() {
         let file = "[node]\nname = \"file\"\naddress = \"192.0.2.1\"\n[dns]\nttl = 7\n";
-        let env = [("MESH_NODE_NAME", "env"), ("MESH_DNS_TTL", "9"), ("MESH_HOST", "unix:///x"), ("HOME", "/")];
+        let env =
+            [("MESH_NODE_NAME", "env"), ("MESH_DNS_TTL", "9"), ("MESH_HOST", "unix:///x"), ("HOME", "/")];
         let config = load(file, &env, &["node.name=flag", "dns.upstreams=192.0.2.53, 192.0.2.54"]).unwrap();
         assert_eq!((config.node.name.as_str(), config.dns.ttl), ("flag", 9));
         assert_eq!(config.node.address, "192.0.2.1");
@@ -323,13 +345,24 @@ mod tests {
 
     #[test]
     fn mistakes_are_told_with_their_place() {
-        let told = |file: &str, env: &[(&str, &str)], flags: &[&str]| load(file, env, flags).unwrap_err().to_string();
+        let told = |file: &str, env: &[(&str, &str)], flags: &[&str]| {
+            load(file, env, flags).unwrap_err().to_string()
+        };
         let cases = [
-            (told("[node]\n\nnmae = \"x\"\n", &[], &[]), "/etc/mesh/mesh.toml:3: unknown key 'nmae' in [node]"),
+            (
+                told("[node]\n\nnmae = \"x\"\n", &[], &[]),
+                "/etc/mesh/mesh.toml:3: unknown key 'nmae' in [node]",
+            ),
             (told("[nodes]\n", &[], &[]), "/etc/mesh/mesh.toml:1: unknown section [nodes]"),
-            (told("[dns]\nttl = \"5\"\n", &[], &[]), "/etc/mesh/mesh.toml:2: 'ttl' is a integer, not a string"),
+            (
+                told("[dns]\nttl = \"5\"\n", &[], &[]),
+                "/etc/mesh/mesh.toml:2: 'ttl' is a integer, not a string",
+            ),
             (told("[node\n", &[], &[]), "/etc/mesh/mesh.toml:1: "),
-            (told("[store]\nmode = \"etcd\"\n", &[], &[]), "unknown variant `etcd`"),
+            (
+                told("[store]\nmode = \"etcd\"\n", &[], &[]),
+                "/etc/mesh/mesh.toml:2: 'mode': unknown variant `etcd`",
+            ),
             (told("[store]\nmode = \"gateway\"\n", &[], &[]), "store.gateway: mode \"gateway\" needs"),
             (told("", &[("MESH_NODE_NMAE", "x")], &[]), "environment variable MESH_NODE_NMAE: unknown key"),
             (told("", &[("MESH_DNS_TTL", "x")], &[]), "'x' is no number"),

@@ -113,7 +113,9 @@ fn once(json: bool) -> anyhow::Result<()> {
 }
 
 fn stay() -> anyhow::Result<()> {
-    if LabInfo::load(Path::new(PUBLISHED)).is_ok_and(|info| Path::new(&format!("/proc/{}", info.process)).exists()) {
+    if LabInfo::load(Path::new(PUBLISHED))
+        .is_ok_and(|info| Path::new(&format!("/proc/{}", info.process)).exists())
+    {
         bail!("a demo is running already; end it first (Ctrl-C where it runs)");
     }
     // Blocked before any thread starts, so that the signal waits for us and not the other way round.

@@ -163,6 +163,11 @@ impl DnsServer {
     }
 }
 
+/// Takes our rules out of a task's namespace, whoever set them.
+pub async fn forget(task: &TaskId, netns: &Arc<File>) -> Result<(), DnsError> {
+    inside::clear(task, netns).await
+}
+
 /// The name servers of a resolv.conf(5), port 53, without ourselves and without doubles. An address with a
 /// device's name (`fe80::1%eth0`) is left out: it means something in one namespace only.
 pub fn upstreams_from_resolv_conf(text: &str) -> Vec<SocketAddr> {

@@ -80,7 +80,7 @@ impl Reconciler {
         let overlay = timed(&mut self.overlay, &desired.overlay, depth).await;
         let balance = timed(&mut self.balance, &desired.balance, depth).await;
         self.zone.store(Arc::new(desired.zone.clone()));
-        let dns = self.name(world, &desired, named).await;
+        let dns = self.name(world, &desired, depth, named).await;
         self.finish(desired, overlay, balance, dns);
     }
 
@@ -89,6 +89,7 @@ impl Reconciler {
         &self,
         world: &Snapshot,
         desired: &Desired,
+        depth: Depth,
         named: &mut BTreeMap<TaskId, Vec<NetworkId>>,
     ) -> (Applied, Duration) {
         let began = Instant::now();
@@ -107,7 +108,8 @@ impl Reconciler {
         }
         for (id, networks) in wanted {
             let Some(task) = world.tasks.get(&id) else { continue };
-            if named.get(&id) == Some(&networks) {
+            // On a sweep every task again: its namespace may be another one by now.
+            if depth == Depth::Delta && named.get(&id) == Some(&networks) {
                 continue;
             }
             let result = match Netns::of_origin(&task.origin) {
@@ -117,10 +119,16 @@ impl Reconciler {
                 }
                 Err(error) => Err(error.to_string()),
             };
-            if result.is_ok() {
-                named.insert(id.clone(), networks);
+            let object = format!("DNS of task {}", world.task_name(task));
+            match result {
+                Ok(()) if named.insert(id.clone(), networks.clone()) == Some(networks) => {}
+                result => applied.record(object, result),
             }
-            applied.record(format!("DNS of task {}", world.task_name(task)), result);
+        }
+        if depth == Depth::Sweep {
+            for (id, error) in self.dns.repair().await {
+                applied.record(format!("DNS of task {id}"), Err(error));
+            }
         }
         (applied, began.elapsed())
     }
@@ -143,7 +151,9 @@ impl Reconciler {
             }
             status.problems = desired.problems;
             status.limits = NftPlane::limits();
-            for (name, (applied, took)) in [(OverlayPlane::NAME, overlay), (NftPlane::NAME, balance), ("dns", dns)] {
+            for (name, (applied, took)) in
+                [(OverlayPlane::NAME, overlay), (NftPlane::NAME, balance), ("dns", dns)]
+            {
                 let plane = status.planes.entry(name).or_default();
                 note(name, plane, applied, took);
             }

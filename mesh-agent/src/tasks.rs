@@ -50,10 +50,11 @@ impl Tasks {
     pub async fn register(&self, mut request: TaskRequest) -> Result<Done<Task>, ControlError> {
         let me = self.me()?;
         // A namespace that is not there is refused before anything is written.
-        Netns::of_origin(&request.origin).map_err(|error| Refusal::Invalid(error.to_string()))?;
+        usable(&request.origin).map_err(Refusal::Invalid)?;
         let supervised = matches!(request.origin, Origin::Process { supervised: true, .. });
         request.state = TaskState::Preparing;
-        let done = self.control.change(|world, fresh| change::add_task(world, &me, request.clone(), fresh)).await?;
+        let done =
+            self.control.change(|world, fresh| change::add_task(world, &me, request.clone(), fresh)).await?;
         let id = done.result.id.clone();
         if let Err(why) = self.attached(&done.result, done.rev).await {
             self.forget(&id).await?;
@@ -77,14 +78,18 @@ impl Tasks {
 
     /// Waits for the round that attached a task; `Err` says what stands in its way.
     async fn attached(&self, task: &Task, rev: Rev) -> Result<(), String> {
-        let devices: Vec<_> = task.addresses.keys().map(|network| endpoint_device(&task.id, network)).collect();
+        let devices: Vec<_> =
+            task.addresses.keys().map(|network| endpoint_device(&task.id, network)).collect();
         let mut status = self.control.statuses();
         let seen = status.wait_for(|status| status.planned >= rev);
         let Ok(Ok(status)) = tokio::time::timeout(ATTACH, seen).await else {
             return Err("the node's kernel was not brought up to date in time; see 'mesh status'".to_owned());
         };
         let errors = status.planes.values().flat_map(|plane| &plane.last.errors);
-        match errors.into_iter().find(|(object, _)| devices.iter().any(|device| object.contains(device.as_str()))) {
+        match errors
+            .into_iter()
+            .find(|(object, _)| devices.iter().any(|device| object.contains(device.as_str())))
+        {
             Some((_, error)) => Err(error.clone()),
             None => Ok(()),
         }
@@ -147,6 +152,16 @@ impl Tasks {
             }
         }
     }
+}
+
+/// Whether a task can live there; `Err` says why not.
+fn usable(origin: &Origin) -> Result<(), String> {
+    let netns = Netns::of_origin(origin).map_err(|error| error.to_string())?;
+    let own = Netns::own().map_err(|error| error.to_string())?;
+    if netns.is(&own) {
+        return Err(format!("{netns} is the node's own network namespace; a task needs one of its own"));
+    }
+    Ok(())
 }
 
 /// Someone asked for it, or its service is gone.

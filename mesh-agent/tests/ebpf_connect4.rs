@@ -51,10 +51,7 @@ impl Cgroup {
     /// One HTTP request by curl, with everything that curl says on standard error.
     fn get(&self, addr: Ipv4Addr, port: u16) -> Output {
         let url = format!("http://{addr}:{port}/");
-        self.run(
-            "curl",
-            &["--silent", "--verbose", "--noproxy", "*", "--max-time", "5", &url],
-        )
+        self.run("curl", &["--silent", "--verbose", "--noproxy", "*", "--max-time", "5", &url])
     }
 }
 
@@ -67,10 +64,7 @@ impl Drop for Cgroup {
             }
             thread::sleep(Duration::from_millis(20));
         }
-        eprintln!(
-            "could not remove the cgroup {}; remove it with rmdir",
-            self.0.display()
-        );
+        eprintln!("could not remove the cgroup {}; remove it with rmdir", self.0.display());
     }
 }
 
@@ -83,11 +77,7 @@ fn backend(addr: [u8; 4], name: &'static str) -> SocketAddr {
             let mut request = [0; 4096];
             // The request is read before the answer, or closing would reset the connection.
             let answered = stream.read(&mut request).and_then(|_| {
-                write!(
-                    stream,
-                    "HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n{name}",
-                    name.len()
-                )
+                write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len())
             });
             if let Err(error) = answered {
                 eprintln!("backend {name}: {error}");
@@ -98,11 +88,7 @@ fn backend(addr: [u8; 4], name: &'static str) -> SocketAddr {
 }
 
 fn tcp(addr: Ipv4Addr, port: u16) -> Vip {
-    Vip {
-        addr: IpAddr::V4(addr),
-        port,
-        protocol: Protocol::Tcp,
-    }
+    Vip { addr: IpAddr::V4(addr), port, protocol: Protocol::Tcp }
 }
 
 fn loaded(cgroup: &Path) -> ConnectLb {
@@ -112,8 +98,7 @@ fn loaded(cgroup: &Path) -> ConnectLb {
          Run `cargo xtask setup`, unset MESH_EBPF_SKIP, and build again"
     );
     let mut lb = ConnectLb::load().unwrap_or_else(|error| panic!("{}", chain(&error)));
-    lb.attach(cgroup)
-        .unwrap_or_else(|error| panic!("{}", chain(&error)));
+    lb.attach(cgroup).unwrap_or_else(|error| panic!("{}", chain(&error)));
     lb
 }
 
@@ -155,8 +140,7 @@ fn a_vip_reaches_every_backend() {
     let cgroup = Cgroup::new("spread");
     let mut lb = loaded(&cgroup.0);
     let backends = [backend([127, 0, 0, 2], "one"), backend([127, 0, 0, 3], "two")];
-    lb.set(tcp(VIP, 80), &backends)
-        .expect("the maps take two backends");
+    lb.set(tcp(VIP, 80), &backends).expect("the maps take two backends");
 
     // Both are missed by pure chance once in 2^39.
     let seen: BTreeSet<String> = (0..40).map(|_| body(&cgroup.get(VIP, 80))).collect();
@@ -182,12 +166,10 @@ fn a_vip_without_backends_refuses_at_once() {
     let cgroup = Cgroup::new("refuse");
     let mut lb = loaded(&cgroup.0);
     let vip = tcp(VIP, 80);
-    lb.set(vip, &[])
-        .expect("the maps take a frontend without backends");
+    lb.set(vip, &[]).expect("the maps take a frontend without backends");
     assert_refused_at_once(&cgroup, VIP, 80);
 
-    lb.set(vip, &[backend([127, 0, 0, 2], "one")])
-        .expect("the maps take a backend");
+    lb.set(vip, &[backend([127, 0, 0, 2], "one")]).expect("the maps take a backend");
     assert_eq!(body(&cgroup.get(VIP, 80)), "one");
 
     lb.set(vip, &[]).expect("the maps let the last backend go");
@@ -200,12 +182,10 @@ fn any_port_keeps_the_port_and_yields_to_an_entry_of_its_own() {
     let mut lb = loaded(&cgroup.0);
     let (one, two) = (backend([127, 0, 0, 2], "one"), backend([127, 0, 0, 3], "two"));
     // The backend's own port must not count here, so it is one where nobody listens.
-    lb.set(tcp(VIP, 0), &[SocketAddr::new(one.ip(), 1)])
-        .expect("the maps take any port");
+    lb.set(tcp(VIP, 0), &[SocketAddr::new(one.ip(), 1)]).expect("the maps take any port");
     assert_eq!(body(&cgroup.get(VIP, one.port())), "one");
 
-    lb.set(tcp(VIP, 80), &[two])
-        .expect("the maps take a port beside it");
+    lb.set(tcp(VIP, 80), &[two]).expect("the maps take a port beside it");
     assert_eq!(body(&cgroup.get(VIP, 80)), "two");
     assert_eq!(body(&cgroup.get(VIP, one.port())), "one");
 
@@ -222,29 +202,17 @@ fn what_is_no_vip_is_left_alone() {
     let (one, direct) = (backend([127, 0, 0, 2], "one"), backend([127, 0, 0, 4], "direct"));
     lb.set(tcp(VIP, 80), &[one]).expect("the maps take a backend");
     // Of the same address, another protocol; of the same port, another address.
-    let udp = Vip {
-        protocol: Protocol::Udp,
-        ..tcp(Ipv4Addr::new(127, 0, 0, 4), direct.port())
-    };
+    let udp = Vip { protocol: Protocol::Udp, ..tcp(Ipv4Addr::new(127, 0, 0, 4), direct.port()) };
     lb.set(udp, &[]).expect("the maps take UDP");
-    assert_eq!(
-        body(&cgroup.get(Ipv4Addr::new(127, 0, 0, 4), direct.port())),
-        "direct"
-    );
+    assert_eq!(body(&cgroup.get(Ipv4Addr::new(127, 0, 0, 4), direct.port())), "direct");
 
     // A removed VIP is no VIP. 127.0.0.2 stands in for one, so that the plain route exists.
     let shadow = tcp(Ipv4Addr::new(127, 0, 0, 4), direct.port());
     lb.set(shadow, &[one]).expect("the maps take a VIP");
-    assert_eq!(
-        body(&cgroup.get(Ipv4Addr::new(127, 0, 0, 4), direct.port())),
-        "one"
-    );
+    assert_eq!(body(&cgroup.get(Ipv4Addr::new(127, 0, 0, 4), direct.port())), "one");
     lb.remove(&shadow).expect("a known VIP can be removed");
     lb.remove(&shadow).expect("removing it again is no error");
-    assert_eq!(
-        body(&cgroup.get(Ipv4Addr::new(127, 0, 0, 4), direct.port())),
-        "direct"
-    );
+    assert_eq!(body(&cgroup.get(Ipv4Addr::new(127, 0, 0, 4), direct.port())), "direct");
 }
 
 #[test]
@@ -253,8 +221,7 @@ fn other_cgroups_and_a_dropped_balancer_are_not_touched() {
     let direct = backend([127, 0, 0, 4], "direct");
     let addr = Ipv4Addr::new(127, 0, 0, 4);
     let mut lb = loaded(&inside.0);
-    lb.set(tcp(addr, direct.port()), &[])
-        .expect("the maps take a frontend");
+    lb.set(tcp(addr, direct.port()), &[]).expect("the maps take a frontend");
     assert_refused_at_once(&inside, addr, direct.port());
     assert_eq!(body(&outside.get(addr, direct.port())), "direct");
     drop(lb);
@@ -265,20 +232,10 @@ fn other_cgroups_and_a_dropped_balancer_are_not_touched() {
 fn ipv6_is_refused_with_the_reason() {
     let cgroup = Cgroup::new("v6");
     let mut lb = loaded(&cgroup.0);
-    let v6 = Vip {
-        addr: "fd00::1".parse().expect("an address"),
-        port: 80,
-        protocol: Protocol::Tcp,
-    };
+    let v6 = Vip { addr: "fd00::1".parse().expect("an address"), port: 80, protocol: Protocol::Tcp };
     let said = lb.set(v6, &[]).expect_err("connect4 has no IPv6").to_string();
     assert!(said.starts_with("[fd00::1]:80/tcp is no IPv4 address"), "{said}");
     let backend = "[fd00::2]:80".parse().expect("an address");
-    let said = lb
-        .set(tcp(VIP, 80), &[backend])
-        .expect_err("connect4 has no IPv6")
-        .to_string();
-    assert!(
-        said.contains("backend [fd00::2]:80 of 10.255.0.1:80/tcp"),
-        "{said}"
-    );
+    let said = lb.set(tcp(VIP, 80), &[backend]).expect_err("connect4 has no IPv6").to_string();
+    assert!(said.contains("backend [fd00::2]:80 of 10.255.0.1:80/tcp"), "{said}");
 }

@@ -30,10 +30,7 @@ struct Local {
 impl Local {
     fn fresh() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self {
-            store: Arc::new(LocalStore::open(dir.path().join("store.redb")).unwrap()),
-            _dir: dir,
-        }
+        Self { store: Arc::new(LocalStore::open(dir.path().join("store.redb")).unwrap()), _dir: dir }
     }
 }
 
@@ -57,12 +54,7 @@ impl Gateway {
         let local = Local::fresh();
         let (addr, stop) = gateway(local.store(), "127.0.0.1:0").await;
         let client = Arc::new(GatewayStore::connect(&addr, Secret::new("token").unwrap()));
-        Self {
-            client,
-            local,
-            addr,
-            _stop: stop.drop_guard(),
-        }
+        Self { client, local, addr, _stop: stop.drop_guard() }
     }
 }
 
@@ -71,12 +63,7 @@ async fn gateway(store: Arc<dyn Store>, addr: &str) -> (String, CancellationToke
     let listener = tokio::net::TcpListener::bind(addr).await.unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     let stop = CancellationToken::new();
-    TaskTracker::new().spawn(serve(
-        store,
-        listener,
-        Secret::new("token").unwrap(),
-        stop.clone(),
-    ));
+    TaskTracker::new().spawn(serve(store, listener, Secret::new("token").unwrap(), stop.clone()));
     (addr, stop)
 }
 

@@ -125,12 +125,7 @@ impl FrontendKey {
     /// The key with its padding zeroed.
     #[inline(always)]
     pub const fn new(addr: Addr16, port: NetPort, proto: u8) -> Self {
-        Self {
-            addr,
-            port,
-            proto,
-            pad: 0,
-        }
+        Self { addr, port, proto, pad: 0 }
     }
 
     /// The key of "any port" of the same address and protocol.
@@ -192,11 +187,7 @@ impl Backend {
     /// The value with its padding zeroed.
     #[inline(always)]
     pub const fn new(addr: Addr16, port: NetPort) -> Self {
-        Self {
-            addr,
-            port,
-            pad: [0; 2],
-        }
+        Self { addr, port, pad: [0; 2] }
     }
 }
 

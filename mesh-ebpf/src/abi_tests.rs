@@ -30,10 +30,7 @@ fn ports_are_stored_in_network_byte_order() {
 fn the_any_port_key_differs_in_the_port_only() {
     let key = FrontendKey::new(Addr16::from_v4([10, 0, 0, 1]), NetPort::new(80), TCP);
     let any = key.any_port();
-    assert_eq!(
-        (any.addr, any.proto, any.port),
-        (key.addr, key.proto, NetPort::ANY)
-    );
+    assert_eq!((any.addr, any.proto, any.port), (key.addr, key.proto, NetPort::ANY));
     assert_ne!(key, any);
 }
 
@@ -42,15 +39,10 @@ fn slots_are_dealt_fairly() {
     for count in [1_u32, 2, 3, 7, 100, 1000] {
         let ids: Vec<u32> = (1..=count).collect();
         let slots = Slots::deal(&ids);
-        let shares: Vec<usize> = ids
-            .iter()
-            .map(|id| slots.ids.iter().filter(|slot| *slot == id).count())
-            .collect();
+        let shares: Vec<usize> =
+            ids.iter().map(|id| slots.ids.iter().filter(|slot| *slot == id).count()).collect();
         let (min, max) = (shares.iter().min().unwrap(), shares.iter().max().unwrap());
-        assert!(
-            max - min <= 1,
-            "{count} backends got between {min} and {max} slots"
-        );
+        assert!(max - min <= 1, "{count} backends got between {min} and {max} slots");
         assert_eq!(shares.iter().sum::<usize>(), SLOT_COUNT as usize);
     }
 }

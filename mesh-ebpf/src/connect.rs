@@ -60,10 +60,7 @@ pub struct Target4 {
 pub fn target_v4(found: Match, key: &FrontendKey, backend: &Backend) -> Option<Target4> {
     let addr = backend.addr.to_v4()?;
     let port = target_port(found, key.port, backend.port);
-    Some(Target4 {
-        user_ip4: u32::from_ne_bytes(addr),
-        user_port: u32::from(u16::from_ne_bytes(port.0)),
-    })
+    Some(Target4 { user_ip4: u32::from_ne_bytes(addr), user_port: u32::from(u16::from_ne_bytes(port.0)) })
 }
 
 #[cfg(test)]

@@ -24,15 +24,7 @@ fn a_protocol_beyond_a_byte_is_no_frontend_and_not_another_protocol() {
 
 #[test]
 fn every_random_number_gives_a_slot_of_the_table() {
-    for random in [
-        0,
-        1,
-        SLOT_COUNT - 1,
-        SLOT_COUNT,
-        SLOT_COUNT + 5,
-        0xdead_beef,
-        u32::MAX,
-    ] {
+    for random in [0, 1, SLOT_COUNT - 1, SLOT_COUNT, SLOT_COUNT + 5, 0xdead_beef, u32::MAX] {
         assert!(slot(random) < SLOT_COUNT as usize, "{random}");
     }
     assert_eq!(slot(SLOT_COUNT + 5), 5);
@@ -52,10 +44,7 @@ fn the_target_is_given_as_raw_words() {
     let key = key_v4(ip, port, u32::from(TCP)).unwrap();
     let backend = Backend::new(Addr16::from_v4([10, 0, 3, 7]), NetPort::new(8080));
     let (user_ip4, user_port) = raw([10, 0, 3, 7], 8080);
-    assert_eq!(
-        target_v4(Match::Exact, &key, &backend),
-        Some(Target4 { user_ip4, user_port })
-    );
+    assert_eq!(target_v4(Match::Exact, &key, &backend), Some(Target4 { user_ip4, user_port }));
 }
 
 #[test]

@@ -65,11 +65,7 @@ impl Cgroup {
         let what = format!("the processes of {} end after a kill", self.path.display());
         eventually(EMPTY_WITHIN, &what, || {
             let events = fs::read_to_string(self.path.join("cgroup.events"))?;
-            ensure!(
-                events.contains("populated 0"),
-                "some are left: {:?}",
-                self.processes()?
-            );
+            ensure!(events.contains("populated 0"), "some are left: {:?}", self.processes()?);
             Ok(())
         })
     }

@@ -27,11 +27,8 @@ impl AgentConfig<'_> {
     pub(crate) fn table(&self) -> Table {
         let path = |path: &Path| Value::from(path.to_string_lossy().as_ref());
         let store = format!("{}:{STORE_PORT}", self.store);
-        let (mode, place) = if self.address == self.store {
-            ("local", "listen")
-        } else {
-            ("gateway", "gateway")
-        };
+        let (mode, place) =
+            if self.address == self.store { ("local", "listen") } else { ("gateway", "gateway") };
         Table::from_iter([
             table(
                 "node",
@@ -45,11 +42,7 @@ impl AgentConfig<'_> {
             ),
             table(
                 "store",
-                [
-                    ("mode", mode.into()),
-                    (place, store.into()),
-                    ("token_file", path(self.token_file)),
-                ],
+                [("mode", mode.into()), (place, store.into()), ("token_file", path(self.token_file))],
             ),
             table("dns", [("upstreams", vec![self.upstream.to_string()].into())]),
         ])
@@ -57,22 +50,13 @@ impl AgentConfig<'_> {
 }
 
 fn table<const N: usize>(name: &str, entries: [(&str, Value); N]) -> (String, Value) {
-    (
-        name.into(),
-        Value::Table(
-            entries
-                .map(|(key, value)| (key.to_owned(), value))
-                .into_iter()
-                .collect(),
-        ),
-    )
+    (name.into(), Value::Table(entries.map(|(key, value)| (key.to_owned(), value)).into_iter().collect()))
 }
 
 /// Lays the TOML text `extra` over `config`: tables are merged, anything else is replaced.
 pub(crate) fn lay_over(config: &mut Table, extra: &str) -> Result<()> {
-    let extra: Table = extra
-        .parse()
-        .with_context(|| format!("the extra configuration is no TOML:\n{extra}"))?;
+    let extra: Table =
+        extra.parse().with_context(|| format!("the extra configuration is no TOML:\n{extra}"))?;
     merge(config, extra);
     Ok(())
 }

@@ -53,10 +53,7 @@ fn of_agent(node: &Node) -> String {
     show(&mut text, node, &["nft", "list", "table", "inet", "mesh"]);
     match (node.agent_id(), node.agent_runs()) {
         (Ok(id), true) => {
-            let mesh = node
-                .mesh_command(["status"])
-                .timeout(Duration::from_secs(2))
-                .run();
+            let mesh = node.mesh_command(["status"]).timeout(Duration::from_secs(2)).run();
             let said = mesh.map_or_else(|error| format!("{error:#}"), |out| out.stdout + &out.stderr);
             section(&mut text, &format!("mesh status (agent: process {id})"), &said);
         }
@@ -72,11 +69,7 @@ fn show(text: &mut String, host: &Host, argv: &[&str]) {
         Ok(output) => output.stdout + &output.stderr,
         Err(error) => format!("{error:#}"),
     };
-    let title = if argv[0] == "sh" {
-        "routes".into()
-    } else {
-        argv.join(" ")
-    };
+    let title = if argv[0] == "sh" { "routes".into() } else { argv.join(" ") };
     section(text, &title, &said);
 }
 
@@ -121,10 +114,7 @@ pub fn built_mesh() -> Result<PathBuf> {
         None => {
             // A test is target/PROFILE/deps/NAME.
             let test = env::current_exe().context("cannot find the test's own program")?;
-            let profile = test
-                .ancestors()
-                .nth(2)
-                .context("the test's program is in no target directory")?;
+            let profile = test.ancestors().nth(2).context("the test's program is in no target directory")?;
             profile.join("mesh")
         }
     };
@@ -133,6 +123,5 @@ pub fn built_mesh() -> Result<PathBuf> {
         "there is no {}: run `cargo build -p mesh-agent`, or set MESH_BIN",
         mesh.display()
     );
-    mesh.canonicalize()
-        .with_context(|| format!("cannot find {}", mesh.display()))
+    mesh.canonicalize().with_context(|| format!("cannot find {}", mesh.display()))
 }

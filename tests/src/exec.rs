@@ -34,13 +34,7 @@ pub struct Exec {
 impl Exec {
     /// `command` inside `netns`; `shown` is how messages name it.
     pub(crate) fn new(netns: &Netns, command: Command, shown: String) -> Self {
-        Self {
-            netns: netns.clone(),
-            command,
-            shown,
-            timeout: DEFAULT_TIMEOUT,
-            stdin: Vec::new(),
-        }
+        Self { netns: netns.clone(), command, shown, timeout: DEFAULT_TIMEOUT, stdin: Vec::new() }
     }
 
     /// How long it may take; then it is killed with its process group, and `run` is an error.
@@ -69,27 +63,16 @@ impl Exec {
         stdin.rewind()?;
         let stdout = tempfile::tempfile().context("cannot make a file for standard output")?;
         let stderr = tempfile::tempfile().context("cannot make a file for standard error")?;
-        self.command
-            .stdin(stdin)
-            .stdout(stdout.try_clone()?)
-            .stderr(stderr.try_clone()?)
-            .process_group(0);
-        let mut child = self
-            .netns
-            .spawn(self.command)
-            .with_context(|| format!("cannot run `{}`", self.shown))?;
+        self.command.stdin(stdin).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?).process_group(0);
+        let mut child =
+            self.netns.spawn(self.command).with_context(|| format!("cannot run `{}`", self.shown))?;
         let status = wait_for(&mut child, Instant::now() + self.timeout)?;
         if status.is_none() {
             kill_group(&mut child)?;
         }
         let (stdout, stderr) = (read_back(stdout)?, read_back(stderr)?);
         match status {
-            Some(status) => Ok(Output {
-                command: self.shown,
-                status,
-                stdout,
-                stderr,
-            }),
+            Some(status) => Ok(Output { command: self.shown, status, stdout, stderr }),
             None => bail!(
                 "`{}` did not end within {:?} and was killed{}",
                 self.shown,
@@ -124,12 +107,7 @@ impl Output {
         if self.status.success() {
             return Ok(self.stdout);
         }
-        bail!(
-            "`{}` failed: {}{}",
-            self.command,
-            self.status,
-            said(&self.stdout, &self.stderr)
-        )
+        bail!("`{}` failed: {}{}", self.command, self.status, said(&self.stdout, &self.stderr))
     }
 
     /// The standard error of a command that had to fail, or an error when it went well.
@@ -137,11 +115,7 @@ impl Output {
         if !self.status.success() {
             return Ok(self.stderr);
         }
-        bail!(
-            "`{}` went well but had to fail{}",
-            self.command,
-            said(&self.stdout, &self.stderr)
-        )
+        bail!("`{}` went well but had to fail{}", self.command, said(&self.stdout, &self.stderr))
     }
 
     /// The exit code; `None` when a signal ended it.

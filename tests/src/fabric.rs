@@ -22,14 +22,10 @@ pub(crate) type Addresses = (Ipv4Addr, Ipv6Addr);
 
 pub(crate) const ROUTER: Addresses = underlay(1, 0x1);
 pub(crate) const CLIENT: Addresses = underlay(100, 0x100);
-pub(crate) const OUTSIDE: Addresses = (
-    Ipv4Addr::new(198, 51, 100, 1),
-    Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 1),
-);
-const OUTSIDE_ROUTER: Addresses = (
-    Ipv4Addr::new(198, 51, 100, 254),
-    Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 0xfe),
-);
+pub(crate) const OUTSIDE: Addresses =
+    (Ipv4Addr::new(198, 51, 100, 1), Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 1));
+const OUTSIDE_ROUTER: Addresses =
+    (Ipv4Addr::new(198, 51, 100, 254), Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 0xfe));
 
 /// From .11 to .99.
 pub(crate) const MAX_NODES: usize = 89;
@@ -38,10 +34,7 @@ pub(crate) const MAX_NODES: usize = 89;
 const LINK_WITHIN: Duration = Duration::from_secs(5);
 
 const fn underlay(last: u8, last6: u16) -> Addresses {
-    (
-        Ipv4Addr::new(192, 168, 77, last),
-        Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, last6),
-    )
+    (Ipv4Addr::new(192, 168, 77, last), Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, last6))
 }
 
 /// The addresses of the node at a place from 0: 192.168.77.11 and fd77::11 for the first.
@@ -90,13 +83,8 @@ pub(crate) fn connect<'a>(
         host.ip(&uplink(host, &[("default", &ROUTER.0), ("default", &ROUTER.1)]))?;
     }
     // No default route: what comes from an overlay address without masquerade gets no answer, as in the internet.
-    outside.ip(&uplink(
-        outside,
-        &[
-            ("192.168.77.0/24", &OUTSIDE_ROUTER.0),
-            ("fd77::/64", &OUTSIDE_ROUTER.1),
-        ],
-    ))?;
+    outside
+        .ip(&uplink(outside, &[("192.168.77.0/24", &OUTSIDE_ROUTER.0), ("fd77::/64", &OUTSIDE_ROUTER.1)]))?;
     settle(fabric, underlay.chain([outside]))
 }
 

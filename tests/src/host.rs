@@ -138,10 +138,6 @@ impl Host {
 /// A search path where `mesh` is the lab's.
 pub(crate) fn path_with(mesh: &Path) -> OsString {
     let inherited = env::var_os("PATH").unwrap_or_default();
-    let dirs = mesh
-        .parent()
-        .map(Path::to_path_buf)
-        .into_iter()
-        .chain(env::split_paths(&inherited));
+    let dirs = mesh.parent().map(Path::to_path_buf).into_iter().chain(env::split_paths(&inherited));
     env::join_paths(dirs).unwrap_or(inherited)
 }

@@ -83,12 +83,8 @@ impl LabInfo {
     /// Reads what [`Lab::publish_state`] wrote to a directory. A lab that is gone is an error.
     pub fn load(dir: &Path) -> Result<Self> {
         let file = dir.join(Self::FILE);
-        let text = fs::read(&file).with_context(|| {
-            format!(
-                "no lab runs here: cannot read {}; start one first",
-                file.display()
-            )
-        })?;
+        let text = fs::read(&file)
+            .with_context(|| format!("no lab runs here: cannot read {}; start one first", file.display()))?;
         let info: Self =
             serde_json::from_slice(&text).with_context(|| format!("cannot understand {}", file.display()))?;
         if !info.dir.is_dir() || !info.hosts.iter().all(|host| host.netns.exists()) {

@@ -31,8 +31,7 @@ impl LabBuilder {
 
     /// Adds nodes up to that many: n1, n2, …
     pub fn nodes(mut self, count: usize) -> Self {
-        self.nodes
-            .extend((self.nodes.len() + 1..=count).map(|number| format!("n{number}")));
+        self.nodes.extend((self.nodes.len() + 1..=count).map(|number| format!("n{number}")));
         self
     }
 
@@ -58,10 +57,7 @@ impl LabBuilder {
             .with_context(|| format!("there is no mesh program at {}", self.mesh.display()))?;
         let dir = tempfile::Builder::new().prefix("mesh-lab-").tempdir_in("/run");
         let dir = dir.context("cannot make the lab's directory in /run: the lab must run as root")?;
-        let id = dir
-            .path()
-            .file_name()
-            .context("the lab's directory has no name")?;
+        let id = dir.path().file_name().context("the lab's directory has no name")?;
         let id = id.to_string_lossy().into_owned();
         let cgroup = Cgroup::new(&id)?;
         let janitor = Janitor::start(cgroup.path(), dir.path())?;
@@ -83,35 +79,16 @@ impl LabBuilder {
         fabric::connect(&fabric, on_underlay, &outside)?;
 
         let programs = Programs::write(&dir)?;
-        Ok(Lab {
-            nodes,
-            client,
-            outside,
-            fabric,
-            programs,
-            mesh: self.mesh,
-            dir,
-            cgroup,
-            janitor,
-            id,
-        })
+        Ok(Lab { nodes, client, outside, fabric, programs, mesh: self.mesh, dir, cgroup, janitor, id })
     }
 
     fn extra_of(&self, node: &str) -> Vec<String> {
         let of_node = |of: &Option<String>| of.as_ref().is_none_or(|name| name == node);
-        self.extra
-            .iter()
-            .filter(|(of, _)| of_node(of))
-            .map(|(_, text)| text.clone())
-            .collect()
+        self.extra.iter().filter(|(of, _)| of_node(of)).map(|(_, text)| text.clone()).collect()
     }
 
     fn check_names(&self) -> Result<()> {
-        ensure!(
-            self.nodes.len() <= fabric::MAX_NODES,
-            "a lab has at most {} nodes",
-            fabric::MAX_NODES
-        );
+        ensure!(self.nodes.len() <= fabric::MAX_NODES, "a lab has at most {} nodes", fabric::MAX_NODES);
         let mut taken = vec!["client", "outside", "fabric", "br0", "lo", "programs", "token"];
         for name in &self.nodes {
             let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
@@ -119,18 +96,12 @@ impl LabBuilder {
             if name.is_empty() || name.len() > 15 || !name.bytes().all(legal) || name.starts_with('-') {
                 bail!("a node cannot be named {name:?}: use 1 to 15 of a-z, 0-9 and -");
             }
-            ensure!(
-                !taken.contains(&name.as_str()),
-                "the name {name} is taken: choose another for the node"
-            );
+            ensure!(!taken.contains(&name.as_str()), "the name {name} is taken: choose another for the node");
             taken.push(name);
         }
         for (of, _) in &self.extra {
             if let Some(name) = of {
-                ensure!(
-                    self.nodes.contains(name),
-                    "there is configuration for {name}, which is no node"
-                );
+                ensure!(self.nodes.contains(name), "there is configuration for {name}, which is no node");
             }
         }
         Ok(())
@@ -156,11 +127,7 @@ pub struct Lab {
 impl Lab {
     /// Describes a lab that runs the `mesh` program at that path.
     pub fn builder(mesh: impl Into<PathBuf>) -> LabBuilder {
-        LabBuilder {
-            mesh: mesh.into(),
-            nodes: Vec::new(),
-            extra: Vec::new(),
-        }
+        LabBuilder { mesh: mesh.into(), nodes: Vec::new(), extra: Vec::new() }
     }
 
     /// A name that no other lab has: that of its directory in /run and of its control group.
@@ -217,17 +184,12 @@ impl Lab {
 
     /// Every host: nodes, client, outside, fabric.
     pub fn hosts(&self) -> impl Iterator<Item = &Host> {
-        self.nodes
-            .iter()
-            .map(|node| &**node)
-            .chain([&self.client, &self.outside, &self.fabric])
+        self.nodes.iter().map(|node| &**node).chain([&self.client, &self.outside, &self.fabric])
     }
 
     /// A host by its name.
     pub fn host(&self, name: &str) -> Result<&Host> {
-        self.hosts()
-            .find(|host| host.name() == name)
-            .with_context(|| format!("the lab has no host {name}"))
+        self.hosts().find(|host| host.name() == name).with_context(|| format!("the lab has no host {name}"))
     }
 
     /// Starts every agent, the one with the store first, and waits until all are ready.
@@ -247,9 +209,7 @@ impl Lab {
     }
 
     fn port_state(&self, host: &str, state: &str) -> Result<()> {
-        self.fabric
-            .exec(["bridge", "link", "set", "dev", host, "state", state])?
-            .ok()?;
+        self.fabric.exec(["bridge", "link", "set", "dev", host, "state", state])?.ok()?;
         Ok(())
     }
 
@@ -257,9 +217,7 @@ impl Lab {
     /// goes with the lab.
     pub fn publish_state(&self, dir: &Path) -> Result<PathBuf> {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        let dir = dir
-            .canonicalize()
-            .with_context(|| format!("cannot find {}", dir.display()))?;
+        let dir = dir.canonicalize().with_context(|| format!("cannot find {}", dir.display()))?;
         let file = dir.join(LabInfo::FILE);
         self.janitor.also_remove(&file)?;
         LabInfo::of(self).save(&file)?;

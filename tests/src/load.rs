@@ -51,10 +51,7 @@ impl Load {
             next: AtomicU64::new(0),
             stop: AtomicBool::new(false),
         });
-        let mut load = Self {
-            plan,
-            workers: Vec::new(),
-        };
+        let mut load = Self { plan, workers: Vec::new() };
         for _ in 0..WORKERS {
             let plan = Arc::clone(&load.plan);
             load.workers.push(netns.thread("load", move || plan.work())?);
@@ -67,9 +64,7 @@ impl Load {
         self.plan.stop.store(true, Ordering::Relaxed);
         let mut report = Report::default();
         for worker in self.workers.drain(..) {
-            let Ok(part) = worker.join() else {
-                bail!("a thread of the load panicked")
-            };
+            let Ok(part) = worker.join() else { bail!("a thread of the load panicked") };
             report.add(part?);
         }
         report.failed.sort_by_key(|failure| failure.at);
@@ -97,11 +92,7 @@ impl Plan {
             let at = self.start.elapsed();
             match request(target) {
                 Ok(answer) => report.count(&answer),
-                Err(error) => report.failed.push(Failure {
-                    at,
-                    target,
-                    reason: format!("{error:#}"),
-                }),
+                Err(error) => report.failed.push(Failure { at, target, reason: format!("{error:#}") }),
             }
         }
     }
@@ -147,31 +138,19 @@ pub struct Failure {
 impl Report {
     /// An error that shows the first failures, unless all requests (and some) were answered.
     pub fn lossless(&self) -> Result<()> {
-        ensure!(
-            self.failed.is_empty() && self.ok > 0,
-            "requests were lost: {self}"
-        );
+        ensure!(self.failed.is_empty() && self.ok > 0, "requests were lost: {self}");
         Ok(())
     }
 
     fn count(&mut self, answer: &str) {
         self.ok += 1;
-        let (backend, client) = answer
-            .trim_end()
-            .split_once(" from ")
-            .unwrap_or((answer.trim_end(), "?"));
+        let (backend, client) = answer.trim_end().split_once(" from ").unwrap_or((answer.trim_end(), "?"));
         *self.by_backend.entry(backend.into()).or_default() += 1;
         *self.by_client.entry(client.into()).or_default() += 1;
     }
 
     fn add(&mut self, other: Self) {
-        let Self {
-            ok,
-            failed,
-            by_backend,
-            by_client,
-            lasted: _,
-        } = other;
+        let Self { ok, failed, by_backend, by_client, lasted: _ } = other;
         self.ok += ok;
         self.failed.extend(failed);
         for (backend, count) in by_backend {
@@ -186,17 +165,9 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (ok, failed) = (self.ok, self.failed.len());
-        write!(
-            f,
-            "{ok} answered, {failed} failed in {:.1?}; by backend {:?}",
-            self.lasted, self.by_backend
-        )?;
+        write!(f, "{ok} answered, {failed} failed in {:.1?}; by backend {:?}", self.lasted, self.by_backend)?;
         for failure in self.failed.iter().take(10) {
-            write!(
-                f,
-                "\n  at {:.3?} to {}: {}",
-                failure.at, failure.target, failure.reason
-            )?;
+            write!(f, "\n  at {:.3?} to {}: {}", failure.at, failure.target, failure.reason)?;
         }
         Ok(())
     }
@@ -212,11 +183,7 @@ fn request(target: SocketAddr) -> Result<String> {
     };
     let mut stream = TcpStream::connect_timeout(&target, REQUEST_TIMEOUT).context("connect")?;
     stream.set_write_timeout(Some(left()?))?;
-    write!(
-        stream,
-        "GET / HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n"
-    )
-    .context("send")?;
+    write!(stream, "GET / HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n").context("send")?;
     let mut answer = Vec::new();
     let mut buffer = [0; 4096];
     loop {
@@ -234,21 +201,13 @@ fn body(answer: &str) -> Result<String> {
         bail!("the connection closed after {} bytes of an answer", answer.len());
     };
     let status = head.lines().next().unwrap_or_default();
-    ensure!(
-        status.split(' ').nth(1) == Some("200"),
-        "the answer is {status:?}"
-    );
+    ensure!(status.split(' ').nth(1) == Some("200"), "the answer is {status:?}");
     let length = head.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length")
-            .then(|| value.trim().parse::<usize>().ok())?
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
     });
     if let Some(length) = length {
-        ensure!(
-            body.len() == length,
-            "the answer has {} bytes of {length}",
-            body.len()
-        );
+        ensure!(body.len() == length, "the answer has {} bytes of {length}", body.len());
     }
     Ok(body.into())
 }

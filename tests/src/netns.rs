@@ -25,12 +25,10 @@ impl Netns {
     /// Makes an empty namespace, with its loopback up.
     pub fn new() -> Result<Self> {
         // A thread of its own, because a namespace belongs to a thread and the caller must keep its own.
-        let made = thread::Builder::new()
-            .name("netns".into())
-            .spawn(|| -> io::Result<File> {
-                unshare(CloneFlags::CLONE_NEWNET)?;
-                File::open("/proc/thread-self/ns/net")
-            })?;
+        let made = thread::Builder::new().name("netns".into()).spawn(|| -> io::Result<File> {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            File::open("/proc/thread-self/ns/net")
+        })?;
         let file = match made.join() {
             Ok(file) => file.context("cannot make a network namespace: the lab must run as root")?,
             Err(panic) => panic::resume_unwind(panic),
@@ -39,10 +37,7 @@ impl Netns {
         let mut up = Command::new("ip");
         up.args(["link", "set", "lo", "up"]);
         let status = netns.spawn(up)?.wait()?;
-        ensure!(
-            status.success(),
-            "`ip link set lo up` in a new network namespace failed: {status}"
-        );
+        ensure!(status.success(), "`ip link set lo up` in a new network namespace failed: {status}");
         Ok(netns)
     }
 
@@ -56,12 +51,10 @@ impl Netns {
     /// Runs `f` inside, on a thread of its own, and waits for it. Sockets that `f` opens stay inside.
     pub fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T> {
         thread::scope(|scope| {
-            let inside = thread::Builder::new()
-                .name("netns".into())
-                .spawn_scoped(scope, || {
-                    self.enter()?;
-                    Ok(f())
-                })?;
+            let inside = thread::Builder::new().name("netns".into()).spawn_scoped(scope, || {
+                self.enter()?;
+                Ok(f())
+            })?;
             inside.join().unwrap_or_else(|panic| panic::resume_unwind(panic))
         })
     }
@@ -77,17 +70,13 @@ impl Netns {
             netns.enter()?;
             Ok(f())
         };
-        thread::Builder::new()
-            .name(name.into())
-            .spawn(inside)
-            .context("cannot start a thread")
+        thread::Builder::new().name(name.into()).spawn(inside).context("cannot start a thread")
     }
 
     /// Starts a program inside.
     pub fn spawn(&self, mut command: Command) -> Result<Child> {
         let program = command.get_program().to_owned();
-        self.run(move || command.spawn())?
-            .with_context(|| format!("cannot start {}", program.display()))
+        self.run(move || command.spawn())?.with_context(|| format!("cannot start {}", program.display()))
     }
 
     /// A path that other processes can enter the namespace by (`nsenter --net=PATH`) while this one lives.

@@ -42,11 +42,7 @@ impl Node {
         let mut socket = OsString::from("unix://");
         socket.push(host.dir().join("run/mesh.sock"));
         host.set_env("MESH_HOST", socket);
-        let node = Self {
-            host,
-            mesh: mesh.into(),
-            agent: Mutex::default(),
-        };
+        let node = Self { host, mesh: mesh.into(), agent: Mutex::default() };
         for dir in [node.run_dir(), node.state_dir()] {
             fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         }
@@ -103,9 +99,7 @@ impl Node {
     pub fn configure(&self, extra: &str) -> Result<()> {
         let file = self.config_file();
         let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        let mut config = text
-            .parse()
-            .with_context(|| format!("{} is no TOML", file.display()))?;
+        let mut config = text.parse().with_context(|| format!("{} is no TOML", file.display()))?;
         lay_over(&mut config, extra)?;
         self.write_config(&config)
     }
@@ -121,19 +115,10 @@ impl Node {
         if let Some(agent) = slot.as_mut()
             && agent.ended()?.is_none()
         {
-            bail!(
-                "the agent of {} runs already, as process {}",
-                self.name(),
-                agent.id()
-            );
+            bail!("the agent of {} runs already, as process {}", self.name(), agent.id());
         }
         let config = self.config_file();
-        let argv = [
-            self.mesh.as_os_str(),
-            "agent".as_ref(),
-            "--config".as_ref(),
-            config.as_os_str(),
-        ];
+        let argv = [self.mesh.as_os_str(), "agent".as_ref(), "--config".as_ref(), config.as_os_str()];
         *slot = Some(self.spawn_daemon("agent", argv)?);
         Ok(())
     }
@@ -153,11 +138,7 @@ impl Node {
         match ready {
             Ok(Ok(())) => Ok(()),
             Ok(Err(status)) => {
-                bail!(
-                    "the agent of {} ended ({status}); its log:\n{}",
-                    self.name(),
-                    self.log_tail(20)
-                )
+                bail!("the agent of {} ended ({status}); its log:\n{}", self.name(), self.log_tail(20))
             }
             Err(error) => Err(error).with_context(|| format!("the log ends with:\n{}", self.log_tail(20))),
         }

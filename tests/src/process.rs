@@ -30,20 +30,9 @@ impl Process {
     pub(crate) fn start(netns: &Netns, mut command: Command, name: &str, log: PathBuf) -> Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(&log);
         let file = file.with_context(|| format!("cannot open the log {}", log.display()))?;
-        command
-            .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file)
-            .process_group(0);
-        let child = netns
-            .spawn(command)
-            .with_context(|| format!("cannot start {name}"))?;
-        Ok(Self {
-            name: name.into(),
-            child,
-            ended: None,
-            log,
-        })
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).process_group(0);
+        let child = netns.spawn(command).with_context(|| format!("cannot start {name}"))?;
+        Ok(Self { name: name.into(), child, ended: None, log })
     }
 
     /// Its process id.
@@ -64,10 +53,7 @@ impl Process {
     /// How it ended, if it did.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         if self.ended.is_none() {
-            self.ended = self
-                .child
-                .try_wait()
-                .with_context(|| format!("cannot look at {}", self.name))?;
+            self.ended = self.child.try_wait().with_context(|| format!("cannot look at {}", self.name))?;
         }
         Ok(self.ended)
     }
@@ -126,9 +112,7 @@ impl Drop for Process {
 
 /// The last lines of a file; empty when there is none.
 pub(crate) fn tail(path: &Path, lines: usize) -> String {
-    let text = fs::read(path)
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        .unwrap_or_default();
+    let text = fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     let all: Vec<_> = text.lines().collect();
     all[all.len().saturating_sub(lines)..].join("\n")
 }

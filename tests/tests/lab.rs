@@ -24,9 +24,7 @@ fn lab() -> LabBuilder {
 fn web(lab: &Lab, host: &Host, port: u16, name: &str) -> Result<Process> {
     let server = host.spawn_daemon(name, lab.programs().web_named(port, name))?;
     let url = format!("http://127.0.0.1:{port}/");
-    eventually(SOON, "the web server answers", || {
-        host.exec(["curl", "-s", &url])?.ok()
-    })?;
+    eventually(SOON, "the web server answers", || host.exec(["curl", "-s", &url])?.ok())?;
     Ok(server)
 }
 
@@ -63,12 +61,7 @@ fn a_lab_of_three_is_made_within_a_second() -> Result<()> {
 #[test]
 fn all_hosts_reach_each_other() -> Result<()> {
     lab_test(lab().nodes(3), |lab| {
-        let ends = || {
-            lab.nodes()
-                .iter()
-                .map(|node| &**node)
-                .chain([lab.client(), lab.outside()])
-        };
+        let ends = || lab.nodes().iter().map(|node| &**node).chain([lab.client(), lab.outside()]);
         for from in ends() {
             for to in ends() {
                 let ping = |address: String| from.exec(["ping", "-c1", "-W2", &address])?.ok();
@@ -89,13 +82,11 @@ fn the_outside_does_not_know_overlay_addresses() -> Result<()> {
         let node = lab.node("n1")?;
         node.ip("address add 10.0.0.5/32 dev lo\n")?;
         node.exec(["ping", "-c1", "-W2", "198.51.100.1"])?.ok()?;
-        node.exec(["ping", "-c1", "-W1", "-I", "10.0.0.5", "198.51.100.1"])?
-            .failed()?;
+        node.exec(["ping", "-c1", "-W1", "-I", "10.0.0.5", "198.51.100.1"])?.failed()?;
         // With masquerade it works: nothing but the address was wrong.
         let rules = "table ip t { chain c { type nat hook postrouting priority 100; oif eth0 ip saddr 10.0.0.0/8 masquerade; }; }";
         node.command(["nft", "-f", "-"]).stdin(rules).ok()?;
-        node.exec(["ping", "-c1", "-W2", "-I", "10.0.0.5", "198.51.100.1"])?
-            .ok()?;
+        node.exec(["ping", "-c1", "-W2", "-I", "10.0.0.5", "198.51.100.1"])?.ok()?;
         Ok(())
     })
 }
@@ -105,9 +96,7 @@ fn the_outside_has_a_name_server() -> Result<()> {
     lab_test(lab().node("n1"), |lab| {
         let _dns = lab.outside().spawn_daemon("dns", lab.programs().internet_dns())?;
         let dig = |name: &str| {
-            lab.node("n1")?
-                .exec(["dig", "+short", "+time=1", "+tries=1", "@198.51.100.1", name])?
-                .ok()
+            lab.node("n1")?.exec(["dig", "+short", "+time=1", "+tries=1", "@198.51.100.1", name])?.ok()
         };
         eventually(SOON, "the name server answers", || {
             ensure!(dig("www.example.test")?.trim() == "198.51.100.1");
@@ -125,10 +114,7 @@ fn an_unplugged_node_is_cut_off_with_its_link_up() -> Result<()> {
         ping()?.ok()?;
         lab.unplug("n2")?;
         ping()?.failed()?;
-        let link = lab
-            .node("n2")?
-            .exec(["ip", "-brief", "link", "show", "eth0"])?
-            .ok()?;
+        let link = lab.node("n2")?.exec(["ip", "-brief", "link", "show", "eth0"])?.ok()?;
         ensure!(link.contains("LOWER_UP"), "{link}");
         lab.plug("n2")?;
         eventually(SOON, "the node is back", || ping()?.ok())?;
@@ -139,10 +125,8 @@ fn an_unplugged_node_is_cut_off_with_its_link_up() -> Result<()> {
 #[test]
 fn labs_in_parallel_have_the_same_addresses_and_do_not_meet() -> Result<()> {
     let (first, second) = (lab().nodes(2).build()?, lab().nodes(2).build()?);
-    let _web = [
-        web(&first, first.node("n1")?, 80, "first")?,
-        web(&second, second.node("n1")?, 80, "second")?,
-    ];
+    let _web =
+        [web(&first, first.node("n1")?, 80, "first")?, web(&second, second.node("n1")?, 80, "second")?];
     for (lab, name) in [(&first, "first"), (&second, "second")] {
         let answer = lab.client().exec(["curl", "-s", "http://192.168.77.11/"])?.ok()?;
         assert_eq!(answer, format!("{name} from 192.168.77.100\n"));
@@ -160,41 +144,24 @@ fn commands_tell_their_output_and_failure_and_end_in_time() -> Result<()> {
         assert_eq!(node.command(["cat"]).stdin("in").ok()?, "in");
         assert_eq!(node.command(["sh", "-c", "echo $X"]).env("X", "1").ok()?, "1\n");
 
-        let error = node
-            .exec(["sh", "-c", "echo why >&2; exit 3"])?
-            .ok()
-            .unwrap_err()
-            .to_string();
+        let error = node.exec(["sh", "-c", "echo why >&2; exit 3"])?.ok().unwrap_err().to_string();
         for part in ["n1: sh -c", "exit status: 3", "why"] {
             ensure!(error.contains(part), "{error}");
         }
         let error = node.exec(["no-such-program"])?.ok().unwrap_err().to_string();
-        ensure!(
-            error.contains("no-such-program") && error.contains("not found"),
-            "{error}"
-        );
+        ensure!(error.contains("no-such-program") && error.contains("not found"), "{error}");
 
         // A program that hangs, and one that leaves another with its output open.
         let start = Instant::now();
         let error = node.command(["sh", "-c", "echo so far; sleep 99; echo more"]);
-        let error = error
-            .timeout(Duration::from_millis(200))
-            .run()
-            .unwrap_err()
-            .to_string();
-        ensure!(
-            error.contains("did not end within 200ms") && error.contains("so far"),
-            "{error}"
-        );
+        let error = error.timeout(Duration::from_millis(200)).run().unwrap_err().to_string();
+        ensure!(error.contains("did not end within 200ms") && error.contains("so far"), "{error}");
         eventually(SOON, "its children are killed too", || {
             let left = node.cgroup().processes()?;
             ensure!(left.is_empty(), "left: {left:?}");
             Ok(())
         })?;
-        assert_eq!(
-            node.exec(["sh", "-c", "sleep 99 & echo started"])?.ok()?,
-            "started\n"
-        );
+        assert_eq!(node.exec(["sh", "-c", "sleep 99 & echo started"])?.ok()?, "started\n");
         ensure!(start.elapsed() < SOON, "took {:?}", start.elapsed());
         Ok(())
     })
@@ -208,27 +175,11 @@ fn the_servers_tell_who_answers_and_who_asked() -> Result<()> {
         let _udp = node.spawn_daemon("udp", lab.programs().udp_named(53, "dns.1"))?;
         // Two requests over one connection.
         let urls = ["http://192.168.77.11/", "http://192.168.77.11/again"];
-        let said = lab
-            .client()
-            .exec(["curl", "-s", "-w", "%{num_connects}\n", urls[0], urls[1]])?
-            .ok()?;
-        assert_eq!(
-            said,
-            "web.1 from 192.168.77.100\n1\nweb.1 from 192.168.77.100\n0\n"
-        );
+        let said = lab.client().exec(["curl", "-s", "-w", "%{num_connects}\n", urls[0], urls[1]])?.ok()?;
+        assert_eq!(said, "web.1 from 192.168.77.100\n1\nweb.1 from 192.168.77.100\n0\n");
         let code = |path: &str, method: &str| {
             let url = format!("http://192.168.77.11{path}");
-            let curl = [
-                "curl",
-                "-s",
-                "-o",
-                "/dev/null",
-                "-w",
-                "%{http_code}",
-                "-X",
-                method,
-                &url,
-            ];
+            let curl = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-X", method, &url];
             lab.client().exec(curl)?.ok()
         };
         assert_eq!(code("/healthz", "GET")?, "200");
@@ -241,9 +192,8 @@ fn the_servers_tell_who_answers_and_who_asked() -> Result<()> {
         let ask = "import socket\n\
                    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(1)\n\
                    s.sendto(b'hi', ('192.168.77.11', 53)); print(s.recv(99).decode(), end='')";
-        let answer = eventually(SOON, "the UDP server answers", || {
-            lab.client().exec(["python3", "-c", ask])?.ok()
-        })?;
+        let answer =
+            eventually(SOON, "the UDP server answers", || lab.client().exec(["python3", "-c", ask])?.ok())?;
         assert_eq!(answer, "dns.1 from 192.168.77.100\n");
         Ok(())
     })
@@ -262,15 +212,9 @@ fn load_counts_what_is_answered_and_what_is_not() -> Result<()> {
         let report = load.stop()?;
         report.lossless()?;
         let expected = report.lasted.as_secs_f64() * 200.0;
-        ensure!(
-            (0.7..1.1).contains(&(report.ok as f64 / expected)),
-            "the rate is kept: {report}"
-        );
+        ensure!((0.7..1.1).contains(&(report.ok as f64 / expected)), "the rate is kept: {report}");
         let share = |name| report.by_backend.get(name).copied().unwrap_or_default();
-        ensure!(
-            share("web.1").abs_diff(share("web.2")) <= 1,
-            "the targets take turns: {report}"
-        );
+        ensure!(share("web.1").abs_diff(share("web.2")) <= 1, "the targets take turns: {report}");
         assert_eq!(report.by_client.keys().collect::<Vec<_>>(), ["192.168.77.100"]);
 
         let load = Load::start(lab.client().netns(), &targets, 100)?;
@@ -300,10 +244,7 @@ fn an_agent_is_started_frozen_killed_and_stopped() -> Result<()> {
         ensure!(node.mesh(["nonsense"])?.failed()?.contains("unknown command"));
 
         node.pause_agent()?;
-        ensure!(
-            node.wait_ready(Duration::from_millis(200)).is_err(),
-            "a frozen agent must not be ready"
-        );
+        ensure!(node.wait_ready(Duration::from_millis(200)).is_err(), "a frozen agent must not be ready");
         node.resume_agent()?;
         node.wait_ready(SOON)?;
 
@@ -311,10 +252,7 @@ fn an_agent_is_started_frozen_killed_and_stopped() -> Result<()> {
         let task = node.mesh(["task", "run", "sleep", "99"])?.ok()?;
         node.kill_agent()?;
         ensure!(!node.agent_runs());
-        ensure!(
-            Path::new("/proc").join(task.trim()).exists(),
-            "the task must live on"
-        );
+        ensure!(Path::new("/proc").join(task.trim()).exists(), "the task must live on");
         ensure!(node.wait_ready(SOON).unwrap_err().to_string().contains("ended"));
 
         node.start_agent()?;
@@ -325,13 +263,7 @@ fn an_agent_is_started_frozen_killed_and_stopped() -> Result<()> {
         ensure!(node.log_tail(1) == "stopping", "{}", node.log_tail(9));
         ensure!(lab.node("n2")?.agent_runs(), "the other agent is left alone");
         let state = lab.diagnose();
-        for part in [
-            "nsenter --net=/proc/",
-            "192.168.77.12/24",
-            "stopping",
-            "has ended",
-            "mesh status",
-        ] {
+        for part in ["nsenter --net=/proc/", "192.168.77.12/24", "stopping", "has ended", "mesh status"] {
             ensure!(state.contains(part), "no {part} in:\n{state}");
         }
         Ok(())
@@ -340,10 +272,7 @@ fn an_agent_is_started_frozen_killed_and_stopped() -> Result<()> {
 
 #[test]
 fn the_configuration_is_made_and_can_be_changed() -> Result<()> {
-    let lab = lab()
-        .nodes(2)
-        .config("[dns]\nttl = 1\n")
-        .config_of("n2", "[node]\nbroken = true\n");
+    let lab = lab().nodes(2).config("[dns]\nttl = 1\n").config_of("n2", "[node]\nbroken = true\n");
     lab_test(lab, |lab| {
         let config = |name: &str| -> Result<toml::Table> {
             Ok(fs::read_to_string(lab.node(name)?.config_file())?.parse()?)
@@ -364,10 +293,7 @@ fn the_configuration_is_made_and_can_be_changed() -> Result<()> {
         let node = lab.node("n2")?;
         node.start_agent()?;
         let error = node.wait_ready(SOON).unwrap_err().to_string();
-        ensure!(
-            error.contains("exit status: 3") && error.contains("broken by configuration"),
-            "{error}"
-        );
+        ensure!(error.contains("exit status: 3") && error.contains("broken by configuration"), "{error}");
         node.configure("[node]\nbroken = false\n")?;
         node.start_agent()?;
         node.wait_ready(SOON)
@@ -383,47 +309,19 @@ fn another_process_can_enter_a_published_lab() -> Result<()> {
 
     let info = LabInfo::load(published.path())?;
     assert_eq!(info, LabInfo::of(&lab));
-    let said = info
-        .command("client", ["curl", "-s", "http://192.168.77.11/"])?
-        .output()?;
-    assert_eq!(
-        String::from_utf8_lossy(&said.stdout),
-        "web.1 from 192.168.77.100\n"
-    );
-    let said = info
-        .command("n1", ["sh", "-c", "echo $MESH_HOST; cat /proc/self/cgroup"])?
-        .output()?;
+    let said = info.command("client", ["curl", "-s", "http://192.168.77.11/"])?.output()?;
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "web.1 from 192.168.77.100\n");
+    let said = info.command("n1", ["sh", "-c", "echo $MESH_HOST; cat /proc/self/cgroup"])?.output()?;
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
-    ensure!(
-        said.starts_with(&format!("unix:///run/{}/n1/run/mesh.sock\n", lab.id())),
-        "{said}"
-    );
+    ensure!(said.starts_with(&format!("unix:///run/{}/n1/run/mesh.sock\n", lab.id())), "{said}");
     ensure!(said.contains(&format!("/{}/n1\n", lab.id())), "{said}");
-    ensure!(
-        info.command("n9", ["true"])
-            .unwrap_err()
-            .to_string()
-            .contains("it has n1, client")
-    );
+    ensure!(info.command("n9", ["true"]).unwrap_err().to_string().contains("it has n1, client"));
 
     drop(lab);
-    ensure!(
-        !published.path().join(LabInfo::FILE).exists(),
-        "the file goes with the lab"
-    );
-    ensure!(
-        LabInfo::load(published.path())
-            .unwrap_err()
-            .to_string()
-            .contains("no lab runs here")
-    );
+    ensure!(!published.path().join(LabInfo::FILE).exists(), "the file goes with the lab");
+    ensure!(LabInfo::load(published.path()).unwrap_err().to_string().contains("no lab runs here"));
     fs::write(published.path().join(LabInfo::FILE), serde_json::to_vec(&info)?)?;
-    ensure!(
-        LabInfo::load(published.path())
-            .unwrap_err()
-            .to_string()
-            .contains("is gone")
-    );
+    ensure!(LabInfo::load(published.path()).unwrap_err().to_string().contains("is gone"));
     Ok(())
 }
 
@@ -479,12 +377,7 @@ fn left_by(id: &str) -> Result<Vec<String>> {
     let mut left = Vec::new();
     let cgroup = Cgroup::new(&format!("{id}-probe"))?.path().with_file_name(id);
     let paths = [Path::new("/run").join(id), cgroup];
-    left.extend(
-        paths
-            .iter()
-            .filter(|path| path.exists())
-            .map(|path| path.display().to_string()),
-    );
+    left.extend(paths.iter().filter(|path| path.exists()).map(|path| path.display().to_string()));
     let mounts = fs::read_to_string("/proc/mounts")?;
     left.extend(mounts.lines().filter(|line| line.contains(id)).map(Into::into));
     for entry in fs::read_dir("/proc")? {
@@ -504,17 +397,13 @@ fn fill(lab: &Lab) -> Result<()> {
     lab.start_agents(SOON)?;
     let node = lab.node("n1")?;
     node.mesh(["task", "run", "sleep", "99"])?.ok()?;
-    node.exec(["sh", "-c", "trap '' TERM HUP; sleep 98 & echo"])?
-        .ok()?;
+    node.exec(["sh", "-c", "trap '' TERM HUP; sleep 98 & echo"])?.ok()?;
     let inner = node.cgroup().path().join("task/inner");
     fs::create_dir_all(&inner)?;
     let point = node.run_dir().join("bpf");
     fs::create_dir(&point)?;
     node.command(
-        ["mount", "-t", "tmpfs", "none"]
-            .into_iter()
-            .map(Into::into)
-            .chain([point.into_os_string()]),
+        ["mount", "-t", "tmpfs", "none"].into_iter().map(Into::into).chain([point.into_os_string()]),
     )
     .ok()?;
     Ok(())
@@ -526,11 +415,7 @@ fn nothing_is_left_after_a_drop() -> Result<()> {
     let id = lab.id().to_owned();
     fill(&lab)?;
     let _daemon = lab.client().spawn_daemon("sleep", ["sleep", "97"])?;
-    ensure!(
-        left_by(&id)?.len() > 5,
-        "the search finds what is there: {:?}",
-        left_by(&id)?
-    );
+    ensure!(left_by(&id)?.len() > 5, "the search finds what is there: {:?}", left_by(&id)?);
     let start = Instant::now();
     drop(lab);
     println!("dropped in {:?}", start.elapsed());
@@ -568,9 +453,6 @@ fn nothing_is_left_after_the_process_is_killed() -> Result<()> {
         ensure!(left.is_empty(), "left: {left:#?}");
         Ok(())
     })?;
-    ensure!(
-        !published.path().join(LabInfo::FILE).exists(),
-        "the file goes with the lab"
-    );
+    ensure!(!published.path().join(LabInfo::FILE).exists(), "the file goes with the lab");
     Ok(())
 }

@@ -2,8 +2,12 @@
 //!
 //! What is expected here is what the documents promise, not what the code does. Every test has a lab of its own.
 
+#[path = "mesh/changes.rs"]
+mod changes;
 #[path = "mesh/dns.rs"]
 mod dns;
+#[path = "mesh/flows.rs"]
+mod flows;
 #[path = "mesh/haproxy.rs"]
 mod haproxy;
 #[path = "mesh/isolation.rs"]

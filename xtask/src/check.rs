@@ -9,11 +9,7 @@ pub(crate) fn run() -> Result<()> {
     shell::say("tidy: the house rules");
     tidy::run()?;
     shell::run(shell::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
-    shell::run(
-        shell::cargo()
-            .args(["doc", "--workspace", "--no-deps"])
-            .env("RUSTDOCFLAGS", "-D warnings"),
-    )?;
+    shell::run(shell::cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
     deny()
 }
 
@@ -32,14 +28,7 @@ fn deny() -> Result<()> {
         deny.args(["check", "--hide-inclusion-graph"]);
     } else {
         shell::say("the database of advisories cannot be fetched: advisories were NOT checked");
-        deny.args([
-            "--offline",
-            "check",
-            "--hide-inclusion-graph",
-            "bans",
-            "licenses",
-            "sources",
-        ]);
+        deny.args(["--offline", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"]);
     }
     shell::run(&mut deny)
 }

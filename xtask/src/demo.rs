@@ -15,10 +15,6 @@ pub(crate) fn run(args: &[OsString]) -> Result<()> {
     shell::run(shell::cargo().args(["build", "--release", "--package=mesh-agent", "--bin=mesh"]))?;
     let mesh = shell::target_dir().join("release/mesh");
     // Replaces this process: signals, the terminal and the exit code are the program's own.
-    let error = Command::new(&mesh)
-        .arg("demo")
-        .args(args)
-        .stdin(Stdio::inherit())
-        .exec();
+    let error = Command::new(&mesh).arg("demo").args(args).stdin(Stdio::inherit()).exec();
     Err(anyhow!(error).context(format!("cannot start {}", mesh.display())))
 }

@@ -21,10 +21,7 @@ pub(crate) fn run(check: bool) -> Result<()> {
     write(&fresh)?;
     let stale = stale(&fresh, &docs)?;
     if !stale.is_empty() {
-        bail!(
-            "out of date: {}. Run `cargo xtask gen` and commit what it writes",
-            stale.join(", ")
-        );
+        bail!("out of date: {}. Run `cargo xtask gen` and commit what it writes", stale.join(", "));
     }
     shell::say("docs/ is what the code says");
     Ok(())
@@ -45,9 +42,7 @@ fn stale(fresh: &Path, docs: &Path) -> Result<Vec<String>> {
     }
     let mut stale = Vec::new();
     for file in files {
-        let name = file
-            .strip_prefix(fresh)
-            .context("a listed file is below its directory")?;
+        let name = file.strip_prefix(fresh).context("a listed file is below its directory")?;
         let new = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
         if fs::read(docs.join(name)).ok() != Some(new) {
             stale.push(format!("docs/{}", name.display()));
@@ -61,14 +56,8 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut dirs = vec![dir.to_path_buf()];
     while let Some(dir) = dirs.pop() {
         for entry in fs::read_dir(&dir).with_context(|| format!("cannot list {}", dir.display()))? {
-            let path = entry
-                .with_context(|| format!("cannot list {}", dir.display()))?
-                .path();
-            if path.is_dir() {
-                dirs.push(path)
-            } else {
-                found.push(path)
-            }
+            let path = entry.with_context(|| format!("cannot list {}", dir.display()))?.path();
+            if path.is_dir() { dirs.push(path) } else { found.push(path) }
         }
     }
     found.sort();
@@ -85,11 +74,9 @@ mod tests {
         let (fresh, docs) = (dir.join("fresh"), dir.join("docs"));
         fs::create_dir_all(fresh.join("cli"))?;
         fs::create_dir_all(&docs)?;
-        for (name, new, old) in [
-            ("same", "1", Some("1")),
-            ("changed", "1", Some("2")),
-            ("cli/absent", "1", None),
-        ] {
+        for (name, new, old) in
+            [("same", "1", Some("1")), ("changed", "1", Some("2")), ("cli/absent", "1", None)]
+        {
             fs::write(fresh.join(name), new)?;
             if let Some(old) = old {
                 fs::write(docs.join(name), old)?;

@@ -26,11 +26,7 @@ enum Ebpf {
 }
 
 pub(crate) fn run(talk: Talk) -> Result<()> {
-    let ebpf = if shell::exists("apt-get") {
-        apt::install_missing(talk)?
-    } else {
-        elsewhere::check()?
-    };
+    let ebpf = if shell::exists("apt-get") { apt::install_missing(talk)? } else { elsewhere::check()? };
     match ebpf {
         Ebpf::Possible => bpf_linker::install_if_missing(talk)?,
         Ebpf::LeftOut { why } => shell::say(&format!(

@@ -38,10 +38,7 @@ pub(crate) fn cargo() -> Command {
 /// A program at the top of the repository, without input, talking to standard error.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
-    command
-        .current_dir(root())
-        .stdin(Stdio::null())
-        .stdout(Stdio::from(io::stderr()));
+    command.current_dir(root()).stdin(Stdio::null()).stdout(Stdio::from(io::stderr()));
     command
 }
 
@@ -49,9 +46,7 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let line = display(command);
     say(&format!("$ {line}"));
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start `{line}`"))?;
+    let status = command.status().with_context(|| format!("cannot start `{line}`"))?;
     if !status.success() {
         bail!("`{line}` failed ({status})");
     }
@@ -70,16 +65,8 @@ pub(crate) fn succeeds(program: &str, args: &[&str]) -> bool {
 
 /// What a program prints, if it succeeds.
 pub(crate) fn output(program: &str, args: &[&str]) -> Option<String> {
-    let output = command(program)
-        .args(args)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .output()
-        .ok()?;
-    output
-        .status
-        .success()
-        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    let output = command(program).args(args).stdout(Stdio::piped()).stderr(Stdio::null()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 pub(crate) fn exists(program: &str) -> bool {
@@ -90,9 +77,7 @@ pub(crate) fn exists(program: &str) -> bool {
 /// does not say so (an ordinary user's has no sbin, root's under sudo no cargo).
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let extra = ["/usr/local/sbin", "/usr/sbin", "/sbin"]
-        .into_iter()
-        .map(PathBuf::from);
+    let extra = ["/usr/local/sbin", "/usr/sbin", "/sbin"].into_iter().map(PathBuf::from);
     env::split_paths(&path)
         .chain(extra)
         .chain(cargo_bin())
@@ -118,23 +103,14 @@ pub(crate) fn say(line: &str) {
 
 /// A headline, bold on a terminal.
 pub(crate) fn headline(text: &str) {
-    if io::stderr().is_terminal() {
-        eprintln!("\x1b[1m{text}\x1b[0m")
-    } else {
-        eprintln!("{text}")
-    }
+    if io::stderr().is_terminal() { eprintln!("\x1b[1m{text}\x1b[0m") } else { eprintln!("{text}") }
 }
 
 /// The command line, as one could type it.
 fn display(command: &Command) -> String {
     let program = Path::new(command.get_program());
     let name = program.file_name().unwrap_or(program.as_os_str()).to_owned();
-    let words: Vec<OsString> = std::iter::once(name)
-        .chain(command.get_args().map(OsStr::to_os_string))
-        .collect();
-    words
-        .iter()
-        .map(|word| word.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(" ")
+    let words: Vec<OsString> =
+        std::iter::once(name).chain(command.get_args().map(OsStr::to_os_string)).collect();
+    words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }

@@ -29,18 +29,13 @@ pub(crate) fn run(rung: Rung, args: &[OsString]) -> Result<()> {
     match rung {
         Rung::All => cargo.arg("--workspace"),
         Rung::Pure => cargo.args(PURE.iter().map(|package| format!("--package={package}"))),
-        Rung::Lab => cargo
-            .arg("--workspace")
-            .args(PURE.iter().map(|package| format!("--exclude={package}"))),
+        Rung::Lab => cargo.arg("--workspace").args(PURE.iter().map(|package| format!("--exclude={package}"))),
     };
     cargo.arg("--").args(args);
 
     let start = Instant::now();
     shell::say("$ cargo test: compiling first, which takes minutes the first time");
-    let mut child = cargo
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot start cargo")?;
+    let mut child = cargo.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
     let mut tally = Tally::default();
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).split(b'\n') {
@@ -93,11 +88,7 @@ impl Tally {
     }
 
     fn summary(&self, success: bool, seconds: f32) -> String {
-        let Self {
-            passed,
-            failed,
-            ignored,
-        } = self;
+        let Self { passed, failed, ignored } = self;
         let verdict = if success { "all passed" } else { "FAILED" };
         format!("tests: {verdict}: {passed} passed, {failed} failed, {ignored} ignored, in {seconds:.0} s")
     }
@@ -118,17 +109,7 @@ mod tests {
         ] {
             tally.add(line);
         }
-        assert_eq!(
-            tally,
-            Tally {
-                passed: 14,
-                failed: 1,
-                ignored: 1
-            }
-        );
-        assert_eq!(
-            tally.summary(false, 3.2),
-            "tests: FAILED: 14 passed, 1 failed, 1 ignored, in 3 s"
-        );
+        assert_eq!(tally, Tally { passed: 14, failed: 1, ignored: 1 });
+        assert_eq!(tally.summary(false, 3.2), "tests: FAILED: 14 passed, 1 failed, 1 ignored, in 3 s");
     }
 }

@@ -31,11 +31,7 @@ pub(crate) fn run() -> Result<()> {
     let sources = sources()?;
     let findings = rules::check(&sources);
     for Finding { path, line, message } in &findings {
-        let place = if *line == 0 {
-            path.clone()
-        } else {
-            format!("{path}:{line}")
-        };
+        let place = if *line == 0 { path.clone() } else { format!("{path}:{line}") };
         shell::say(&format!("{place}: {message}"));
     }
     if !findings.is_empty() {
@@ -47,23 +43,12 @@ pub(crate) fn run() -> Result<()> {
 fn sources() -> Result<Vec<Source>> {
     let output = shell::command("git")
         // A checkout that another user owns is common in containers; listing it is harmless.
-        .args([
-            "-c",
-            "safe.directory=*",
-            "ls-files",
-            "-z",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-        ])
+        .args(["-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"])
         .stdout(Stdio::piped())
         .output()
         .context("cannot start git, which lists the files to look at")?;
     if !output.status.success() {
-        bail!(
-            "git cannot list the files of {}: is it a checkout?",
-            shell::root().display()
-        );
+        bail!("git cannot list the files of {}: is it a checkout?", shell::root().display());
     }
     let names = String::from_utf8(output.stdout).context("a file name is not UTF-8; rename it")?;
     let mut sources = Vec::new();
@@ -72,10 +57,7 @@ fn sources() -> Result<Vec<Source>> {
         let Ok(text) = fs::read_to_string(shell::root().join(path)) else {
             continue;
         };
-        sources.push(Source {
-            path: path.to_owned(),
-            text,
-        });
+        sources.push(Source { path: path.to_owned(), text });
     }
     Ok(sources)
 }

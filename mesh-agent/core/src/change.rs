@@ -16,7 +16,8 @@ pub use network::{NetworkRequest, create_network, remove_network};
 pub use node::{Me, NodeFacts, claim_blocks, join, refresh, remove_node, set_availability};
 pub use ports::protected_ports;
 pub use service::{
-    AttachmentRequest, PortPattern, ServiceRequest, ServiceUpdate, create_service, remove_service, update_service,
+    AttachmentRequest, PortPattern, ServiceRequest, ServiceUpdate, create_service, remove_service,
+    update_service,
 };
 pub use task::{TaskChange, TaskRequest, add_task, change_task, forget_task, reattach_task, stop_task};
 

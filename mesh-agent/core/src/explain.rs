@@ -56,7 +56,8 @@ pub struct Explanation {
 
 /// Explains a flow that enters the mesh at a node: at the one whose address it goes to, else at `node`.
 pub fn explain(world: &Snapshot, node: &NodeId, flow: &Flow) -> Explanation {
-    let node = world.nodes.values().find(|node| node.address == flow.destination).map_or(node, |node| &node.id);
+    let node =
+        world.nodes.values().find(|node| node.address == flow.destination).map_or(node, |node| &node.id);
     let desired = plan::desired(world, node);
     let name = world.nodes.get(node).map_or_else(|| node.to_string(), |node| node.name.to_string());
     let source = world.networks.values().find(|n| n.subnets().any(|net| net.contains(&flow.client)));

@@ -113,11 +113,7 @@ impl Txn {
 
     /// Writes a key.
     pub fn put(&mut self, key: impl Into<String>, value: impl Into<String>) {
-        self.ops.push(Op::Put {
-            key: key.into(),
-            value: value.into(),
-            lease: None,
-        });
+        self.ops.push(Op::Put { key: key.into(), value: value.into(), lease: None });
     }
 
     /// Removes a key.
@@ -249,10 +245,7 @@ pub struct KvState {
 impl KvState {
     /// The state as it was written down.
     pub fn restore(rev: Rev, entries: impl IntoIterator<Item = KeyValue>) -> Self {
-        let mut state = Self {
-            rev,
-            ..Self::default()
-        };
+        let mut state = Self { rev, ..Self::default() };
         for kv in entries {
             if let Some(lease) = kv.lease {
                 state.leases.entry(lease).or_default().insert(kv.key.clone());
@@ -307,10 +300,7 @@ impl KvState {
     /// The transaction that ends a lease: its keys go, all at once.
     pub fn revocation(&self, lease: LeaseId) -> Txn {
         let keys = self.leases.get(&lease).cloned().unwrap_or_default();
-        Txn {
-            compares: Vec::new(),
-            ops: keys.into_iter().map(Op::Delete).collect(),
-        }
+        Txn { compares: Vec::new(), ops: keys.into_iter().map(Op::Delete).collect() }
     }
 
     /// Forgets a lease.
@@ -335,18 +325,10 @@ impl KvState {
                 Event::Put(kv) => self.entries.insert(kv.key.clone(), kv.clone()),
                 Event::Delete(key) => self.entries.remove(key),
             };
-            if let Some(keys) = old
-                .and_then(|kv| kv.lease)
-                .and_then(|lease| self.leases.get_mut(&lease))
-            {
+            if let Some(keys) = old.and_then(|kv| kv.lease).and_then(|lease| self.leases.get_mut(&lease)) {
                 keys.remove(event.key());
             }
-            if let Event::Put(KeyValue {
-                key,
-                lease: Some(lease),
-                ..
-            }) = event
-            {
+            if let Event::Put(KeyValue { key, lease: Some(lease), .. }) = event {
                 self.leases.entry(*lease).or_default().insert(key.clone());
             }
         }
@@ -392,16 +374,8 @@ impl Batch {
 
 /// What a watch of a prefix sees of a batch.
 pub fn filter(batch: &Batch, prefix: &str) -> Batch {
-    let events = batch
-        .events
-        .iter()
-        .filter(|event| event.key().starts_with(prefix))
-        .cloned()
-        .collect();
-    Batch {
-        rev: batch.rev,
-        events,
-    }
+    let events = batch.events.iter().filter(|event| event.key().starts_with(prefix)).cloned().collect();
+    Batch { rev: batch.rev, events }
 }
 
 #[cfg(test)]

@@ -81,10 +81,7 @@ pub struct Replica {
 impl Replica {
     /// Begins with what was kept on disk.
     pub fn from_cache(cache: Cache) -> Self {
-        let mut replica = Self {
-            cluster: Some(cache.cluster),
-            ..Self::default()
-        };
+        let mut replica = Self { cluster: Some(cache.cluster), ..Self::default() };
         for kv in cache.kvs {
             replica.put(kv);
         }
@@ -99,12 +96,7 @@ impl Replica {
             cluster: self.cluster.clone()?,
             rev: self.world.rev,
             changed: self.world.changed,
-            kvs: self
-                .kvs
-                .values()
-                .filter(|kv| records::matters(&kv.key))
-                .cloned()
-                .collect(),
+            kvs: self.kvs.values().filter(|kv| records::matters(&kv.key)).cloned().collect(),
         })
     }
 
@@ -129,11 +121,7 @@ impl Replica {
         for event in batch.events {
             // Signs of life may have been listed apart, at a later revision than the rest; what is told again
             // on the way there is old news.
-            if self
-                .kvs
-                .get(event.key())
-                .is_some_and(|kv| kv.modified > batch.rev)
-            {
+            if self.kvs.get(event.key()).is_some_and(|kv| kv.modified > batch.rev) {
                 continue;
             }
             match event {
@@ -147,16 +135,10 @@ impl Replica {
     /// What is wrong with a store that calls this its newest revision.
     pub fn doubt(&self, cluster: &str, rev: Rev) -> Result<(), Refused> {
         if let Some(expected) = self.cluster.as_deref().filter(|expected| *expected != cluster) {
-            return Err(Refused::WrongCluster {
-                expected: expected.to_owned(),
-                found: cluster.to_owned(),
-            });
+            return Err(Refused::WrongCluster { expected: expected.to_owned(), found: cluster.to_owned() });
         }
         if rev < self.world.rev {
-            return Err(Refused::WentBack {
-                seen: self.world.rev,
-                found: rev,
-            });
+            return Err(Refused::WentBack { seen: self.world.rev, found: rev });
         }
         Ok(())
     }
@@ -165,12 +147,7 @@ impl Replica {
     /// that a watch still brings everything else from there.
     pub fn refresh_live(&mut self, listing: Listing) -> Result<(), Refused> {
         self.doubt(&listing.cluster, listing.rev)?;
-        let gone: Vec<_> = self
-            .kvs
-            .keys()
-            .filter(|key| !records::matters(key))
-            .cloned()
-            .collect();
+        let gone: Vec<_> = self.kvs.keys().filter(|key| !records::matters(key)).cloned().collect();
         for key in gone {
             self.delete(&key);
         }
@@ -192,12 +169,7 @@ impl Replica {
             self.within_budget("services", "svc/", &listed)?;
             self.within_budget("tasks", "task/", &listed)?;
         }
-        let gone: Vec<_> = self
-            .kvs
-            .keys()
-            .filter(|key| !listed.contains_key(*key))
-            .cloned()
-            .collect();
+        let gone: Vec<_> = self.kvs.keys().filter(|key| !listed.contains_key(*key)).cloned().collect();
         let mut changed = went_back || gone.iter().any(|key| records::matters(key));
         for key in gone {
             self.delete(&key);
@@ -225,11 +197,7 @@ impl Replica {
         let known: Vec<_> = self.kvs.keys().filter(|key| key.starts_with(prefix)).collect();
         let missing = known.iter().filter(|key| !listed.contains_key(**key)).count();
         if missing > BUDGET_COUNT && missing as f64 > known.len() as f64 * BUDGET_SHARE {
-            return Err(Refused::TooManyDeletions {
-                what,
-                missing,
-                known: known.len(),
-            });
+            return Err(Refused::TooManyDeletions { what, missing, known: known.len() });
         }
         Ok(())
     }
@@ -262,13 +230,7 @@ impl Replica {
                 world.blocks.insert((network, block), node);
             }
             Ok(Record::Claim(claim)) => {
-                world.claims.insert(
-                    kv.key.clone(),
-                    HeldClaim {
-                        claim,
-                        modified: kv.modified,
-                    },
-                );
+                world.claims.insert(kv.key.clone(), HeldClaim { claim, modified: kv.modified });
             }
             Ok(Record::Guard) => {
                 world.guards.insert(kv.key.clone(), kv.modified);
@@ -320,34 +282,20 @@ mod tests {
     }
 
     fn listing(rev: u64, kvs: Vec<KeyValue>) -> Listing {
-        Listing {
-            cluster: "c1".to_owned(),
-            rev: Rev(rev),
-            kvs,
-        }
+        Listing { cluster: "c1".to_owned(), rev: Rev(rev), kvs }
     }
 
     fn stops(count: usize, rev: u64) -> Vec<KeyValue> {
-        (0..count)
-            .map(|n| kv(&format!("svc/{n}"), "poison", rev))
-            .collect()
+        (0..count).map(|n| kv(&format!("svc/{n}"), "poison", rev)).collect()
     }
 
     #[test]
     fn old_revisions_are_passed_over() {
         let mut replica = Replica::default();
-        replica
-            .resync(listing(5, vec![kv("stop/t", "{}", 5)]), false)
-            .unwrap();
-        replica.apply(Batch {
-            rev: Rev(5),
-            events: vec![Event::Delete("stop/t".to_owned())],
-        });
+        replica.resync(listing(5, vec![kv("stop/t", "{}", 5)]), false).unwrap();
+        replica.apply(Batch { rev: Rev(5), events: vec![Event::Delete("stop/t".to_owned())] });
         assert_eq!(replica.world().stops.len(), 1);
-        replica.apply(Batch {
-            rev: Rev(6),
-            events: vec![Event::Delete("stop/t".to_owned())],
-        });
+        replica.apply(Batch { rev: Rev(6), events: vec![Event::Delete("stop/t".to_owned())] });
         assert!(replica.world().stops.is_empty());
     }
 
@@ -356,10 +304,7 @@ mod tests {
         let mut replica = Replica::default();
         replica.resync(listing(5, vec![]), false).unwrap();
         let live = kv("live/n1", r#"{"epoch":1,"applied":5}"#, 6);
-        replica.apply(Batch {
-            rev: Rev(6),
-            events: vec![Event::Put(live)],
-        });
+        replica.apply(Batch { rev: Rev(6), events: vec![Event::Put(live)] });
         assert_eq!((replica.world().rev, replica.world().changed), (Rev(6), Rev(0)));
         assert_eq!(replica.world().live.len(), 1);
         assert!(replica.to_cache().unwrap().kvs.is_empty());
@@ -370,14 +315,7 @@ mod tests {
         let mut replica = Replica::default();
         replica.resync(listing(5, stops(20, 5)), false).unwrap();
         let refused = replica.resync(listing(9, vec![]), false).unwrap_err();
-        assert_eq!(
-            refused,
-            Refused::TooManyDeletions {
-                what: "services",
-                missing: 20,
-                known: 20
-            }
-        );
+        assert_eq!(refused, Refused::TooManyDeletions { what: "services", missing: 20, known: 20 });
         assert_eq!(replica.kvs.len(), 20, "nothing half-applied");
         replica.resync(listing(9, stops(16, 5)), false).unwrap();
         replica.resync(listing(9, vec![]), true).unwrap();
@@ -388,94 +326,49 @@ mod tests {
     fn another_store_or_an_older_one_changes_nothing() {
         let mut replica = Replica::default();
         replica.resync(listing(5, vec![]), false).unwrap();
-        assert!(matches!(
-            replica.resync(listing(4, vec![]), false),
-            Err(Refused::WentBack { .. })
-        ));
-        let other = Listing {
-            cluster: "c2".to_owned(),
-            rev: Rev(9),
-            kvs: vec![],
-        };
-        assert!(matches!(
-            replica.resync(other, true),
-            Err(Refused::WrongCluster { .. })
-        ));
+        assert!(matches!(replica.resync(listing(4, vec![]), false), Err(Refused::WentBack { .. })));
+        let other = Listing { cluster: "c2".to_owned(), rev: Rev(9), kvs: vec![] };
+        assert!(matches!(replica.resync(other, true), Err(Refused::WrongCluster { .. })));
     }
 
     #[test]
     fn going_back_on_purpose_is_a_change() {
         let mut replica = Replica::default();
-        replica
-            .resync(listing(5, vec![kv("stop/t", "{}", 5)]), false)
-            .unwrap();
-        replica
-            .resync(listing(3, vec![kv("stop/t", "{}", 3)]), true)
-            .unwrap();
+        replica.resync(listing(5, vec![kv("stop/t", "{}", 5)]), false).unwrap();
+        replica.resync(listing(3, vec![kv("stop/t", "{}", 3)]), true).unwrap();
         assert_eq!((replica.world().rev, replica.world().changed), (Rev(3), Rev(3)));
     }
 
     #[test]
     fn signs_of_life_listed_apart_are_not_undone_by_what_is_older() {
         let mut replica = Replica::default();
-        replica
-            .resync(listing(5, vec![kv("stop/t", "{}", 5)]), false)
-            .unwrap();
+        replica.resync(listing(5, vec![kv("stop/t", "{}", 5)]), false).unwrap();
         let live = |rev| kv("live/n1", r#"{"epoch":1,"applied":5}"#, rev);
         replica.refresh_live(listing(9, vec![live(8)])).unwrap();
         assert_eq!(replica.world().rev, Rev(5), "the rest is still to come");
-        replica.apply(Batch {
-            rev: Rev(6),
-            events: vec![Event::Put(live(6))],
-        });
-        replica.apply(Batch {
-            rev: Rev(7),
-            events: vec![Event::Delete("live/n1".to_owned())],
-        });
+        replica.apply(Batch { rev: Rev(6), events: vec![Event::Put(live(6))] });
+        replica.apply(Batch { rev: Rev(7), events: vec![Event::Delete("live/n1".to_owned())] });
         assert_eq!(replica.kvs["live/n1"].modified, Rev(8));
-        replica.apply(Batch {
-            rev: Rev(10),
-            events: vec![Event::Delete("live/n1".to_owned())],
-        });
+        replica.apply(Batch { rev: Rev(10), events: vec![Event::Delete("live/n1".to_owned())] });
         assert!(replica.world().live.is_empty());
-        let other = Listing {
-            cluster: "c2".to_owned(),
-            rev: Rev(99),
-            kvs: vec![],
-        };
-        assert!(matches!(
-            replica.refresh_live(other),
-            Err(Refused::WrongCluster { .. })
-        ));
+        let other = Listing { cluster: "c2".to_owned(), rev: Rev(99), kvs: vec![] };
+        assert!(matches!(replica.refresh_live(other), Err(Refused::WrongCluster { .. })));
     }
 
     #[test]
     fn poison_is_set_aside_and_leaves_when_mended() {
         let mut replica = Replica::default();
-        replica
-            .resync(
-                listing(1, vec![kv("svc/a", "{", 1), kv("stop/t", "{}", 1)]),
-                false,
-            )
-            .unwrap();
+        replica.resync(listing(1, vec![kv("svc/a", "{", 1), kv("stop/t", "{}", 1)]), false).unwrap();
         assert_eq!(replica.world().poison.len(), 1);
         assert_eq!(replica.world().stops.len(), 1);
-        replica.apply(Batch {
-            rev: Rev(2),
-            events: vec![Event::Delete("svc/a".to_owned())],
-        });
+        replica.apply(Batch { rev: Rev(2), events: vec![Event::Delete("svc/a".to_owned())] });
         assert!(replica.world().poison.is_empty());
     }
 
     #[test]
     fn the_cache_gives_the_same_world_back() {
         let mut replica = Replica::default();
-        replica
-            .resync(
-                listing(3, vec![kv("stop/t", "{}", 3), kv("guard/ports", "1", 2)]),
-                false,
-            )
-            .unwrap();
+        replica.resync(listing(3, vec![kv("stop/t", "{}", 3), kv("guard/ports", "1", 2)]), false).unwrap();
         let again = Replica::from_cache(replica.to_cache().unwrap());
         assert_eq!(again.world(), replica.world());
     }

@@ -5,7 +5,9 @@ mod sim;
 
 use std::fmt::Write;
 
-use mesh_core::change::{self, AttachmentRequest, NetworkRequest, PortPattern, ServiceRequest, ServiceUpdate, TaskChange};
+use mesh_core::change::{
+    self, AttachmentRequest, NetworkRequest, PortPattern, ServiceRequest, ServiceUpdate, TaskChange,
+};
 use mesh_core::dns::{Answer, Question};
 use mesh_core::explain::{self, Flow};
 use mesh_core::model::{Affinity, Balancing, EndpointMode, Locality, Protocol, PublishMode, PublishedPort};

@@ -52,9 +52,8 @@ fn default_source() -> Option<IpAddr> {
         socket.connect((remote, 9)).ok()?;
         Some(socket.local_addr().ok()?.ip())
     };
-    pick(Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into()).or_else(|| {
-        pick(Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into())
-    })
+    pick(Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into())
+        .or_else(|| pick(Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()))
 }
 
 /// Joins as soon as the store answers, then keeps the node's record and blocks up to date. Ends with an error
@@ -92,7 +91,13 @@ pub(super) async fn run(
     }
 }
 
-async fn keep(config: &Config, name: &Name, address: IpAddr, control: &Control, me: &Me) -> anyhow::Result<()> {
+async fn keep(
+    config: &Config,
+    name: &Name,
+    address: IpAddr,
+    control: &Control,
+    me: &Me,
+) -> anyhow::Result<()> {
     let mut worlds = control.worlds();
     let mut timer = tokio::time::interval(LOOK);
     let mut told = Vec::new();
@@ -108,8 +113,12 @@ async fn keep(config: &Config, name: &Name, address: IpAddr, control: &Control, 
         };
         let world = control.world();
         match world.nodes.get(&me.id) {
-            Some(node) if node.epoch > me.epoch => bail!("a later agent has taken this node over; this one ends"),
-            None if world.rev.0 > 0 => bail!("this node was removed from the mesh; start the agent again to rejoin"),
+            Some(node) if node.epoch > me.epoch => {
+                bail!("a later agent has taken this node over; this one ends")
+            }
+            None if world.rev.0 > 0 => {
+                bail!("this node was removed from the mesh; start the agent again to rejoin")
+            }
             Some(_) | None => {}
         }
         if let Some(facts) = looked {
@@ -134,7 +143,8 @@ async fn keep(config: &Config, name: &Name, address: IpAddr, control: &Control, 
 /// Tasks follow their service into networks and out of them.
 async fn reattach(world: &Snapshot, control: &Control, me: &Me) {
     for task in world.tasks.values().filter(|task| task.node == me.id) {
-        let networks = task.service.as_ref().and_then(|id| world.services.get(id)).map(|service| &service.networks);
+        let networks =
+            task.service.as_ref().and_then(|id| world.services.get(id)).map(|service| &service.networks);
         let settled = networks.is_none_or(|networks| {
             networks.len() == task.addresses.len()
                 && networks.iter().all(|a| task.addresses.contains_key(&a.network))
@@ -157,7 +167,10 @@ async fn look(config: &Config, name: &Name, address: IpAddr) -> anyhow::Result<N
         name: name.clone(),
         address,
         vxlan_port: config.overlay.port,
-        boot: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
+        boot: std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .unwrap_or_default()
+            .trim()
+            .to_owned(),
         uplink_mtu: links::uplink_mtu(address).await?,
         listeners: links::listeners().await.into_iter().filter(|listener| listener.port < first).collect(),
         routes: links::foreign_routes().await.into_iter().collect(),

@@ -52,10 +52,7 @@ pub(super) fn node_id(state_dir: &Path) -> anyhow::Result<NodeId> {
         Ok(text) => {
             let text = text.trim();
             if text.len() != 25 || !text.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase()) {
-                bail!(
-                    "{} holds no node id: restore it, or remove it to join as a new node",
-                    path.display()
-                );
+                bail!("{} holds no node id: restore it, or remove it to join as a new node", path.display());
             }
             Ok(NodeId::new(text))
         }

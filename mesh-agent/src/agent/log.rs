@@ -9,7 +9,8 @@ use crate::config::{Log, LogFormat};
 
 /// Begins logging.
 pub(super) fn start(config: &Log) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.level).with_context(|| format!("log.level: '{}'", config.level))?;
+    let filter =
+        EnvFilter::try_new(&config.level).with_context(|| format!("log.level: '{}'", config.level))?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)

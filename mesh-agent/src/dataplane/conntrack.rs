@@ -87,13 +87,7 @@ impl UdpFlow {
     /// For tests of decisions: a flow without the kernel's key.
     #[cfg(test)]
     pub(crate) fn new(client: IpAddr, to: SocketAddr, answers: SocketAddr) -> Self {
-        Self {
-            client,
-            to,
-            answers,
-            family: NetfilterProtoFamily::Unspec,
-            key: Vec::new(),
-        }
+        Self { client, to, answers, family: NetfilterProtoFamily::Unspec, key: Vec::new() }
     }
 
     /// None: no UDP.
@@ -113,13 +107,7 @@ impl UdpFlow {
             }
         }
         let ((client, to), (answers, _)) = (original?, reply?);
-        Some(Self {
-            client: client.ip(),
-            to,
-            answers,
-            family,
-            key,
-        })
+        Some(Self { client: client.ip(), to, answers, family, key })
     }
 }
 
@@ -171,11 +159,7 @@ impl Conntrack {
     }
 
     fn udp_flows(&mut self) -> Result<Vec<UdpFlow>, ConntrackError> {
-        self.send(
-            NetfilterProtoFamily::Unspec,
-            ConntrackMessage::Get(Vec::new()),
-            NLM_F_DUMP,
-        )?;
+        self.send(NetfilterProtoFamily::Unspec, ConntrackMessage::Get(Vec::new()), NLM_F_DUMP)?;
         let mut flows = Vec::new();
         self.receive("list its flows", |message| {
             if let NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) = message.inner {
@@ -226,17 +210,14 @@ impl Conntrack {
             self.socket.recv(&mut buffer, 0)?;
             let mut rest = buffer.as_slice();
             // A message begins with its length (netlink(7)).
-            while let Some(Ok(length)) = rest
-                .first_chunk()
-                .map(|bytes| usize::try_from(u32::from_ne_bytes(*bytes)))
+            while let Some(Ok(length)) =
+                rest.first_chunk().map(|bytes| usize::try_from(u32::from_ne_bytes(*bytes)))
             {
                 if length < NETLINK_HEADER || length > rest.len() {
                     break;
                 }
                 let (bytes, next) = rest.split_at(length);
-                rest = next
-                    .get(length.next_multiple_of(4) - length..)
-                    .unwrap_or_default();
+                rest = next.get(length.next_multiple_of(4) - length..).unwrap_or_default();
                 // A flow of a kind that the parser does not know is none of ours.
                 let Ok(message) = NetlinkMessage::<NetfilterMessage>::deserialize(bytes) else {
                     continue;
@@ -248,10 +229,7 @@ impl Conntrack {
                     NetlinkPayload::Done(_) => return Ok(()),
                     NetlinkPayload::Error(error) if error.code.is_none() => return Ok(()),
                     NetlinkPayload::Error(error) => {
-                        return Err(ConntrackError::Refused {
-                            action,
-                            source: error.to_io(),
-                        });
+                        return Err(ConntrackError::Refused { action, source: error.to_io() });
                     }
                     NetlinkPayload::InnerMessage(message) => each(message),
                     _ => {}

@@ -47,10 +47,7 @@ mod tests {
     fn cgroup2_is_found_by_its_type_and_not_by_its_place() {
         let hybrid =
             "cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
-        assert_eq!(
-            find_cgroup2(hybrid),
-            Some(PathBuf::from("/sys/fs/cgroup/unified"))
-        );
+        assert_eq!(find_cgroup2(hybrid), Some(PathBuf::from("/sys/fs/cgroup/unified")));
         assert_eq!(find_cgroup2("cgroup2 /elsewhere tmpfs rw 0 0\n"), None);
     }
 }

@@ -9,8 +9,11 @@ mod listing;
 mod program;
 mod render;
 mod ruleset;
+mod script;
 mod slots;
 mod stale;
+mod values;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -18,7 +21,8 @@ use std::net::IpAddr;
 use mesh_core::plan::{Balance, Frontend, Pool};
 
 pub use render::render;
-pub use ruleset::{Chain, Change, Ruleset, Set, TABLE};
+pub use ruleset::{Chain, Change, Ruleset, Set};
+pub use script::TABLE;
 
 use self::listing::Listing;
 use self::program::NftError;
@@ -127,9 +131,7 @@ async fn forget_stale(before: &BTreeMap<Frontend, Pool>, want: &Balance, depth: 
     if stale.is_empty() {
         return Ok(());
     }
-    let gone = conntrack::forget_udp(move |flow| stale.is(flow))
-        .await
-        .map_err(|error| error.to_string())?;
+    let gone = conntrack::forget_udp(move |flow| stale.is(flow)).await.map_err(|error| error.to_string())?;
     if gone > 0 {
         tracing::debug!(gone, "UDP flows follow the new table");
     }
@@ -151,10 +153,7 @@ impl Plane for NftPlane {
         let ruleset = render(want);
         let known = self.known.take();
         let depth = if known.is_some() { depth } else { Depth::Sweep };
-        let before = known
-            .as_ref()
-            .map(|known| known.frontends.clone())
-            .unwrap_or_default();
+        let before = known.as_ref().map(|known| known.frontends.clone()).unwrap_or_default();
         let result = match (known, depth) {
             (None, _) => Self::replace(&ruleset).await,
             (Some(known), Depth::Delta) => Self::change(&known.ruleset, &ruleset, known.printed).await,
@@ -163,11 +162,7 @@ impl Plane for NftPlane {
         match result {
             Ok((printed, changed)) => {
                 applied.changed = changed;
-                self.known = Some(Known {
-                    ruleset,
-                    printed,
-                    frontends: want.frontends.clone(),
-                });
+                self.known = Some(Known { ruleset, printed, frontends: want.frontends.clone() });
                 if let Err(error) = forget_stale(&before, want, depth).await {
                     applied.errors.insert("UDP flows".to_owned(), error);
                 }

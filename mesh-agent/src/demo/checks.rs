@@ -32,7 +32,10 @@ pub(super) const ALL: &[Check] = &[
     Check { name: "drain of a node moves its traffic without a failed request", run: drain },
     Check { name: "another network cannot reach it", run: isolation },
     Check { name: "HAProxy in front spreads, and survives the stop of one node's tasks", run: haproxy },
-    Check { name: "kill -9 of an agent stops no traffic, and the state is whole after a restart", run: kill_agent },
+    Check {
+        name: "kill -9 of an agent stops no traffic, and the state is whole after a restart",
+        run: kill_agent,
+    },
 ];
 
 fn every_node(scene: &Scene) -> Result<String> {
@@ -48,7 +51,8 @@ fn answering(scene: &Scene, node: &str, port: u16, requests: u32) -> Result<BTre
     let node = scene.lab.node(node)?;
     let url = format!("http://{}:{port}/?[1-{requests}]", node.address());
     // Globbed by curl itself; a new connection for each.
-    let text = scene.lab.client().exec(["curl", "-sS", "--max-time", "5", "-H", "Connection: close", &url])?.ok()?;
+    let text =
+        scene.lab.client().exec(["curl", "-sS", "--max-time", "5", "-H", "Connection: close", &url])?.ok()?;
     Ok(text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect())
 }
 
@@ -175,7 +179,9 @@ fn isolation(scene: &Scene) -> Result<String> {
         ensure!(output.code() == Some(7), "curl to the VIP says {:?}: {}", output.code(), output.stdout);
         Ok(since.elapsed())
     })();
-    eventually(SOON, "the other network is removed", || scene.mesh("n1", &["network", "rm", "other"]).map(drop))?;
+    eventually(SOON, "the other network is removed", || {
+        scene.mesh("n1", &["network", "rm", "other"]).map(drop)
+    })?;
     Ok(format!("no name, and the VIP is refused after {} ms", tries?.as_millis()))
 }
 
@@ -199,7 +205,8 @@ fn haproxy(scene: &Scene) -> Result<String> {
     let program = client.spawn_daemon("haproxy", ["haproxy", "-db", "-f", &file.to_string_lossy()])?;
     let entries = || -> Result<BTreeSet<String>> {
         let url = "http://127.0.0.1:8000/?[1-12]";
-        let text = client.exec(["curl", "-sS", "-D", "-", "-o", "/dev/null", "--max-time", "3", url])?.ok()?;
+        let text =
+            client.exec(["curl", "-sS", "-D", "-", "-o", "/dev/null", "--max-time", "3", url])?.ok()?;
         Ok(text.lines().filter_map(|line| line.strip_prefix("x-node: ")).map(str::to_owned).collect())
     };
     eventually(SOON, "HAProxy sends to all three nodes", || {

@@ -22,7 +22,10 @@ impl Scene {
         progress("network app; service web, port 8080 on every node, with three tasks on n1 and n2");
         scene.mesh("n1", &["network", "create", "app"])?;
         scene.mesh("n1", &["service", "create", "--name", "web", "--network", "app", "-p", "8080:80"])?;
-        scene.mesh("n1", &["service", "create", "--name", "echo", "--network", "app", "-p", "9000:9000/udp"])?;
+        scene.mesh(
+            "n1",
+            &["service", "create", "--name", "echo", "--network", "app", "-p", "9000:9000/udp"],
+        )?;
         for node in ["n1", "n1", "n2"] {
             scene.run_web(node)?;
         }
@@ -57,7 +60,11 @@ impl Scene {
     /// One request of the client's to a node.
     pub(super) fn curl(&self, node: &Node, port: u16) -> Result<String> {
         let url = format!("http://{}:{port}/", node.address());
-        self.lab.client().exec(["curl", "-sS", "--max-time", "3", &url])?.ok().map(|text| text.trim().to_owned())
+        self.lab
+            .client()
+            .exec(["curl", "-sS", "--max-time", "3", &url])?
+            .ok()
+            .map(|text| text.trim().to_owned())
     }
 
     /// Steady requests of the client's to a port of every node.

@@ -7,7 +7,7 @@
 mod cache;
 mod keeper;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,12 @@ use tokio_util::sync::CancellationToken;
 use self::keeper::Keeper;
 use crate::status::StoreHealth;
 use crate::store::{Batches, Store, WatchEnd};
+
+/// What this node last knew, from its copy on disk alone; none if there is no copy that can be read.
+pub fn last_known(path: &Path) -> Option<Snapshot> {
+    let (cache, _) = cache::load(path);
+    Some(Replica::from_cache(cache?).world().clone())
+}
 
 /// A watch says something at least each second; after this it is dead.
 const SILENCE: Duration = Duration::from_secs(3);
@@ -133,9 +139,7 @@ impl Sync {
     }
 
     async fn follow_from_here(&mut self) -> Result<std::convert::Infallible, String> {
-        let status = timeout(STATUS, self.store.status())
-            .await
-            .map_err(|_| silent(STATUS))?;
+        let status = timeout(STATUS, self.store.status()).await.map_err(|_| silent(STATUS))?;
         let status = status.map_err(|error| error.to_string())?;
         self.engine.clone_from(&status.engine);
         self.store_problem.clone_from(&status.problem);
@@ -152,9 +156,7 @@ impl Sync {
         }
         loop {
             let after = self.replica.world().rev;
-            let watch = timeout(STATUS, self.store.watch("", after))
-                .await
-                .map_err(|_| silent(STATUS))?;
+            let watch = timeout(STATUS, self.store.watch("", after)).await.map_err(|_| silent(STATUS))?;
             let watch = watch.map_err(|error| error.to_string())?;
             match self.follow(watch, status.rev).await {
                 // Only a watch that had begun well may lead to another listing at once.
@@ -165,11 +167,7 @@ impl Sync {
                     listed = true;
                 }
                 WatchEnd::WentBack(found) => {
-                    return Err(Refused::WentBack {
-                        seen: self.replica.world().rev,
-                        found,
-                    }
-                    .to_string());
+                    return Err(Refused::WentBack { seen: self.replica.world().rev, found }.to_string());
                 }
                 end @ (WatchEnd::Compacted(_) | WatchEnd::Lost(_) | WatchEnd::WrongCluster) => {
                     return Err(end.to_string());
@@ -179,13 +177,9 @@ impl Sync {
     }
 
     async fn list_all(&mut self) -> Result<(), String> {
-        let listing = timeout(LISTING, self.store.list(""))
-            .await
-            .map_err(|_| silent(LISTING))?;
+        let listing = timeout(LISTING, self.store.list("")).await.map_err(|_| silent(LISTING))?;
         let listing = listing.map_err(|error| error.to_string())?;
-        self.replica
-            .resync(listing, self.accept_deletions)
-            .map_err(|refused| refused.to_string())?;
+        self.replica.resync(listing, self.accept_deletions).map_err(|refused| refused.to_string())?;
         self.live_known = true;
         // It was said of the store as it is now, not of whatever may become of it.
         self.accept_deletions = false;
@@ -194,13 +188,9 @@ impl Sync {
     }
 
     async fn list_live(&mut self) -> Result<(), String> {
-        let listing = timeout(LISTING, self.store.list("live/"))
-            .await
-            .map_err(|_| silent(LISTING))?;
+        let listing = timeout(LISTING, self.store.list("live/")).await.map_err(|_| silent(LISTING))?;
         let listing = listing.map_err(|error| error.to_string())?;
-        self.replica
-            .refresh_live(listing)
-            .map_err(|refused| refused.to_string())?;
+        self.replica.refresh_live(listing).map_err(|refused| refused.to_string())?;
         self.live_known = true;
         self.publish();
         Ok(())
@@ -270,11 +260,7 @@ impl Sync {
         let world = Arc::new(self.replica.world().clone());
         self.keeper.note(&world);
         let before = self.world.send_replace(Arc::clone(&world));
-        for (key, why) in world
-            .poison
-            .iter()
-            .filter(|(key, _)| !before.poison.contains_key(*key))
-        {
+        for (key, why) in world.poison.iter().filter(|(key, _)| !before.poison.contains_key(*key)) {
             tracing::warn!(%key, %why, "a record that cannot be read is left out");
         }
     }

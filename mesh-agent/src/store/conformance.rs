@@ -81,11 +81,7 @@ pub async fn commit(store: &dyn Store, txn: Txn) -> Rev {
 
 /// A write under a lease.
 fn leased(key: &str, lease: LeaseId) -> Op {
-    Op::Put {
-        key: key.to_owned(),
-        value: "alive".to_owned(),
-        lease: Some(lease),
-    }
+    Op::Put { key: key.to_owned(), value: "alive".to_owned(), lease: Some(lease) }
 }
 
 /// The next revision of a watch that has events; none within ten seconds is a failure.
@@ -99,9 +95,7 @@ pub async fn next_events(watch: &mut Batches) -> Batch {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), found)
-        .await
-        .expect("the watch shows what was written")
+    tokio::time::timeout(Duration::from_secs(10), found).await.expect("the watch shows what was written")
 }
 
 /// How a watch ends, which it must within ten seconds.
@@ -115,9 +109,7 @@ pub async fn end_of(watch: &mut Batches) -> WatchEnd {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), end)
-        .await
-        .expect("the watch ends")
+    tokio::time::timeout(Duration::from_secs(10), end).await.expect("the watch ends")
 }
 
 /// What a list says, by key.

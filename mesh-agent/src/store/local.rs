@@ -114,12 +114,7 @@ impl LocalStore {
                 at: shared.at(),
                 why: format!("no thread could be started to write it: {error}"),
             })?;
-        Ok(Self {
-            shared,
-            commands: Some(commands),
-            news,
-            writer: Some(writer),
-        })
+        Ok(Self { shared, commands: Some(commands), news, writer: Some(writer) })
     }
 
     /// Hands a command to the writer. An answer that never comes means that nothing is known.
@@ -127,10 +122,7 @@ impl LocalStore {
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Command,
     ) -> Result<oneshot::Receiver<Result<T, StoreError>>, StoreError> {
-        let unavailable = |why: &str| StoreError::Unavailable {
-            at: self.shared.at(),
-            why: why.to_owned(),
-        };
+        let unavailable = |why: &str| StoreError::Unavailable { at: self.shared.at(), why: why.to_owned() };
         let (answer, answered) = oneshot::channel();
         let Some(commands) = &self.commands else {
             return Err(unavailable("it is closed"));
@@ -166,29 +158,16 @@ impl Store for LocalStore {
     async fn list(&self, prefix: &str) -> Result<Listing, StoreError> {
         let state = self.shared.state();
         let kvs = state.range(prefix).cloned().collect();
-        Ok(Listing {
-            cluster: self.shared.cluster.clone(),
-            rev: state.rev(),
-            kvs,
-        })
+        Ok(Listing { cluster: self.shared.cluster.clone(), rev: state.rev(), kvs })
     }
 
     async fn watch(&self, prefix: &str, after: Rev) -> Result<Batches, StoreError> {
-        Ok(watch::stream(
-            Arc::clone(&self.shared),
-            self.news.clone(),
-            prefix,
-            after,
-        ))
+        Ok(watch::stream(Arc::clone(&self.shared), self.news.clone(), prefix, after))
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnOutcome, StoreError> {
         let answer = self.ask(|answer| Command::Txn(txn, answer))?;
-        answer.await.unwrap_or_else(|_| {
-            Ok(TxnOutcome::Unknown {
-                why: self.stopped().to_string(),
-            })
-        })
+        answer.await.unwrap_or_else(|_| Ok(TxnOutcome::Unknown { why: self.stopped().to_string() }))
     }
 
     async fn lease(&self, ttl: Duration) -> Result<LeaseId, StoreError> {

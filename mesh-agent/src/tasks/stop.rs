@@ -48,7 +48,10 @@ impl Tasks {
                 .filter(|(_, live)| live.applied < rev)
                 .filter_map(|(id, _)| Some(world.nodes.get(id)?.name.to_string()))
                 .collect();
-            warn!(nodes = late.join(", "), "these nodes have not confirmed in time that they send nothing new");
+            warn!(
+                nodes = late.join(", "),
+                "these nodes have not confirmed in time that they send nothing new"
+            );
         }
     }
 }

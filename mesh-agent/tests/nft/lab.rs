@@ -26,9 +26,7 @@ impl Ns {
             unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace needs root");
             File::open("/proc/thread-self/ns/net").unwrap()
         };
-        let ns = Self {
-            file: std::thread::spawn(make).join().unwrap(),
-        };
+        let ns = Self { file: std::thread::spawn(make).join().unwrap() };
         ns.sh("ip link set lo up; echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad; \
                echo 0 > /proc/sys/net/ipv4/conf/default/rp_filter; echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter");
         ns
@@ -41,15 +39,9 @@ impl Ns {
     /// Runs a shell script inside and gives what it prints.
     pub(crate) fn sh(&self, script: &str) -> String {
         let net = format!("--net={}", self.path());
-        let output = Command::new("nsenter")
-            .args([&net, "sh", "-ec", script])
-            .output()
-            .expect("nsenter is needed");
-        assert!(
-            output.status.success(),
-            "{script}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let output =
+            Command::new("nsenter").args([&net, "sh", "-ec", script]).output().expect("nsenter is needed");
+        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -60,10 +52,7 @@ impl Ns {
                 setns(&self.file, CloneFlags::CLONE_NEWNET).unwrap();
                 work()
             };
-            scope
-                .spawn(work)
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            scope.spawn(work).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
 
@@ -137,10 +126,7 @@ impl Talk {
         let mut reader = BufReader::new(stream);
         let mut greeting = String::new();
         reader.read_line(&mut greeting)?;
-        Ok(Self {
-            reader,
-            greeting: greeting.trim().to_owned(),
-        })
+        Ok(Self { reader, greeting: greeting.trim().to_owned() })
     }
 
     /// Whether the other end still answers.
@@ -204,33 +190,13 @@ impl Lab {
              ip -6 route add local fd10::1:1 dev lo; ip -6 route add local {VIP6} dev lo; \
              for net in 10.10.0.0/16 10.20.0.0/16 10.30.0.0/16 fd10::/64; do ip route add unreachable $net; done"
         ));
-        let a = Self::task(
-            &node,
-            "mesh00000000001",
-            4096,
-            &["10.10.1.2", "fd10::1:2"],
-            "default",
-        );
-        let b = Self::task(
-            &node,
-            "mesh00000000002",
-            4096,
-            &["10.10.1.3", "fd10::1:3"],
-            "default",
-        );
+        let a = Self::task(&node, "mesh00000000001", 4096, &["10.10.1.2", "fd10::1:2"], "default");
+        let b = Self::task(&node, "mesh00000000002", 4096, &["10.10.1.3", "fd10::1:3"], "default");
         let other = Self::task(&node, "mesh00000000003", 4097, &["10.20.1.2"], "default");
         let inner = Self::task(&node, "mesh00000000004", 4098, &["10.30.1.2"], "10.30.0.0/16");
         // What comes out of the tunnel comes from a device of no group.
         let remote = Self::task(&node, "mesh0", 0, &["10.10.2.2", "fd10::2:2"], "10.10.0.0/16");
-        let lab = Self {
-            node,
-            client,
-            a,
-            b,
-            other,
-            inner,
-            remote,
-        };
+        let lab = Self { node, client, a, b, other, inner, remote };
         let tasks = [
             (&lab.a, "a"),
             (&lab.b, "b"),
@@ -263,11 +229,7 @@ impl Lab {
              echo 1 > /proc/sys/net/ipv4/conf/{device}/route_localnet; "
         );
         for address in addresses {
-            let (length, flags) = if address.contains(':') {
-                (128, "nodad")
-            } else {
-                (32, "")
-            };
+            let (length, flags) = if address.contains(':') { (128, "nodad") } else { (32, "") };
             inside += &format!("ip addr add {address}/{length} dev eth0 {flags}; ");
             outside += &format!(
                 "ip route add {address}/{length} dev {device}; \

@@ -21,34 +21,17 @@ pub(crate) fn plan() -> Balance {
         egress,
         gateway: Some(address(v4, v6)),
     };
-    let port = |vni, v4: &str, v6| PortGate {
-        vni,
-        addresses: address(v4, v6),
-    };
+    let port = |vni, v4: &str, v6| PortGate { vni, addresses: address(v4, v6) };
     Balance {
         frontends: BTreeMap::new(),
         networks: BTreeMap::from([
-            (
-                APP,
-                gate(
-                    &["10.10.0.0/16", "fd10::/64"],
-                    true,
-                    "10.10.1.1",
-                    Some("fd10::1:1"),
-                ),
-            ),
+            (APP, gate(&["10.10.0.0/16", "fd10::/64"], true, "10.10.1.1", Some("fd10::1:1"))),
             (Vni(4097), gate(&["10.20.0.0/16"], true, "10.20.1.1", None)),
             (Vni(4098), gate(&["10.30.0.0/16"], false, "10.30.1.1", None)),
         ]),
         ports: BTreeMap::from([
-            (
-                "mesh00000000001".to_owned(),
-                port(APP, "10.10.1.2", Some("fd10::1:2")),
-            ),
-            (
-                "mesh00000000002".to_owned(),
-                port(APP, "10.10.1.3", Some("fd10::1:3")),
-            ),
+            ("mesh00000000001".to_owned(), port(APP, "10.10.1.2", Some("fd10::1:2"))),
+            ("mesh00000000002".to_owned(), port(APP, "10.10.1.3", Some("fd10::1:3"))),
             ("mesh00000000003".to_owned(), port(Vni(4097), "10.20.1.2", None)),
             ("mesh00000000004".to_owned(), port(Vni(4098), "10.30.1.2", None)),
         ]),
@@ -56,10 +39,7 @@ pub(crate) fn plan() -> Balance {
 }
 
 pub(crate) fn address(v4: &str, v6: Option<&str>) -> TaskAddress {
-    TaskAddress {
-        v4: v4.parse().unwrap(),
-        v6: v6.map(|v6| v6.parse().unwrap()),
-    }
+    TaskAddress { v4: v4.parse().unwrap(), v6: v6.map(|v6| v6.parse().unwrap()) }
 }
 
 pub(crate) fn pool(target: Option<u16>, backends: &[&str]) -> Pool {
@@ -86,34 +66,19 @@ pub(crate) fn pool(target: Option<u16>, backends: &[&str]) -> Pool {
 }
 
 pub(crate) fn vip(plan: &mut Balance, address: &str, backends: &[&str]) {
-    let at = Frontend::Vip {
-        vni: APP,
-        address: address.parse().unwrap(),
-    };
+    let at = Frontend::Vip { vni: APP, address: address.parse().unwrap() };
     plan.frontends.insert(at, pool(None, backends));
 }
 
 pub(crate) fn published(protocol: Protocol, port: u16, at: Option<&str>, family: Family) -> Frontend {
-    Frontend::Published {
-        protocol,
-        port,
-        address: at.map(|at| at.parse().unwrap()),
-        family,
-    }
+    Frontend::Published { protocol, port, address: at.map(|at| at.parse().unwrap()), family }
 }
 
 /// Publishes 8080 and up to port 80 of the tasks over TCP, or 53 over UDP.
 pub(crate) fn publish(plan: &mut Balance, protocol: Protocol, port: u16, backends: &[&str]) {
-    let family = if backends.iter().any(|b| b.contains(':')) {
-        Family::V6
-    } else {
-        Family::V4
-    };
+    let family = if backends.iter().any(|b| b.contains(':')) { Family::V6 } else { Family::V4 };
     let target = if protocol == Protocol::Tcp { 80 } else { 53 };
-    plan.frontends.insert(
-        published(protocol, port, None, family),
-        pool(Some(target), backends),
-    );
+    plan.frontends.insert(published(protocol, port, None, family), pool(Some(target), backends));
 }
 
 /// One round inside a namespace.
@@ -122,10 +87,7 @@ pub(crate) fn round(node: &Ns, plane: &mut NftPlane, plan: &Balance, depth: Dept
 }
 
 pub(crate) fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 /// A first round, which must succeed.
@@ -147,28 +109,17 @@ pub(crate) fn step(node: &Ns, plane: &mut NftPlane, plan: &Balance, depth: Depth
 /// Refused, and not by silence.
 pub(crate) fn refused<T>(question: impl FnOnce() -> std::io::Result<T>) {
     let began = Instant::now();
-    let Err(error) = question() else {
-        panic!("somebody answered")
-    };
+    let Err(error) = question() else { panic!("somebody answered") };
     let took = began.elapsed();
     assert!(took < Duration::from_secs(1), "it took {took:?} until {error}");
-    let kinds = [
-        ErrorKind::ConnectionRefused,
-        ErrorKind::HostUnreachable,
-        ErrorKind::PermissionDenied,
-    ];
+    let kinds = [ErrorKind::ConnectionRefused, ErrorKind::HostUnreachable, ErrorKind::PermissionDenied];
     assert!(kinds.contains(&error.kind()), "{error:?}");
 }
 
 /// Nobody answers.
 pub(crate) fn dropped<T>(question: impl FnOnce() -> std::io::Result<T>) {
-    let Err(error) = question() else {
-        panic!("somebody answered")
-    };
-    assert!(
-        matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock),
-        "{error:?}"
-    );
+    let Err(error) = question() else { panic!("somebody answered") };
+    assert!(matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock), "{error:?}");
 }
 
 pub(crate) fn names(answers: impl Iterator<Item = String>) -> BTreeMap<String, usize> {

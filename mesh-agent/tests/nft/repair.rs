@@ -20,15 +20,10 @@ fn a_change_touches_nothing_else_and_an_unchanged_plan_not_even_nft() {
     let mut talk = lab.client.connect("203.0.113.1:8080").unwrap();
     let mut through_tunnel = lab.a.connect("10.10.2.2:80").unwrap();
     publish(&mut plan, Protocol::Tcp, 8081, &["10.10.1.3"]);
-    assert_eq!(
-        step(&lab.node, &mut plane, &plan, Depth::Delta),
-        2,
-        "a chain and an element"
-    );
+    assert_eq!(step(&lab.node, &mut plane, &plan, Depth::Delta), 2, "a chain and an element");
     assert!(talk.alive());
     assert!(lab.client.tcp("203.0.113.1:8081").unwrap().starts_with("b "));
-    plan.frontends
-        .remove(&published(Protocol::Tcp, 8080, None, Family::V4));
+    plan.frontends.remove(&published(Protocol::Tcp, 8080, None, Family::V4));
     assert_eq!(step(&lab.node, &mut plane, &plan, Depth::Delta), 2);
     assert!(talk.alive(), "what runs ends by itself");
     refused(|| lab.client.tcp("203.0.113.1:8080"));
@@ -56,46 +51,27 @@ fn whatever_is_tampered_with_is_repaired() {
     vip(&mut plan, "fd10::6", &[]);
     publish(&mut plan, Protocol::Tcp, 8080, &["10.10.1.2"]);
     publish(&mut plan, Protocol::Tcp, 8080, &["fd10::1:2", "fd10::1:3"]);
-    for (at, family, to) in [
-        (NODE, Family::V4, &both[..]),
-        ("fd99::1", Family::V6, &["fd10::1:2", "fd10::1:3"]),
-    ] {
+    for (at, family, to) in
+        [(NODE, Family::V4, &both[..]), ("fd99::1", Family::V6, &["fd10::1:2", "fd10::1:3"])]
+    {
         let mut sticky = pool(Some(80), to);
-        sticky.affinity = Affinity::ClientIp {
-            timeout: Duration::from_secs(60),
-        };
+        sticky.affinity = Affinity::ClientIp { timeout: Duration::from_secs(60) };
         sticky.allow = vec!["0.0.0.0/1".parse().unwrap(), "10.0.0.0/8".parse().unwrap()];
         if family == Family::V6 {
-            sticky.allow = vec![
-                "fd99::/64".parse().unwrap(),
-                "fd99::1:0:0:0:1/128".parse().unwrap(),
-            ];
+            sticky.allow = vec!["fd99::/64".parse().unwrap(), "fd99::1:0:0:0:1/128".parse().unwrap()];
         }
-        plan.frontends
-            .insert(published(Protocol::Tcp, 9090, Some(at), family), sticky.clone());
+        plan.frontends.insert(published(Protocol::Tcp, 9090, Some(at), family), sticky.clone());
         sticky.affinity = Affinity::None;
         sticky.balancing = Balancing::Maglev;
-        plan.frontends
-            .insert(published(Protocol::Udp, 9090, Some(at), family), sticky);
+        plan.frontends.insert(published(Protocol::Udp, 9090, Some(at), family), sticky);
     }
     vip(&mut plan, "10.10.0.7", &both);
-    let at = Frontend::Vip {
-        vni: APP,
-        address: "10.10.0.7".parse().unwrap(),
-    };
+    let at = Frontend::Vip { vni: APP, address: "10.10.0.7".parse().unwrap() };
     plan.frontends.get_mut(&at).unwrap().balancing = Balancing::Maglev;
     let many: Vec<String> = (2..40).map(|n| format!("10.10.1.{n}")).collect();
-    vip(
-        &mut plan,
-        "10.10.0.8",
-        &many.iter().map(String::as_str).collect::<Vec<_>>(),
-    );
+    vip(&mut plan, "10.10.0.8", &many.iter().map(String::as_str).collect::<Vec<_>>());
     let mut plane = apply(&lab.node, &plan);
-    assert_eq!(
-        step(&lab.node, &mut plane, &plan, Depth::Sweep),
-        0,
-        "a second round changes nothing"
-    );
+    assert_eq!(step(&lab.node, &mut plane, &plan, Depth::Sweep), 0, "a second round changes nothing");
     // New chains come last; their order means nothing.
     let table = || {
         let listing = lab.node.sh("nft -s list table inet mesh");
@@ -126,16 +102,9 @@ fn whatever_is_tampered_with_is_repaired() {
     ];
     for what in tampering {
         lab.node.sh(what);
-        assert!(
-            step(&lab.node, &mut plane, &plan, Depth::Sweep) > 0,
-            "unseen: {what}"
-        );
+        assert!(step(&lab.node, &mut plane, &plan, Depth::Sweep) > 0, "unseen: {what}");
         assert!(table() == good, "not as it was after: {what}");
-        assert_eq!(
-            step(&lab.node, &mut plane, &plan, Depth::Sweep),
-            0,
-            "not at rest after: {what}"
-        );
+        assert_eq!(step(&lab.node, &mut plane, &plan, Depth::Sweep), 0, "not at rest after: {what}");
         assert_eq!(lab.client.tcp("203.0.113.1:8080").unwrap(), format!("a {CLIENT}"));
     }
     // Deltas learn what they wrote.
@@ -153,19 +122,9 @@ fn removal_leaves_other_tables_alone() {
     let before = lab.node.sh("nft list ruleset");
     let mut plane = apply(&lab.node, &plan());
     let remove = |plane: &mut NftPlane| lab.node.inside(|| runtime().block_on(plane.remove_all()));
-    assert_eq!(
-        remove(&mut plane),
-        Applied {
-            changed: 1,
-            errors: BTreeMap::new()
-        }
-    );
+    assert_eq!(remove(&mut plane), Applied { changed: 1, errors: BTreeMap::new() });
     assert_eq!(lab.node.sh("nft list ruleset"), before);
-    assert_eq!(
-        remove(&mut NftPlane::new()),
-        Applied::default(),
-        "there is nothing any more"
-    );
+    assert_eq!(remove(&mut NftPlane::new()), Applied::default(), "there is nothing any more");
 }
 
 #[test]

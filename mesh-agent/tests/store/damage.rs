@@ -22,15 +22,9 @@ fn refused(path: &Path, content: &[u8]) -> String {
     std::fs::write(path, content).unwrap();
     let error = LocalStore::open(path).expect_err("it is damaged");
     assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
-    assert!(
-        std::fs::read(path).unwrap() == content,
-        "it was left untouched: {error}"
-    );
+    assert!(std::fs::read(path).unwrap() == content, "it was left untouched: {error}");
     let text = error.to_string();
-    assert!(
-        text.contains(path.to_str().unwrap()) && text.contains("restore a backup"),
-        "{text}"
-    );
+    assert!(text.contains(path.to_str().unwrap()) && text.contains("restore a backup"), "{text}");
     text
 }
 
@@ -76,10 +70,7 @@ async fn a_later_format_and_another_program_s_database_are_refused() {
     }
     let content = std::fs::read(&path).unwrap();
     let text = refused(&path, &content);
-    assert!(
-        text.contains("its format is '99', but this version of mesh knows only '1'"),
-        "{text}"
-    );
+    assert!(text.contains("its format is '99', but this version of mesh knows only '1'"), "{text}");
 
     let other = dir.path().join("other.redb");
     drop(redb::Database::create(&other).unwrap());
@@ -113,18 +104,12 @@ async fn a_flipped_bit_is_noticed_or_harmless() {
         match LocalStore::open(&path) {
             Ok(store) => {
                 let found = store.list("").await.unwrap();
-                assert!(
-                    found == listing,
-                    "byte {at} was flipped, and other content is served"
-                );
+                assert!(found == listing, "byte {at} was flipped, and other content is served");
             }
             Err(error) => {
                 noticed += 1;
                 assert!(matches!(error, StoreError::Corrupt { .. }), "byte {at}: {error}");
-                assert!(
-                    std::fs::read(&path).unwrap() == bad,
-                    "byte {at}: it was left untouched"
-                );
+                assert!(std::fs::read(&path).unwrap() == bad, "byte {at}: it was left untouched");
             }
         }
     }

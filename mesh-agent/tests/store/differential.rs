@@ -23,10 +23,7 @@ fn txn() -> impl Strategy<Value = Txn> {
         3 => (key(), "[a-z]{0,3}").prop_map(|(key, value)| Op::Put { key, value, lease: None }),
         1 => key().prop_map(Op::Delete),
     ];
-    (
-        prop::collection::vec(compare, 0..2),
-        prop::collection::vec(op, 0..4),
-    )
+    (prop::collection::vec(compare, 0..2), prop::collection::vec(op, 0..4))
         .prop_map(|(compares, ops)| Txn { compares, ops })
 }
 
@@ -38,10 +35,7 @@ fn expected(state: &mut KvState, txn: &Txn) -> Result<TxnOutcome, StoreError> {
             state.install(batch);
             TxnOutcome::Committed { rev }
         }
-        Err(found) => TxnOutcome::Conflict {
-            rev: state.rev(),
-            found,
-        },
+        Err(found) => TxnOutcome::Conflict { rev: state.rev(), found },
     })
 }
 
@@ -73,16 +67,8 @@ async fn compare(store: Arc<dyn Store>, txns: &[Txn]) -> Result<(), TestCaseErro
 }
 
 fn differential<S: Subject>(fresh: impl AsyncFn() -> S) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    let mut runner = TestRunner::new(Config {
-        cases: 60,
-        failure_persistence: None,
-        ..Config::default()
-    });
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let mut runner = TestRunner::new(Config { cases: 60, failure_persistence: None, ..Config::default() });
     let txns = prop::collection::vec(txn(), 1..30);
     runner
         .run(&txns, |txns| {

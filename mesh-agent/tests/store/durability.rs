@@ -45,11 +45,7 @@ async fn write_for_ever(path: &Path) {
 /// Runs a child for a while, kills it, and gives back what it had acknowledged: by revision, who and what.
 fn acknowledged(path: &Path, for_how_long: Duration) -> BTreeMap<u64, (usize, u64)> {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "durability::what_was_acknowledged_outlives_kill_9",
-            "--nocapture",
-        ])
+        .args(["--exact", "durability::what_was_acknowledged_outlives_kill_9", "--nocapture"])
         .env(CHILD, path)
         .stdout(Stdio::piped())
         .spawn()
@@ -58,10 +54,7 @@ fn acknowledged(path: &Path, for_how_long: Duration) -> BTreeMap<u64, (usize, u6
     let mut text = String::new();
     // The time counts from the first write, for starting takes long where much else runs.
     while !text.contains("ack ") {
-        assert!(
-            out.read_line(&mut text).unwrap() > 0,
-            "the child ended by itself: {text}"
-        );
+        assert!(out.read_line(&mut text).unwrap() > 0, "the child ended by itself: {text}");
     }
     let reader = std::thread::spawn(move || {
         let mut rest = Vec::new();
@@ -79,11 +72,8 @@ fn acknowledged(path: &Path, for_how_long: Duration) -> BTreeMap<u64, (usize, u6
         .filter_map(|line| line.split_once("ack "))
         .map(|(_, ack)| {
             let mut numbers = ack.split(' ').map(|number| number.parse::<u64>().unwrap());
-            let (writer, n, rev) = (
-                numbers.next().unwrap(),
-                numbers.next().unwrap(),
-                numbers.next().unwrap(),
-            );
+            let (writer, n, rev) =
+                (numbers.next().unwrap(), numbers.next().unwrap(), numbers.next().unwrap());
             (rev, (writer as usize, n))
         })
         .collect()
@@ -110,16 +100,9 @@ async fn what_was_acknowledged_outlives_kill_9() {
 
         let store = LocalStore::open(&path).unwrap_or_else(|error| panic!("round {round}: {error}"));
         let listing = store.list("").await.unwrap();
-        assert_eq!(
-            cluster.get_or_insert_with(|| listing.cluster.clone()),
-            &listing.cluster
-        );
+        assert_eq!(cluster.get_or_insert_with(|| listing.cluster.clone()), &listing.cluster);
         let newest = acknowledged.keys().next_back().unwrap();
-        assert!(
-            listing.rev >= Rev(*newest),
-            "round {round}: {} < {newest}",
-            listing.rev
-        );
+        assert!(listing.rev >= Rev(*newest), "round {round}: {} < {newest}", listing.rev);
 
         // History: each revision since, in order and whole, the acknowledged ones as they were.
         let mut watch = store.watch("", before).await.unwrap();
@@ -136,39 +119,21 @@ async fn what_was_acknowledged_outlives_kill_9() {
                     Event::Delete(_) => None,
                 })
                 .collect();
-            let writer = (0..WRITERS)
-                .find(|writer| puts.contains_key(&*format!("a/{writer}")))
-                .unwrap();
-            assert_eq!(
-                puts[&*format!("a/{writer}")],
-                puts[&*format!("b/{writer}")],
-                "round {round}: torn"
-            );
+            let writer = (0..WRITERS).find(|writer| puts.contains_key(&*format!("a/{writer}"))).unwrap();
+            assert_eq!(puts[&*format!("a/{writer}")], puts[&*format!("b/{writer}")], "round {round}: torn");
             if let Some((who, n)) = unseen.remove(&seen.0) {
-                assert_eq!(
-                    (who, n.to_string().as_str()),
-                    (writer, puts[&*format!("a/{writer}")])
-                );
+                assert_eq!((who, n.to_string().as_str()), (writer, puts[&*format!("a/{writer}")]));
             }
         }
-        assert!(
-            unseen.is_empty(),
-            "round {round}: acknowledged and lost: {unseen:?}"
-        );
+        assert!(unseen.is_empty(), "round {round}: acknowledged and lost: {unseen:?}");
 
         // The list: no pair torn, nothing older than what was acknowledged.
-        let values: BTreeMap<_, _> = listing
-            .kvs
-            .iter()
-            .map(|kv| (kv.key.clone(), kv.value.clone()))
-            .collect();
+        let values: BTreeMap<_, _> =
+            listing.kvs.iter().map(|kv| (kv.key.clone(), kv.value.clone())).collect();
         for (writer, n) in acknowledged.values() {
             let (a, b) = (&values[&format!("a/{writer}")], &values[&format!("b/{writer}")]);
             assert_eq!(a, b, "round {round}: torn");
-            assert!(
-                a.parse::<u64>().unwrap() >= *n,
-                "round {round}: writer {writer} lost {n}, has {a}"
-            );
+            assert!(a.parse::<u64>().unwrap() >= *n, "round {round}: writer {writer} lost {n}, has {a}");
         }
     }
     println!("{ROUNDS} times killed, {acks} acknowledged transactions, all there");

@@ -46,19 +46,10 @@ async fn nobody_there_means_nothing_written() {
     let addr = listener.local_addr().unwrap().to_string();
     drop(listener);
     let store = client(&addr);
-    for error in [
-        store.txn(put("k", "1")).await.unwrap_err(),
-        store.list("").await.unwrap_err(),
-    ] {
-        assert!(
-            matches!(&error, StoreError::Unavailable { at, .. } if *at == addr),
-            "{error}"
-        );
+    for error in [store.txn(put("k", "1")).await.unwrap_err(), store.list("").await.unwrap_err()] {
+        assert!(matches!(&error, StoreError::Unavailable { at, .. } if *at == addr), "{error}");
     }
-    assert!(matches!(
-        store.watch("", Rev(0)).await,
-        Err(StoreError::Unavailable { .. })
-    ));
+    assert!(matches!(store.watch("", Rev(0)).await, Err(StoreError::Unavailable { .. })));
 }
 
 /// A peer that accepts, reads, and never says anything.
@@ -75,10 +66,7 @@ async fn a_peer_that_falls_silent_leaves_a_transaction_unknown() {
     });
     let start = Instant::now();
     let (txn, list) = tokio::join!(store.txn(put("k", "1")), store.list(""));
-    assert!(
-        matches!(&txn, Ok(TxnOutcome::Unknown { why }) if why.contains("in time")),
-        "{txn:?}"
-    );
+    assert!(matches!(&txn, Ok(TxnOutcome::Unknown { why }) if why.contains("in time")), "{txn:?}");
     assert!(matches!(list, Err(StoreError::Unavailable { .. })));
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
 }
@@ -96,10 +84,7 @@ async fn a_watch_notices_that_nothing_comes_any_more() {
     let start = Instant::now();
     assert!(matches!(end_of(&mut watch).await, WatchEnd::Lost(_)));
     let after = start.elapsed();
-    assert!(
-        after > Duration::from_millis(1400) && after < Duration::from_secs(4),
-        "{after:?}"
-    );
+    assert!(after > Duration::from_millis(1400) && after < Duration::from_secs(4), "{after:?}");
     assert!(watch.next().await.is_none());
 }
 
@@ -113,9 +98,7 @@ async fn a_gateway_that_stops_ends_its_watches_and_may_return() {
     let mut watch = store.watch("", rev).await.unwrap();
     watch.next().await.unwrap().unwrap();
     stop.cancel();
-    let end = tokio::time::timeout(Duration::from_secs(1), end_of(&mut watch))
-        .await
-        .unwrap();
+    let end = tokio::time::timeout(Duration::from_secs(1), end_of(&mut watch)).await.unwrap();
     assert_eq!(end, WatchEnd::Lost("the gateway stops".to_owned()));
     while TcpStream::connect(&addr).await.is_ok() {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -138,17 +121,10 @@ async fn another_store_behind_the_address_is_refused() {
     let second = Local::fresh();
     let (_, _stop) = gateway(second.store(), &addr).await;
     let refused = store.txn(put("k", "1")).await.unwrap_err();
-    assert!(
-        matches!(&refused, StoreError::Denied { why, .. } if why.contains("another store")),
-        "{refused}"
-    );
+    assert!(matches!(&refused, StoreError::Denied { why, .. } if why.contains("another store")), "{refused}");
     let mut watch = store.watch("", Rev(0)).await.unwrap();
     assert_eq!(end_of(&mut watch).await, WatchEnd::WrongCluster);
-    assert_ne!(
-        store.list("").await.unwrap().cluster,
-        cluster,
-        "who lists sees it and decides"
-    );
+    assert_ne!(store.list("").await.unwrap().cluster, cluster, "who lists sees it and decides");
     assert_eq!(second.store.status().await.unwrap().rev, Rev(0));
 }
 
@@ -169,13 +145,7 @@ async fn unknown_never_claims_and_never_lies() {
                 let mut txn = Txn::default();
                 txn.claim(key.clone(), me.clone());
                 let outcome = store.txn(txn).await;
-                let owner = local
-                    .list(&key)
-                    .await
-                    .unwrap()
-                    .kvs
-                    .into_iter()
-                    .find(|kv| kv.key == key);
+                let owner = local.list(&key).await.unwrap().kvs.into_iter().find(|kv| kv.key == key);
                 let mine = owner.as_ref().is_some_and(|kv| kv.value == me);
                 match outcome {
                     Ok(TxnOutcome::Committed { rev }) => {
@@ -195,10 +165,7 @@ async fn unknown_never_claims_and_never_lies() {
     .await;
     let (committed, unknown) = (committed.into_inner(), unknown.into_inner());
     println!("{committed} committed, {unknown} unknown");
-    assert!(
-        committed > 0 && unknown > 0,
-        "the wire broke, but not always: {committed}, {unknown}"
-    );
+    assert!(committed > 0 && unknown > 0, "the wire broke, but not always: {committed}, {unknown}");
 }
 
 /// Readers that never read hold up neither writers nor other readers.
@@ -228,18 +195,9 @@ async fn requests_without_sense_are_answered_and_change_nothing() {
     let long = format!("x: {}\r\n", "y".repeat(200_000));
     let bodies = [
         ("GET /store/v1/list HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(), "401"),
-        (
-            format!("GET /store/v1/list HTTP/1.1\r\nhost: x\r\n{long}{auth}\r\n"),
-            "431",
-        ),
-        (
-            format!("POST /store/v1/txn HTTP/1.1\r\nhost: x\r\n{auth}content-length: 3\r\n\r\n[1]"),
-            "422",
-        ),
-        (
-            format!("GET /store/v1/nothing HTTP/1.1\r\nhost: x\r\n{auth}\r\n"),
-            "404",
-        ),
+        (format!("GET /store/v1/list HTTP/1.1\r\nhost: x\r\n{long}{auth}\r\n"), "431"),
+        (format!("POST /store/v1/txn HTTP/1.1\r\nhost: x\r\n{auth}content-length: 3\r\n\r\n[1]"), "422"),
+        (format!("GET /store/v1/nothing HTTP/1.1\r\nhost: x\r\n{auth}\r\n"), "404"),
         (
             format!(
                 "POST /store/v1/lease/x/keepalive HTTP/1.1\r\nhost: x\r\n{auth}content-length: 0\r\n\r\n"
@@ -258,11 +216,7 @@ async fn requests_without_sense_are_answered_and_change_nothing() {
         let mut answer = [0; 12];
         stream.read_exact(&mut answer).await.unwrap();
         let answer = String::from_utf8_lossy(&answer).into_owned();
-        assert!(
-            answer.ends_with(status),
-            "{answer} for {}",
-            &request[..request.len().min(60)]
-        );
+        assert!(answer.ends_with(status), "{answer} for {}", &request[..request.len().min(60)]);
     }
     assert_eq!(subject.local.store.status().await.unwrap().rev, Rev(0));
 }
@@ -278,11 +232,7 @@ impl Wire {
     async fn to(target: &str, budget: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap().to_string();
-        let wire = Self {
-            addr,
-            budget: Arc::new(AtomicUsize::new(budget)),
-            tasks: TaskTracker::new(),
-        };
+        let wire = Self { addr, budget: Arc::new(AtomicUsize::new(budget)), tasks: TaskTracker::new() };
         let (target, budget, tasks) = (target.to_owned(), Arc::clone(&wire.budget), wire.tasks.clone());
         wire.tasks.spawn(async move {
             let mut number = 0;

@@ -58,9 +58,7 @@ fn find(key: &FrontendKey) -> Option<(Match, Frontend)> {
         if let Some(frontend) = FRONTENDS.get(key) {
             return Some((Match::Exact, *frontend));
         }
-        FRONTENDS
-            .get(&key.any_port())
-            .map(|frontend| (Match::AnyPort, *frontend))
+        FRONTENDS.get(&key.any_port()).map(|frontend| (Match::AnyPort, *frontend))
     }
 }
 

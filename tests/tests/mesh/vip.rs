@@ -7,8 +7,8 @@ use mesh_tests::{Load, eventually};
 use serde_json::json;
 
 use crate::kit::{
-    AT_ONCE, Cli, Place, SOON, Task, answers, answers_udp, comes_to_refuse, dig, mesh, refuses, served_by,
-    text, url, vip, vips,
+    AT_ONCE, Cli, Place, SOON, Task, answers, answers_udp, comes_to_refuse, curl, dig, mesh, refuses,
+    served_by, text, url, vip, vips,
 };
 
 /// A name is one address, which leads to all tasks from a task on any node, on every port that they listen on, by
@@ -237,6 +237,57 @@ fn a_service_joins_and_leaves_a_network_in_place() -> Result<()> {
         load.stop()?.lossless()?;
         ensure!(vip(n1, "web")? == address);
         ensure!(Task::find(n1, "web.1")?.pid == web.pid);
+        Ok(())
+    })
+}
+
+/// A network with two families: both VIPs and both published addresses serve, and names have both.
+#[test]
+fn a_network_of_two_families() -> Result<()> {
+    mesh(3, |lab| {
+        let [n1, n2, n3] = [lab.node("n1")?, lab.node("n2")?, lab.node("n3")?];
+        n1.ok("network create dual --subnet 10.30.0.0/16 --subnet fd00:30::/48")?;
+        n1.ok("service create --name web --network dual -p 8080:80 -p 5000:53/udp")?;
+        let tasks = [Task::web(lab, n1, "web")?, Task::web(lab, n2, "web")?];
+        for node in lab.nodes() {
+            let idle = Task::idle(node, "dual")?;
+            let answer = dig(&idle, "web AAAA")?;
+            ensure!(answer.data.len() == 1 && answer.data[0].starts_with("fd00:30:"), "{}", answer.text);
+            served_by(&idle, "http://web/", &[&tasks[0], &tasks[1]])?;
+            served_by(&idle, &format!("http://[{}]/", answer.data[0]), &[&tasks[0], &tasks[1]])?;
+            idle.command(["ping", "-6", "-c1", "-W2", "web"]).ok()?;
+            served_by(lab.client(), &url(node, 8080), &[&tasks[0], &tasks[1]])?;
+            let url6 = format!("http://[{}]:8080/", node.address6());
+            served_by(lab.client(), &url6, &[&tasks[0], &tasks[1]])?;
+            answers(node, &url6)?;
+            answers(&idle, &url6)?;
+        }
+        for task in tasks {
+            task.rm()?;
+        }
+        for node in [n1, n3] {
+            comes_to_refuse(lab.client(), &format!("http://[{}]:8080/", node.address6()), SOON)?;
+        }
+        Ok(())
+    })
+}
+
+/// A port that is published for a network without IPv6 does not hang by IPv6: it answers or is refused at once.
+#[test]
+fn a_port_without_ipv6_does_not_hang() -> Result<()> {
+    mesh(2, |lab| {
+        let [n1, n2] = [lab.node("n1")?, lab.node("n2")?];
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app -p 8080:80")?;
+        let web = Task::web(lab, n1, "web")?;
+        for node in [n1, n2] {
+            served_by(lab.client(), &url(node, 8080), &[&web])?;
+            let url6 = format!("http://[{}]:8080/", node.address6());
+            for (from, url) in [(lab.client(), &*url6), (node, "http://[::1]:8080/")] {
+                refuses(from, url).or_else(|_| curl(from, url).map(drop))?;
+            }
+            curl(node, "http://localhost:8080/")?;
+        }
         Ok(())
     })
 }

@@ -38,18 +38,12 @@ const EBPF: [&str; 9] = [
 pub(super) fn install_missing(talk: Talk) -> Result<Ebpf> {
     let installed = installed()?;
     let missing = |list: &[&'static str]| -> Vec<&'static str> {
-        list.iter()
-            .copied()
-            .filter(|package| !installed.contains(*package))
-            .collect()
+        list.iter().copied().filter(|package| !installed.contains(*package)).collect()
     };
     let (tools, ebpf) = (missing(&TOOLS), missing(&EBPF));
     if tools.is_empty() && ebpf.is_empty() {
         if talk == Talk::All {
-            shell::say(&format!(
-                "packages: all {} are installed",
-                TOOLS.len() + EBPF.len()
-            ));
+            shell::say(&format!("packages: all {} are installed", TOOLS.len() + EBPF.len()));
         }
         return Ok(Ebpf::Possible);
     }
@@ -62,16 +56,11 @@ pub(super) fn install_missing(talk: Talk) -> Result<Ebpf> {
         }
     }
 
-    shell::say(&format!(
-        "packages missing: {}",
-        [&tools[..], &ebpf[..]].concat().join(" ")
-    ));
+    shell::say(&format!("packages missing: {}", [&tools[..], &ebpf[..]].concat().join(" ")));
     // Only a fresh list tells "not offered" from "not heard of yet". If a mirror fails, what the
     // old list offers may do.
     if let Err(error) = apt_get(&["update"]) {
-        shell::say(&format!(
-            "{error:#}; going on with the package lists that are here"
-        ));
+        shell::say(&format!("{error:#}; going on with the package lists that are here"));
     }
     let mut wanted = tools;
     let absent = not_offered(&ebpf)?;
@@ -90,9 +79,7 @@ pub(super) fn install_missing(talk: Talk) -> Result<Ebpf> {
 }
 
 fn left_out(absent: &[&str]) -> Ebpf {
-    Ebpf::LeftOut {
-        why: format!("apt does not offer {} here", absent.join(", ")),
-    }
+    Ebpf::LeftOut { why: format!("apt does not offer {} here", absent.join(", ")) }
 }
 
 /// Whether apt has ever been told what there is. Fresh container images have not.
@@ -135,11 +122,7 @@ fn not_offered(packages: &[&'static str]) -> Result<Vec<&'static str>> {
         .output()
         .context("cannot start apt-cache")?;
     let offered = parse_offered(&String::from_utf8_lossy(&output.stdout));
-    Ok(packages
-        .iter()
-        .copied()
-        .filter(|package| !offered.contains(*package))
-        .collect())
+    Ok(packages.iter().copied().filter(|package| !offered.contains(*package)).collect())
 }
 
 /// Packages with a candidate. Unknown ones are not listed at all.
@@ -170,10 +153,7 @@ fn apt_get(args: &[&str]) -> Result<()> {
         );
     };
     // Another apt may be at work, at boot for example: wait for it.
-    command
-        .args(["-o", "DPkg::Lock::Timeout=300"])
-        .args(args)
-        .env("DEBIAN_FRONTEND", "noninteractive");
+    command.args(["-o", "DPkg::Lock::Timeout=300"]).args(args).env("DEBIAN_FRONTEND", "noninteractive");
     shell::run(&mut command)
 }
 
@@ -184,10 +164,7 @@ mod tests {
     #[test]
     fn only_fully_installed_packages_count() {
         let list = "curl ii \nhaproxy rc \nnftables un \ngit ii \n";
-        assert_eq!(
-            parse_installed(list),
-            BTreeSet::from(["curl".to_owned(), "git".to_owned()])
-        );
+        assert_eq!(parse_installed(list), BTreeSet::from(["curl".to_owned(), "git".to_owned()]));
     }
 
     #[test]

@@ -25,13 +25,7 @@ pub(super) fn install_if_missing(talk: Talk) -> Result<()> {
     // Its default features are for another LLVM.
     let mut cargo = shell::cargo();
     cargo
-        .args([
-            "install",
-            "bpf-linker",
-            "--locked",
-            "--force",
-            "--no-default-features",
-        ])
+        .args(["install", "bpf-linker", "--locked", "--force", "--no-default-features"])
         .args(["--version", VERSION])
         .arg(format!("--features=llvm-{LLVM}"));
     let prefix = format!("/usr/lib/llvm-{LLVM}");

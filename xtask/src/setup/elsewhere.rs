@@ -35,18 +35,13 @@ pub(super) fn check() -> Result<Ebpf> {
         }
     };
     if !missing.is_empty() {
-        bail!(
-            "this system has no apt-get, so please install these yourself:\n{}",
-            missing.join("\n")
-        );
+        bail!("this system has no apt-get, so please install these yourself:\n{}", missing.join("\n"));
     }
     Ok(ebpf)
 }
 
 fn has_core_sources() -> bool {
     shell::output("rustc", &["--print", "sysroot"]).is_some_and(|root| {
-        std::path::Path::new(root.trim())
-            .join("lib/rustlib/src/rust/library/core")
-            .exists()
+        std::path::Path::new(root.trim()).join("lib/rustlib/src/rust/library/core").exists()
     })
 }

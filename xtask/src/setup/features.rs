@@ -25,11 +25,7 @@ enum Probe {
 }
 
 const FEATURES: [Feature; 15] = [
-    Feature {
-        name: "network namespaces",
-        lost: "everything",
-        probe: Probe::Netns("true"),
-    },
+    Feature { name: "network namespaces", lost: "everything", probe: Probe::Netns("true") },
     Feature {
         name: "veth",
         lost: "attaching tasks to networks",
@@ -67,26 +63,14 @@ const FEATURES: [Feature; 15] = [
         lost: "forwarding between tasks, networks and nodes",
         probe: Probe::Netns("echo 1 > /proc/sys/net/ipv4/ip_forward"),
     },
-    Feature {
-        name: "cgroup v2",
-        lost: "the socket balancer, and its tests",
-        probe: Probe::Call(cgroup2),
-    },
-    Feature {
-        name: "bpf syscall",
-        lost: "the eBPF data plane",
-        probe: Probe::Call(bpf_syscall),
-    },
+    Feature { name: "cgroup v2", lost: "the socket balancer, and its tests", probe: Probe::Call(cgroup2) },
+    Feature { name: "bpf syscall", lost: "the eBPF data plane", probe: Probe::Call(bpf_syscall) },
     Feature {
         name: "BTF of the kernel",
         lost: "readable maps and programs in bpftool",
         probe: Probe::Call(btf),
     },
-    Feature {
-        name: "tcx",
-        lost: "ordered, atomic packet hooks; clsact is used",
-        probe: Probe::Call(tcx),
-    },
+    Feature { name: "tcx", lost: "ordered, atomic packet hooks; clsact is used", probe: Probe::Call(tcx) },
     Feature {
         name: "bpffs",
         lost: "forwarding through an agent's restart (eBPF)",
@@ -97,11 +81,7 @@ const FEATURES: [Feature; 15] = [
         lost: "tests with nodes of their own",
         probe: Probe::Call(mount_namespaces),
     },
-    Feature {
-        name: "root",
-        lost: "all tests but the pure ones",
-        probe: Probe::Call(root),
-    },
+    Feature { name: "root", lost: "all tests but the pure ones", probe: Probe::Call(root) },
     Feature {
         name: "user namespaces, unprivileged",
         lost: "nothing; tools could run as a user",
@@ -112,14 +92,8 @@ const FEATURES: [Feature; 15] = [
 /// Tries every feature, and prints the table (if something is missing, or all is asked for).
 pub(super) fn report(talk: Talk) {
     let answers: Vec<Answer> = thread::scope(|scope| {
-        let tries: Vec<_> = FEATURES
-            .iter()
-            .map(|feature| scope.spawn(|| feature.probe.answer()))
-            .collect();
-        tries
-            .into_iter()
-            .map(|answer| answer.join().unwrap_or_else(|_| no("the try crashed")))
-            .collect()
+        let tries: Vec<_> = FEATURES.iter().map(|feature| scope.spawn(|| feature.probe.answer())).collect();
+        tries.into_iter().map(|answer| answer.join().unwrap_or_else(|_| no("the try crashed"))).collect()
     });
     if talk == Talk::Problems && answers.iter().all(|answer| answer.here) {
         return;
@@ -127,11 +101,8 @@ pub(super) fn report(talk: Talk) {
     shell::headline(&row("kernel feature", "here", "lost without it"));
     for (feature, answer) in FEATURES.iter().zip(&answers) {
         let here = if answer.here { "yes" } else { "NO" };
-        let here = if answer.detail.is_empty() {
-            here.to_owned()
-        } else {
-            format!("{here}: {}", answer.detail)
-        };
+        let here =
+            if answer.detail.is_empty() { here.to_owned() } else { format!("{here}: {}", answer.detail) };
         shell::say(&row(feature.name, &here, feature.lost));
     }
     if !shell::is_root() {
@@ -169,10 +140,7 @@ fn attempt(namespaces: &[&str], script: &str) -> Answer {
         .output();
     match output {
         Ok(output) if output.status.success() => yes(""),
-        Ok(output) => no(String::from_utf8_lossy(&output.stderr)
-            .lines()
-            .last()
-            .unwrap_or_default()),
+        Ok(output) => no(String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default()),
         Err(error) => no(&format!("cannot run unshare: {error}")),
     }
 }
@@ -191,11 +159,7 @@ fn cgroup2() -> Answer {
 /// Only a kernel with the system call has its file system.
 fn bpf_syscall() -> Answer {
     let attempt = mount_bpffs();
-    if attempt.here || mount_of("bpf").is_some() {
-        yes("")
-    } else {
-        attempt
-    }
+    if attempt.here || mount_of("bpf").is_some() { yes("") } else { attempt }
 }
 
 fn bpffs() -> Answer {
@@ -216,22 +180,14 @@ fn mount_namespaces() -> Answer {
 
 fn btf() -> Answer {
     let path = "/sys/kernel/btf/vmlinux";
-    if Path::new(path).exists() {
-        yes("")
-    } else {
-        no(&format!("no {path}"))
-    }
+    if Path::new(path).exists() { yes("") } else { no(&format!("no {path}")) }
 }
 
 /// The one thing that is told by the version: a try needs a compiled program.
 fn tcx() -> Answer {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let release = release.trim();
-    if at_least(release, (6, 6)) {
-        yes(release)
-    } else {
-        no(&format!("{release}, 6.6 is needed"))
-    }
+    if at_least(release, (6, 6)) { yes(release) } else { no(&format!("{release}, 6.6 is needed")) }
 }
 
 fn root() -> Answer {
@@ -260,25 +216,17 @@ fn mount_of(kind: &str) -> Option<String> {
 }
 
 fn at_least(release: &str, wanted: (u32, u32)) -> bool {
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|part| part.parse().unwrap_or(0));
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= wanted
 }
 
 fn yes(detail: &str) -> Answer {
-    Answer {
-        here: true,
-        detail: detail.to_owned(),
-    }
+    Answer { here: true, detail: detail.to_owned() }
 }
 
 fn no(detail: &str) -> Answer {
     // A table cell, not a log.
-    Answer {
-        here: false,
-        detail: detail.chars().take(60).collect(),
-    }
+    Answer { here: false, detail: detail.chars().take(60).collect() }
 }
 
 #[cfg(test)]
@@ -295,10 +243,6 @@ mod tests {
 
     #[test]
     fn every_feature_says_what_is_lost() {
-        assert!(
-            FEATURES
-                .iter()
-                .all(|feature| !feature.name.is_empty() && !feature.lost.is_empty())
-        );
+        assert!(FEATURES.iter().all(|feature| !feature.name.is_empty() && !feature.lost.is_empty()));
     }
 }

@@ -8,11 +8,7 @@ const MAX_LINES: usize = 600;
 /// A file that holds this in its first lines was written by a program.
 const GENERATED: &str = concat!("@gene", "rated");
 
-const UNFINISHED: [&str; 3] = [
-    concat!("to", "do!"),
-    concat!("unimple", "mented!"),
-    concat!("#[ig", "nore"),
-];
+const UNFINISHED: [&str; 3] = [concat!("to", "do!"), concat!("unimple", "mented!"), concat!("#[ig", "nore")];
 
 const UNSAFE: [&str; 5] = [
     concat!("uns", "afe {"),
@@ -64,18 +60,11 @@ fn check_one(source: &Source) -> Vec<Finding> {
     let Source { path, text } = source;
     let mut found = Vec::new();
     let mut report = |line: usize, message: String| {
-        found.push(Finding {
-            path: path.clone(),
-            line,
-            message,
-        });
+        found.push(Finding { path: path.clone(), line, message });
     };
     let rust = path.ends_with(".rs");
     if rust && text.lines().count() > MAX_LINES && !is_generated(text) {
-        report(
-            0,
-            format!("longer than {MAX_LINES} lines: split it by what its parts are about"),
-        );
+        report(0, format!("longer than {MAX_LINES} lines: split it by what its parts are about"));
     }
     if rust && has_empty_name(path) {
         report(0, "its name says nothing: name it after what it does".into());
@@ -88,10 +77,7 @@ fn check_one(source: &Source) -> Vec<Finding> {
         if path != "Cargo.lock"
             && let Some(host) = REGISTRIES.iter().find(|host| line.contains(**host))
         {
-            report(
-                number,
-                format!("names the package registry {host}: name the package instead"),
-            );
+            report(number, format!("names the package registry {host}: name the package instead"));
         }
         let code = code(line);
         if rust {
@@ -101,20 +87,14 @@ fn check_one(source: &Source) -> Vec<Finding> {
             if UNSAFE.iter().any(|form| code.contains(form))
                 && !UNSAFE_PLACES.iter().any(|place| path.starts_with(place))
             {
-                report(
-                    number,
-                    format!("unsafe code is allowed in {} only", UNSAFE_PLACES.join(", ")),
-                );
+                report(number, format!("unsafe code is allowed in {} only", UNSAFE_PLACES.join(", ")));
             }
         }
         if path.starts_with(CORE)
             && (rust || path.ends_with("Cargo.toml"))
             && let Some(word) = IMPURE.iter().find(|word| mentions(code, word))
         {
-            report(
-                number,
-                format!("`{word}` in mesh-core: take it as an argument, or do it in mesh-agent"),
-            );
+            report(number, format!("`{word}` in mesh-core: take it as an argument, or do it in mesh-agent"));
         }
     }
     found
@@ -123,10 +103,7 @@ fn check_one(source: &Source) -> Vec<Finding> {
 /// Every decision record is linked from the index, if there is one.
 fn adr_index(sources: &[Source]) -> Vec<Finding> {
     let dir = "docs/adr/";
-    let Some(index) = sources
-        .iter()
-        .find(|source| source.path == format!("{dir}README.md"))
-    else {
+    let Some(index) = sources.iter().find(|source| source.path == format!("{dir}README.md")) else {
         return Vec::new();
     };
     sources
@@ -146,11 +123,7 @@ fn adr_index(sources: &[Source]) -> Vec<Finding> {
 
 /// The line without its comment. A `//` inside a string cuts too much, which is rare and harmless.
 fn code(line: &str) -> &str {
-    let comment = if line.trim_start().starts_with('#') && !line.contains("#[") {
-        "#"
-    } else {
-        "//"
-    };
+    let comment = if line.trim_start().starts_with('#') && !line.contains("#[") { "#" } else { "//" };
     line.split_once(comment).map_or(line, |(code, _)| code)
 }
 
@@ -166,11 +139,7 @@ fn is_generated(text: &str) -> bool {
 }
 
 fn has_empty_name(path: &str) -> bool {
-    let stem = path
-        .rsplit('/')
-        .next()
-        .and_then(|name| name.strip_suffix(".rs"))
-        .unwrap_or_default();
+    let stem = path.rsplit('/').next().and_then(|name| name.strip_suffix(".rs")).unwrap_or_default();
     stem.split('_').any(|word| EMPTY_NAMES.contains(&word))
 }
 

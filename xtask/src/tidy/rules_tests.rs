@@ -1,22 +1,13 @@
 use super::*;
 
 fn messages(path: &str, text: &str) -> Vec<String> {
-    let source = Source {
-        path: path.to_owned(),
-        text: text.to_owned(),
-    };
-    check(&[source])
-        .into_iter()
-        .map(|finding| finding.message)
-        .collect()
+    let source = Source { path: path.to_owned(), text: text.to_owned() };
+    check(&[source]).into_iter().map(|finding| finding.message).collect()
 }
 
 fn breaks(path: &str, text: &str, expected: &str) {
     let messages = messages(path, text);
-    assert!(
-        messages.len() == 1 && messages[0].contains(expected),
-        "{path}: {text:?} gave {messages:?}"
-    );
+    assert!(messages.len() == 1 && messages[0].contains(expected), "{path}: {text:?} gave {messages:?}");
 }
 
 fn keeps(path: &str, text: &str) {
@@ -56,25 +47,14 @@ fn impurity_is_found_in_core_only() {
         breaks("mesh-agent/core/src/plan.rs", word, "in mesh-core");
         keeps("mesh-agent/src/agent.rs", word);
     }
-    breaks(
-        "mesh-agent/core/Cargo.toml",
-        "tokio.workspace = true",
-        "in mesh-core",
-    );
-    keeps(
-        "mesh-agent/core/src/plan.rs",
-        "let n = operand::new(); // no tokio here",
-    );
+    breaks("mesh-agent/core/Cargo.toml", "tokio.workspace = true", "in mesh-core");
+    keeps("mesh-agent/core/src/plan.rs", "let n = operand::new(); // no tokio here");
 }
 
 #[test]
 fn trailing_space_registries_and_empty_names_are_found() {
     breaks("README.md", "a \nb", "white space");
-    breaks(
-        "docs/a.md",
-        &format!("https://{}/x", REGISTRIES[0]),
-        "package registry",
-    );
+    breaks("docs/a.md", &format!("https://{}/x", REGISTRIES[0]), "package registry");
     keeps("Cargo.lock", REGISTRIES[0]);
     breaks("a/net_utils.rs", "", "its name says nothing");
     keeps("a/utility.rs", "");
@@ -82,10 +62,7 @@ fn trailing_space_registries_and_empty_names_are_found() {
 
 #[test]
 fn a_decision_record_must_be_in_the_index() {
-    let source = |path: &str, text: &str| Source {
-        path: path.into(),
-        text: text.into(),
-    };
+    let source = |path: &str, text: &str| Source { path: path.into(), text: text.into() };
     let record = || source("docs/adr/0002-aya.md", "# 2");
     assert!(check(&[record()]).is_empty(), "no index, no rule");
     let linked = source("docs/adr/README.md", "- [aya](0002-aya.md)");

@@ -21,12 +21,7 @@ pub struct Group<'a> {
 impl<'a> Group<'a> {
     /// Begins on a state.
     pub fn of(base: &'a KvState) -> Self {
-        Self {
-            base,
-            written: BTreeMap::new(),
-            ended: BTreeSet::new(),
-            rev: base.rev,
-        }
+        Self { base, written: BTreeMap::new(), ended: BTreeSet::new(), rev: base.rev }
     }
 
     /// The revision after all that was prepared.
@@ -35,24 +30,15 @@ impl<'a> Group<'a> {
     }
 
     fn get(&self, key: &str) -> Option<&KeyValue> {
-        self.written
-            .get(key)
-            .map_or_else(|| self.base.get(key), Option::as_ref)
+        self.written.get(key).map_or_else(|| self.base.get(key), Option::as_ref)
     }
 
     /// What one more transaction does; see [`KvState::prepare`].
     pub fn txn(&mut self, txn: &Txn) -> Result<Result<Batch, Vec<KeyValue>>, InvalidTxn> {
         self.validate(txn)?;
-        let failed: Vec<_> = txn
-            .compares
-            .iter()
-            .filter(|compare| !self.holds(compare))
-            .collect();
+        let failed: Vec<_> = txn.compares.iter().filter(|compare| !self.holds(compare)).collect();
         if !failed.is_empty() {
-            return Ok(Err(failed
-                .iter()
-                .filter_map(|compare| self.get(compare.key()).cloned())
-                .collect()));
+            return Ok(Err(failed.iter().filter_map(|compare| self.get(compare.key()).cloned()).collect()));
         }
         Ok(Ok(self.write(&txn.ops)))
     }
@@ -82,10 +68,7 @@ impl<'a> Group<'a> {
             })
             .collect();
         if events.is_empty() {
-            return Batch {
-                rev: self.rev,
-                events,
-            };
+            return Batch { rev: self.rev, events };
         }
         for event in &events {
             let now = match event {
@@ -114,19 +97,13 @@ impl<'a> Group<'a> {
         }
         if let Some(compare) = txn.compares.iter().find(|compare| compare.key().len() > MAX_KEY) {
             let key = compare.key().chars().take(80).collect();
-            return Err(InvalidTxn::Key {
-                key,
-                why: Cow::Borrowed("is longer than 1024 bytes"),
-            });
+            return Err(InvalidTxn::Key { key, why: Cow::Borrowed("is longer than 1024 bytes") });
         }
         let mut seen = BTreeSet::new();
         let mut bytes = 0;
         for op in &txn.ops {
             let refuse = |why| {
-                Err(InvalidTxn::Key {
-                    key: op.key().chars().take(80).collect(),
-                    why: Cow::Borrowed(why),
-                })
+                Err(InvalidTxn::Key { key: op.key().chars().take(80).collect(), why: Cow::Borrowed(why) })
             };
             if op.key().is_empty() {
                 return refuse("is empty");

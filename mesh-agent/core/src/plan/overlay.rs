@@ -11,7 +11,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{Family, Problem};
-use crate::model::{Block, Network, NetworkId, Node, Origin, Snapshot, Task, TaskAddress, TaskId, Vni, fnv64};
+use crate::model::{
+    Block, Network, NetworkId, Node, Origin, Snapshot, Task, TaskAddress, TaskId, Vni, fnv64,
+};
 
 /// All our devices' names begin with it.
 pub const DEVICE_PREFIX: &str = "mesh";
@@ -202,7 +204,9 @@ fn plan_network(
             for address in own.addresses() {
                 overlay.routes.insert(IpNet::from(address), Route::Local { source: None });
             }
-        } else if let Some(peer) = world.nodes.get(owner).filter(|peer| overlay.peers.contains_key(&peer.address)) {
+        } else if let Some(peer) =
+            world.nodes.get(owner).filter(|peer| overlay.peers.contains_key(&peer.address))
+        {
             let (vni, local, remote) = (network.vni, me.address, peer.address);
             for net in network.block_nets(*block) {
                 let source = node_own.and_then(|own| Family::of(net.addr()).pick(own));
@@ -218,7 +222,9 @@ fn plan_vips(world: &Snapshot, me: &Node, overlay: &mut Overlay) {
     for service in world.services.values() {
         let tasks = tasks.remove(&service.id).unwrap_or_default();
         for attachment in &service.networks {
-            let (Some(vip), Some(gateway)) = (attachment.vip, gateways.get(&attachment.network)) else { continue };
+            let (Some(vip), Some(gateway)) = (attachment.vip, gateways.get(&attachment.network)) else {
+                continue;
+            };
             // Without a backend the VIP stays unreachable: a ping then tells the truth.
             let mut backends = tasks.iter().filter(|task| task.addresses.contains_key(&attachment.network));
             if backends.any(|task| world.in_balance(task)) {

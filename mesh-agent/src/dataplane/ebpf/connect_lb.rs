@@ -104,20 +104,13 @@ impl ConnectLb {
 
     /// From now on, processes of this cgroup and of those below it reach the virtual addresses.
     pub fn attach(&mut self, cgroup: &Path) -> Result<(), EbpfError> {
-        let dir = File::open(cgroup).map_err(|source| EbpfError::OpenCgroup {
-            path: cgroup.to_path_buf(),
-            source,
-        })?;
+        let dir = File::open(cgroup)
+            .map_err(|source| EbpfError::OpenCgroup { path: cgroup.to_path_buf(), source })?;
         // `Single` is about flags that a link does not take (the kernel answers EINVAL to the
         // others). Several programs can share a cgroup all the same: a link is never exclusive.
-        connect4(&mut self.ebpf)?
-            .attach(dir, CgroupAttachMode::Single)
-            .map(drop)
-            .map_err(|source| EbpfError::Attach {
-                name: CONNECT4,
-                path: cgroup.to_path_buf(),
-                source: Box::new(source),
-            })
+        connect4(&mut self.ebpf)?.attach(dir, CgroupAttachMode::Single).map(drop).map_err(|source| {
+            EbpfError::Attach { name: CONNECT4, path: cgroup.to_path_buf(), source: Box::new(source) }
+        })
     }
 
     /// Gives a virtual address these backends, each an equal share. With none, clients are refused.
@@ -128,10 +121,7 @@ impl ConnectLb {
             return Err(EbpfError::VipNotIpv4 { vip });
         }
         if let Some(backend) = backends.iter().find(|backend| !backend.is_ipv4()) {
-            return Err(EbpfError::BackendNotIpv4 {
-                vip,
-                backend: *backend,
-            });
+            return Err(EbpfError::BackendNotIpv4 { vip, backend: *backend });
         }
         let fresh = self.take_ids(vip, backends.len())?;
         match self.write(vip, &fresh, backends) {
@@ -142,9 +132,7 @@ impl ConnectLb {
             Err(error) => {
                 // Slots may already name the fresh ids, so they stay held: a leak of a few numbers
                 // in place of a flow to a stranger. The caller's next attempt replaces them.
-                self.held
-                    .entry(vip)
-                    .and_modify(|held| held.backends.extend(fresh));
+                self.held.entry(vip).and_modify(|held| held.backends.extend(fresh));
                 Err(error)
             }
         }
@@ -161,9 +149,7 @@ impl ConnectLb {
         }
         if let Some(held) = self.held.remove(vip) {
             self.tables.give_back(held.table);
-            held.backends
-                .iter()
-                .for_each(|id| self.backend_ids.give_back(*id));
+            held.backends.iter().for_each(|id| self.backend_ids.give_back(*id));
         }
         Ok(())
     }
@@ -171,25 +157,12 @@ impl ConnectLb {
     /// All ids that a change needs, or none of them.
     fn take_ids(&mut self, vip: Vip, count: usize) -> Result<Vec<u32>, EbpfError> {
         if !self.held.contains_key(&vip) {
-            let table = self.tables.take().ok_or(EbpfError::Full {
-                map: FRONTENDS,
-                vip,
-                limit: MAX_FRONTENDS,
-            })?;
-            self.held.insert(
-                vip,
-                Held {
-                    table,
-                    backends: Vec::new(),
-                },
-            );
+            let table =
+                self.tables.take().ok_or(EbpfError::Full { map: FRONTENDS, vip, limit: MAX_FRONTENDS })?;
+            self.held.insert(vip, Held { table, backends: Vec::new() });
         }
         if self.backend_ids.free() < count {
-            return Err(EbpfError::Full {
-                map: BACKENDS,
-                vip,
-                limit: MAX_BACKENDS,
-            });
+            return Err(EbpfError::Full { map: BACKENDS, vip, limit: MAX_BACKENDS });
         }
         Ok((0..count).filter_map(|_| self.backend_ids.take()).collect())
     }
@@ -201,30 +174,18 @@ impl ConnectLb {
         };
         for (id, backend) in fresh.iter().zip(backends) {
             let value = Backend::new(Addr16::from(backend.ip()), NetPort::new(backend.port()));
-            self.backends
-                .set(*id, value, 0)
-                .map_err(|source| map_error(BACKENDS, vip, source))?;
+            self.backends.set(*id, value, 0).map_err(|source| map_error(BACKENDS, vip, source))?;
         }
-        self.slots
-            .set(held.table, Slots::deal(fresh), 0)
-            .map_err(|source| map_error(SLOTS, vip, source))?;
-        let frontend = Frontend {
-            table: held.table,
-            backends: fresh.len() as u32,
-        };
-        self.frontends
-            .insert(vip.key(), frontend, 0)
-            .map_err(|source| map_error(FRONTENDS, vip, source))?;
+        self.slots.set(held.table, Slots::deal(fresh), 0).map_err(|source| map_error(SLOTS, vip, source))?;
+        let frontend = Frontend { table: held.table, backends: fresh.len() as u32 };
+        self.frontends.insert(vip.key(), frontend, 0).map_err(|source| map_error(FRONTENDS, vip, source))?;
         Ok(std::mem::replace(&mut held.backends, fresh.to_vec()))
     }
 }
 
 fn connect4(ebpf: &mut Ebpf) -> Result<&mut CgroupSockAddr, EbpfError> {
     ebpf.program_mut(CONNECT4)
-        .ok_or(EbpfError::Incomplete {
-            kind: "program",
-            name: CONNECT4,
-        })?
+        .ok_or(EbpfError::Incomplete { kind: "program", name: CONNECT4 })?
         .try_into()
         .map_err(program_error)
 }
@@ -239,16 +200,9 @@ where
 }
 
 fn program_error(source: ProgramError) -> EbpfError {
-    EbpfError::Program {
-        name: CONNECT4,
-        source: Box::new(source),
-    }
+    EbpfError::Program { name: CONNECT4, source: Box::new(source) }
 }
 
 fn map_error(map: &'static str, vip: Vip, source: MapError) -> EbpfError {
-    EbpfError::Map {
-        map,
-        vip,
-        source: Box::new(source),
-    }
+    EbpfError::Map { map, vip, source: Box::new(source) }
 }

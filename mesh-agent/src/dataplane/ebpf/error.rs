@@ -72,11 +72,7 @@ fn load_hint(error: &AyaError) -> &'static str {
         AyaError::MapError(MapError::SyscallError(call)) => is_denied(&call.io_error),
         _ => false,
     };
-    if denied {
-        DENIED
-    } else {
-        "the kernel needs CONFIG_BPF_SYSCALL; `cargo xtask setup` lists what it has"
-    }
+    if denied { DENIED } else { "the kernel needs CONFIG_BPF_SYSCALL; `cargo xtask setup` lists what it has" }
 }
 
 fn program_hint(error: &ProgramError) -> &'static str {

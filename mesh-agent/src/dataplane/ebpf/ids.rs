@@ -15,11 +15,7 @@ pub(super) struct Ids {
 
 impl Ids {
     pub(super) fn new(range: Range<u32>) -> Self {
-        Self {
-            next: range.start,
-            used: BTreeSet::new(),
-            range,
-        }
+        Self { next: range.start, used: BTreeSet::new(), range }
     }
 
     /// How many can still be taken.

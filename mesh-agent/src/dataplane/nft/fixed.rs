@@ -14,302 +14,199 @@ use std::collections::BTreeMap;
 
 use mesh_core::model::FIRST_VNI;
 use mesh_core::plan::{Family, VTEP_DEVICE};
+use nftables::types::NfChainType::{Filter, NAT};
+use nftables::types::NfHook::{Forward, Output, Postrouting, Prerouting};
+use nftables::types::RejectCode::{AdminProhibited, PortUnreach};
 
-use super::ruleset::{Chain, Ruleset, Set};
+use super::ruleset::{Chain, Kind, Ruleset, Set};
+use super::words::*;
 
-/// The number in names of a family's sets and maps.
-pub(super) fn digit(family: Family) -> char {
-    match family {
-        Family::V4 => '4',
-        Family::V6 => '6',
-    }
-}
+const LOOPBACK: &str = "lo";
 
-/// The word before `saddr`, `daddr` and after `dnat`.
-pub(super) fn word(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "ip",
-        Family::V6 => "ip6",
-    }
-}
-
-/// Puts a family's words in the place of `$ip`, `$n` and so on, so that both families have the same rules.
-fn localised(text: &str, family: Family) -> String {
-    let (address, protocol, loopback) = match family {
-        Family::V4 => ("ipv4_addr", "ipv4", "127.0.0.0/8"),
-        Family::V6 => ("ipv6_addr", "ipv6", "::1"),
-    };
-    text.replace("$ip", word(family))
-        .replace("$addr", address)
-        .replace("$proto", protocol)
-        .replace("$loopback", loopback)
-        .replace("$n", &digit(family).to_string())
-        .replace("$vtep", VTEP_DEVICE)
-        .replace("$first", &FIRST_VNI.to_string())
-}
-
-/// Sets and maps of each family: name, type.
-const SETS: [(&str, &str); 7] = [
+/// Sets of each family: name, type of a key (`addr` is the family's), whether it has prefixes.
+const SETS: [(&str, &[&str], bool); 7] = [
     // All networks' addresses.
-    ("subnets$n", "type $addr; flags interval;"),
+    ("subnets", &["addr"], true),
     // Which addresses a device group's tasks may reach: those of their network.
-    ("members$n", "type devgroup . $addr; flags interval;"),
+    ("members", &["devgroup", "addr"], true),
     // Both addresses are in the same network.
-    ("inside$n", "type $addr . $addr; flags interval;"),
+    ("inside", &["addr", "addr"], true),
     // A local task's device and the address that it may send from.
-    ("ports$n", "type ifname . $addr;"),
+    ("ports", &["ifname", "addr"], false),
     // A local task that was balanced to itself.
-    ("hairpins$n", "type $addr . $addr;"),
+    ("hairpins", &["addr", "addr"], false),
     // Addresses of networks without, and with, a way to the world.
-    ("internal$n", "type $addr; flags interval;"),
-    ("egress$n", "type $addr; flags interval;"),
+    ("internal", &["addr"], true),
+    ("egress", &["addr"], true),
 ];
 
-const MAPS: [(&str, &str); 5] = [
+/// Maps: the same, and the type of values.
+const MAPS: [(&str, &[&str], bool, &str); 5] = [
     // The node's own address in the network of the key.
-    ("gateways$n", "type $addr : $addr; flags interval;"),
-    ("vips$n", "type $addr : verdict;"),
+    ("gateways", &["addr"], true, "addr"),
+    ("vips", &["addr"], false, "verdict"),
     // VIPs that are closed to everybody or to some.
-    ("closed$n", "type $addr : verdict;"),
-    ("published$n", "type inet_proto . inet_service : verdict;"),
-    (
-        "published_at$n",
-        "type $addr . inet_proto . inet_service : verdict;",
-    ),
-];
-
-/// A chain: name, hook, rules with what they are for.
-type Fixed = (
-    &'static str,
-    Option<&'static str>,
-    &'static [(&'static str, &'static str)],
-);
-
-/// A rule with `$ip` or `$n` in it is there once for each family.
-const CHAINS: [Fixed; 13] = [
-    (
-        "guard",
-        // After conntrack (-200), so that replies are known; before any translation (-100).
-        Some("type filter hook prerouting priority -150; policy accept;"),
-        &[
-            ("iifname \"lo\" accept", "the node to itself"),
-            (
-                "$ip daddr $loopback drop",
-                "nothing that comes by a device is for the node's loopback",
-            ),
-            ("iifname \"$vtep\" jump from_mesh", "from other nodes"),
-            ("meta iifgroup >= $first jump from_task", "from local tasks"),
-            (
-                "meta iifgroup < $first iifname != \"$vtep\" jump from_outside",
-                "from elsewhere",
-            ),
-            ("jump closed", "to VIPs that nobody is behind"),
-        ],
-    ),
-    (
-        "from_task",
-        None,
-        &[
-            (
-                "iifname . $ip saddr != @ports$n drop",
-                "a task sends from its own address only",
-            ),
-            ("ct direction reply accept", "answers to whoever was let in"),
-            (
-                "$ip daddr @subnets$n meta iifgroup . $ip daddr != @members$n goto prohibit",
-                "other networks",
-            ),
-        ],
-    ),
-    (
-        "from_mesh",
-        None,
-        &[
-            ("$ip saddr . $ip daddr @inside$n return", "within one network"),
-            (
-                "ct state related return",
-                "errors about known flows come from routers too",
-            ),
-            ("drop", "no network is left or entered in the tunnel"),
-        ],
-    ),
-    (
-        "from_outside",
-        None,
-        &[
-            ("$ip saddr @subnets$n drop", "nobody outside has a mesh address"),
-            ("ct direction reply accept", "answers to the node and to tasks"),
-            (
-                "$ip daddr @subnets$n goto prohibit",
-                "what is not published is not reached from outside",
-            ),
-        ],
-    ),
-    (
-        "closed_out",
-        Some("type filter hook output priority -150; policy accept;"),
-        &[("jump closed", "to VIPs that nobody is behind")],
-    ),
-    (
-        "closed",
-        None,
-        &[
-            (
-                "ct state established,related return",
-                "flows of backends that left end by themselves",
-            ),
-            ("$ip daddr vmap @closed$n", "VIPs that nobody is behind"),
-        ],
-    ),
-    (
-        "balance_in",
-        Some("type nat hook prerouting priority -100; policy accept;"),
-        &[("jump balance", "what comes by a device")],
-    ),
-    (
-        "balance_out",
-        Some("type nat hook output priority -100; policy accept;"),
-        &[("jump balance", "the node's own")],
-    ),
-    (
-        "balance",
-        None,
-        &[
-            ("meta l4proto { tcp, udp } $ip daddr vmap @vips$n", "VIPs"),
-            ("$ip daddr @subnets$n return", "our own addresses publish nothing"),
-            // The kernel takes no answer to ::1 from a device: better refused at once than waited for.
-            ("ip6 daddr ::1 return", "cannot be translated"),
-            (
-                "$ip daddr . meta l4proto . th dport vmap @published_at$n",
-                "ports published on one address",
-            ),
-            (
-                "meta nfproto $proto fib daddr type local meta l4proto . th dport vmap @published$n",
-                "ports published on all addresses of the node",
-            ),
-        ],
-    ),
-    (
-        "forwarded",
-        Some("type filter hook forward priority 0; policy accept;"),
-        &[("meta iifgroup >= $first jump egress", "from local tasks")],
-    ),
-    (
-        "egress",
-        None,
-        &[
-            ("ct direction reply return", "answers to whoever was let in"),
-            ("oifname \"$vtep\" return", "to other nodes"),
-            ("meta oifgroup >= $first return", "to local tasks"),
-            ("meta iifgroup @world return", "networks with a way to the world"),
-            ("goto prohibit", "internal networks have none"),
-        ],
-    ),
-    (
-        "prohibit",
-        None,
-        &[
-            (
-                "meta l4proto tcp reject with tcp reset",
-                "not allowed: say so at once",
-            ),
-            (
-                "reject with icmpx type admin-prohibited",
-                "not allowed: say so at once",
-            ),
-        ],
-    ),
-    (
-        "refuse",
-        None,
-        &[
-            (
-                "meta l4proto tcp reject with tcp reset",
-                "nobody there: say so at once",
-            ),
-            (
-                "reject with icmpx type port-unreachable",
-                "nobody there: say so at once",
-            ),
-        ],
-    ),
-];
-
-/// Kept apart from [`CHAINS`] only for its comments: who loses his address, and why.
-const SOURCE: [(&str, &str); 7] = [
-    (
-        "ct status dnat $ip saddr . $ip daddr @hairpins$n snat $ip to $ip daddr map @gateways$n",
-        "a task to itself",
-    ),
-    // Answers are routed back through here, for both ends are reached by way of their nodes.
-    (
-        "$ip saddr . $ip daddr @inside$n accept",
-        "within one network sources stay",
-    ),
-    // The other node lets nothing else in, and would not answer through here. The node's own direct traffic
-    // is meant too: its source may be any address of the node.
-    (
-        "oifname \"$vtep\" snat $ip to $ip daddr map @gateways$n",
-        "others to tasks of other nodes",
-    ),
-    // Their answer would be taken for traffic between networks.
-    (
-        "$ip saddr @subnets$n snat $ip to $ip daddr map @gateways$n",
-        "from another network",
-    ),
-    (
-        "$ip saddr $loopback snat $ip to $ip daddr map @gateways$n",
-        "from the node's localhost",
-    ),
-    // Such a task has no route to the client.
-    (
-        "$ip daddr @internal$n snat $ip to $ip daddr map @gateways$n",
-        "into an internal network",
-    ),
-    (
-        "$ip saddr @egress$n $ip daddr != @subnets$n meta oifgroup < $first oifname != { \"lo\", \"$vtep\" } masquerade",
-        "tasks to the world",
-    ),
+    ("closed", &["addr"], false, "verdict"),
+    ("published", &["inet_proto", "inet_service"], false, "verdict"),
+    ("published_at", &["addr", "inet_proto", "inet_service"], false, "verdict"),
 ];
 
 /// The table without any service, network or task.
 pub(super) fn ruleset() -> Ruleset {
     let mut ruleset = Ruleset::default();
-    for family in Family::ALL {
-        let mut add = |name: &str, header: &str, map| {
-            let set = Set {
-                header: localised(header, family),
-                map,
-                elements: BTreeMap::new(),
-            };
-            ruleset.sets.insert(localised(name, family), set);
-        };
-        SETS.iter().for_each(|(name, header)| add(name, header, false));
-        MAPS.iter().for_each(|(name, header)| add(name, header, true));
-    }
-    let world = Set {
-        header: "type devgroup;".to_owned(),
-        map: false,
-        elements: BTreeMap::new(),
+    let mut declare = |name: String, key: &[&'static str], value, interval| {
+        let kind = Kind { key: key.to_vec(), value, interval };
+        ruleset.sets.insert(name, Set { kind, elements: BTreeMap::new() });
     };
-    ruleset.sets.insert("world".to_owned(), world);
-    let source: Fixed = (
-        "source",
-        Some("type nat hook postrouting priority 100; policy accept;"),
-        &SOURCE,
-    );
-    for (name, hook, rules) in CHAINS.iter().chain([&source]) {
-        let mut chain = Chain {
-            hook: hook.map(str::to_owned),
-            rules: Vec::new(),
+    for family in Family::ALL {
+        let addr = match family {
+            Family::V4 => "ipv4_addr",
+            Family::V6 => "ipv6_addr",
         };
-        for (rule, comment) in *rules {
-            let each = rule.contains("$ip") || rule.contains("$n");
-            for family in Family::ALL.into_iter().take(if each { 2 } else { 1 }) {
-                chain.rule(localised(rule, family), comment);
-            }
+        let of = |kind| if kind == "addr" { addr } else { kind };
+        let key = |key: &[&'static str]| key.iter().copied().map(of).collect::<Vec<_>>();
+        for (name, parts, interval) in SETS {
+            declare(format!("{name}{}", digit(family)), &key(parts), None, interval);
         }
-        ruleset.chains.insert((*name).to_owned(), chain);
+        for (name, parts, interval, value) in MAPS {
+            declare(format!("{name}{}", digit(family)), &key(parts), Some(of(value)), interval);
+        }
     }
+    declare("world".to_owned(), &["devgroup"], None, false);
+    let chains = [gates(), balancing(), egress(), refusals()];
+    ruleset.chains.extend(chains.into_iter().flatten().map(|(name, chain)| (name.to_owned(), chain)));
+    ruleset.chains.insert("source".to_owned(), source());
     ruleset
+}
+
+/// A chain and its name.
+type Named = (&'static str, Chain);
+
+fn gates() -> Vec<Named> {
+    // After conntrack (-200), so that replies are known; before any translation (-100).
+    let guard = Chain::at(Filter, Prerouting, -150)
+        .rule("the node to itself", [is(iifname(), LOOPBACK), accept()])
+        .each("nothing that comes by a device is for the node's loopback", |f| {
+            [is(daddr(f), loopback(f)), discard()]
+        })
+        .rule("from other nodes", [is(iifname(), VTEP_DEVICE), jump("from_mesh")])
+        .rule("from local tasks", [at_least(iifgroup(), FIRST_VNI), jump("from_task")])
+        .rule(
+            "from elsewhere",
+            [below(iifgroup(), FIRST_VNI), is_not(iifname(), VTEP_DEVICE), jump("from_outside")],
+        )
+        .rule("to VIPs that nobody is behind", [jump("closed")]);
+    let from_task = Chain::default()
+        .each("a task sends from its own address only", |f| {
+            [is_not(concat([iifname(), saddr(f)]), at("ports", f)), discard()]
+        })
+        .rule("answers to whoever was let in", [is_reply(), accept()])
+        .each("other networks", |f| {
+            let member = concat([iifgroup(), daddr(f)]);
+            [is(daddr(f), at("subnets", f)), is_not(member, at("members", f)), goto("prohibit")]
+        });
+    let from_mesh = Chain::default()
+        .each("within one network", |f| [is_inside(f), leave()])
+        .rule("errors about known flows come from routers too", [ct_state(["related"]), leave()])
+        .rule("no network is left or entered in the tunnel", [discard()]);
+    let from_outside = Chain::default()
+        .each("nobody outside has a mesh address", |f| [is(saddr(f), at("subnets", f)), discard()])
+        .rule("answers to the node and to tasks", [is_reply(), accept()])
+        .each("what is not published is not reached from outside", |f| {
+            [is(daddr(f), at("subnets", f)), goto("prohibit")]
+        });
+    let closed_out = Chain::at(Filter, Output, -150).rule("to VIPs that nobody is behind", [jump("closed")]);
+    let closed = Chain::default()
+        .rule(
+            "flows of backends that left end by themselves",
+            [ct_state(["established", "related"]), leave()],
+        )
+        .each("VIPs that nobody is behind", |f| [vmap(daddr(f), at("closed", f))]);
+    vec![
+        ("guard", guard),
+        ("from_task", from_task),
+        ("from_mesh", from_mesh),
+        ("from_outside", from_outside),
+        ("closed_out", closed_out),
+        ("closed", closed),
+    ]
+}
+
+fn balancing() -> Vec<Named> {
+    let balance = Chain::default()
+        .each("VIPs", |f| [has_ports(), vmap(daddr(f), at("vips", f))])
+        .each("our own addresses publish nothing", |f| [is(daddr(f), at("subnets", f)), leave()])
+        // The kernel takes no answer to ::1 from a device: better refused at once than waited for.
+        .rule("cannot be translated", [is(daddr(Family::V6), loopback(Family::V6)), leave()])
+        .each("ports published on one address", |f| {
+            [vmap(concat([daddr(f), l4proto(), dport()]), at("published_at", f))]
+        })
+        .each("ports published on all addresses of the node", |f| {
+            [is_family(f), is_local(), vmap(concat([l4proto(), dport()]), at("published", f))]
+        });
+    vec![
+        ("balance_in", Chain::at(NAT, Prerouting, -100).rule("what comes by a device", [jump("balance")])),
+        ("balance_out", Chain::at(NAT, Output, -100).rule("the node's own", [jump("balance")])),
+        ("balance", balance),
+    ]
+}
+
+fn egress() -> Vec<Named> {
+    let forwarded = Chain::at(Filter, Forward, 0)
+        .rule("from local tasks", [at_least(iifgroup(), FIRST_VNI), jump("egress")]);
+    let egress = Chain::default()
+        .rule("answers to whoever was let in", [is_reply(), leave()])
+        .rule("to other nodes", [is(oifname(), VTEP_DEVICE), leave()])
+        .rule("to local tasks", [at_least(oifgroup(), FIRST_VNI), leave()])
+        .rule("networks with a way to the world", [is(iifgroup(), "@world"), leave()])
+        .rule("internal networks have none", [goto("prohibit")]);
+    vec![("forwarded", forwarded), ("egress", egress)]
+}
+
+fn refusals() -> Vec<Named> {
+    let refusal =
+        |why, code| Chain::default().rule(why, [is(l4proto(), "tcp"), reset()]).rule(why, [reject(code)]);
+    vec![
+        ("prohibit", refusal("not allowed: say so at once", AdminProhibited)),
+        ("refuse", refusal("nobody there: say so at once", PortUnreach)),
+    ]
+}
+
+/// Who loses his address, and why.
+fn source() -> Chain {
+    let own = |f| snat(f, map(daddr(f), at("gateways", f)));
+    Chain::at(NAT, Postrouting, 100)
+        .each("a task to itself", |f| {
+            [ct_status("dnat"), is(concat([saddr(f), daddr(f)]), at("hairpins", f)), own(f)]
+        })
+        // Answers are routed back through here, for both ends are reached by way of their nodes.
+        .each("within one network sources stay", |f| [is_inside(f), accept()])
+        // The other node lets nothing else in, and would not answer through here. The node's own direct
+        // traffic is meant too: its source may be any address of the node.
+        .each("others to tasks of other nodes", |f| [is(oifname(), VTEP_DEVICE), own(f)])
+        // Their answer would be taken for traffic between networks.
+        .each("from another network", |f| [is(saddr(f), at("subnets", f)), own(f)])
+        .each("from the node's localhost", |f| [is(saddr(f), loopback(f)), own(f)])
+        // Such a task has no route to the client.
+        .each("into an internal network", |f| [is(daddr(f), at("internal", f)), own(f)])
+        .each("tasks to the world", |f| {
+            [
+                is(saddr(f), at("egress", f)),
+                is_not(daddr(f), at("subnets", f)),
+                below(oifgroup(), FIRST_VNI),
+                is_not(oifname(), set([LOOPBACK, VTEP_DEVICE])),
+                masquerade(),
+            ]
+        })
+}
+
+fn is_inside(family: Family) -> Stmt {
+    is(concat([saddr(family), daddr(family)]), at("inside", family))
+}
+
+fn loopback(family: Family) -> Expr {
+    match family {
+        Family::V4 => prefix("127.0.0.0", 8),
+        Family::V6 => "::1".word(),
+    }
 }

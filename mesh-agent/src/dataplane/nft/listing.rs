@@ -3,16 +3,20 @@
 //! The kernel gives rules back in nft's own normal form, which differs from how they were written. So the
 //! form of a chain is learned right after it was written, and a sweep compares with that. Elements need no
 //! learning: their printed form is the one that we write.
+//!
+//! Elements are read into the `nftables` crate's types. All else is compared as nft prints it: the crate
+//! drops properties that it does not know (a table's flags are among them), and drift could hide there.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
+use nftables::expr::{Expression, NamedExpression};
+use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::Value;
 
-use super::ruleset::{Chain, Ruleset, Set};
-
-/// Stands for rules, a hook or a type that somebody else wrote: it equals nothing of ours.
-const FOREIGN: &str = "changed by somebody else";
+use super::ruleset::{Chain, Rule, Ruleset, Set};
+use super::values::{Expr, Word};
 
 /// A table as `nft -j list` prints it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -26,14 +30,15 @@ pub(super) struct Listing {
 #[derive(Debug, Clone, Default, PartialEq)]
 struct ListedChain {
     properties: Value,
-    rules: Vec<Value>,
+    /// As text: it is learned for as long as the chain is there, and takes a fraction of a [`Value`]'s memory.
+    rules: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
 struct ListedSet {
-    map: bool,
     properties: Value,
-    elements: BTreeMap<String, String>,
+    /// Keys and values; none of them: the crate cannot read one.
+    elements: Option<Vec<(Expr, Option<Expr>)>>,
 }
 
 /// nft printed something that is no listing.
@@ -41,50 +46,57 @@ struct ListedSet {
 #[error("cannot read what `nft -j list` printed: {0}; is it a version of nft newer than this mesh knows?")]
 pub(super) struct Unreadable(String);
 
-impl Listing {
-    /// Reads the output of `nft -j list table` or `nft -j list chain`.
-    pub(super) fn parse(json: &str) -> Result<Self, Unreadable> {
-        let mut document: Value =
-            serde_json::from_str(json).map_err(|error| Unreadable(error.to_string()))?;
-        let Some(Value::Array(objects)) = document.get_mut("nftables").map(Value::take) else {
-            return Err(Unreadable("no list named nftables".to_owned()));
-        };
-        let mut listing = Self::default();
-        for object in objects {
-            let Value::Object(object) = object else { continue };
+#[derive(serde::Deserialize)]
+struct Document {
+    nftables: Listing,
+}
+
+/// Objects are taken in one by one: all of them as [`Value`]s would be many times the size of the listing.
+impl<'de> Deserialize<'de> for Listing {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_seq(Self::default())
+    }
+}
+
+impl<'de> Visitor<'de> for Listing {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of objects")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut objects: A) -> Result<Self, A::Error> {
+        while let Some(object) = objects.next_element::<BTreeMap<String, Value>>()? {
             for (kind, mut properties) in object {
                 // Handles are numbers that the kernel gives out; they say nothing.
                 remove(&mut properties, "handle");
-                listing.add(&kind, properties);
+                self.add(&kind, properties);
             }
         }
-        Ok(listing)
+        Ok(self)
+    }
+}
+
+impl Listing {
+    /// Reads the output of `nft -j list table` or `nft -j list chain`.
+    pub(super) fn parse(json: &str) -> Result<Self, Unreadable> {
+        let document: Document = serde_json::from_str(json).map_err(|error| Unreadable(error.to_string()))?;
+        Ok(document.nftables)
     }
 
     fn add(&mut self, kind: &str, mut properties: Value) {
         let key = if kind == "rule" { "chain" } else { "name" };
-        let name = properties
-            .get(key)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned();
+        let name = properties.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         match kind {
             "table" => self.table = properties,
             "chain" => self.chains.entry(name).or_default().properties = properties,
-            "rule" => self.chains.entry(name).or_default().rules.push(properties),
+            "rule" => self.chains.entry(name).or_default().rules.push(properties.to_string()),
             "set" | "map" => {
                 let elements = match remove(&mut properties, "elem") {
-                    Some(Value::Array(elements)) => elements.iter().map(element).collect(),
-                    _ => BTreeMap::new(),
+                    Some(Value::Array(elements)) => elements.into_iter().map(element).collect(),
+                    _ => Some(Vec::new()),
                 };
-                self.sets.insert(
-                    name,
-                    ListedSet {
-                        map: kind == "map",
-                        properties,
-                        elements,
-                    },
-                );
+                self.sets.insert(name, ListedSet { properties, elements });
             }
             _ => {}
         }
@@ -99,51 +111,38 @@ impl Listing {
     }
 
     /// What is in the kernel now (`self`), in the words of what was `written` and printed as `learned` then.
-    /// None: the table itself was changed.
+    /// None: something was changed that cannot be repaired in place.
     pub(super) fn in_words_of(self, written: &Ruleset, learned: &Self) -> Option<Ruleset> {
-        if self.table != learned.table {
+        if self.table != learned.table || self.sets.len() != written.sets.len() {
             return None;
         }
         let mut ruleset = Ruleset::default();
         for (name, now) in self.chains {
-            let (known, then) = (written.chains.get(&name), learned.chains.get(&name));
-            let same_hook = then.is_some_and(|then| then.properties == now.properties);
-            let same_rules = then.is_some_and(|then| then.rules == now.rules);
-            let foreign = || FOREIGN.to_owned();
-            let chain = match known {
-                Some(known) => Chain {
-                    hook: if same_hook {
-                        known.hook.clone()
-                    } else {
-                        Some(foreign())
-                    },
-                    rules: if same_rules {
-                        known.rules.clone()
-                    } else {
-                        vec![foreign()]
-                    },
-                },
-                None => Chain {
-                    hook: None,
-                    rules: vec![foreign()],
-                },
-            };
+            let mut chain = Chain::default();
+            if let (Some(known), Some(then)) = (written.chains.get(&name), learned.chains.get(&name)) {
+                if then.properties != now.properties {
+                    return None;
+                }
+                chain.hook = known.hook;
+                if then.rules == now.rules {
+                    chain.rules.clone_from(&known.rules);
+                } else {
+                    // Somebody else's: they equal nothing of ours.
+                    chain.rules.push(Rule::default());
+                }
+            }
             ruleset.chains.insert(name, chain);
         }
         for (name, now) in self.sets {
-            let (known, then) = (written.sets.get(&name), learned.sets.get(&name));
-            let header = match (known, then) {
-                (Some(known), Some(then)) if then.properties == now.properties => known.header.clone(),
-                _ => FOREIGN.to_owned(),
-            };
-            ruleset.sets.insert(
-                name,
-                Set {
-                    header,
-                    map: now.map,
-                    elements: now.elements,
-                },
-            );
+            let (known, then) = (written.sets.get(&name)?, learned.sets.get(&name)?);
+            if then.properties != now.properties {
+                return None;
+            }
+            let mut set = Set { kind: known.kind.clone(), elements: BTreeMap::new() };
+            for (key, value) in now.elements? {
+                set.add(key, value);
+            }
+            ruleset.sets.insert(name, set);
         }
         Some(ruleset)
     }
@@ -153,42 +152,42 @@ fn remove(value: &mut Value, key: &str) -> Option<Value> {
     value.as_object_mut()?.remove(key)
 }
 
-/// An element's key and value, as we write them.
-fn element(value: &Value) -> (String, String) {
-    match value {
-        Value::Array(pair) => match pair.as_slice() {
-            [key, value] => (words(key), words(value)),
-            _ => (value.to_string(), String::new()),
-        },
-        _ => (words(value), String::new()),
+/// An element's key and value.
+fn element(printed: Value) -> Option<(Expr, Option<Expr>)> {
+    match serde_json::from_value(printed).ok()? {
+        Expression::List(pair) => {
+            let [key, value]: [Expr; 2] = pair.try_into().ok()?;
+            Some((as_written(key), Some(as_written(value))))
+        }
+        key => Some((as_written(key), None)),
     }
 }
 
-/// A value as we write it; what we never write comes out as its JSON, which then differs from ours.
-fn words(value: &Value) -> String {
-    match value {
-        Value::String(text) => match text.parse::<IpAddr>() {
-            Ok(address) => address.to_string(),
-            Err(_) => text.clone(),
+/// nft may shorten an IPv6 address in another way than we do.
+fn as_written(printed: Expr) -> Expr {
+    match printed {
+        Expression::String(text) => match text.parse::<IpAddr>() {
+            Ok(address) => address.word(),
+            Err(_) => Expression::String(text),
         },
-        Value::Object(object) => {
-            let Some((kind, inner)) = object.iter().next() else {
-                return String::new();
-            };
-            match (kind.as_str(), inner) {
-                ("concat", Value::Array(parts)) => parts.iter().map(words).collect::<Vec<_>>().join(" . "),
-                ("prefix", inner) => format!("{}/{}", words(&inner["addr"]), inner["len"]),
-                ("goto", inner) => format!("goto {}", words(&inner["target"])),
-                _ => value.to_string(),
-            }
+        Expression::Named(NamedExpression::Concat(parts)) => {
+            Expression::Named(NamedExpression::Concat(parts.into_iter().map(as_written).collect()))
         }
-        _ => value.to_string(),
+        Expression::Named(NamedExpression::Prefix(mut prefix)) => {
+            prefix.addr = Box::new(as_written(*prefix.addr));
+            Expression::Named(NamedExpression::Prefix(prefix))
+        }
+        other => other,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use ipnet::IpNet;
+
     use super::*;
+    use crate::dataplane::nft::ruleset::Kind;
+    use crate::dataplane::nft::words::{accept, concat, to_chain};
 
     const TABLE: &str = r#"{"nftables": [{"metainfo": {"version": "1.0.6"}},
         {"table": {"family": "inet", "name": "mesh", "handle": 2}},
@@ -200,25 +199,18 @@ mod tests {
         {"rule": {"family": "inet", "table": "mesh", "chain": "vip_fd00__1", "handle": 7, "expr": [1]}}]}"#;
 
     fn written() -> Ruleset {
-        let set = |header: &str, map, key: &str, value: &str| Set {
-            header: header.to_owned(),
-            map,
-            elements: BTreeMap::from([(key.to_owned(), value.to_owned())]),
+        let set = |key, value: Option<Expr>| {
+            let kind = Kind { key: vec!["any"], value: value.as_ref().map(|_| "verdict"), interval: false };
+            let mut set = Set { kind, elements: BTreeMap::new() };
+            set.add(key, value);
+            set
         };
-        let chain = Chain {
-            hook: None,
-            rules: vec!["ours".to_owned()],
-        };
+        let subnet: IpNet = "10.0.0.0/16".parse().unwrap();
+        let chain = Chain::default().rule("ours", [accept()]);
         Ruleset {
             sets: BTreeMap::from([
-                (
-                    "vips6".to_owned(),
-                    set("type a", true, "fd00::1", "goto vip_fd00__1"),
-                ),
-                (
-                    "members4".to_owned(),
-                    set("type b", false, "4096 . 10.0.0.0/16", ""),
-                ),
+                ("vips6".to_owned(), set("fd00::1".word(), Some(to_chain("vip_fd00__1".to_owned())))),
+                ("members4".to_owned(), set(concat([4096.word(), subnet.word()]), None)),
             ]),
             chains: BTreeMap::from([("vip_fd00__1".to_owned(), chain)]),
         }
@@ -244,18 +236,11 @@ mod tests {
         ];
         for (ours, theirs) in drifts {
             assert!(TABLE.contains(ours), "{ours}");
-            let now = Listing::parse(&TABLE.replace(ours, theirs))
-                .unwrap()
-                .in_words_of(&written(), &learned);
+            let now = Listing::parse(&TABLE.replace(ours, theirs)).unwrap().in_words_of(&written(), &learned);
             assert_ne!(now, Some(written()), "{ours} became {theirs}");
         }
         let dormant = TABLE.replace("\"handle\": 2", "\"flags\": \"dormant\"");
-        assert_eq!(
-            Listing::parse(&dormant)
-                .unwrap()
-                .in_words_of(&written(), &learned),
-            None
-        );
+        assert_eq!(Listing::parse(&dormant).unwrap().in_words_of(&written(), &learned), None);
         assert!(Listing::parse("{}").is_err() && Listing::parse("").is_err());
     }
 }

@@ -1,16 +1,16 @@
 //! **Decision.** A table as keyed objects: chains by name, sets and maps by name, their elements by key. Pure.
 //!
 //! Keys are what makes deltas and repairs possible: two tables differ in *these* chains and *those* elements,
-//! and nothing else is touched. It prints as what `nft -f` reads, so what a person sees in a golden file is
-//! what the kernel gets.
+//! and nothing else is touched.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write};
 
-use mesh_core::diff::diff;
+use mesh_core::plan::Family;
+use nftables::types::{NfChainType, NfHook};
 
-/// Family and name of the one table that we own; nothing outside of it is ever read or touched.
-pub const TABLE: &str = "inet mesh";
+use super::script::Script;
+use super::values::{Expr, Words};
+use super::words::Stmt;
 
 /// The longest comment that nft takes, bytes (`NFTNL_UDATA_COMMENT_MAXLEN`).
 const MAX_COMMENT: usize = 127;
@@ -27,90 +27,110 @@ pub struct Ruleset {
 /// A set, or a map if its elements have values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Set {
-    /// Type and flags, in nft's words.
-    pub header: String,
-    /// Whether it is a map.
-    pub map: bool,
-    /// Value by key; in a set all values are empty.
-    pub elements: BTreeMap<String, String>,
+    /// What it is.
+    pub kind: Kind,
+    /// Elements by their keys' words.
+    pub elements: BTreeMap<String, Element>,
+}
+
+/// What a set or map holds; it cannot be changed in place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kind {
+    /// The types of a key's parts, as nft names them.
+    pub key: Vec<&'static str>,
+    /// The type of values; none: a set.
+    pub value: Option<&'static str>,
+    /// Whether keys may be prefixes.
+    pub interval: bool,
+}
+
+/// An element of a set or map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Element {
+    /// What is looked up.
+    pub key: Expr,
+    /// What it leads to; none in a set.
+    pub value: Option<Expr>,
 }
 
 /// A chain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Chain {
     /// Where the kernel enters it; none: only other chains do.
-    pub hook: Option<String>,
-    /// Rules in order, each with its comment.
-    pub rules: Vec<String>,
+    pub hook: Option<Hook>,
+    /// Rules in order.
+    pub rules: Vec<Rule>,
+}
+
+/// Where the kernel enters a chain; what passes it is accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hook {
+    /// What the chain may do.
+    pub kind: NfChainType,
+    /// When packets meet it.
+    pub hook: NfHook,
+    /// Its place among others at the same hook.
+    pub priority: i32,
+}
+
+/// A rule.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rule {
+    /// Conditions, then what is done.
+    pub says: Vec<Stmt>,
+    /// What it is for.
+    pub comment: String,
 }
 
 impl Chain {
+    /// A chain that the kernel enters.
+    pub fn at(kind: NfChainType, hook: NfHook, priority: i32) -> Self {
+        Self { hook: Some(Hook { kind, hook, priority }), rules: Vec::new() }
+    }
+
     /// Appends a rule and says in words what it is for.
-    pub fn rule(&mut self, what: impl fmt::Display, comment: &str) {
+    #[must_use]
+    pub fn rule(mut self, comment: &str, says: impl Into<Vec<Stmt>>) -> Self {
         let mut end = comment.len().min(MAX_COMMENT);
         while !comment.is_char_boundary(end) {
             end -= 1;
         }
         let comment = comment[..end].replace(['"', '\n'], " ");
-        self.rules.push(format!("{what} comment \"{comment}\""));
+        self.rules.push(Rule { says: says.into(), comment });
+        self
+    }
+
+    /// Appends a rule once for each family.
+    #[must_use]
+    pub fn each<S: Into<Vec<Stmt>>>(self, comment: &str, says: impl Fn(Family) -> S) -> Self {
+        Family::ALL.into_iter().fold(self, |chain, family| chain.rule(comment, says(family)))
     }
 }
 
 impl Set {
-    fn keyword(&self) -> &'static str {
-        if self.map { "map" } else { "set" }
+    /// Puts an element in.
+    pub fn add(&mut self, key: Expr, value: Option<Expr>) {
+        self.elements.insert(Words(&key).to_string(), Element { key, value });
     }
-}
 
-/// Written as nft reads it.
-struct Element<'a>(&'a str, &'a str);
-
-impl fmt::Display for Element<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(key, value) = self;
-        if value.is_empty() {
-            f.write_str(key)
-        } else {
-            write!(f, "{key} : {value}")
-        }
-    }
-}
-
-/// The table as one block of `nft -f`.
-impl fmt::Display for Ruleset {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "table {TABLE} {{")?;
-        for (name, set) in &self.sets {
-            writeln!(f, "\t{} {name} {{\n\t\t{}", set.keyword(), set.header)?;
-            if !set.elements.is_empty() {
-                writeln!(f, "\t\telements = {{")?;
-                for (key, value) in &set.elements {
-                    writeln!(f, "\t\t\t{},", Element(key, value))?;
-                }
-                writeln!(f, "\t\t}}")?;
-            }
-            writeln!(f, "\t}}")?;
-        }
-        for (name, chain) in &self.chains {
-            writeln!(f, "\tchain {name} {{")?;
-            for line in chain.hook.iter().chain(&chain.rules) {
-                writeln!(f, "\t\t{line}")?;
-            }
-            writeln!(f, "\t}}")?;
-        }
-        writeln!(f, "}}")
+    /// Elements that another set has not, or not with this value.
+    fn not_in<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a Element> {
+        let elements = self.elements.iter();
+        elements
+            .filter(|(key, element)| other.elements.get(*key) != Some(*element))
+            .map(|(_, element)| element)
     }
 }
 
 /// One transaction.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Change {
-    /// For `nft -f`; empty: nothing to do.
-    pub script: String,
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Change<'a> {
+    /// What nft gets.
+    pub script: Script<'a>,
     /// How many chains and elements it adds, changes or removes.
     pub objects: usize,
     /// Chains that it writes.
-    pub written: Vec<String>,
+    pub written: Vec<&'a str>,
 }
 
 impl Ruleset {
@@ -120,101 +140,65 @@ impl Ruleset {
     }
 
     /// The script that puts this in the place of whatever is in our table, at once: the kernel commits the
-    /// removal and the new table as one generation. `add` makes the `delete` good on a node without one.
-    pub fn replacement(&self) -> String {
-        format!("add table {TABLE}\ndelete table {TABLE}\n{self}")
+    /// removal and the new table as one generation.
+    pub fn replacement(&self) -> Script<'_> {
+        let mut script = Script::fresh_table();
+        // What is referred to comes before what refers to it.
+        for (name, set) in &self.sets {
+            script.declare(name, &set.kind);
+        }
+        for (name, chain) in &self.chains {
+            script.add_chain(name, chain.hook);
+        }
+        for (name, set) in &self.sets {
+            script.add_elements(name, set.elements.values());
+        }
+        for (name, chain) in &self.chains {
+            script.add_rules(name, &chain.rules);
+        }
+        script
     }
 
     /// What turns `self` into `want`. None: only replacing the whole table does, because a hook or a type
-    /// cannot be changed in place.
-    pub fn change_to(&self, want: &Self) -> Option<Change> {
-        let chains = diff(&self.chains, &want.chains);
-        if chains
-            .changed
-            .iter()
-            .any(|(name, chain)| self.chains[name].hook != chain.hook)
-        {
+    /// cannot be changed in place, and sets and maps are always the same ones.
+    pub fn change_to<'a>(&'a self, want: &'a Self) -> Option<Change<'a>> {
+        let kinds = |ruleset: &'a Self| ruleset.sets.iter().map(|(name, set)| (name, &set.kind));
+        if !kinds(self).eq(kinds(want)) {
             return None;
         }
-        let sets = diff(&self.sets, &want.sets);
-        for (name, set) in &sets.changed {
-            let there = &self.sets[name];
-            if there.header != set.header || there.map != set.map {
-                return None;
-            }
-        }
         let mut change = Change::default();
-        let Change {
-            script,
-            objects,
-            written,
-        } = &mut change;
+        let Change { script, objects, written } = &mut change;
         // References must never dangle: what is referred to comes before, and goes after, what refers to it.
-        for (name, chain) in &chains.added {
-            match &chain.hook {
-                None => say(script, format_args!("add chain {TABLE} {name}")),
-                Some(hook) => say(script, format_args!("add chain {TABLE} {name} {{ {hook} }}")),
+        for (name, chain) in &want.chains {
+            match self.chains.get(name) {
+                Some(there) if there == chain => continue,
+                Some(there) if there.hook != chain.hook => return None,
+                Some(_) => script.flush_chain(name),
+                None => script.add_chain(name, chain.hook),
             }
+            written.push(name);
         }
-        for (name, set) in &sets.added {
-            say(
-                script,
-                format_args!("add {} {TABLE} {name} {{ {} }}", set.keyword(), set.header),
-            );
+        let removed: Vec<&str> =
+            self.chains.keys().filter(|name| !want.chains.contains_key(*name)).map(String::as_str).collect();
+        for name in &removed {
+            script.flush_chain(name);
         }
-        let none = BTreeMap::new();
-        let mut additions = String::new();
-        for (name, set) in sets.added.iter().chain(&sets.changed) {
-            let there = self.sets.get(name).map_or(&none, |set| &set.elements);
-            let elements = diff(there, &set.elements);
-            let gone: Vec<&str> = elements
-                .removed
-                .keys()
-                .chain(elements.changed.keys())
-                .map(String::as_str)
-                .collect();
-            let new: Vec<String> = (elements.added.iter().chain(&elements.changed))
-                .map(|(key, value)| Element(key, value).to_string())
-                .collect();
-            if !gone.is_empty() {
-                say(
-                    script,
-                    format_args!("delete element {TABLE} {name} {{ {} }}", gone.join(", ")),
-                );
-            }
-            if !new.is_empty() {
-                say(
-                    &mut additions,
-                    format_args!("add element {TABLE} {name} {{ {} }}", new.join(", ")),
-                );
-            }
-            *objects += elements.len();
+        let sets = || want.sets.iter().map(|(name, set)| (name, &self.sets[name], set));
+        for (name, there, set) in sets() {
+            script.delete_elements(name, there.not_in(set));
+            *objects += there.elements.keys().filter(|key| !set.elements.contains_key(*key)).count();
         }
-        for name in chains.changed.keys().chain(chains.removed.keys()) {
-            say(script, format_args!("flush chain {TABLE} {name}"));
+        for name in written.iter() {
+            script.add_rules(name, &want.chains[*name].rules);
         }
-        for (name, chain) in chains.added.iter().chain(&chains.changed) {
-            for rule in &chain.rules {
-                say(script, format_args!("add rule {TABLE} {name} {rule}"));
-            }
-            written.push(name.clone());
+        for (name, there, set) in sets() {
+            script.add_elements(name, set.not_in(there));
+            *objects += set.not_in(there).count();
         }
-        script.push_str(&additions);
-        for name in sets.removed.keys() {
-            say(
-                script,
-                format_args!("delete {} {TABLE} {name}", sets.removed[name].keyword()),
-            );
+        for name in &removed {
+            script.delete_chain(name);
         }
-        for name in chains.removed.keys() {
-            say(script, format_args!("delete chain {TABLE} {name}"));
-        }
-        *objects += chains.len() + sets.removed.len();
+        *objects += written.len() + removed.len();
         Some(change)
     }
-}
-
-fn say(script: &mut String, line: fmt::Arguments<'_>) {
-    // Writing to a String cannot fail.
-    let _ = writeln!(script, "{line}");
 }

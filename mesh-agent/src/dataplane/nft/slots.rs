@@ -42,11 +42,7 @@ pub(super) fn by_weight(backends: &[Backend]) -> Slots {
     let mut runs = Vec::with_capacity(backends.len());
     for backend in backends {
         let length = weight(backend) / divisor;
-        runs.push(Run {
-            first,
-            last: first + length - 1,
-            address: backend.address,
-        });
+        runs.push(Run { first, last: first + length - 1, address: backend.address });
         first += length;
     }
     Slots { modulus: first, runs }
@@ -55,20 +51,14 @@ pub(super) fn by_weight(backends: &[Backend]) -> Slots {
 /// A Maglev table (Eisenbud et al., NSDI 2016, §3.4) in which each backend's number of slots goes by weight.
 pub(super) fn by_hash(backends: &[Backend]) -> Slots {
     let wanted = backends.len() * PER_BACKEND;
-    let size = SIZES
-        .into_iter()
-        .find(|size| *size as usize >= wanted)
-        .unwrap_or(SIZES[SIZES.len() - 1]);
+    let size = SIZES.into_iter().find(|size| *size as usize >= wanted).unwrap_or(SIZES[SIZES.len() - 1]);
     let backends = &backends[..backends.len().min(size as usize)];
     let mut left = quotas(backends, size);
     let mut walks: Vec<(u32, u32)> = (backends.iter())
         .map(|backend| {
             let hash = fnv64(backend.id.as_str().as_bytes());
             // Both are below the size, which fits.
-            (
-                (hash % u64::from(size)) as u32,
-                ((hash >> 32) % u64::from(size - 1)) as u32 + 1,
-            )
+            ((hash % u64::from(size)) as u32, ((hash >> 32) % u64::from(size - 1)) as u32 + 1)
         })
         .collect();
     let mut table: Vec<Option<IpAddr>> = vec![None; size as usize];
@@ -91,11 +81,7 @@ pub(super) fn by_hash(backends: &[Backend]) -> Slots {
     for (slot, address) in (0..).zip(table.into_iter().flatten()) {
         match runs.last_mut() {
             Some(run) if run.address == address => run.last = slot,
-            _ => runs.push(Run {
-                first: slot,
-                last: slot,
-                address,
-            }),
+            _ => runs.push(Run { first: slot, last: slot, address }),
         }
     }
     Slots { modulus: size, runs }
@@ -154,9 +140,7 @@ mod tests {
         for run in &slots.runs {
             assert_eq!(run.first, next, "no gaps");
             next = run.last + 1;
-            let IpAddr::V4(address) = run.address else {
-                panic!("{run:?}")
-            };
+            let IpAddr::V4(address) = run.address else { panic!("{run:?}") };
             shares[usize::from(address.octets()[3])] += run.last - run.first + 1;
         }
         assert_eq!(next, slots.modulus);

@@ -45,25 +45,9 @@ impl Stale {
             frontends.insert(at, Some(pool).filter(|pool| !pool.backends.is_empty()));
         }
         frontends.extend(changes.removed.into_keys().map(|at| (at, None)));
-        frontends.retain(|at, _| {
-            !matches!(
-                at,
-                Frontend::Published {
-                    protocol: Protocol::Tcp,
-                    ..
-                }
-            )
-        });
-        let subnets = now
-            .networks
-            .values()
-            .flat_map(|network| network.subnets.iter().copied())
-            .collect();
-        Self {
-            frontends,
-            subnets,
-            local,
-        }
+        frontends.retain(|at, _| !matches!(at, Frontend::Published { protocol: Protocol::Tcp, .. }));
+        let subnets = now.networks.values().flat_map(|network| network.subnets.iter().copied()).collect();
+        Self { frontends, subnets, local }
     }
 
     /// Nothing can be stale.
@@ -83,10 +67,7 @@ impl Stale {
             return balanced;
         }
         let port = pool.target.unwrap_or(flow.to.port());
-        !pool
-            .backends
-            .iter()
-            .any(|backend| SocketAddr::new(backend.address, port) == flow.answers)
+        !pool.backends.iter().any(|backend| SocketAddr::new(backend.address, port) == flow.answers)
     }
 
     /// The frontend that a destination belongs to, in the order of the rules.
@@ -109,11 +90,7 @@ impl Stale {
             return Some(pool);
         }
         let own = self.local.contains(&ip) || ip.is_loopback();
-        if own {
-            self.frontends.get(&published(None))
-        } else {
-            None
-        }
+        if own { self.frontends.get(&published(None)) } else { None }
     }
 }
 
@@ -123,11 +100,7 @@ mod tests {
     use crate::dataplane::nft::render::tests::{balance, port, task, vip};
 
     fn flow(to: &str, answers: &str) -> UdpFlow {
-        UdpFlow::new(
-            "192.0.2.9".parse().unwrap(),
-            to.parse().unwrap(),
-            answers.parse().unwrap(),
-        )
+        UdpFlow::new("192.0.2.9".parse().unwrap(), to.parse().unwrap(), answers.parse().unwrap())
     }
 
     fn stale(before: &Balance, now: &Balance) -> Stale {
@@ -138,14 +111,8 @@ mod tests {
     #[test]
     fn flows_to_a_backend_that_left_are_stale_and_others_are_not() {
         let tasks = [task("10.10.1.2"), task("10.10.1.3")];
-        let before = balance(vec![
-            vip("10.10.0.5", &tasks),
-            port(Protocol::Udp, 53, 5353, &tasks),
-        ]);
-        let now = balance(vec![
-            vip("10.10.0.5", &tasks[..1]),
-            port(Protocol::Udp, 53, 5353, &tasks[..1]),
-        ]);
+        let before = balance(vec![vip("10.10.0.5", &tasks), port(Protocol::Udp, 53, 5353, &tasks)]);
+        let now = balance(vec![vip("10.10.0.5", &tasks[..1]), port(Protocol::Udp, 53, 5353, &tasks[..1])]);
         let judge = stale(&before, &now);
         assert!(judge.is(&flow("10.10.0.5:99", "10.10.1.3:99")));
         assert!(!judge.is(&flow("10.10.0.5:99", "10.10.1.2:99")));
@@ -159,14 +126,8 @@ mod tests {
         let now = balance(vec![port(Protocol::Udp, 53, 5353, &[task("10.10.1.2")])]);
         let judge = stale(&balance(vec![]), &now);
         assert!(judge.is(&flow("203.0.113.1:53", "203.0.113.1:53")));
-        assert!(
-            !judge.is(&flow("8.8.8.8:53", "8.8.8.8:53")),
-            "a task's own business with the world"
-        );
-        assert!(
-            !judge.is(&flow("203.0.113.1:54", "203.0.113.1:54")),
-            "not our port"
-        );
+        assert!(!judge.is(&flow("8.8.8.8:53", "8.8.8.8:53")), "a task's own business with the world");
+        assert!(!judge.is(&flow("203.0.113.1:54", "203.0.113.1:54")), "not our port");
     }
 
     #[test]

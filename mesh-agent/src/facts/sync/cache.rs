@@ -34,20 +34,13 @@ pub(super) fn load(path: &Path) -> (Option<Cache>, Option<String>) {
             },
         }
     }
-    let problem = (!wrong.is_empty()).then(|| {
-        format!(
-            "no copy of the store can be read, so nothing is known yet ({})",
-            wrong.join("; ")
-        )
-    });
+    let problem = (!wrong.is_empty())
+        .then(|| format!("no copy of the store can be read, so nothing is known yet ({})", wrong.join("; ")));
     (None, problem)
 }
 
 fn parse(bytes: &[u8]) -> Result<Cache, String> {
-    let end = bytes
-        .iter()
-        .position(|byte| *byte == b'\n')
-        .ok_or("it has no head")?;
+    let end = bytes.iter().position(|byte| *byte == b'\n').ok_or("it has no head")?;
     let head = std::str::from_utf8(&bytes[..end]).map_err(|_| "its head is no text")?;
     let sum = head.strip_prefix(FORMAT).ok_or("it is of another format")?.trim();
     let body = &bytes[end + 1..];
@@ -59,25 +52,15 @@ fn parse(bytes: &[u8]) -> Result<Cache, String> {
 
 /// Writes a generation; the one before becomes the older. At no moment is there none.
 pub(super) fn save(path: &Path, cache: &Cache) -> io::Result<()> {
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
     let body = mesh_core::records::to_json(cache).into_bytes();
     let new = beside(path, ".new");
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&new)?;
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
     let mut file = BufWriter::new(file);
     writeln!(file, "{FORMAT} {:016x}", checksum(&body))?;
     file.write_all(&body)?;
-    file.into_inner()
-        .map_err(io::IntoInnerError::into_error)?
-        .sync_all()?;
+    file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
     match std::fs::rename(path, beside(path, ".old")) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
@@ -88,9 +71,9 @@ pub(super) fn save(path: &Path, cache: &Cache) -> io::Result<()> {
 
 /// FNV-1a: it is against torn writes and bad disks, not against people.
 fn checksum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
-        (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]
@@ -100,12 +83,7 @@ mod tests {
     use super::*;
 
     fn cache(rev: u64) -> Cache {
-        Cache {
-            cluster: "c".to_owned(),
-            changed: Rev(rev),
-            rev: Rev(rev),
-            kvs: Vec::new(),
-        }
+        Cache { cluster: "c".to_owned(), changed: Rev(rev), rev: Rev(rev), kvs: Vec::new() }
     }
 
     #[test]

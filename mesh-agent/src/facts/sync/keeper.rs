@@ -38,23 +38,13 @@ impl Keeper {
         let from = path.clone();
         let (found, problem) = match spawn_blocking(move || cache::load(&from)).await {
             Ok(loaded) => loaded,
-            Err(error) => (
-                None,
-                Some(format!("reading the copy of the store failed: {error}")),
-            ),
+            Err(error) => (None, Some(format!("reading the copy of the store failed: {error}"))),
         };
         if let Some(problem) = &problem {
             tracing::warn!(%problem);
         }
         let kept = found.as_ref().map(|cache| (cache.rev, cache.changed));
-        let keeper = Self {
-            path,
-            kept,
-            latest: kept,
-            saving: None,
-            not_before: Instant::now(),
-            problem,
-        };
+        let keeper = Self { path, kept, latest: kept, saving: None, not_before: Instant::now(), problem };
         (keeper, found)
     }
 
@@ -96,10 +86,8 @@ impl Keeper {
                 self.problem = None;
             }
             Err(error) => {
-                let problem = format!(
-                    "the copy of the store cannot be kept in {}: {error}",
-                    self.path.display()
-                );
+                let problem =
+                    format!("the copy of the store cannot be kept in {}: {error}", self.path.display());
                 tracing::warn!(%problem);
                 self.problem = Some(problem);
                 self.not_before = Instant::now() + AGAIN;

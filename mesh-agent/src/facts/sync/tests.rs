@@ -23,10 +23,7 @@ impl Switch {
     }
 
     fn get(&self) -> Result<Arc<dyn Store>, StoreError> {
-        let none = || StoreError::Unavailable {
-            at: "switch".to_owned(),
-            why: "it is off".to_owned(),
-        };
+        let none = || StoreError::Unavailable { at: "switch".to_owned(), why: "it is off".to_owned() };
         self.0.lock().unwrap().clone().ok_or_else(none)
     }
 }
@@ -70,17 +67,8 @@ impl Node {
     fn new(store: Option<Arc<dyn Store>>) -> Self {
         let switch = Switch::default();
         switch.to(store);
-        let (world, health) = (
-            watch::channel(Arc::default()).1,
-            watch::channel(StoreHealth::default()).1,
-        );
-        Self {
-            dir: tempfile::tempdir().unwrap(),
-            store: Arc::new(switch),
-            world,
-            health,
-            running: None,
-        }
+        let (world, health) = (watch::channel(Arc::default()).1, watch::channel(StoreHealth::default()).1);
+        Self { dir: tempfile::tempdir().unwrap(), store: Arc::new(switch), world, health, running: None }
     }
 
     fn cache(&self) -> PathBuf {
@@ -89,10 +77,8 @@ impl Node {
 
     fn start(&mut self, options: SyncOptions) {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let (world, health) = (
-            watch::Sender::new(Arc::default()),
-            watch::Sender::new(StoreHealth::default()),
-        );
+        let (world, health) =
+            (watch::Sender::new(Arc::default()), watch::Sender::new(StoreHealth::default()));
         (self.world, self.health) = (world.subscribe(), health.subscribe());
         let store = Arc::clone(&self.store) as Arc<dyn Store>;
         tasks.spawn(run(store, self.cache(), options, world, health, stop.clone()));
@@ -121,9 +107,7 @@ impl Node {
 }
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
-    timeout(Duration::from_secs(20), future)
-        .await
-        .expect("within 20 s")
+    timeout(Duration::from_secs(20), future).await.expect("within 20 s")
 }
 
 fn local(dir: &Path) -> Arc<dyn Store> {
@@ -200,15 +184,12 @@ async fn a_store_that_dies_and_returns_is_followed_again() {
         assert!(node.world.borrow().rev < rev);
         node.store.to(Some(Arc::clone(&store)));
         node.sees(|world| world.rev == rev).await;
-        node.is(|health| health.connected && health.problem.is_none())
-            .await;
+        node.is(|health| health.connected && health.problem.is_none()).await;
     }
     // A long absence: the store has forgotten, and everything is listed.
     node.store.to(None);
     for n in 0..=mesh_core::kv::HISTORY / 500 {
-        let round: Vec<_> = (0..500)
-            .map(|_| commit(&*store, put("filler", &n.to_string())))
-            .collect();
+        let round: Vec<_> = (0..500).map(|_| commit(&*store, put("filler", &n.to_string()))).collect();
         futures_util::future::join_all(round).await;
     }
     let rev = commit(&*store, pause("last")).await;
@@ -243,16 +224,13 @@ async fn another_store_or_an_older_one_changes_nothing() {
     assert_eq!(*node.world.borrow(), known);
 
     node.store.to(Some(Arc::clone(&store)));
-    node.is(|health| health.connected && health.problem.is_none())
-        .await;
+    node.is(|health| health.connected && health.problem.is_none()).await;
     assert_eq!(*node.world.borrow(), known);
     node.stop().await;
 
     // Someone restored the backup on purpose, and says so.
     node.store.to(Some(Arc::new(LocalStore::open(&backup).unwrap())));
-    node.start(SyncOptions {
-        accept_deletions: true,
-    });
+    node.start(SyncOptions { accept_deletions: true });
     node.is(|health| health.connected).await;
     let world = node.sees(|world| world.rev == Rev(1)).await;
     assert!(paused(&world, "n1") && !paused(&world, "n2"));
@@ -267,9 +245,7 @@ async fn remove_and_forget(store: &dyn Store, count: usize) {
     }
     commit(store, txn).await;
     for n in 0..=mesh_core::kv::HISTORY / 500 {
-        let round: Vec<_> = (0..500)
-            .map(|_| commit(store, put("filler", &n.to_string())))
-            .collect();
+        let round: Vec<_> = (0..500).map(|_| commit(store, put("filler", &n.to_string()))).collect();
         futures_util::future::join_all(round).await;
     }
 }
@@ -283,11 +259,7 @@ async fn much_that_vanishes_is_held_until_someone_says_so() {
     node.start(SyncOptions::default());
     node.is(|health| health.connected).await;
     let known = Arc::clone(&node.world.borrow());
-    assert_eq!(
-        known.poison.len(),
-        20,
-        "what cannot be read is set aside and told"
-    );
+    assert_eq!(known.poison.len(), 20, "what cannot be read is set aside and told");
     node.store.to(None);
     remove_and_forget(&*store, 20).await;
     node.store.to(Some(Arc::clone(&store)));
@@ -295,9 +267,7 @@ async fn much_that_vanishes_is_held_until_someone_says_so() {
     assert_eq!(*node.world.borrow(), known);
     node.stop().await;
 
-    node.start(SyncOptions {
-        accept_deletions: true,
-    });
+    node.start(SyncOptions { accept_deletions: true });
     node.is(|health| health.connected).await;
     assert!(node.world.borrow().poison.is_empty());
     // What is removed one by one and seen so needs nobody's word.
@@ -329,12 +299,10 @@ async fn a_damaged_cache_is_told_of_and_the_older_one_serves() {
     node.store.to(None);
     std::fs::write(node.cache(), b"noise").unwrap();
     node.start(SyncOptions::default());
-    node.sees(|world| paused(world, "n1") && !paused(world, "n2"))
-        .await;
+    node.sees(|world| paused(world, "n1") && !paused(world, "n2")).await;
     node.store.to(Some(Arc::clone(&store)));
     node.sees(|world| paused(world, "n2")).await;
-    node.is(|health| health.connected && health.problem.is_none())
-        .await;
+    node.is(|health| health.connected && health.problem.is_none()).await;
     node.stop().await;
 
     node.store.to(None);
@@ -356,14 +324,8 @@ async fn a_burst_is_published_as_a_whole_and_kept_a_few_times_only() {
     node.start(SyncOptions::default());
     node.is(|health| health.connected).await;
     node.store.to(None);
-    let writes: Vec<_> = (0..900)
-        .map(|n| commit(&*store, pause(&format!("n{n}"))))
-        .collect();
-    let last = futures_util::future::join_all(writes)
-        .await
-        .into_iter()
-        .max()
-        .unwrap();
+    let writes: Vec<_> = (0..900).map(|n| commit(&*store, pause(&format!("n{n}")))).collect();
+    let last = futures_util::future::join_all(writes).await.into_iter().max().unwrap();
     node.world.mark_unchanged();
     node.store.to(Some(Arc::clone(&store)));
     let mut times = 0;
@@ -374,11 +336,7 @@ async fn a_burst_is_published_as_a_whole_and_kept_a_few_times_only() {
     assert!(times < 20, "published {times} times");
     node.stop().await;
     let (kept, problem) = cache::load(&node.cache());
-    assert_eq!(
-        (kept.unwrap().rev, problem),
-        (last, None),
-        "always before the end"
-    );
+    assert_eq!((kept.unwrap().rev, problem), (last, None), "always before the end");
 }
 
 #[tokio::test(start_paused = true)]
@@ -407,10 +365,7 @@ async fn a_store_that_never_answers_is_asked_again_and_again_but_not_too_often()
         }
     }
     let dir = tempfile::tempdir().unwrap();
-    let (world, health) = (
-        watch::Sender::new(Arc::default()),
-        watch::Sender::new(StoreHealth::default()),
-    );
+    let (world, health) = (watch::Sender::new(Arc::default()), watch::Sender::new(StoreHealth::default()));
     let (stop, asked) = (CancellationToken::new(), watch::Sender::new(0));
     let times = asked.subscribe();
     let seen = health.subscribe();
@@ -429,10 +384,5 @@ async fn a_store_that_never_answers_is_asked_again_and_again_but_not_too_often()
     tokio::join!(running, hour);
     let times = *times.borrow();
     assert!((350..=720).contains(&times), "asked {times} times in an hour");
-    assert!(
-        seen.borrow()
-            .problem
-            .as_ref()
-            .is_some_and(|problem| problem.contains("nothing for 5 s"))
-    );
+    assert!(seen.borrow().problem.as_ref().is_some_and(|problem| problem.contains("nothing for 5 s")));
 }

@@ -28,17 +28,9 @@ pub async fn claims_are_given_once(subject: &impl Subject) {
         }
         let owner = format!("owner-{}", winner.expect("one gets it"));
         assert_eq!(conflicts.len(), 49);
-        assert!(
-            conflicts
-                .iter()
-                .all(|found| found.len() == 1 && found[0].value == owner)
-        );
+        assert!(conflicts.iter().all(|found| found.len() == 1 && found[0].value == owner));
         assert_eq!(listed(&*store, &key).await[&key].value, owner);
-        assert_eq!(
-            listed(&*store, &format!("record/{round}/")).await.len(),
-            1,
-            "losers write nothing"
-        );
+        assert_eq!(listed(&*store, &format!("record/{round}/")).await.len(), 1, "losers write nothing");
     }
 }
 
@@ -50,23 +42,13 @@ pub async fn compare_and_set(subject: &impl Subject) {
         txn.unchanged("k", rev);
         store.txn(txn)
     };
-    let Ok(TxnOutcome::Committed { rev: first }) = guarded("1", Rev(0)).await else {
-        panic!("0 is absent")
-    };
+    let Ok(TxnOutcome::Committed { rev: first }) = guarded("1", Rev(0)).await else { panic!("0 is absent") };
     let Ok(TxnOutcome::Conflict { rev, found }) = guarded("again", Rev(0)).await else {
         panic!("it is there")
     };
-    assert_eq!(
-        (rev, found[0].value.as_str(), found[0].modified),
-        (first, "1", first)
-    );
-    let Ok(TxnOutcome::Committed { rev: second }) = guarded("2", first).await else {
-        panic!("unchanged")
-    };
-    assert!(matches!(
-        guarded("3", first).await,
-        Ok(TxnOutcome::Conflict { .. })
-    ));
+    assert_eq!((rev, found[0].value.as_str(), found[0].modified), (first, "1", first));
+    let Ok(TxnOutcome::Committed { rev: second }) = guarded("2", first).await else { panic!("unchanged") };
+    assert!(matches!(guarded("3", first).await, Ok(TxnOutcome::Conflict { .. })));
     let kv = &listed(&*store, "k").await["k"];
     assert_eq!((kv.value.as_str(), kv.created, kv.modified), ("2", first, second));
 
@@ -108,11 +90,7 @@ pub async fn transactions_are_whole(subject: &impl Subject) {
     }
     txn.delete("b");
     let second = commit(&*store, txn).await;
-    assert_eq!(
-        second,
-        Rev(first.0 + 1),
-        "a refused transaction takes no revision"
-    );
+    assert_eq!(second, Rev(first.0 + 1), "a refused transaction takes no revision");
     assert_eq!(next_events(&mut watch).await.rev, first);
     let whole = next_events(&mut watch).await;
     assert_eq!((whole.rev, whole.events.len()), (second, MAX_OPS));
@@ -137,10 +115,7 @@ pub async fn lists_are_at_one_revision(subject: &impl Subject) {
             before = listing.rev;
             assert!(listing.kvs.is_empty() || listing.kvs.len() == 2);
             assert!(
-                listing
-                    .kvs
-                    .windows(2)
-                    .all(|kvs| kvs[0].value == kvs[1].value && kvs[0].key < kvs[1].key)
+                listing.kvs.windows(2).all(|kvs| kvs[0].value == kvs[1].value && kvs[0].key < kvs[1].key)
             );
             assert!(listing.kvs.iter().all(|kv| kv.modified <= listing.rev));
         }
@@ -158,46 +133,21 @@ pub async fn nonsense_writes_nothing(subject: &impl Subject) {
     let before = store.status().await.expect("a status").rev;
     let mut twice = put("k", "1");
     twice.delete("k");
-    assert_eq!(
-        store.txn(twice).await,
-        Err(InvalidTxn::Twice("k".to_owned()).into())
-    );
+    assert_eq!(store.txn(twice).await, Err(InvalidTxn::Twice("k".to_owned()).into()));
     let many = (0..=MAX_OPS).map(|n| Op::Delete(n.to_string())).collect();
-    let many = Txn {
-        compares: vec![],
-        ops: many,
-    };
-    assert_eq!(
-        store.txn(many).await,
-        Err(InvalidTxn::TooLarge(MAX_OPS + 1).into())
-    );
-    for wrong in [
-        put("", "v"),
-        put(&"k".repeat(2000), "v"),
-        put("k", &"v".repeat(MAX_VALUE + 1)),
-    ] {
+    let many = Txn { compares: vec![], ops: many };
+    assert_eq!(store.txn(many).await, Err(InvalidTxn::TooLarge(MAX_OPS + 1).into()));
+    for wrong in [put("", "v"), put(&"k".repeat(2000), "v"), put("k", &"v".repeat(MAX_VALUE + 1))] {
         let refused = store.txn(wrong).await;
-        assert!(
-            matches!(refused, Err(StoreError::Invalid(InvalidTxn::Key { .. }))),
-            "{refused:?}"
-        );
+        assert!(matches!(refused, Err(StoreError::Invalid(InvalidTxn::Key { .. }))), "{refused:?}");
     }
     let mut heavy = Txn::default();
     for n in 0..5 {
         heavy.put(format!("{n}"), "v".repeat(MAX_BYTES / 4 - 8));
     }
-    assert!(matches!(
-        store.txn(heavy).await,
-        Err(StoreError::Invalid(InvalidTxn::TooHeavy(_)))
-    ));
-    let unleased = Txn {
-        compares: vec![],
-        ops: vec![leased("k", LeaseId(12_345))],
-    };
-    assert_eq!(
-        store.txn(unleased).await,
-        Err(InvalidTxn::UnknownLease(LeaseId(12_345)).into())
-    );
+    assert!(matches!(store.txn(heavy).await, Err(StoreError::Invalid(InvalidTxn::TooHeavy(_)))));
+    let unleased = Txn { compares: vec![], ops: vec![leased("k", LeaseId(12_345))] };
+    assert_eq!(store.txn(unleased).await, Err(InvalidTxn::UnknownLease(LeaseId(12_345)).into()));
     let listing = store.list("").await.expect("a list");
     assert_eq!((listing.rev, listing.kvs.len()), (before, 0));
 }
@@ -220,11 +170,7 @@ pub async fn prefixes_are_kept_apart(subject: &impl Subject) {
         }
         expected.sort();
         let listing = store.list(prefix).await.expect("a list");
-        assert_eq!(
-            listing.kvs.iter().map(|kv| &kv.key).collect::<Vec<_>>(),
-            expected,
-            "in order"
-        );
+        assert_eq!(listing.kvs.iter().map(|kv| &kv.key).collect::<Vec<_>>(), expected, "in order");
     }
 }
 
@@ -251,9 +197,7 @@ pub async fn nothing_changed_is_no_revision(subject: &impl Subject) {
     let rev = commit(&*store, put("k", "1")).await;
     let mut nothing = Txn::default();
     nothing.delete("none");
-    nothing
-        .compares
-        .push(mesh_core::kv::Compare::Exists("k".to_owned()));
+    nothing.compares.push(mesh_core::kv::Compare::Exists("k".to_owned()));
     assert_eq!(commit(&*store, nothing).await, rev);
     assert_eq!(store.status().await.expect("a status").rev, rev);
 }
@@ -266,14 +210,8 @@ pub async fn large_values_are_kept(subject: &impl Subject) {
     let mut watch = store.watch("", rev).await.expect("a watch");
     for value in &values {
         commit(&*store, put("big", value)).await;
-        assert!(
-            listed(&*store, "big").await["big"].value == *value,
-            "listed as written"
-        );
+        assert!(listed(&*store, "big").await["big"].value == *value, "listed as written");
         let batch = next_events(&mut watch).await;
-        assert!(
-            matches!(&batch.events[..], [Event::Put(kv)] if kv.value == *value),
-            "watched as written"
-        );
+        assert!(matches!(&batch.events[..], [Event::Put(kv)] if kv.value == *value), "watched as written");
     }
 }

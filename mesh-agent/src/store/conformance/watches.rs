@@ -64,14 +64,8 @@ pub async fn watches_resume_where_they_were(subject: &impl Subject) {
             let mut watch = store.watch("x/", seen).await.expect("a watch");
             for _ in 0..23 {
                 // Heartbeats too say where to resume: nothing under the prefix came before.
-                let Some(Ok(batch)) = watch.next().await else {
-                    panic!("the watch ended")
-                };
-                assert!(
-                    batch.rev > seen || batch.events.is_empty(),
-                    "{} again after {seen}",
-                    batch.rev
-                );
+                let Some(Ok(batch)) = watch.next().await else { panic!("the watch ended") };
+                assert!(batch.rev > seen || batch.events.is_empty(), "{} again after {seen}", batch.rev);
                 assert!(batch.rev >= seen, "heartbeats do not go back");
                 seen = batch.rev;
                 play(&mut all, batch);
@@ -93,17 +87,12 @@ pub async fn heartbeats_come(subject: &impl Subject) {
     let mut watch = store.watch("none/", Rev(0)).await.expect("a watch");
     let start = Instant::now();
     for _ in 0..5 {
-        let beat = tokio::time::timeout(Duration::from_secs(1), watch.next())
-            .await
-            .expect("within a second");
+        let beat = tokio::time::timeout(Duration::from_secs(1), watch.next()).await.expect("within a second");
         let beat = beat.expect("no end").expect("no error");
         assert!(beat.events.is_empty());
         assert_eq!(beat.rev, rev);
     }
-    assert!(
-        start.elapsed() > Duration::from_millis(300),
-        "and not all the time"
-    );
+    assert!(start.elapsed() > Duration::from_millis(300), "and not all the time");
 }
 
 /// Who asks for what is forgotten is told so, and a new list and a watch from there work.
@@ -112,9 +101,7 @@ pub async fn forgotten_history_is_said(subject: &impl Subject) {
     let first = commit(&*store, put("k", "1")).await;
     subject.forget_history().await;
     let mut watch = store.watch("", first).await.expect("a watch");
-    let WatchEnd::Compacted(gone) = end_of(&mut watch).await else {
-        panic!("it is forgotten")
-    };
+    let WatchEnd::Compacted(gone) = end_of(&mut watch).await else { panic!("it is forgotten") };
     assert!(watch.next().await.is_none(), "nothing comes after the end");
     let listing = store.list("").await.expect("a list");
     assert!(gone >= first && gone <= listing.rev);

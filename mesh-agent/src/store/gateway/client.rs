@@ -92,17 +92,11 @@ impl GatewayStore {
 
     async fn dial(&self, deadline: Instant) -> Result<Sender, String> {
         let dialed = timeout_at(deadline, async {
-            let stream = TcpStream::connect(&self.addr)
-                .await
-                .map_err(|error| error.to_string())?;
+            let stream = TcpStream::connect(&self.addr).await.map_err(|error| error.to_string())?;
             stream.set_nodelay(true).map_err(|error| error.to_string())?;
-            http1::handshake(TokioIo::new(stream))
-                .await
-                .map_err(|error| error.to_string())
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())
         });
-        let (sender, connection) = dialed
-            .await
-            .map_err(|_| "it cannot be reached in time".to_owned())??;
+        let (sender, connection) = dialed.await.map_err(|_| "it cannot be reached in time".to_owned())??;
         self.connections.spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection to the store's gateway broke");
@@ -127,9 +121,7 @@ impl GatewayStore {
         if let Some(cluster) = self.cluster.get().filter(|_| bound) {
             request = request.header(CLUSTER, cluster);
         }
-        request
-            .body(Full::new(body.clone()))
-            .map_err(|error| Failure::NotSent(error.to_string()))
+        request.body(Full::new(body.clone())).map_err(|error| Failure::NotSent(error.to_string()))
     }
 
     /// Sends a request; the answer's body is still to come.
@@ -187,10 +179,7 @@ impl GatewayStore {
     }
 
     fn unavailable(&self, why: String) -> StoreError {
-        StoreError::Unavailable {
-            at: self.addr.clone(),
-            why,
-        }
+        StoreError::Unavailable { at: self.addr.clone(), why }
     }
 
     /// What an answer other than OK means.
@@ -208,9 +197,7 @@ impl GatewayStore {
             Ok(refusal) => refusal.from_gateway(&self.addr),
             Err(_) => {
                 let text: String = String::from_utf8_lossy(answer).chars().take(200).collect();
-                self.unavailable(format!(
-                    "it answers as no gateway of this version does: {status} {text}"
-                ))
+                self.unavailable(format!("it answers as no gateway of this version does: {status} {text}"))
             }
         }
     }
@@ -255,11 +242,7 @@ impl Store for GatewayStore {
             return Ok(lines(sender, response.into_body()));
         }
         let answer = timeout(PATIENCE, response.into_body().collect()).await;
-        let answer = answer
-            .ok()
-            .and_then(Result::ok)
-            .map(|body| body.to_bytes())
-            .unwrap_or_default();
+        let answer = answer.ok().and_then(Result::ok).map(|body| body.to_bytes()).unwrap_or_default();
         if matches!(serde_json::from_slice(&answer), Ok(Refusal::WrongCluster(_))) {
             return Ok(Box::pin(stream::iter([Err(WatchEnd::WrongCluster)])));
         }
@@ -277,25 +260,20 @@ impl Store for GatewayStore {
                 return Err(InvalidTxn::TooHeavy(size).into());
             }
             Err(Failure::NoAnswer(why)) => {
-                return Ok(TxnOutcome::Unknown {
-                    why: format!("the store at {}: {why}", self.addr),
-                });
+                return Ok(TxnOutcome::Unknown { why: format!("the store at {}: {why}", self.addr) });
             }
         };
         if status != StatusCode::OK {
             return Err(self.refused(status, &answer));
         }
-        Ok(
-            serde_json::from_slice(&answer).unwrap_or_else(|error| TxnOutcome::Unknown {
-                why: format!("the answer of the store at {} is garbled: {error}", self.addr),
-            }),
-        )
+        Ok(serde_json::from_slice(&answer).unwrap_or_else(|error| TxnOutcome::Unknown {
+            why: format!("the answer of the store at {} is garbled: {error}", self.addr),
+        }))
     }
 
     async fn lease(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
         let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
-        self.ask(Method::POST, "/store/v1/lease", to_json(&Ttl { seconds }), true)
-            .await
+        self.ask(Method::POST, "/store/v1/lease", to_json(&Ttl { seconds }), true).await
     }
 
     async fn keep_alive(&self, lease: LeaseId) -> Result<(), StoreError> {
@@ -304,13 +282,8 @@ impl Store for GatewayStore {
     }
 
     async fn status(&self) -> Result<StoreStatus, StoreError> {
-        let status: StoreStatus = self
-            .ask(Method::GET, "/store/v1/status", String::new(), false)
-            .await?;
+        let status: StoreStatus = self.ask(Method::GET, "/store/v1/status", String::new(), false).await?;
         self.met(&status.cluster);
-        Ok(StoreStatus {
-            engine: "gateway".to_owned(),
-            ..status
-        })
+        Ok(StoreStatus { engine: "gateway".to_owned(), ..status })
     }
 }

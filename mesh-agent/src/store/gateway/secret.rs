@@ -58,48 +58,29 @@ impl Secret {
     /// Reads the token in a file, whose owner alone may read it.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, SecretError> {
         let path = path.as_ref();
-        let failed = |source| SecretError::File {
-            path: path.to_owned(),
-            source,
-        };
+        let failed = |source| SecretError::File { path: path.to_owned(), source };
         let mut file = File::open(path).map_err(failed)?;
         // Of the file that is open, not of the path: they could be two.
         let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o7777;
         if mode & 0o077 != 0 {
-            return Err(SecretError::Exposed {
-                path: path.to_owned(),
-                mode,
-            });
+            return Err(SecretError::Exposed { path: path.to_owned(), mode });
         }
         let mut text = String::new();
-        (&mut file)
-            .take(MAX as u64 + 2)
-            .read_to_string(&mut text)
-            .map_err(failed)?;
+        (&mut file).take(MAX as u64 + 2).read_to_string(&mut text).map_err(failed)?;
         Self::checked(text.trim().to_owned(), Some(path.to_owned()))
     }
 
     /// Reads the token in a file; where there is none, makes a random one.
     pub fn read_or_create(path: impl AsRef<Path>) -> Result<Self, SecretError> {
         let path = path.as_ref();
-        let failed = |source| SecretError::File {
-            path: path.to_owned(),
-            source,
-        };
-        match OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-        {
+        let failed = |source| SecretError::File { path: path.to_owned(), source };
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
             Ok(mut file) => {
                 let mut bytes = [0; 24];
                 getrandom::fill(&mut bytes)
                     .map_err(|error| failed(std::io::Error::other(error.to_string())))?;
                 let value: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-                writeln!(file, "{value}")
-                    .and_then(|()| file.sync_all())
-                    .map_err(failed)?;
+                writeln!(file, "{value}").and_then(|()| file.sync_all()).map_err(failed)?;
                 Self::checked(value, Some(path.to_owned()))
             }
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Self::read(path),
@@ -122,9 +103,7 @@ impl Secret {
     pub fn place(&self) -> String {
         self.origin
             .as_ref()
-            .map_or("of the configuration".to_owned(), |path| {
-                format!("in {}", path.display())
-            })
+            .map_or("of the configuration".to_owned(), |path| format!("in {}", path.display()))
     }
 
     /// The head that proves it.
@@ -138,10 +117,8 @@ impl Secret {
         if head.len() != expected.len() {
             return false;
         }
-        let differs = head
-            .iter()
-            .zip(expected.bytes())
-            .fold(0, |all, (a, b)| std::hint::black_box(all | (a ^ b)));
+        let differs =
+            head.iter().zip(expected.bytes()).fold(0, |all, (a, b)| std::hint::black_box(all | (a ^ b)));
         std::hint::black_box(differs) == 0
     }
 }
@@ -159,37 +136,20 @@ mod tests {
         assert_eq!(format!("{secret:?}"), "***");
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).unwrap();
         let exposed = Secret::read(&path).unwrap_err().to_string();
-        assert!(
-            exposed.contains("has mode 0640") && exposed.contains("chmod 0600"),
-            "{exposed}"
-        );
+        assert!(exposed.contains("has mode 0640") && exposed.contains("chmod 0600"), "{exposed}");
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
         std::fs::write(&path, " \n").unwrap();
-        assert!(
-            Secret::read(&path)
-                .unwrap_err()
-                .to_string()
-                .ends_with("token is empty")
-        );
+        assert!(Secret::read(&path).unwrap_err().to_string().ends_with("token is empty"));
         std::fs::write(&path, "two words").unwrap();
         assert!(matches!(Secret::read(&path), Err(SecretError::Malformed(_))));
-        assert!(matches!(
-            Secret::read(dir.path().join("none")),
-            Err(SecretError::File { .. })
-        ));
+        assert!(matches!(Secret::read(dir.path().join("none")), Err(SecretError::File { .. })));
     }
 
     #[test]
     fn only_the_whole_token_is_admitted() {
         let secret = Secret::new("abc").unwrap();
         assert!(secret.admits(b"Bearer abc"));
-        for wrong in [
-            &b"Bearer abd"[..],
-            b"Bearer ab",
-            b"Bearer abcd",
-            b"",
-            b"bearer abc",
-        ] {
+        for wrong in [&b"Bearer abd"[..], b"Bearer ab", b"Bearer abcd", b"", b"bearer abc"] {
             assert!(!secret.admits(wrong));
         }
     }

@@ -47,11 +47,7 @@ struct Gateway {
 
 /// Serves until told to stop; then ends watches, finishes requests, and returns.
 pub async fn serve(store: Arc<dyn Store>, listener: TcpListener, token: Secret, shutdown: CancellationToken) {
-    let gateway = Gateway {
-        store,
-        token,
-        shutdown: shutdown.clone(),
-    };
+    let gateway = Gateway { store, token, shutdown: shutdown.clone() };
     let router = Router::new()
         .route("/store/v1/txn", post(txn))
         .route("/store/v1/list", get(list))
@@ -93,16 +89,12 @@ pub async fn serve(store: Arc<dyn Store>, listener: TcpListener, token: Secret, 
 
 async fn connection(stream: TcpStream, router: Router, shutdown: CancellationToken) {
     let socket = socket2::SockRef::from(&stream);
-    let tuned = stream
-        .set_nodelay(true)
-        .and_then(|()| socket.set_tcp_user_timeout(Some(STUCK)));
+    let tuned = stream.set_nodelay(true).and_then(|()| socket.set_tcp_user_timeout(Some(STUCK)));
     if let Err(error) = tuned {
         tracing::debug!(%error, "a connection of the store's gateway keeps the kernel's timeouts");
     }
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE)
-        .max_buf_size(64 << 10);
+    http.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(64 << 10);
     let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
@@ -122,10 +114,7 @@ async fn connection(stream: TcpStream, router: Router, shutdown: CancellationTok
 
 /// Lets in who knows the token and means this store.
 async fn admit(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
-    let proof = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .map_or(&b""[..], |value| value.as_bytes());
+    let proof = request.headers().get(header::AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
     if !gateway.token.admits(proof) {
         return refuse(Refusal::Denied("the token is wrong".to_owned()));
     }
@@ -175,11 +164,7 @@ async fn read<T: serde::de::DeserializeOwned>(body: Body) -> Result<T, Response>
         Err(_) => return Err(StatusCode::REQUEST_TIMEOUT.into_response()),
     };
     serde_json::from_slice(&bytes).map_err(|error| {
-        (
-            StatusCode::UNPROCESSABLE_ENTITY,
-            format!("not what is expected here: {error}"),
-        )
-            .into_response()
+        (StatusCode::UNPROCESSABLE_ENTITY, format!("not what is expected here: {error}")).into_response()
     })
 }
 
@@ -213,11 +198,7 @@ async fn watch(State(gateway): State<Gateway>, Query(which): Query<Which>) -> Re
     match gateway.store.watch(&which.prefix, Rev(which.after)).await {
         Ok(batches) => {
             let lines = stream::unfold(Some((batches, gateway.shutdown)), next_line);
-            (
-                [(header::CONTENT_TYPE, "application/x-ndjson")],
-                Body::from_stream(lines),
-            )
-                .into_response()
+            ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
         }
         Err(error) => refuse(error.into()),
     }

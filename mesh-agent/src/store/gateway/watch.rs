@@ -18,9 +18,7 @@ pub(super) fn lines(sender: Sender, body: Incoming) -> Batches {
     let begin = Some((sender, body, BytesMut::new()));
     Box::pin(stream::unfold(begin, |state| async move {
         let (sender, mut body, mut buffer) = state?;
-        let item = next_line(&mut body, &mut buffer)
-            .await
-            .and_then(|line| line.into());
+        let item = next_line(&mut body, &mut buffer).await.and_then(|line| line.into());
         let rest = item.is_ok().then_some((sender, body, buffer));
         Some((item, rest))
     }))

@@ -37,10 +37,8 @@ pub(super) fn inspect(path: &Path) -> Result<Content, StoreError> {
         }
     };
     // On a thread of its own: damage that the database did not expect shows as a panic, and is an answer too.
-    let checking = std::thread::Builder::new()
-        .name("store-check".to_owned())
-        .spawn(check)
-        .map_err(unreadable)?;
+    let checking =
+        std::thread::Builder::new().name("store-check".to_owned()).spawn(check).map_err(unreadable)?;
     match checking.join() {
         Ok(content) => content.map_err(|why| corrupt(path, &why)),
         Err(_) => Err(corrupt(path, &"its structure is damaged")),
@@ -72,21 +70,12 @@ pub(super) fn load(db: &Database) -> Result<Content, String> {
         meta.insert(key.to_owned(), value.to_owned());
         Ok(())
     })?;
-    let text = |key: &str| {
-        meta.get(key)
-            .cloned()
-            .ok_or_else(|| format!("it does not say its {key}"))
-    };
-    let number = |key: &str| {
-        text(key)?
-            .parse::<u64>()
-            .map_err(|error| format!("its {key} is no number: {error}"))
-    };
+    let text = |key: &str| meta.get(key).cloned().ok_or_else(|| format!("it does not say its {key}"));
+    let number =
+        |key: &str| text(key)?.parse::<u64>().map_err(|error| format!("its {key} is no number: {error}"));
     let schema = text("schema")?;
     if schema != SCHEMA {
-        return Err(format!(
-            "its format is '{schema}', but this version of mesh knows only '{SCHEMA}'"
-        ));
+        return Err(format!("its format is '{schema}', but this version of mesh knows only '{SCHEMA}'"));
     }
     let rev = Rev(number("rev")?);
 
@@ -124,10 +113,5 @@ pub(super) fn load(db: &Database) -> Result<Content, String> {
     for lease in known {
         state.grant(lease);
     }
-    Ok(Content {
-        cluster: text("cluster")?,
-        state,
-        leases,
-        next_lease: number("next_lease")?,
-    })
+    Ok(Content { cluster: text("cluster")?, state, leases, next_lease: number("next_lease")? })
 }

@@ -60,10 +60,7 @@ impl Disk {
             at: path.display().to_string(),
             why: format!("{what}: {error}"),
         };
-        let parent = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -81,37 +78,19 @@ impl Disk {
             .write(true)
             .open(path)
             .map_err(|error| failed("it cannot be opened for writing", error))?;
-        let db = Builder::new()
-            .set_cache_size(CACHE)
-            .create_file(file)
-            .map_err(|error| corrupt(path, &error))?;
-        Ok((
-            Self {
-                path: path.to_owned(),
-                db,
-                _lock: lock,
-            },
-            content,
-        ))
+        let db =
+            Builder::new().set_cache_size(CACHE).create_file(file).map_err(|error| corrupt(path, &error))?;
+        Ok((Self { path: path.to_owned(), db, _lock: lock }, content))
     }
 
     /// On a storage of its own, to see what becomes of its failures.
     #[cfg(test)]
     pub(super) fn on(path: &Path, backend: impl redb::StorageBackend) -> Result<(Self, Content), StoreError> {
         let lock = lock(path)?;
-        let db = Builder::new()
-            .create_with_backend(backend)
-            .map_err(|error| corrupt(path, &error))?;
+        let db = Builder::new().create_with_backend(backend).map_err(|error| corrupt(path, &error))?;
         initialize(&db).map_err(|error| corrupt(path, &error))?;
         let content = super::check::load(&db).map_err(|why| corrupt(path, &why))?;
-        Ok((
-            Self {
-                path: path.to_owned(),
-                db,
-                _lock: lock,
-            },
-            content,
-        ))
+        Ok((Self { path: path.to_owned(), db, _lock: lock }, content))
     }
 
     /// Writes one group down. After an error nobody knows whether it is there, and no more can be written.
@@ -133,10 +112,7 @@ impl Disk {
                 log.insert(batch.rev.0, json(batch).as_str())?;
                 meta.insert("rev", batch.rev.to_string().as_str())?;
             }
-            while log
-                .first()?
-                .is_some_and(|(rev, _)| rev.value() < addition.oldest.0)
-            {
+            while log.first()?.is_some_and(|(rev, _)| rev.value() < addition.oldest.0) {
                 log.pop_first()?;
             }
             for (lease, seconds) in &addition.granted {
@@ -174,10 +150,7 @@ pub(super) fn corrupt(path: &Path, why: &dyn std::fmt::Display) -> StoreError {
 /// The lock is a file of its own beside the store, since the store itself may not be there yet.
 fn lock(path: &Path) -> Result<File, StoreError> {
     let at = path.with_extension("lock");
-    let unavailable = |why: String| StoreError::Unavailable {
-        at: path.display().to_string(),
-        why,
-    };
+    let unavailable = |why: String| StoreError::Unavailable { at: path.display().to_string(), why };
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -205,12 +178,7 @@ fn create(path: &Path, parent: &Path) -> Result<(), StoreError> {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             Ok(()) | Err(_) => {}
         }
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&new)?;
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&new)?;
         let db = Builder::new().set_cache_size(CACHE).create_file(file)?;
         initialize(&db)?;
         drop(db);
@@ -246,20 +214,11 @@ fn new_cluster() -> String {
     let mut bytes = [0; 16];
     // Without random numbers the time still tells two stores apart.
     if getrandom::fill(&mut bytes).is_err() {
-        let now = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap_or_default();
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         bytes = now.as_nanos().to_be_bytes();
     }
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!(
-        "{}-{}-{}-{}-{}",
-        &hex[..8],
-        &hex[8..12],
-        &hex[12..16],
-        &hex[16..20],
-        &hex[20..]
-    )
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }

@@ -24,12 +24,8 @@ pub(super) struct Leases {
 impl Leases {
     /// All of them begin anew.
     pub(super) fn new(all: impl IntoIterator<Item = (LeaseId, u64)>, now: Instant) -> Self {
-        let mut leases = Self {
-            by_id: BTreeMap::new(),
-            by_end: BTreeSet::new(),
-            aged: Duration::ZERO,
-            looked: now,
-        };
+        let mut leases =
+            Self { by_id: BTreeMap::new(), by_end: BTreeSet::new(), aged: Duration::ZERO, looked: now };
         for (lease, seconds) in all {
             leases.grant(lease, seconds);
         }
@@ -62,11 +58,7 @@ impl Leases {
 
     /// Those whose time is up; they stay until they are forgotten.
     pub(super) fn expired(&self) -> Vec<LeaseId> {
-        self.by_end
-            .iter()
-            .take_while(|(end, _)| *end <= self.aged)
-            .map(|(_, lease)| *lease)
-            .collect()
+        self.by_end.iter().take_while(|(end, _)| *end <= self.aged).map(|(_, lease)| *lease).collect()
     }
 
     pub(super) fn forget(&mut self, lease: LeaseId) {

@@ -32,14 +32,7 @@ impl Overlay {
     /// Over a file that is open for reading.
     pub(super) fn over(file: File) -> std::io::Result<Self> {
         let len = file.metadata()?.len();
-        Ok(Self {
-            file,
-            layer: Mutex::new(Layer {
-                visible: len,
-                len,
-                pages: BTreeMap::new(),
-            }),
-        })
+        Ok(Self { file, layer: Mutex::new(Layer { visible: len, len, pages: BTreeMap::new() }) })
     }
 
     fn layer(&self) -> MutexGuard<'_, Layer> {
@@ -136,11 +129,7 @@ mod tests {
         overlay.set_len(4092).unwrap();
         overlay.set_len(12_000).unwrap();
         overlay.read(4089, &mut out).unwrap();
-        assert_eq!(
-            out,
-            [1, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-            "what was cut off comes back as zeros"
-        );
+        assert_eq!(out, [1, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], "what was cut off comes back as zeros");
         assert!(overlay.read(11_999, &mut out).is_err());
         let mut page = [0; 4096];
         file.read_exact_at(&mut page, 4000).unwrap();

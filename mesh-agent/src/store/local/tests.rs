@@ -14,11 +14,7 @@ struct Failing(InMemoryBackend, Arc<AtomicBool>);
 
 impl Failing {
     fn check(&self) -> std::io::Result<()> {
-        if self.1.load(Ordering::SeqCst) {
-            Err(std::io::ErrorKind::StorageFull.into())
-        } else {
-            Ok(())
-        }
+        if self.1.load(Ordering::SeqCst) { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 }
 
@@ -55,10 +51,7 @@ async fn a_failing_disk_makes_it_read_only_and_nothing_is_shown_that_is_not_writ
     let backend = Failing(InMemoryBackend::new(), Arc::clone(&fails));
     let (disk, content) = Disk::on(&dir.path().join("s.redb"), backend).unwrap();
     let store = LocalStore::start(disk, content).unwrap();
-    assert_eq!(
-        store.txn(put("a")).await.unwrap(),
-        TxnOutcome::Committed { rev: Rev(1) }
-    );
+    assert_eq!(store.txn(put("a")).await.unwrap(), TxnOutcome::Committed { rev: Rev(1) });
     let lease = store.lease(Duration::from_secs(1)).await.unwrap();
     let mut watch = store.watch("", Rev(1)).await.unwrap();
     watch.next().await.unwrap().unwrap();
@@ -79,17 +72,10 @@ async fn a_failing_disk_makes_it_read_only_and_nothing_is_shown_that_is_not_writ
     let listing = store.list("").await.unwrap();
     assert_eq!((listing.rev, listing.kvs.len()), (Rev(1), 1));
     let status = store.status().await.unwrap();
-    assert!(
-        status
-            .problem
-            .is_some_and(|problem| problem.contains("see to the disk"))
-    );
+    assert!(status.problem.is_some_and(|problem| problem.contains("see to the disk")));
     assert!(watch.next().now_or_never().is_none(), "nothing is shown");
     tokio::time::sleep(Duration::from_millis(1600)).await;
-    assert!(
-        store.keep_alive(lease).await.is_ok(),
-        "no lease ends while its end cannot be written"
-    );
+    assert!(store.keep_alive(lease).await.is_ok(), "no lease ends while its end cannot be written");
 }
 
 #[tokio::test]
@@ -100,17 +86,10 @@ async fn it_is_private_and_has_one_owner() {
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
     let second = LocalStore::open(&path).unwrap_err();
-    assert!(
-        second.to_string().contains("another process has it open"),
-        "{second}"
-    );
+    assert!(second.to_string().contains("another process has it open"), "{second}");
     let mut watch = store.watch("", Rev(0)).await.unwrap();
     drop(store);
-    let ends = watch
-        .by_ref()
-        .filter_map(|item| async { item.err() })
-        .collect::<Vec<_>>()
-        .await;
+    let ends = watch.by_ref().filter_map(|item| async { item.err() }).collect::<Vec<_>>().await;
     assert!(matches!(ends[..], [WatchEnd::Lost(_)]), "{ends:?}");
     LocalStore::open(&path).unwrap();
 }
@@ -123,11 +102,7 @@ async fn leases_and_history_outlive_a_restart() {
         let store = LocalStore::open(&path).unwrap();
         let lease = store.lease(Duration::from_millis(1200)).await.unwrap();
         let mut txn = put("a");
-        txn.ops.push(mesh_core::kv::Op::Put {
-            key: "l".into(),
-            value: String::new(),
-            lease: Some(lease),
-        });
+        txn.ops.push(mesh_core::kv::Op::Put { key: "l".into(), value: String::new(), lease: Some(lease) });
         store.txn(txn).await.unwrap();
         store.txn(put("b")).await.unwrap();
         (lease, store.status().await.unwrap().cluster)
@@ -137,10 +112,7 @@ async fn leases_and_history_outlive_a_restart() {
     let mut watch = store.watch("", Rev(1)).await.unwrap();
     assert_eq!(watch.next().await.unwrap().unwrap().events[0].key(), "b");
     store.keep_alive(first).await.unwrap();
-    assert!(
-        store.lease(Duration::from_secs(9)).await.unwrap() > first,
-        "lease ids are never used again"
-    );
+    assert!(store.lease(Duration::from_secs(9)).await.unwrap() > first, "lease ids are never used again");
     let gone = loop {
         let batch = watch.next().await.unwrap().unwrap();
         if !batch.events.is_empty() {

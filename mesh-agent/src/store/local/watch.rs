@@ -77,10 +77,7 @@ impl Watcher {
     }
 
     fn heartbeat(&self) -> Batch {
-        Batch {
-            rev: self.seen,
-            events: Vec::new(),
-        }
+        Batch { rev: self.seen, events: Vec::new() }
     }
 
     /// Copies the next portion of history; says whether there is more.

@@ -76,28 +76,17 @@ impl Writer {
                 // Before expiry is looked at: what came in time counts, however slow the disk was.
                 Command::KeepAlive(lease, answer) => {
                     let kept = self.leases.keep(lease);
-                    let _ = answer.send(if kept {
-                        Ok(())
-                    } else {
-                        Err(StoreError::LeaseGone(lease))
-                    });
+                    let _ = answer.send(if kept { Ok(()) } else { Err(StoreError::LeaseGone(lease)) });
                 }
             }
         }
-        let ended = if self.shared.problem().is_some() {
-            Vec::new()
-        } else {
-            self.leases.expired()
-        };
+        let ended = if self.shared.problem().is_some() { Vec::new() } else { self.leases.expired() };
         if txns.is_empty() && grants.is_empty() && ended.is_empty() {
             return;
         }
 
         let mut addition = Addition {
-            granted: grants
-                .iter()
-                .map(|(lease, seconds, _)| (*lease, *seconds))
-                .collect(),
+            granted: grants.iter().map(|(lease, seconds, _)| (*lease, *seconds)).collect(),
             ended,
             ..Addition::default()
         };
@@ -178,8 +167,7 @@ impl Writer {
             state.rev()
         };
         self.shared.set_size(self.disk.size());
-        self.news
-            .send_if_modified(|seen| std::mem::replace(seen, rev) != rev);
+        self.news.send_if_modified(|seen| std::mem::replace(seen, rev) != rev);
     }
 }
 
@@ -203,10 +191,7 @@ fn refuse(
     grants: Vec<(LeaseId, u64, Answer<LeaseId>)>,
 ) {
     let why = shared.problem().unwrap_or_default();
-    let unavailable = || StoreError::Unavailable {
-        at: shared.at(),
-        why: why.clone(),
-    };
+    let unavailable = || StoreError::Unavailable { at: shared.at(), why: why.clone() };
     for (prepared, answer) in answers {
         let _ = answer.send(match prepared {
             Ok(Ok(_)) if failed == Failed::Now => Ok(TxnOutcome::Unknown { why: why.clone() }),
