@@ -38,6 +38,11 @@ pub(super) async fn run(args: AddArgs, session: Session) -> anyhow::Result<u8> {
     let AddArgs { service, name, network, netns, pid, weight, detach } = args;
     // The agent's working directory is another one.
     let netns = netns.map(std::path::absolute).transpose()?;
+    let what = match (pid, &netns) {
+        (Some(pid), _) => format!("process {pid}"),
+        (None, Some(path)) => path.display().to_string(),
+        (None, None) => "nothing".to_owned(),
+    };
     let start_time = match pid {
         Some(pid) => {
             Some(start_time(&pid.to_string()).with_context(|| format!("there is no process {pid}"))?)
@@ -52,7 +57,8 @@ pub(super) async fn run(args: AddArgs, session: Session) -> anyhow::Result<u8> {
         weight: Some(weight),
         state: None,
     };
-    let changed: Changed = session.client.post("/v1/tasks", &spec).await?;
+    let changed: Changed =
+        session.client.post("/v1/tasks", &spec).await.with_context(|| format!("cannot register {what}"))?;
     session.out.line(&changed.id);
     if !detach {
         converge::wait(&session, "Task", changed.revision).await?;

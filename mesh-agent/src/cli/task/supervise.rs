@@ -6,16 +6,17 @@ mod namespace;
 pub(super) mod program;
 mod ready;
 mod resolv;
+mod signals;
 
-use std::io::IsTerminal;
+use std::cell::Cell;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::Context;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use signals::Signals;
 use tokio::process::{Child, Command};
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::exec;
 use super::run::{Failure, RunArgs, Started, check_root, open_log};
@@ -113,31 +114,28 @@ impl Supervisor<'_> {
     ) -> Result<ExitStatus, Failure> {
         self.state(path, TaskState::Starting).await.map_err(anyhow::Error::from)?;
         let mut child = self.spawn(task)?;
-        let ports = self.target_ports().await;
-        let mut running = std::pin::pin!(self.running(path, &ports));
-        let mut slow = std::pin::pin!(tokio::time::sleep(READY));
-        let (mut runs, mut late) = (false, false);
+        // Whether the one who started this in the background has been told how it went.
+        let told = Cell::new(!self.args.supervise);
+        let mut running = std::pin::pin!(self.running(task, path, &told));
+        let mut runs = false;
         loop {
             tokio::select! {
                 status = child.wait() => {
                     let status = status.context("cannot wait for the command")?;
-                    if !runs && !late {
+                    if !told.get() {
                         self.ended_early(task, status);
                     }
                     return Ok(status);
                 }
                 name = signals.next() => pass_on(&child, name),
-                () = &mut slow, if !runs && !late => {
-                    late = true;
-                    self.slow(task, path, &ports).await;
-                }
                 outcome = &mut running, if !runs => {
                     runs = true;
                     match outcome {
-                        Ok(revision) if self.args.supervise && !late => {
-                            tell(self.out, &Started::Running { id: task.id.clone(), revision });
+                        Ok(revision) => {
+                            if !told.replace(true) {
+                                tell(self.out, &Started::Running { id: task.id.clone(), revision });
+                            }
                         }
-                        Ok(_) => {}
                         Err(error) => {
                             self.out.error(&error.context("the mesh no longer has this task; it is stopped"));
                             pass_on(&child, Signal::SIGTERM);
@@ -177,12 +175,12 @@ impl Supervisor<'_> {
     }
 
     /// The command was started but does not serve: this is told, and waited on.
-    async fn slow(&self, task: &Changed, path: &str, ports: &[PortConfig]) {
+    async fn slow(&self, task: &Changed, path: &str, ports: &[PortConfig], told: &Cell<bool>) {
         let message = ready::missing(ports);
-        if self.args.supervise {
-            tell(self.out, &Started::Waiting { id: task.id.clone(), message: message.clone() });
-        } else {
+        if told.replace(true) {
             self.out.say(format!("task {} {message}", task.name));
+        } else {
+            tell(self.out, &Started::Waiting { id: task.id.clone(), message: message.clone() });
         }
         let update = TaskUpdate { message: Some(message), ..TaskUpdate::default() };
         // Only words; the agent may be away.
@@ -204,8 +202,12 @@ impl Supervisor<'_> {
     }
 
     /// Says that the task runs, for as long as it takes: only then does it get traffic.
-    async fn running(&self, path: &str, ports: &[PortConfig]) -> anyhow::Result<u64> {
-        ready::listens(ports).await;
+    async fn running(&self, task: &Changed, path: &str, told: &Cell<bool>) -> anyhow::Result<u64> {
+        let ports = self.target_ports().await;
+        if tokio::time::timeout(READY, ready::listens(&ports)).await.is_err() {
+            self.slow(task, path, &ports, told).await;
+            ready::listens(&ports).await;
+        }
         let mut pause = Duration::from_millis(100);
         loop {
             match self.state(path, TaskState::Running).await {
@@ -255,44 +257,6 @@ fn ended(status: ExitStatus, asked: bool) -> TaskUpdate {
 fn pass_on(child: &Child, name: Signal) {
     if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
         let _ = kill(Pid::from_raw(pid), name);
-    }
-}
-
-/// Signals that are meant for the command.
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    hang_up: tokio::signal::unix::Signal,
-    /// Someone asked for the end.
-    asked: bool,
-    /// Ctrl-C on a terminal reaches the command by itself; twice would mean something else to many programs.
-    terminal: bool,
-}
-
-impl Signals {
-    fn listen() -> anyhow::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-            asked: false,
-            terminal: std::io::stdin().is_terminal(),
-        })
-    }
-
-    /// The next signal to pass on.
-    async fn next(&mut self) -> Signal {
-        loop {
-            let name = tokio::select! {
-                _ = self.terminate.recv() => Signal::SIGTERM,
-                _ = self.interrupt.recv() => Signal::SIGINT,
-                _ = self.hang_up.recv() => Signal::SIGHUP,
-            };
-            self.asked = true;
-            if !(name == Signal::SIGINT && self.terminal) {
-                return name;
-            }
-        }
     }
 }
 
