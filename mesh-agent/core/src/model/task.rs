@@ -112,6 +112,20 @@ pub enum Origin {
     },
 }
 
+impl Origin {
+    /// Whether both are one place, whoever started what lives there.
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Process { pid, start, supervised: _ },
+                Self::Process { pid: p, start: s, supervised: _ },
+            ) => (pid, start) == (p, s),
+            (Self::Netns { path }, Self::Netns { path: other }) => path == other,
+            (Self::Process { .. }, Self::Netns { .. }) | (Self::Netns { .. }, Self::Process { .. }) => false,
+        }
+    }
+}
+
 /// One instance of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
