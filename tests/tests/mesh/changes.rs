@@ -6,9 +6,10 @@ use anyhow::{Context, Result, ensure};
 use mesh_tests::{Node, Output, eventually, lab_test};
 
 use crate::kit::{
-    Cli, READY, SOON, Task, answers, comes_to_refuse, curl, dig, lab, mentions, mesh, refuses, served_by,
-    started, text, url, vip,
+    Cli, READY, SOON, Task, answers, comes_to_refuse, curl, dig, lab, mentions, mesh, one_message, refuses,
+    served_by, started, text, url, vip,
 };
+use crate::lifecycle::network_of;
 
 /// One command per node, all at once.
 fn at_once(nodes: &[Node], command: impl Fn(usize) -> String + Sync) -> Result<Vec<Output>> {
@@ -157,7 +158,7 @@ fn a_node_comes_back_from_a_reboot() -> Result<()> {
         n2.kill_agent()?;
         n2.cgroup().kill()?;
         let wipe = "nft flush ruleset; ip route flush table all proto 77; \
-                    for link in $(ip -o link | cut -d: -f2 | cut -d@ -f1 | grep mesh); do ip link del $link; done";
+                    for link in $(ip -o link | cut -d: -f2 | cut -d@ -f1 | grep mesh); do ip link del $link || true; done";
         lab.host("n2")?.exec(["sh", "-c", wipe])?.ok()?;
         fs::remove_dir_all(n2.run_dir())?;
         fs::create_dir(n2.run_dir())?;
@@ -305,5 +306,75 @@ fn a_range_of_ports_is_published() -> Result<()> {
         let row = n1.rows("service ls")?.into_iter().next().context("no service")?;
         ensure!(text(&row["Ports"]) == "*:9000-9002->80-82/tcp", "{row}");
         Ok(())
+    })
+}
+
+/// A paused node keeps the tasks that it has and takes no new ones, until it is active again.
+#[test]
+fn a_paused_node_takes_no_new_tasks() -> Result<()> {
+    mesh(2, |lab| {
+        let [n1, n2] = [lab.node("n1")?, lab.node("n2")?];
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app -p 8080:80")?;
+        let web = Task::web(lab, n2, "web")?;
+        n1.ok("node update --availability pause n2")?;
+        let output = n2.mesh(["task", "run", "--service", "web", "--", "true"])?;
+        mentions(&one_message(output)?, &["n2", "pause"])?;
+        ensure!(n1.names("task")? == ["web.1"], "{:?}", n1.names("task")?);
+        for node in [n1, n2] {
+            served_by(lab.client(), &url(node, 8080), &[&web])?;
+        }
+        let other = Task::web(lab, n1, "web")?;
+        n2.ok("node update --availability active n2")?;
+        let third = Task::web(lab, n2, "web")?;
+        served_by(lab.client(), &url(n2, 8080), &[&web, &other, &third])
+    })
+}
+
+/// What is removed leaves nothing behind: after tasks, services and networks are gone, a node is as its agent's start
+/// had made it.
+#[test]
+fn what_is_removed_leaves_nothing() -> Result<()> {
+    mesh(2, |lab| {
+        let [n1, n2] = [lab.node("n1")?, lab.node("n2")?];
+        let files = || {
+            n1.exec([
+                "sh",
+                "-c",
+                "find $0 | sort; grep -c . /proc/self/mounts",
+                &n1.run_dir().to_string_lossy(),
+            ])?
+            .ok()
+        };
+        let (fresh, fresh_files) = (network_of(n1)?, files()?);
+        n1.ok("network create app")?;
+        n1.ok("network create back --internal")?;
+        n1.ok("service create --name web --network app --network back -p 8080:80")?;
+        n1.ok("service create --name rr --network app --endpoint-mode dnsrr")?;
+        n1.ok("service rm rr")?;
+        let without_tasks = network_of(n1)?;
+        ensure!(without_tasks != fresh);
+        for _ in 0..2 {
+            let here = Task::web(lab, n1, "web")?;
+            let there = Task::web(lab, n2, "web")?;
+            served_by(lab.client(), &url(n1, 8080), &[&here, &there])?;
+            here.rm()?;
+            there.rm()?;
+            eventually(SOON, "the tasks leave nothing", || {
+                let now = network_of(n1)?;
+                ensure!(now == without_tasks, "before:\n{without_tasks}\nnow:\n{now}");
+                Ok(())
+            })?;
+        }
+        n1.ok("service rm web")?;
+        n1.ok("network rm app")?;
+        n1.ok("network rm back")?;
+        eventually(SOON, "nothing is left", || {
+            let now = network_of(n1)?;
+            ensure!(now == fresh, "before:\n{fresh}\nnow:\n{now}");
+            let now = files()?;
+            ensure!(now == fresh_files, "before:\n{fresh_files}\nnow:\n{now}");
+            Ok(())
+        })
     })
 }

@@ -212,13 +212,25 @@ fn the_loopback_of_a_node_is_its_own() -> Result<()> {
         refuses(&web, "http://127.0.0.1:9000/")?;
         refuses(&web, &url(n1, 9000))?;
         closed(&web, "http://169.254.1.1:9000/")?;
+
+        // That the attacks get as far as the node.
+        let watch = "table inet watch { counter seen { }
+            chain c { type filter hook prerouting priority -400
+                iifname != lo ip daddr 127.0.0.1 tcp dport 9000 counter name seen; }; }";
+        n1.command(["nft", "-f", "-"]).stdin(watch).ok()?;
+        let arrived = || {
+            let seen = n1.exec(["nft", "reset", "counter", "inet", "watch", "seen"])?.ok()?;
+            ensure!(!seen.contains("packets 0 "), "no packet arrived: {seen}");
+            Ok(())
+        };
         let client: &Host = lab.client();
         send_loopback_to(client, "eth0", "192.168.77.11")?;
         closed(client, "http://127.0.0.1:9000/")?;
-        let device =
-            web.command(["sh", "-c", "ip -brief link | grep -v ^lo | head -1 | sed 's/[@ ].*//'"]).ok()?;
+        arrived()?;
+        let device = "ip -brief link | grep -v ^lo | head -1 | sed 's/[@ ].*//'";
+        let device = web.command(["sh", "-c", device]).ok()?;
         send_loopback_to(&web, device.trim(), "169.254.1.1")?;
         closed(&web, "http://127.0.0.1:9000/")?;
-        Ok(())
+        arrived()
     })
 }

@@ -408,7 +408,7 @@ fn what_is_no_namespace_is_refused() -> Result<()> {
             ("--pid 4194999".to_owned(), "4194999"),
             ("--pid 0".to_owned(), "0"),
             // Taken already.
-            (format!("--pid {}", web.pid), "web.1"),
+            (format!("--pid {}", web.pid), "task"),
         ] {
             let message = n1.refused(&format!("task add --service web {what}"))?;
             mentions(&message, &[name])?;
