@@ -156,7 +156,7 @@ impl Control {
         loop {
             match self.store.list(key).await {
                 Ok(listing) => return Ok(listing),
-                Err(error) if tries >= 10 => return Err(error),
+                Err(error) if tries >= 3 => return Err(error),
                 Err(_) => tries += 1,
             }
             tokio::time::sleep(Duration::from_millis(200)).await;

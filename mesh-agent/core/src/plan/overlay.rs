@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use super::{Family, Problem};
 use crate::model::{
-    Block, Network, NetworkId, Node, Origin, Snapshot, Task, TaskAddress, TaskId, Vni, fnv64,
+    Block, Network, NetworkId, Node, Origin, Snapshot, Task, TaskAddress, TaskId, TaskState, Vni, fnv64,
 };
 
 /// All our devices' names begin with it.
@@ -225,9 +225,10 @@ fn plan_vips(world: &Snapshot, me: &Node, overlay: &mut Overlay) {
             let (Some(vip), Some(gateway)) = (attachment.vip, gateways.get(&attachment.network)) else {
                 continue;
             };
-            // Without a backend the VIP stays unreachable: a ping then tells the truth.
-            let mut backends = tasks.iter().filter(|task| task.addresses.contains_key(&attachment.network));
-            if backends.any(|task| world.in_balance(task)) {
+            // While a task runs, flows to it go on even if it gets no new ones: the data plane refuses those. Without
+            // any the VIP is unreachable.
+            let mut running = tasks.iter().filter(|task| task.state == TaskState::Running);
+            if running.any(|task| task.addresses.contains_key(&attachment.network)) {
                 for address in vip.addresses() {
                     let source = gateway.and_then(|own| Family::of(address).pick(own));
                     overlay.routes.insert(IpNet::from(address), Route::Local { source });

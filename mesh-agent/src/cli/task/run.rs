@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,9 @@ pub(super) const MESH_FAILED: u8 = 125;
 pub(super) const NOT_EXECUTABLE: u8 = 126;
 /// The command is not there.
 pub(super) const NOT_FOUND: u8 = 127;
+
+/// How long to wait for nodes that may be gone without anybody knowing yet.
+const SOON: Duration = Duration::from_secs(5);
 
 /// Run a command as a task, in a network namespace of its own
 ///
@@ -157,7 +161,8 @@ fn everywhere(host: &Host, revision: u64) -> anyhow::Result<()> {
     let session = Session { client: Client::new(host.clone()), out: Out::new() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // A node that lags does not make the task any less running.
-    if let Err(error) = runtime.block_on(converge::wait(&session, "Task", revision)) {
+    let everywhere = converge::wait(&session, "Task", revision);
+    if let Ok(Err(error)) = runtime.block_on(async { tokio::time::timeout(SOON, everywhere).await }) {
         session.out.error(&error);
     }
     Ok(())
