@@ -132,10 +132,10 @@ async fn keep(
         if let Some(Err(error)) = &looked {
             warn!("cannot look at this node: {error:#}");
         }
-        if let Some(Ok(facts)) = looked {
-            if let Err(error) = control.change(|world, _| change::refresh(world, me, &facts)).await {
-                debug!("cannot tell what this node sees: {error}");
-            }
+        if let Some(Ok(facts)) = looked
+            && let Err(error) = control.change(|world, _| change::refresh(world, me, &facts)).await
+        {
+            debug!("cannot tell what this node sees: {error}");
         }
         match control.change(|world, _| change::claim_blocks(world, me)).await {
             Ok(done) => {
