@@ -8,7 +8,7 @@ use super::{Ebpf, Talk};
 use crate::shell;
 
 /// Programs that Mesh or its tests run.
-const TOOLS: [&str; 10] = [
+const TOOLS: [&str; 12] = [
     "nftables",
     "iproute2",
     "iputils-ping",
@@ -17,6 +17,8 @@ const TOOLS: [&str; 10] = [
     "haproxy",
     "dnsmasq-base",
     "tcpdump",
+    "conntrack",
+    "python3",
     "util-linux",
     "git",
 ];

@@ -6,7 +6,7 @@ use super::Ebpf;
 use crate::shell;
 
 /// A program, and the project that it comes from (packages of distributions are named after it).
-const TOOLS: [(&str, &str); 9] = [
+const TOOLS: [(&str, &str); 11] = [
     ("nft", "nftables"),
     ("ip", "iproute2"),
     ("ping", "iputils"),
@@ -15,6 +15,8 @@ const TOOLS: [(&str, &str); 9] = [
     ("haproxy", "HAProxy"),
     ("dnsmasq", "dnsmasq"),
     ("tcpdump", "tcpdump"),
+    ("conntrack", "conntrack-tools"),
+    ("python3", "Python 3"),
     ("unshare", "util-linux"),
 ];
 
