@@ -160,11 +160,14 @@ async fn a_delta_follows_the_plan() {
     assert_eq!(again.sh("ip -o link").lines().count(), 1);
     tasks[0].is_refused("10.0.16.3");
     site.is_settled().await;
-    // The VIP goes with the last backend.
+    // A VIP stays while a task runs, for the flows that it has, and goes with the service.
     assert!(tasks[0].pings("10.0.0.1") && tasks[0].pings("fd00:1::1"));
     for task in site.world.tasks.values_mut() {
         Arc::make_mut(task).draining = true;
     }
+    assert_eq!(site.settle(Depth::Delta).await, 0);
+    assert!(tasks[0].pings("10.0.0.1"));
+    site.world.services.clear();
     assert!(site.settle(Depth::Delta).await > 0);
     tasks[0].is_refused("10.0.0.1");
     tasks[0].is_refused("fd00:1::1");
