@@ -47,6 +47,10 @@ pub(super) async fn run(config: &Config, purge: bool) -> anyhow::Result<()> {
 
 /// Tasks that still run keep their namespaces; what the agent set inside goes.
 async fn forget_names(config: &Config, errors: &mut Vec<String>) -> usize {
+    // Reading it would make one where there is none.
+    if !config.node.state_dir.join("node-id").exists() {
+        return 0;
+    }
     let Ok(id) = lock::node_id(&config.node.state_dir) else { return 0 };
     let Some(world) = sync::last_known(&config.node.state_dir.join("cache")) else { return 0 };
     let mut removed = 0;

@@ -1,4 +1,5 @@
 //! A mesh without a kernel: the store's semantics, one copy of the world, and the decisions in between.
+#![allow(dead_code, reason = "each test uses a part of it")]
 
 use mesh_core::change::{self, Change, Fresh, Me, NodeFacts, Refusal, TaskChange, TaskRequest};
 use mesh_core::kv::{KvState, Listing, Txn};
@@ -9,7 +10,7 @@ use mesh_core::replica::Replica;
 pub(crate) struct Sim {
     pub(crate) store: KvState,
     replica: Replica,
-    next: u8,
+    next: u16,
 }
 
 impl Sim {
@@ -26,7 +27,10 @@ impl Sim {
 
     pub(crate) fn fresh(&mut self) -> Fresh {
         self.next += 1;
-        Fresh { id: [self.next; 16], now: u64::from(self.next) * 1000 }
+        let [high, low] = self.next.to_be_bytes();
+        let mut id = [low; 16];
+        id[0] ^= high;
+        Fresh { id, now: u64::from(self.next) * 1000 }
     }
 
     /// Commits a transaction; false when a condition does not hold.
