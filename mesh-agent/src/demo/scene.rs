@@ -21,7 +21,20 @@ impl Scene {
         let scene = Self { lab };
         progress("network app; service web, port 8080 on every node, with three tasks on n1 and n2");
         scene.mesh("n1", &["network", "create", "app"])?;
-        scene.mesh("n1", &["service", "create", "--name", "web", "--network", "app", "-p", "8080:80"])?;
+        // HAProxy keeps idle connections open; a stop waits for those no longer than this.
+        let web = [
+            "service",
+            "create",
+            "--name",
+            "web",
+            "--network",
+            "app",
+            "-p",
+            "8080:80",
+            "--drain-timeout",
+            "2s",
+        ];
+        scene.mesh("n1", &web)?;
         scene.mesh(
             "n1",
             &["service", "create", "--name", "echo", "--network", "app", "-p", "9000:9000/udp"],

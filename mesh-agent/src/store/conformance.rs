@@ -2,7 +2,7 @@
 //!
 //! It is part of the library, not of the tests, so that an engine in another crate is held to the same:
 //!
-//! ```ignore
+//! ```text
 //! mesh_agent::store_conformance!(async { MyEngine::fresh().await });
 //! ```
 
