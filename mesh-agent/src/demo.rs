@@ -129,6 +129,9 @@ fn stay() -> anyhow::Result<()> {
     std::io::stdout().flush()?;
     ends.wait().context("cannot wait for a signal")?;
     println!("taking everything down");
+    drop(scene);
+    // Empty by now; what tells of this demo goes with it.
+    let _ = std::fs::remove_dir(PUBLISHED);
     Ok(())
 }
 
