@@ -142,11 +142,9 @@ pub enum Record {
     Block(NetworkId, Block, NodeId),
     /// `claim/`, the others
     Claim(Claim),
-    /// `guard/`
-    Guard,
     /// `stop/`
     Stop(TaskId),
-    /// An index, or what a newer version writes.
+    /// An index, a guard (only its revision counts), or what a newer version writes.
     Other,
 }
 
@@ -180,7 +178,6 @@ pub fn decode(key: &str, value: &str) -> Result<Record, String> {
         "nodespec" => Record::NodeSpec(NodeId::new(rest), json(value)?),
         "live" => Record::Live(NodeId::new(rest), json(value)?),
         "stop" => Record::Stop(TaskId::new(rest)),
-        "guard" => Record::Guard,
         "claim" => {
             let claim: Claim = json(value)?;
             match rest.strip_prefix("block/").and_then(|rest| rest.split_once('/')) {

@@ -232,9 +232,6 @@ impl Replica {
             Ok(Record::Claim(claim)) => {
                 world.claims.insert(kv.key.clone(), HeldClaim { claim, modified: kv.modified });
             }
-            Ok(Record::Guard) => {
-                world.guards.insert(kv.key.clone(), kv.modified);
-            }
             Ok(Record::Stop(task)) => {
                 world.stops.insert(task, kv.modified);
             }
@@ -260,7 +257,6 @@ impl Replica {
             Ok(Record::Live(id, _)) => drop(world.live.remove(&id)),
             Ok(Record::Block(network, block, _)) => drop(world.blocks.remove(&(network, block))),
             Ok(Record::Claim(_)) => drop(world.claims.remove(key)),
-            Ok(Record::Guard) => drop(world.guards.remove(key)),
             Ok(Record::Stop(task)) => drop(world.stops.remove(&task)),
             Ok(Record::Other) | Err(_) => {}
         }

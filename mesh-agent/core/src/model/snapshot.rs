@@ -35,8 +35,6 @@ pub struct Snapshot {
     pub stops: BTreeMap<TaskId, Rev>,
     /// Everything that exists once and is held or waits to be given out again, by key.
     pub claims: BTreeMap<String, HeldClaim>,
-    /// When each guard was last bumped.
-    pub guards: BTreeMap<String, Rev>,
     /// When each record was last written, by key: for compare-and-set.
     pub revs: BTreeMap<String, Rev>,
     /// Records that could not be read, by key: ignored, counted, reported, never a panic.
