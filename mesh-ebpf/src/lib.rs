@@ -1,15 +1,24 @@
-//! The contract between the agent and its programs in the kernel.
+//! The contract between the agent and its programs in the kernel, and every decision that those make.
 //!
-//! [`abi`] is the layout of every map: both sides compile from it, so they cannot disagree.
-//! [`connect`] holds the decisions of the socket-level balancer. They live here and not in the
-//! program, because here they are plain functions that are tested on the host; the programs (the
-//! binary `mesh-bpf`) only move data between the kernel, the maps and these functions.
+//! [`abi`] is the layout of every map: both sides compile from it, so they cannot disagree. [`pipeline`] says
+//! what becomes of a packet, in terms of the [`kernel::Kernel`] trait; the programs (the binary `mesh-bpf`)
+//! give it the packet and the real maps and carry out its [`verdict::Verdict`], tests give it others. So the
+//! code that runs in the kernel is the code that is tested and fuzzed on the host.
 //!
-//! Nothing in this library panics or allocates: the kernel's verifier would refuse the first, and
-//! has no answer to the second.
+//! Nothing in this library panics, allocates or loops without a bound: the kernel's verifier would refuse it.
 
 #![cfg_attr(target_arch = "bpf", no_std)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![deny(missing_docs)]
 
 pub mod abi;
-pub mod connect;
+pub mod csum;
+pub mod flow;
+pub mod frame;
+pub mod hash;
+pub mod kernel;
+pub mod packet;
+pub mod pipeline;
+
+pub mod tunnel;
+pub mod verdict;

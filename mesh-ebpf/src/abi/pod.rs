@@ -1,0 +1,30 @@
+//! That the agent may copy these types from and to maps.
+
+use super::*;
+use crate::flow::{Bucket, Flow};
+
+macro_rules! pod {
+    ($($type:ty),+ $(,)?) => { $(
+        // SAFETY: `repr(C)` and made of integers and arrays of them; every padding byte is a named field, so all
+        // bytes are initialised, and every bit pattern is a valid value.
+        unsafe impl aya::Pod for $type {}
+    )+ };
+}
+
+pod!(
+    Addr16,
+    AffinityKey,
+    AffinityValue,
+    Backend,
+    Bucket,
+    Config,
+    Endpoint,
+    Flow,
+    Frontend,
+    FrontendKey,
+    MacKey,
+    Network,
+    Peer,
+    SourceKey,
+    Stats,
+);

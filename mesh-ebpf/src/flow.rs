@@ -1,0 +1,401 @@
+//! The table of flows: a set-associative cache that lives in an array map.
+//!
+//! Each flow has one place, a bucket of four, and a flow is one cache line. The kernel's own LRU hash costs
+//! several times as much per lookup and evicts whatever it finds, flows in use too. Here a bucket gives up, in
+//! this order: nothing, what has expired, what is closing, what is only opening. What is established is never
+//! given up: a flood of SYNs finds the bucket full, and its flows are balanced without being remembered. The
+//! agent maps the same memory and reads a table of 16 MiB without a system call.
+//!
+//! Writers on several CPUs meet at [`Head`], one word that is compared and exchanged. A way is never emptied
+//! again, so that the search may end at the first empty one.
+
+use core::marker::PhantomData;
+
+use crate::abi::{Addr16, NetPort, TCP, Timeouts};
+use crate::packet::{Packet, Tuple, tcp};
+
+/// A tick is 2^30 ns, about a second: a shift and no division.
+pub const TICK: u32 = 30;
+/// Ways of a bucket.
+pub const WAYS: usize = 4;
+
+/// What a flow's entry is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Role {
+    /// From the client, as it comes in.
+    Forward = 1,
+    /// From the backend, as it comes in.
+    Reply = 2,
+}
+
+/// Where the client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Place {
+    /// In a task of this node, behind a device.
+    Task = 0,
+    /// Beyond a device of this node.
+    Uplink = 1,
+    /// A process of the node itself.
+    Stack = 2,
+    /// Beyond another node, which is the one that it came in by.
+    Peer = 3,
+}
+
+/// The client's side of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// Where it is.
+    pub place: Place,
+    /// The index of its device, or the number of the other node.
+    pub via: u32,
+}
+
+/// One word that says what an entry is, and whether it still counts.
+///
+/// From the lowest bit: 24 of `via`, 8 of role, place and marks, 24 of time, 8 of state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Head(pub u64);
+
+impl Head {
+    /// The translation is made on this node.
+    pub const HERE: u64 = 1 << 28;
+    /// The client is the backend itself.
+    pub const SELF: u64 = 1 << 29;
+    /// The client sent from a loopback address.
+    pub const LOOPBACK: u64 = 1 << 30;
+    const VIA: u64 = (1 << 24) - 1;
+    const IDENTITY: u64 = u32::MAX as u64;
+    const SEEN: u32 = 32;
+    const TIME: u64 = (1 << 24) - 1;
+    /// More than the beginning was heard from this side.
+    pub const ESTABLISHED: u64 = 1 << 56;
+    /// This side, or the other, has ended.
+    pub const CLOSING: u64 = 1 << 57;
+    /// Somebody is writing the entry.
+    const BUSY: u64 = 1 << 63;
+
+    /// Of a flow that begins now. Marks are of [`Self::HERE`], [`Self::SELF`] and [`Self::LOOPBACK`].
+    #[inline(always)]
+    pub const fn new(role: Role, client: Client, marks: u64, now: u32) -> Self {
+        let identity = (client.via as u64 & Self::VIA) | (role as u64) << 24 | (client.place as u64) << 26 | marks;
+        Self(identity | (now as u64 & Self::TIME) << Self::SEEN)
+    }
+
+    /// Never written.
+    #[inline(always)]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// A mark or state.
+    #[inline(always)]
+    pub const fn has(self, bit: u64) -> bool {
+        self.0 & bit != 0
+    }
+
+    /// Whether it is of this role.
+    #[inline(always)]
+    pub const fn is(self, role: Role) -> bool {
+        (self.0 >> 24) & 3 == role as u64
+    }
+
+    /// Where the client is.
+    #[inline(always)]
+    pub const fn client(self) -> Client {
+        let place = match (self.0 >> 26) & 3 {
+            0 => Place::Task,
+            1 => Place::Uplink,
+            2 => Place::Stack,
+            _ => Place::Peer,
+        };
+        Client { place, via: (self.0 & Self::VIA) as u32 }
+    }
+
+    /// Whether both name the same client in the same way, whatever their times and states.
+    #[inline(always)]
+    pub const fn is_like(self, other: Self) -> bool {
+        (self.0 ^ other.0) & Self::IDENTITY == 0
+    }
+
+    /// Ticks since it was last used.
+    #[inline(always)]
+    pub const fn age(self, now: u32) -> u32 {
+        now.wrapping_sub((self.0 >> Self::SEEN) as u32) & Self::TIME as u32
+    }
+
+    /// Used now, with further states.
+    #[inline(always)]
+    pub const fn used(self, now: u32, states: u64) -> Self {
+        let kept = self.0 & !(Self::TIME << Self::SEEN);
+        Self(kept | states | (now as u64 & Self::TIME) << Self::SEEN)
+    }
+
+    /// How long it is remembered, in ticks.
+    #[inline(always)]
+    pub const fn timeout(self, proto: u8, timeouts: &Timeouts) -> u32 {
+        if self.has(Self::CLOSING) {
+            timeouts.closing
+        } else if self.has(Self::ESTABLISHED) {
+            if proto == TCP { timeouts.established } else { timeouts.stream }
+        } else if proto == TCP {
+            timeouts.opening
+        } else {
+            timeouts.datagram
+        }
+    }
+
+    /// How gladly it is given up for another: 0 is never.
+    #[inline(always)]
+    const fn spare(self, proto: u8, now: u32, timeouts: &Timeouts) -> u32 {
+        if self.has(Self::BUSY) {
+            0
+        } else if self.is_empty() {
+            4
+        } else if self.age(now) > self.timeout(proto, timeouts) {
+            3
+        } else if self.has(Self::CLOSING) {
+            2
+        } else if !self.has(Self::ESTABLISHED) {
+            1
+        } else {
+            0
+        }
+    }
+}
+
+/// What a packet says of the state of the side that sent it.
+#[inline(always)]
+pub const fn states(packet: &Packet) -> u64 {
+    if packet.proto != TCP {
+        return Head::ESTABLISHED;
+    }
+    let mut states = 0;
+    if packet.flags & (tcp::FIN | tcp::RST) != 0 {
+        states |= Head::CLOSING;
+    }
+    // A SYN and its answer cost nobody anything; what comes after them does.
+    if packet.flags & (tcp::SYN | tcp::RST) == 0 {
+        states |= Head::ESTABLISHED;
+    }
+    states
+}
+
+/// A flow: one cache line.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// The packet's addresses and ports as they come in.
+    pub tuple: Tuple,
+    /// Forward: the backend's port. Reply: the port that the client sent to.
+    pub port: NetPort,
+    /// The port that the client has towards the backend, and that of its own, where they differ; forward: the
+    /// former, reply: the latter. Otherwise [`NetPort::ANY`].
+    pub client_port: NetPort,
+    /// What it is.
+    pub head: u64,
+    /// Reply: the address that the client sent to. Forward: see [`Flow::target`].
+    pub addr: Addr16,
+}
+
+impl Flow {
+    /// The address field of a forward flow.
+    #[inline(always)]
+    pub const fn target(backend: u32, generation: u32, frontend: u32) -> Addr16 {
+        Addr16([backend, generation, frontend, 0])
+    }
+}
+
+/// The place of four flows. Value of `FLOWS_TCP` and `FLOWS_UDP`.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bucket(pub [Flow; WAYS]);
+
+const _: () = {
+    assert!(size_of::<Flow>() == 64 && align_of::<Flow>() == 64);
+    assert!(core::mem::offset_of!(Flow, head) == 40);
+    assert!(size_of::<Bucket>() == 64 * WAYS);
+};
+
+/// A bucket that other CPUs read and write, too.
+#[derive(Clone, Copy, Debug)]
+pub struct Shared<'a> {
+    ways: *mut Flow,
+    table: PhantomData<&'a Bucket>,
+}
+
+/// A flow in its bucket, as it was when it was found.
+#[derive(Clone, Copy, Debug)]
+pub struct Found<'a> {
+    flow: *mut Flow,
+    /// What it was.
+    pub head: Head,
+    table: PhantomData<&'a Bucket>,
+}
+
+/// What became of a new flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inserted {
+    /// It has a place that nobody needed.
+    Placed,
+    /// Another that was still counted gave way.
+    Evicted,
+    /// It is not remembered.
+    Full,
+}
+
+impl<'a> Shared<'a> {
+    /// A bucket of nobody else's.
+    pub fn of(bucket: &'a mut Bucket) -> Self {
+        Self { ways: bucket.0.as_mut_ptr(), table: PhantomData }
+    }
+
+    /// A bucket in a map.
+    ///
+    /// # Safety
+    /// The pointer must be to a bucket that is readable and writable for `'a`.
+    #[inline(always)]
+    pub const unsafe fn at(bucket: *mut Bucket) -> Self {
+        Self { ways: bucket.cast(), table: PhantomData }
+    }
+
+    #[inline(always)]
+    const fn way(self, way: usize) -> *mut Flow {
+        // SAFETY: callers count to WAYS.
+        unsafe { self.ways.add(way) }
+    }
+
+    /// Looks for a flow.
+    #[inline(always)]
+    pub fn find(self, tuple: &Tuple, role: Role) -> Option<Found<'a>> {
+        let mut way = 0;
+        while way < WAYS {
+            let flow = self.way(way);
+            let head = load(flow);
+            if head.is_empty() {
+                return None;
+            }
+            // SAFETY: see `at`. Whatever another CPU does meanwhile, its bytes are some tuple.
+            if head.is(role) && !head.has(Head::BUSY) && same(unsafe { &(*flow).tuple }, tuple) {
+                return Some(Found { flow, head, table: PhantomData });
+            }
+            way += 1;
+        }
+        None
+    }
+
+    /// Remembers a flow that [`Self::find`] did not find.
+    #[inline(always)]
+    pub fn insert(self, new: &Flow, proto: u8, now: u32, timeouts: &Timeouts) -> Inserted {
+        let mut victim = 0;
+        let mut best = 0;
+        let mut old = Head::default();
+        let mut way = 0;
+        while way < WAYS {
+            let head = load(self.way(way));
+            let spare = head.spare(proto, now, timeouts);
+            if spare > best {
+                (victim, best, old) = (way, spare, head);
+            }
+            if head.is_empty() {
+                break;
+            }
+            way += 1;
+        }
+        let place = Found { flow: self.way(victim), head: old, table: PhantomData };
+        if best == 0 || !place.replace(new) {
+            return Inserted::Full;
+        }
+        if best < 3 { Inserted::Evicted } else { Inserted::Placed }
+    }
+}
+
+impl Found<'_> {
+    /// A copy of the entry; `None` if somebody else was given its place meanwhile.
+    #[inline(always)]
+    pub fn read(&self) -> Option<(NetPort, NetPort, Addr16)> {
+        // SAFETY: see `Shared::at`.
+        let copy = unsafe { ((*self.flow).port, (*self.flow).client_port, (*self.flow).addr) };
+        let now = load(self.flow);
+        (now.is_like(self.head) && !now.has(Head::BUSY)).then_some(copy)
+    }
+
+    /// Notes that the flow was used. A word is written once a tick and not once a packet.
+    #[inline(always)]
+    pub fn touch(&self, now: u32, states: u64) {
+        let used = self.head.used(now, states);
+        if used != self.head {
+            exchange(self.flow, self.head, used);
+        }
+    }
+
+    /// Puts another flow in this one's place, unless somebody was faster.
+    #[inline(always)]
+    pub fn replace(&self, new: &Flow) -> bool {
+        if !exchange(self.flow, self.head, Head(Head::BUSY | self.head.0)) {
+            return false;
+        }
+        // SAFETY: see `Shared::at`; the exchange made this CPU the only writer.
+        unsafe {
+            (*self.flow).tuple = new.tuple;
+            (*self.flow).port = new.port;
+            (*self.flow).client_port = new.client_port;
+            (*self.flow).addr = new.addr;
+            (&raw mut (*self.flow).head).write_volatile(new.head);
+        }
+        true
+    }
+}
+
+/// All words at once: one comparison, and no branch in between.
+#[inline(always)]
+fn same(a: &Tuple, b: &Tuple) -> bool {
+    let mut difference = a.ports ^ b.ports;
+    let mut word = 0;
+    while word < 4 {
+        difference |= a.src.0[word] ^ b.src.0[word];
+        difference |= a.dst.0[word] ^ b.dst.0[word];
+        word += 1;
+    }
+    difference == 0
+}
+
+#[inline(always)]
+fn load(flow: *mut Flow) -> Head {
+    // SAFETY: see `Shared::at`; an aligned word.
+    Head(unsafe { (&raw const (*flow).head).read_volatile() })
+}
+
+/// Atomically puts `new` in the place of `old`, if that is what is there. A full barrier.
+#[inline(always)]
+fn exchange(flow: *mut Flow, old: Head, new: Head) -> bool {
+    // SAFETY: see `Shared::at`; an aligned word.
+    let head = unsafe { &raw mut (*flow).head };
+    #[cfg(target_arch = "bpf")]
+    {
+        let found: u64;
+        // The compiler offers no compare-and-exchange for this target; the kernel has it since 5.12.
+        // SAFETY: as above.
+        unsafe {
+            core::arch::asm!(
+                "r0 = cmpxchg_64({head} + 0, r0, {new})",
+                head = in(reg) head,
+                new = in(reg) new.0,
+                inlateout("r0") old.0 => found,
+            );
+        }
+        found == old.0
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        use core::sync::atomic::{AtomicU64, Ordering};
+        // SAFETY: as above.
+        let head = unsafe { AtomicU64::from_ptr(head) };
+        head.compare_exchange(old.0, new.0, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+}
+
+#[cfg(test)]
+#[path = "flow_tests.rs"]
+mod tests;

@@ -1,0 +1,50 @@
+//! What the pipeline asks of whoever runs it: the maps, the clock, and counting.
+
+use crate::abi::{
+    Addr16, AffinityKey, AffinityValue, Backend, Config, Endpoint, Frontend, FrontendKey, Mac, NetPort, Network, Peer,
+    SourceKey,
+};
+use crate::flow::Shared;
+use crate::verdict::Event;
+
+/// The maps of a node. In the kernel the real ones.
+pub trait Kernel {
+    /// What holds for the node.
+    fn config(&self) -> &Config;
+    /// Ticks since some moment.
+    fn now(&self) -> u32;
+    /// A frontend.
+    fn frontend(&self, key: &FrontendKey) -> Option<Frontend>;
+    /// The backend id in a slot.
+    fn slot(&self, slot: u32) -> u32;
+    /// A backend.
+    fn backend(&self, id: u32) -> Option<&Backend>;
+    /// Another node.
+    fn peer(&self, number: u32) -> Option<&Peer>;
+    /// The number of the node with an underlay address.
+    fn peer_number(&self, addr: &Addr16) -> Option<u32>;
+    /// The task behind a device.
+    fn endpoint(&self, device: u32) -> Option<&Endpoint>;
+    /// The task with a MAC.
+    fn endpoint_of(&self, mac: Mac) -> Option<&Endpoint>;
+    /// A network.
+    fn network(&self, vni: u32) -> Option<&Network>;
+    /// Whether an address is the node's own, outside of the mesh.
+    fn is_local(&self, addr: &Addr16) -> bool;
+    /// Whether any service publishes a port. May not err to "no".
+    fn is_published(&self, proto: u8, port: NetPort) -> bool;
+    /// Whether an address may be a VIP. May err to "yes", but seldom.
+    fn may_be_vip(&self, addr: &Addr16) -> bool;
+    /// Whether a guarded frontend lets a client in.
+    fn lets_in(&self, source: &SourceKey) -> bool;
+    /// Where a client's flows go.
+    fn affinity(&self, key: &AffinityKey) -> Option<AffinityValue>;
+    /// Remembers it.
+    fn remember(&self, key: &AffinityKey, value: &AffinityValue);
+    /// The place of a flow.
+    fn bucket(&self, proto: u8, place: u32) -> Option<Shared<'_>>;
+    /// Counts.
+    fn count(&self, event: Event);
+    /// Counts a packet to a backend.
+    fn account(&self, backend: u32, bytes: u16, new_flow: bool);
+}

@@ -1,0 +1,215 @@
+//! What a program must know of a packet, and how it is read from a frame.
+
+use crate::abi::{Addr16, ICMP, ICMP6, NetPort, TCP, UDP};
+use crate::frame::Frame;
+
+/// Bytes of an Ethernet header.
+pub const ETH: usize = 14;
+/// Bytes of an IPv6 header.
+const IPV6: usize = 40;
+const ETHERTYPE_V4: u16 = 0x0800_u16.to_be();
+const ETHERTYPE_V6: u16 = 0x86dd_u16.to_be();
+/// "More fragments" or an offset: RFC 791 §3.1.
+const FRAGMENT: u16 = 0x3fff_u16.to_be();
+const DONT_FRAGMENT: u16 = 0x4000_u16.to_be();
+/// Next headers that only lengthen an IPv6 header (RFC 8200 §4.1): hop-by-hop, routing, destination options.
+const EXTENSIONS: [u8; 3] = [0, 43, 60];
+const FRAGMENT_HEADER: u8 = 44;
+
+/// Who speaks to whom.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tuple {
+    /// The sender.
+    pub src: Addr16,
+    /// The receiver.
+    pub dst: Addr16,
+    /// Source and destination port, as the word that they are at the beginning of a TCP or UDP header.
+    pub ports: u32,
+}
+
+impl Tuple {
+    /// From its parts.
+    #[inline(always)]
+    pub const fn new(src: Addr16, sport: NetPort, dst: Addr16, dport: NetPort) -> Self {
+        Self { src, dst, ports: Self::join(sport, dport) }
+    }
+
+    #[inline(always)]
+    const fn join(sport: NetPort, dport: NetPort) -> u32 {
+        if cfg!(target_endian = "little") {
+            sport.0 as u32 | (dport.0 as u32) << 16
+        } else {
+            (sport.0 as u32) << 16 | dport.0 as u32
+        }
+    }
+
+    /// The sender's port.
+    #[inline(always)]
+    pub const fn sport(&self) -> NetPort {
+        if cfg!(target_endian = "little") { NetPort(self.ports as u16) } else { NetPort((self.ports >> 16) as u16) }
+    }
+
+    /// The receiver's port.
+    #[inline(always)]
+    pub const fn dport(&self) -> NetPort {
+        if cfg!(target_endian = "little") { NetPort((self.ports >> 16) as u16) } else { NetPort(self.ports as u16) }
+    }
+
+    /// The other direction.
+    #[inline(always)]
+    pub const fn reversed(&self) -> Self {
+        Self { src: self.dst, dst: self.src, ports: self.ports.rotate_left(16) }
+    }
+}
+
+/// Flags of a TCP header (RFC 9293 §3.1), its byte 13.
+pub mod tcp {
+    /// The sender has no more to say.
+    pub const FIN: u8 = 0x01;
+    /// The flow begins.
+    pub const SYN: u8 = 0x02;
+    /// The flow is broken off.
+    pub const RST: u8 = 0x04;
+    /// The acknowledgement number counts.
+    pub const ACK: u8 = 0x10;
+}
+
+/// A parsed packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Addresses; for TCP and UDP also the ports, otherwise 0.
+    pub tuple: Tuple,
+    /// IP protocol: TCP, UDP, ICMP or ICMPv6; others are not parsed.
+    pub proto: u8,
+    /// TCP flags; the type of an ICMP message.
+    pub flags: u8,
+    /// Whether it may not be fragmented: IPv4's flag, always with IPv6.
+    pub whole: bool,
+    /// Where the transport header begins, from the start of the frame.
+    pub l4: u16,
+    /// Bytes from the IP header to the end.
+    pub len: u16,
+}
+
+/// Why a frame is not parsed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Skip {
+    /// Neither IPv4 nor IPv6, or a protocol that is not balanced: nothing of ours.
+    Other,
+    /// Part of a larger packet.
+    Fragment,
+    /// Headers that end beyond the frame, or that contradict themselves.
+    Malformed,
+}
+
+impl Packet {
+    /// Reads the headers of a frame.
+    #[inline(always)]
+    pub fn parse(frame: &Frame<'_>) -> Result<Self, Skip> {
+        match frame.at::<u16>(12).ok_or(Skip::Malformed)? {
+            ETHERTYPE_V4 => Self::v4(frame),
+            ETHERTYPE_V6 => Self::v6(frame),
+            _ => Err(Skip::Other),
+        }
+    }
+
+    /// A TCP segment that begins a flow.
+    #[inline(always)]
+    pub const fn is_syn(&self) -> bool {
+        self.proto == TCP && self.flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN
+    }
+
+    /// The question of `ping`: echo request (RFC 792, RFC 4443 §4.1).
+    #[inline(always)]
+    pub const fn is_ping(&self) -> bool {
+        (self.proto == ICMP && self.flags == 8) || (self.proto == ICMP6 && self.flags == 128)
+    }
+
+    #[inline(always)]
+    fn v4(frame: &Frame<'_>) -> Result<Self, Skip> {
+        // Five words: version … length, id … fragment, ttl … checksum, source, destination.
+        let [first, _, third, src, dst] = frame.at::<[u32; 5]>(ETH).ok_or(Skip::Malformed)?;
+        let [version, _, len_high, len_low] = first.to_ne_bytes();
+        let header = ((version & 0xf) as usize) << 2;
+        let len = u16::from_be_bytes([len_high, len_low]);
+        if version >> 4 != 4 || header < 20 || (len as usize) < header {
+            return Err(Skip::Malformed);
+        }
+        let fragment = frame.at::<u16>(ETH + 6).ok_or(Skip::Malformed)?;
+        if fragment & FRAGMENT != 0 {
+            return Err(Skip::Fragment);
+        }
+        let addresses = Tuple { src: Addr16::from_word(src), dst: Addr16::from_word(dst), ports: 0 };
+        let proto = third.to_ne_bytes()[1];
+        if proto == ICMP6 {
+            return Err(Skip::Other);
+        }
+        Self::transport(frame, addresses, proto, ETH + header, len, fragment & DONT_FRAGMENT != 0)
+    }
+
+    #[inline(always)]
+    fn v6(frame: &Frame<'_>) -> Result<Self, Skip> {
+        let head = frame.at::<[u32; 2]>(ETH).ok_or(Skip::Malformed)?;
+        let [version, ..] = head[0].to_ne_bytes();
+        let [len_high, len_low, mut proto, _] = head[1].to_ne_bytes();
+        let payload = u16::from_be_bytes([len_high, len_low]);
+        if version >> 4 != 6 || payload > u16::MAX - IPV6 as u16 {
+            return Err(Skip::Malformed);
+        }
+        let src = frame.at::<[u32; 4]>(ETH + 8).ok_or(Skip::Malformed)?;
+        let dst = frame.at::<[u32; 4]>(ETH + 24).ok_or(Skip::Malformed)?;
+        let mut l4 = ETH + IPV6;
+        // Two are more than is ever seen; longer chains are left to the kernel.
+        for _ in 0..2 {
+            if !EXTENSIONS.contains(&proto) {
+                break;
+            }
+            let [next, length] = frame.at::<[u8; 2]>(l4).ok_or(Skip::Malformed)?;
+            proto = next;
+            l4 += (length as usize + 1) << 3;
+        }
+        if proto == FRAGMENT_HEADER {
+            return Err(Skip::Fragment);
+        }
+        if proto == ICMP {
+            return Err(Skip::Other);
+        }
+        let addresses = Tuple { src: Addr16(src), dst: Addr16(dst), ports: 0 };
+        Self::transport(frame, addresses, proto, l4, payload + IPV6 as u16, true)
+    }
+
+    #[inline(always)]
+    fn transport(
+        frame: &Frame<'_>,
+        addresses: Tuple,
+        proto: u8,
+        l4: usize,
+        len: u16,
+        whole: bool,
+    ) -> Result<Self, Skip> {
+        let mut packet = Self { tuple: addresses, proto, flags: 0, whole, l4: l4 as u16, len };
+        match proto {
+            TCP => {
+                packet.tuple.ports = frame.at::<u32>(l4).ok_or(Skip::Malformed)?;
+                packet.flags = frame.at::<u8>(l4 + 13).ok_or(Skip::Malformed)?;
+                // Up to the urgent pointer, so that whoever answers may read it all.
+                frame.at::<u16>(l4 + 18).ok_or(Skip::Malformed)?;
+            }
+            UDP => {
+                packet.tuple.ports = frame.at::<u32>(l4).ok_or(Skip::Malformed)?;
+                frame.at::<u16>(l4 + 6).ok_or(Skip::Malformed)?;
+            }
+            ICMP | ICMP6 => {
+                packet.flags = frame.at::<u8>(l4).ok_or(Skip::Malformed)?;
+                frame.at::<u32>(l4 + 4).ok_or(Skip::Malformed)?;
+            }
+            _ => return Err(Skip::Other),
+        }
+        Ok(packet)
+    }
+}
+
+#[cfg(test)]
+#[path = "packet_tests.rs"]
+mod tests;

@@ -1,0 +1,109 @@
+//! What becomes of a packet, by where it comes in.
+//!
+//! A flow is balanced once, by the node that it enters the mesh at, and remembered there. Translation is made
+//! once, too: for a VIP by the client's node, for a published port by the task's node, to which the packet is
+//! tunnelled as the client sent it ([`crate::tunnel`]). Whoever translates remembers how to translate back.
+//! Answers retrace the way, so no address is ever used where it does not belong.
+//!
+//! None of this needs the socket-level balancer; that only saves it work.
+
+mod balance;
+mod replies;
+
+use crate::abi::{FrontendKey, Mac, TCP, UDP};
+use crate::flow::{Client, Place};
+use crate::kernel::Kernel;
+use crate::packet::Packet;
+use crate::tunnel::Tag;
+use crate::verdict::{Event, Refusal, Verdict};
+
+/// A packet from a task of this node, by the host's end of its veth.
+#[inline(always)]
+pub fn from_task<K: Kernel>(k: &K, packet: &Packet, device: u32) -> Verdict {
+    let client = Client { place: Place::Task, via: device };
+    let tuple = &packet.tuple;
+    if k.may_be_vip(&tuple.dst) {
+        let verdict = to_vip(k, packet, client);
+        if verdict != Verdict::Pass {
+            return verdict;
+        }
+    }
+    if !has_ports(packet) {
+        return Verdict::Pass;
+    }
+    if let Some(verdict) = replies::answer(k, packet) {
+        return verdict;
+    }
+    if k.is_published(packet.proto, tuple.dport())
+        && k.endpoint(device).is_some_and(|task| task.owns(&tuple.src))
+    {
+        return balance::published(k, packet, client);
+    }
+    Verdict::Pass
+}
+
+/// A packet from beyond one of the node's own devices.
+#[inline(always)]
+pub fn from_net<K: Kernel>(k: &K, packet: &Packet, device: u32) -> Verdict {
+    if has_ports(packet) && k.is_published(packet.proto, packet.tuple.dport()) && !packet.tuple.src.is_loopback() {
+        return balance::published(k, packet, Client { place: Place::Uplink, via: device });
+    }
+    Verdict::Pass
+}
+
+/// A packet of the node's own, as its loopback device receives it.
+#[inline(always)]
+pub fn from_host<K: Kernel>(k: &K, packet: &Packet) -> Verdict {
+    let client = Client { place: Place::Stack, via: 0 };
+    if k.may_be_vip(&packet.tuple.dst) {
+        let verdict = to_vip(k, packet, client);
+        if verdict != Verdict::Pass {
+            return verdict;
+        }
+    }
+    if has_ports(packet) && k.is_published(packet.proto, packet.tuple.dport()) {
+        return balance::published(k, packet, client);
+    }
+    Verdict::Pass
+}
+
+/// A packet out of the tunnel: from which node, with which key, and the inner frame's destination.
+#[inline(always)]
+pub fn from_mesh<K: Kernel>(k: &K, packet: &Packet, peer: u32, vni: u32, mac: Mac) -> Verdict {
+    if !has_ports(packet) {
+        return Verdict::Pass;
+    }
+    match Tag::of(vni) {
+        Tag::Network(_) => replies::answer(k, packet).unwrap_or(Verdict::Pass),
+        Tag::Forward(port) => replies::arrive(k, packet, peer, port, mac),
+        Tag::Reply => replies::back(k, packet),
+    }
+}
+
+/// TCP and UDP, the protocols that are balanced.
+#[inline(always)]
+const fn has_ports(packet: &Packet) -> bool {
+    packet.proto == TCP || packet.proto == UDP
+}
+
+/// A packet to what may be a VIP. All of one is answered here, nothing of it reaches the node's own sockets.
+#[inline(always)]
+fn to_vip<K: Kernel>(k: &K, packet: &Packet, client: Client) -> Verdict {
+    if has_ports(packet) {
+        return balance::vip(k, packet, client);
+    }
+    let Some(frontend) = k.frontend(&FrontendKey::vip(packet.tuple.dst)) else { return Verdict::Pass };
+    if !balance::is_member(k, packet, client, &frontend) {
+        k.count(Event::Prohibited);
+        return Verdict::Refuse(Refusal::Prohibited);
+    }
+    if !packet.is_ping() {
+        return Verdict::Drop(Event::Unsupported);
+    }
+    if frontend.backends == 0 {
+        k.count(Event::NoBackend);
+        return Verdict::Refuse(Refusal::Unreachable);
+    }
+    k.count(Event::Ping);
+    Verdict::Echo
+}

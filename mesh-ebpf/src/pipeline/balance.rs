@@ -1,0 +1,252 @@
+//! From the client to a backend.
+
+use super::replies::remember;
+use crate::abi::{Addr16, AffinityKey, AffinityValue, Backend, Frontend, FrontendKey, NetPort, SourceKey, TCP};
+use crate::flow::{Client, Flow, Found, Head, Inserted, Place, Role, Shared, states};
+use crate::hash;
+use crate::kernel::Kernel;
+use crate::packet::{Packet, Tuple};
+use crate::tunnel::Tag;
+use crate::verdict::{Event, Refusal, To, Verdict};
+
+/// Slots that are looked into before a frontend is taken for empty: only while the agent writes its table is one
+/// of them not of a live backend.
+const TRIES: u32 = 4;
+
+/// A packet to a VIP; `Pass` if it is none.
+#[inline(always)]
+pub(super) fn vip<K: Kernel>(k: &K, packet: &Packet, client: Client) -> Verdict {
+    balance(k, packet, client, || {
+        let frontend = k.frontend(&FrontendKey::vip(packet.tuple.dst)).ok_or(Verdict::Pass)?;
+        if !is_member(k, packet, client, &frontend) {
+            k.count(Event::Prohibited);
+            return Err(Verdict::Refuse(Refusal::Prohibited));
+        }
+        Ok((frontend, true))
+    })
+}
+
+/// Whether a client may use a VIP: tasks of its network with their own addresses, and the node itself.
+#[inline(always)]
+pub(super) fn is_member<K: Kernel>(k: &K, packet: &Packet, client: Client, frontend: &Frontend) -> bool {
+    match client.place {
+        Place::Task => {
+            k.endpoint(client.via).is_some_and(|task| task.vni == frontend.vni && task.owns(&packet.tuple.src))
+        }
+        Place::Stack => true,
+        Place::Uplink | Place::Peer => false,
+    }
+}
+
+/// A packet to a published port; `Pass` if it is none: then the node's kernel answers, as for any port.
+#[inline(always)]
+pub(super) fn published<K: Kernel>(k: &K, packet: &Packet, client: Client) -> Verdict {
+    balance(k, packet, client, || {
+        let Tuple { src, dst, .. } = packet.tuple;
+        let (port, proto) = (packet.tuple.dport(), packet.proto);
+        let frontend = match k.frontend(&FrontendKey::published(dst, port, proto)) {
+            Some(frontend) => frontend,
+            None if k.is_local(&dst) || (client.place == Place::Stack && dst.is_loopback()) => {
+                let any = if dst.is_v4() { Addr16::ANY_V4 } else { Addr16::ANY_V6 };
+                k.frontend(&FrontendKey::published(any, port, proto)).ok_or(Verdict::Pass)?
+            }
+            None => return Err(Verdict::Pass),
+        };
+        if frontend.backends == 0 {
+            k.count(Event::NoBackend);
+            return Err(Verdict::Pass);
+        }
+        if frontend.has(Frontend::GUARDED) && !k.lets_in(&SourceKey { frontend: frontend.id, addr: src }) {
+            k.count(Event::Prohibited);
+            return Err(Verdict::Pass);
+        }
+        Ok((frontend, false))
+    })
+}
+
+/// Sends a packet to its flow's backend, or to one that is chosen now. `admit` says whether there is a frontend,
+/// and whether it is translated here wherever the backend is; it is asked for unknown flows only.
+#[inline(always)]
+fn balance<K: Kernel>(
+    k: &K,
+    packet: &Packet,
+    client: Client,
+    admit: impl FnOnce() -> Result<(Frontend, bool), Verdict>,
+) -> Verdict {
+    let (tuple, config, now) = (&packet.tuple, k.config(), k.now());
+    let Some(bucket) = k.bucket(packet.proto, hash::place(tuple, config.table_seed)) else {
+        return Verdict::Pass;
+    };
+    let found = bucket.find(tuple, Role::Forward);
+    if let Some(found) = &found
+        && found.head.client() == client
+        && let Some((port, client_port, target)) = found.read()
+    {
+        let [id, generation, ..] = target.0;
+        if let Some(backend) = k.backend(id)
+            && backend.serves(generation)
+            // The same client may use the same port again, long after.
+            && !(packet.is_syn() && (found.head.has(Head::CLOSING) || !backend.is_active()))
+        {
+            found.touch(now, states(packet));
+            k.account(id, packet.len, false);
+            return forward(k, packet, client, backend, port, client_port, found.head.has(Head::HERE));
+        }
+        if packet.proto == TCP && !packet.is_syn() {
+            k.count(Event::BackendGone);
+            return Verdict::Refuse(Refusal::Closed);
+        }
+    }
+    let (frontend, translated_here) = match admit() {
+        Ok(admitted) => admitted,
+        Err(verdict) => return verdict,
+    };
+    let Some((id, backend)) = pick(k, packet, &frontend, now) else {
+        k.count(Event::NoBackend);
+        return Verdict::Refuse(Refusal::Closed);
+    };
+    let port = frontend.target.or(tuple.dport());
+    let here = translated_here || backend.peer == 0 || tuple.src.is_loopback();
+    let mut client_port = NetPort::ANY;
+    if here {
+        let Some((inner, marks)) = translate(k, tuple, client, backend, port, NetPort::ANY) else {
+            return Verdict::Drop(Event::NoRoute);
+        };
+        match remember(k, packet, &inner, client, marks, now) {
+            Some(changed) => client_port = changed,
+            None => return Verdict::Drop(Event::PortsExhausted),
+        }
+    }
+    let marks = if here { Head::HERE } else { 0 };
+    let flow = Flow {
+        tuple: *tuple,
+        port,
+        client_port,
+        head: Head::new(Role::Forward, client, marks, now).0,
+        addr: Flow::target(id, backend.generation, frontend.id),
+    };
+    note(k, packet, bucket, found, &flow, now);
+    k.account(id, packet.len, true);
+    forward(k, packet, client, backend, port, client_port, here)
+}
+
+/// Remembers a new flow, if there is room.
+#[inline(always)]
+fn note<K: Kernel>(k: &K, packet: &Packet, bucket: Shared<'_>, found: Option<Found<'_>>, flow: &Flow, now: u32) {
+    k.count(if packet.proto == TCP && !packet.is_syn() { Event::MidFlow } else { Event::NewFlow });
+    let done = match found {
+        Some(found) if found.replace(flow) => Inserted::Placed,
+        Some(_) => Inserted::Full,
+        None => bucket.insert(flow, packet.proto, now, &k.config().timeouts),
+    };
+    match done {
+        Inserted::Placed => {}
+        Inserted::Evicted => k.count(Event::Evicted),
+        Inserted::Full => k.count(Event::TableFull),
+    }
+}
+
+/// Who gets a new flow.
+#[inline(always)]
+fn pick<'k, K: Kernel>(k: &'k K, packet: &Packet, frontend: &Frontend, now: u32) -> Option<(u32, &'k Backend)> {
+    if frontend.backends == 0 {
+        return None;
+    }
+    let (tuple, config) = (&packet.tuple, k.config());
+    if frontend.affinity != 0 {
+        return stay(k, packet, frontend, now);
+    }
+    // Even where nodes need not agree it is a hash and no random number: a flow that was forgotten is balanced
+    // as it was before.
+    let seed = if frontend.has(Frontend::HASHED) { config.mesh_seed } else { config.node_seed };
+    in_slots(k, frontend, hash::slot(&tuple.src, tuple.sport(), tuple.dport(), packet.proto, seed))
+}
+
+/// Who gets a flow of a client whose flows stay together.
+#[inline(always)]
+fn stay<'k, K: Kernel>(k: &'k K, packet: &Packet, frontend: &Frontend, now: u32) -> Option<(u32, &'k Backend)> {
+    let key = AffinityKey { client: packet.tuple.src, frontend: frontend.id };
+    let known = k.affinity(&key).filter(|value| now.wrapping_sub(value.seen) <= frontend.affinity);
+    let known = known.and_then(|value| {
+        let backend = k.backend(value.backend)?;
+        (backend.serves(value.generation) && backend.is_active()).then_some((value.backend, backend))
+    });
+    // Nodes agree about clients that they see for the first time.
+    let (id, backend) = match known {
+        Some(known) => known,
+        None => {
+            let hash = hash::slot(&key.client, NetPort::ANY, NetPort::ANY, 0, k.config().mesh_seed);
+            in_slots(k, frontend, hash)?
+        }
+    };
+    k.remember(&key, &AffinityValue { backend: id, generation: backend.generation, seen: now });
+    Some((id, backend))
+}
+
+#[inline(always)]
+fn in_slots<'k, K: Kernel>(k: &'k K, frontend: &Frontend, hash: u32) -> Option<(u32, &'k Backend)> {
+    let mut slot = hash;
+    let mut left = TRIES;
+    while left > 0 {
+        let id = k.slot(frontend.slots.wrapping_add(slot & frontend.mask));
+        if let Some(backend) = k.backend(id)
+            && backend.is_active()
+        {
+            return Some((id, backend));
+        }
+        slot = slot.wrapping_add(1);
+        left -= 1;
+    }
+    None
+}
+
+/// The packet on its way to the backend.
+#[inline(always)]
+fn forward<K: Kernel>(
+    k: &K,
+    packet: &Packet,
+    client: Client,
+    backend: &Backend,
+    port: NetPort,
+    client_port: NetPort,
+    here: bool,
+) -> Verdict {
+    let mac = backend.mac;
+    if !here {
+        return Verdict::Send(packet.tuple, To::Peer { peer: backend.peer, tag: Tag::Forward(port), mac });
+    }
+    let Some((inner, _)) = translate(k, &packet.tuple, client, backend, port, client_port) else {
+        return Verdict::Drop(Event::NoRoute);
+    };
+    if backend.peer == 0 {
+        return Verdict::Send(inner, To::Task { device: backend.device, mac });
+    }
+    match k.peer(backend.peer) {
+        Some(peer) => {
+            let to = To::Peer { peer: backend.peer, tag: Tag::Network(backend.vni), mac: peer.mac };
+            Verdict::Send(inner, to)
+        }
+        None => Verdict::Drop(Event::NoRoute),
+    }
+}
+
+/// The packet's addresses and ports as the backend sees them, and the marks that undo it.
+#[inline(always)]
+fn translate<K: Kernel>(
+    k: &K,
+    tuple: &Tuple,
+    client: Client,
+    backend: &Backend,
+    port: NetPort,
+    client_port: NetPort,
+) -> Option<(Tuple, u64)> {
+    let mut src = tuple.src;
+    let mut marks = Head::HERE;
+    let to_itself = client.place == Place::Task && client.via == backend.device;
+    if to_itself || src.is_loopback() {
+        // It would not answer itself, and cannot answer 127.0.0.1.
+        src = k.network(backend.vni)?.beside(&backend.addr)?;
+        marks |= if to_itself { Head::SELF } else { Head::LOOPBACK };
+    }
+    Some((Tuple::new(src, client_port.or(tuple.sport()), backend.addr, port), marks))
+}
