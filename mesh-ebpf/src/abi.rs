@@ -28,7 +28,7 @@ pub const LAYOUT: u32 = 1;
 pub mod map {
     /// Hash: [`FrontendKey`](super::FrontendKey) → [`Frontend`](super::Frontend).
     pub const FRONTENDS: &str = "FRONTENDS";
-    /// Array of `u32`: backend ids; each frontend owns a run of it. Mapped into the agent.
+    /// Array of [`SlotLine`](super::SlotLine): backend ids; each frontend owns a run of it. Mapped into the agent.
     pub const SLOTS: &str = "SLOTS";
     /// Array: backend id → [`Backend`](super::Backend). Mapped into the agent.
     pub const BACKENDS: &str = "BACKENDS";
@@ -64,6 +64,10 @@ pub mod map {
     pub const CONFIG: &str = "CONFIG";
 }
 
+/// A cache line of slots, each the id of a backend.
+pub type SlotLine = [u32; SLOT_LINE as usize];
+/// How many slots a line has; a table has at least so many.
+pub const SLOT_LINE: u32 = 16;
 /// Words of 64 bits that hold a bit for every port.
 pub const PORT_WORDS: u32 = 1024;
 /// Words of 64 bits of the Bloom filter of VIPs: 2^20 bits, so that 10,000 VIPs leave 99 % of them clear.

@@ -6,7 +6,7 @@
 mod balance;
 mod overlay;
 
-pub use balance::{Backend, Balance, Family, Frontend, NetworkGate, Pool, PortGate};
+pub use balance::{Backend, Balance, Family, Frontend, NetworkGate, Pool, PortGate, Site};
 pub use overlay::{DEVICE_PREFIX, Endpoint, Mac, Overlay, Route, VTEP_DEVICE, Vtep, endpoint_device};
 
 use crate::change::overlap;

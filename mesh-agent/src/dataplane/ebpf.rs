@@ -1,23 +1,166 @@
-//! **Effect:** the eBPF data plane: the object that the build embedded, and its loaders.
+//! **Effect.** The eBPF data plane: programs on the node's devices balance each packet, by maps that are kept as
+//! planned.
 //!
-//! What the programs do is in package mesh-ebpf; this module only brings them and their maps into
-//! the kernel. Every map value that is written here has its layout in `mesh_ebpf::abi`.
+//! What the programs do is in package mesh-ebpf; [`books`] decides what is to be written into their maps. A small
+//! nftables table stays beside them: it guards what goes through the node's own stack, and masquerades.
 
-mod connect_lb;
+mod books;
 mod error;
 mod ids;
+mod links;
+mod load;
+#[expect(unsafe_code, reason = "memory that is shared with the kernel")]
+mod mapped;
+mod maps;
+mod pins;
+mod runs;
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
-pub use connect_lb::{ConnectLb, Protocol, Vip};
+use mesh_core::plan::{Balance, Mac, VTEP_DEVICE};
+
 pub use error::EbpfError;
+
+use self::books::{Books, Facts, Sizes};
+use self::links::{Device, Links};
+use self::load::{Loaded, program};
+use self::maps::Limits;
+use self::pins::Pins;
+use crate::dataplane::nft::NftPlane;
+use crate::plane::{Applied, Depth, Plane};
 
 /// The compiled programs, as an ELF object. Empty when the build had no BPF toolchain.
 pub const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh-bpf.o"));
 
+const LOOPBACK: &str = "lo";
+/// How much the maps hold: about 60 MiB, most of it flows.
+const LIMITS: Limits = Limits {
+    sizes: Sizes { backends: 65_536, slots: 22, frontends: 32_768, peers: 4096 },
+    tcp_buckets: 1 << 16,
+    udp_buckets: 1 << 15,
+};
+
 /// Whether the programs are in this binary.
 pub const fn built_in() -> bool {
     !cfg!(mesh_ebpf_stub)
+}
+
+/// Keeps programs and maps as planned, and the gates beside them.
+pub struct EbpfPlane {
+    loaded: Loaded,
+    links: Links,
+    /// None: it is not known how far the last attempt came.
+    books: Option<Books>,
+    gates: NftPlane,
+}
+
+impl EbpfPlane {
+    /// Loads the programs, and the maps that another agent left in `pins`.
+    pub fn open(pins: &Path) -> Result<Self, EbpfError> {
+        let pins = Pins::make(pins)?;
+        let loaded = load::load(&pins, &LIMITS)?;
+        Ok(Self { loaded, links: Links::open(pins.links()), books: None, gates: NftPlane::gates() })
+    }
+
+    /// What this plane cannot do, in words for people.
+    pub fn limits() -> Vec<String> {
+        [
+            "least-conn spreads flows by weight",
+            "a task that is reached from the node's localhost sees its node's overlay address instead of the client's",
+            "fragments to VIPs are refused",
+        ]
+        .map(str::to_owned)
+        .to_vec()
+    }
+
+    fn write(&mut self, want: &Balance, facts: &Facts, applied: &mut Applied) -> Result<(), EbpfError> {
+        let mut books = match self.books.take() {
+            Some(books) => books,
+            None => Books::open(LIMITS.sizes, self.loaded.maps.found()?),
+        };
+        self.tell(want, facts);
+        let steps = books.steps(want, facts, &mut applied.errors);
+        for step in &steps {
+            self.loaded.maps.write(step)?;
+        }
+        applied.changed += steps.len();
+        self.books = Some(books);
+        Ok(())
+    }
+
+    /// What programs must know of the node itself.
+    fn tell(&mut self, want: &Balance, facts: &Facts) {
+        let now = self.loaded.maps.config.get(0);
+        let mut then = now;
+        then.tunnel = facts.devices.get(VTEP_DEVICE).copied().unwrap_or_default();
+        then.tunnel_mtu = want.tunnel_mtu;
+        if let Some(node) = want.node {
+            then.mac = Mac::of_vtep(node).0;
+        }
+        if then != now {
+            self.loaded.maps.config.set(0, then);
+        }
+    }
+}
+
+/// Which program belongs on which device.
+fn programs(want: &Balance, facts: &Facts) -> BTreeMap<Device, &'static str> {
+    let from_mesh = match want.node {
+        Some(node) if node.is_ipv6() => program::FROM_MESH6,
+        _ => program::FROM_MESH4,
+    };
+    let of = |name: &str| match name {
+        LOOPBACK => program::FROM_HOST,
+        VTEP_DEVICE => from_mesh,
+        name if want.ports.contains_key(name) => program::FROM_TASK,
+        _ => program::FROM_NET,
+    };
+    facts.devices.iter().map(|(name, index)| ((*index, name.clone()), of(name))).collect()
+}
+
+fn observe() -> Result<Facts, String> {
+    let devices = nix::net::if_::if_nameindex().map_err(|error| format!("cannot list the devices: {error}"))?;
+    let name = |device: &nix::net::if_::Interface| device.name().to_string_lossy().into_owned();
+    Ok(Facts {
+        devices: devices.iter().map(|device| (name(device), device.index())).collect(),
+        addresses: crate::dataplane::addresses()?,
+    })
+}
+
+impl Plane for EbpfPlane {
+    type Want = Balance;
+    const NAME: &'static str = "ebpf";
+
+    async fn reconcile(&mut self, want: &Balance, depth: Depth) -> Applied {
+        // The gates first: what programs leave to the stack is to meet them.
+        let mut applied = self.gates.reconcile(want, depth).await;
+        match observe() {
+            Ok(facts) => {
+                if let Err(error) = self.write(want, &facts, &mut applied) {
+                    applied.errors.insert("maps".to_owned(), error.in_full());
+                }
+                let programs = programs(want, &facts);
+                applied.changed += self.links.settle(&mut self.loaded.ebpf, &programs, &mut applied.errors);
+            }
+            Err(error) => _ = applied.errors.insert("devices".to_owned(), error),
+        }
+        applied
+    }
+
+    async fn remove_all(&mut self) -> Applied {
+        self.gates.remove_all().await
+    }
+}
+
+/// Removes what any agent left in `pins`: links, and with them programs and maps.
+pub fn remove_all(pins: &Path) -> Applied {
+    let mut applied = Applied::default();
+    match Pins::remove(pins) {
+        Ok(removed) => applied.changed = removed,
+        Err(error) => _ = applied.errors.insert(format!("{}", pins.display()), error.in_full()),
+    }
+    applied
 }
 
 /// Where cgroup v2 is mounted: `/sys/fs/cgroup`, or elsewhere next to version 1.

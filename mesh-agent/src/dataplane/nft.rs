@@ -15,12 +15,11 @@ mod stale;
 mod values;
 mod words;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 
 use mesh_core::plan::{Balance, Frontend, Pool};
 
-pub use render::render;
+pub use render::{render, render_gates};
 pub use ruleset::{Chain, Change, Ruleset, Set};
 pub use script::TABLE;
 
@@ -36,6 +35,8 @@ const LIST_SINGLY: usize = 8;
 /// Keeps `table inet mesh`.
 #[derive(Debug, Default)]
 pub struct NftPlane {
+    /// Programs balance; the table only lets through, refuses and masquerades.
+    gates_only: bool,
     /// None: nothing was applied yet, or it is not known how far the last attempt came.
     known: Option<Known>,
 }
@@ -53,6 +54,11 @@ impl NftPlane {
     /// A plane that knows nothing yet: its first round replaces the table.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// One that leaves balancing to programs.
+    pub fn gates() -> Self {
+        Self { gates_only: true, ..Self::default() }
     }
 
     /// What this plane cannot do, in words for people.
@@ -123,11 +129,7 @@ impl NftPlane {
 
 /// UDP flows that the old rules began are forgotten where the new ones would have decided otherwise.
 async fn forget_stale(before: &BTreeMap<Frontend, Pool>, want: &Balance, depth: Depth) -> Result<(), String> {
-    let local: BTreeSet<IpAddr> = match nix::ifaddrs::getifaddrs() {
-        Ok(all) => all.filter_map(|one| address_of(&one)).collect(),
-        Err(error) => return Err(format!("cannot list the node's addresses: {error}")),
-    };
-    let stale = Stale::after(before, want, depth, local);
+    let stale = Stale::after(before, want, depth, super::addresses()?);
     if stale.is_empty() {
         return Ok(());
     }
@@ -138,19 +140,13 @@ async fn forget_stale(before: &BTreeMap<Frontend, Pool>, want: &Balance, depth: 
     Ok(())
 }
 
-fn address_of(one: &nix::ifaddrs::InterfaceAddress) -> Option<IpAddr> {
-    let address = one.address.as_ref()?;
-    let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
-    v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
-}
-
 impl Plane for NftPlane {
     type Want = Balance;
     const NAME: &'static str = "nft";
 
     async fn reconcile(&mut self, want: &Balance, depth: Depth) -> Applied {
         let mut applied = Applied::default();
-        let ruleset = render(want);
+        let ruleset = if self.gates_only { render_gates(want) } else { render(want) };
         let known = self.known.take();
         let depth = if known.is_some() { depth } else { Depth::Sweep };
         let before = known.as_ref().map(|known| known.frontends.clone()).unwrap_or_default();
@@ -163,7 +159,9 @@ impl Plane for NftPlane {
             Ok((printed, changed)) => {
                 applied.changed = changed;
                 self.known = Some(Known { ruleset, printed, frontends: want.frontends.clone() });
-                if let Err(error) = forget_stale(&before, want, depth).await {
+                if self.gates_only {
+                    // No flow was ever translated by it.
+                } else if let Err(error) = forget_stale(&before, want, depth).await {
                     applied.errors.insert("UDP flows".to_owned(), error);
                 }
             }

@@ -35,6 +35,7 @@ pub(crate) fn plan() -> Balance {
             ("mesh00000000003".to_owned(), port(Vni(4097), "10.20.1.2", None)),
             ("mesh00000000004".to_owned(), port(Vni(4098), "10.30.1.2", None)),
         ]),
+        ..Balance::default()
     }
 }
 

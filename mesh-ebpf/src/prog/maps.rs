@@ -1,16 +1,55 @@
-//! The maps. Their names are in `mesh_ebpf::abi`, for the agent to find them by.
+//! The maps. Their names are in `mesh_ebpf::abi::map`, for the agent to find them by, and it decides how large
+//! those are whose size is 1 here.
 
 use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, HashMap},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
 };
-use mesh_ebpf::abi::{Backend, Frontend, FrontendKey, MAX_BACKENDS, MAX_FRONTENDS, Slots};
+use mesh_ebpf::abi::{
+    Addr16, AffinityKey, AffinityValue, Backend, Config, Endpoint, Frontend, FrontendKey, MacKey, Network,
+    PORT_WORDS, Peer, SlotLine, SourceKey, Stats, VIP_WORDS,
+};
+use mesh_ebpf::flow::Bucket;
+use mesh_ebpf::packet::Packet;
+use mesh_ebpf::verdict;
 
 #[map]
-pub(crate) static FRONTENDS: HashMap<FrontendKey, Frontend> = HashMap::with_max_entries(MAX_FRONTENDS, 0);
-
+pub(crate) static FRONTENDS: HashMap<FrontendKey, Frontend> = HashMap::with_max_entries(1, 0);
 #[map]
-pub(crate) static SLOTS: Array<Slots> = Array::with_max_entries(MAX_FRONTENDS, 0);
-
+pub(crate) static SLOTS: Array<SlotLine> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
-pub(crate) static BACKENDS: Array<Backend> = Array::with_max_entries(MAX_BACKENDS, 0);
+pub(crate) static BACKENDS: Array<Backend> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static PEERS: Array<Peer> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static PEER_IDS: HashMap<Addr16, u32> = HashMap::with_max_entries(1, 0);
+#[map]
+pub(crate) static ENDPOINTS: HashMap<u32, Endpoint> = HashMap::with_max_entries(1, 0);
+#[map]
+pub(crate) static MACS: HashMap<MacKey, Endpoint> = HashMap::with_max_entries(1, 0);
+#[map]
+pub(crate) static NETWORKS: HashMap<u32, Network> = HashMap::with_max_entries(1, 0);
+#[map]
+pub(crate) static LOCALS: HashMap<Addr16, u32> = HashMap::with_max_entries(1, 0);
+#[map]
+pub(crate) static PORTS: Array<u64> = Array::with_max_entries(2 * PORT_WORDS, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static VIP_BITS: Array<u64> = Array::with_max_entries(VIP_WORDS, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static SOURCES: LpmTrie<SourceKey, u32> = LpmTrie::with_max_entries(1, 1);
+#[map]
+pub(crate) static AFFINITY: LruHashMap<AffinityKey, AffinityValue> = LruHashMap::with_max_entries(1, 0);
+#[map]
+pub(crate) static FLOWS_TCP: Array<Bucket> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static FLOWS_UDP: Array<Bucket> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static EVENTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(verdict::EVENTS, 0);
+#[map]
+pub(crate) static STATS: PerCpuArray<Stats> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static CONFIG: Array<Config> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// Where a program keeps the packet that it works on.
+#[map]
+pub(crate) static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::overlay::{Overlay, own_address};
+use super::overlay::{Mac, Overlay, endpoint_device, own_address};
 use crate::model::{
     Affinity, Balancing, Locality, Name, NetworkId, Node, NodeId, Protocol, PublishMode, PublishedPort,
-    Service, Snapshot, Task, TaskAddress, TaskId, Vni,
+    Service, Snapshot, Task, TaskAddress, TaskId, TaskState, Vni,
 };
 
 /// An address family.
@@ -117,9 +117,28 @@ pub struct PortGate {
     pub addresses: TaskAddress,
 }
 
+/// Where a task is reached in one network, whether or not it gets new flows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Site {
+    /// The MAC of the task's end of its veth.
+    pub mac: Mac,
+    /// The host's end, on this node.
+    pub device: String,
+    /// The underlay address of the task's node; none: this one.
+    pub peer: Option<IpAddr>,
+}
+
 /// Everything a data plane must know.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Balance {
+    /// This node's underlay address.
+    pub node: Option<IpAddr>,
+    /// Bytes of an IP packet that fit into the tunnel.
+    pub tunnel_mtu: u32,
+    /// Those of the nodes that it tunnels to.
+    pub peers: BTreeSet<IpAddr>,
+    /// Running tasks: flows that they have go on, also while they get no new ones.
+    pub sites: BTreeMap<(Vni, IpAddr), Site>,
     /// Frontends and what is behind them.
     pub frontends: BTreeMap<Frontend, Pool>,
     /// Networks.
@@ -129,7 +148,15 @@ pub struct Balance {
 }
 
 pub(super) fn plan(world: &Snapshot, me: &Node, overlay: &Overlay) -> Balance {
-    let mut balance = Balance::default();
+    let mut balance = Balance {
+        node: Some(me.address),
+        tunnel_mtu: overlay.vtep.as_ref().map_or(0, |vtep| vtep.mtu),
+        peers: overlay.peers.keys().copied().collect(),
+        ..Balance::default()
+    };
+    for task in world.tasks.values().filter(|task| task.state == TaskState::Running) {
+        plan_sites(world, me, task, overlay, &mut balance);
+    }
     for network in world.networks.values() {
         let gate = NetworkGate {
             subnets: network.subnets().collect(),
@@ -152,6 +179,20 @@ pub(super) fn plan(world: &Snapshot, me: &Node, overlay: &Overlay) -> Balance {
         }
     }
     balance
+}
+
+fn plan_sites(world: &Snapshot, me: &Node, task: &Task, overlay: &Overlay, balance: &mut Balance) {
+    let peer = match world.nodes.get(&task.node) {
+        Some(node) if node.id == me.id => None,
+        Some(node) if overlay.peers.contains_key(&node.address) => Some(node.address),
+        _ => return,
+    };
+    for (id, address) in &task.addresses {
+        let Some(network) = world.networks.get(id) else { continue };
+        let device = endpoint_device(&task.id, id);
+        let site = Site { mac: Mac::of_task(&device), device, peer };
+        balance.sites.extend(address.addresses().map(|address| ((network.vni, address), site.clone())));
+    }
 }
 
 fn plan_vips(world: &Snapshot, me: &Node, service: &Service, tasks: &[&Arc<Task>], balance: &mut Balance) {

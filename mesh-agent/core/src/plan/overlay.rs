@@ -53,8 +53,8 @@ impl Mac {
         }
     }
 
-    /// The MAC of a task's end of its veth.
-    fn of_task(device: &str) -> Self {
+    /// The MAC of a task's end of its veth, by the name of the host's end.
+    pub fn of_task(device: &str) -> Self {
         let [.., b0, b1, b2, b3] = fnv64(device.as_bytes()).to_be_bytes();
         Self([0x02, 0x54, b0, b1, b2, b3])
     }

@@ -1,10 +1,8 @@
 //! What can go wrong between the agent and its programs.
 
-use std::{io, net::SocketAddr, path::PathBuf};
+use std::{io, path::PathBuf};
 
-use aya::{EbpfError as AyaError, maps::MapError, programs::ProgramError};
-
-use super::Vip;
+use aya::{EbpfError as AyaError, maps::MapError, pin::PinError, programs::ProgramError};
 
 /// What failed, on what, and what to do about it. The kernel's own words are the source.
 #[derive(Debug, thiserror::Error)]
@@ -28,41 +26,57 @@ pub enum EbpfError {
         source: Box<ProgramError>,
     },
 
-    #[error("cannot open the cgroup {}: it must be a directory of a mounted cgroup v2", path.display())]
-    OpenCgroup {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-
-    #[error(
-        "cannot attach the program {name} to the cgroup {}: it must be a directory of cgroup v2, and the kernel \
-         needs CONFIG_CGROUP_BPF",
-        path.display()
-    )]
+    #[error("cannot attach the program {name} to the device {device}")]
     Attach {
         name: &'static str,
-        path: PathBuf,
+        device: String,
         #[source]
         source: Box<ProgramError>,
     },
 
-    #[error("cannot write the map {map} for {vip}")]
+    #[error("cannot keep the link of device {device} at {}", path.display())]
+    Pin {
+        device: String,
+        path: PathBuf,
+        #[source]
+        source: Box<PinError>,
+    },
+
+    #[error("cannot write or read the map {map}")]
     Map {
         map: &'static str,
-        vip: Vip,
         #[source]
         source: Box<MapError>,
     },
 
-    #[error("no room for {vip}: the map {map} holds {limit} entries; remove services that are not needed")]
-    Full { map: &'static str, vip: Vip, limit: u32 },
+    #[error("cannot share the memory of the map {map}; the kernel needs to be 5.5 or newer")]
+    Share {
+        map: &'static str,
+        #[source]
+        source: io::Error,
+    },
 
-    #[error("{vip} is no IPv4 address: the socket balancer knows connect4 only; IPv6 goes by packets")]
-    VipNotIpv4 { vip: Vip },
+    #[error("cannot {what} {}: the data plane keeps its maps there, in a BPF file system", path.display())]
+    Pins {
+        what: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
 
-    #[error("backend {backend} of {vip} is no IPv4 address, so that an IPv4 socket cannot reach it")]
-    BackendNotIpv4 { vip: Vip, backend: SocketAddr },
+impl EbpfError {
+    /// It and its causes in one line.
+    pub fn in_full(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
 }
 
 /// Loading creates maps first: without privilege, they are what fails.

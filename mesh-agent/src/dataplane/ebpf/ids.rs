@@ -18,11 +18,6 @@ impl Ids {
         Self { next: range.start, used: BTreeSet::new(), range }
     }
 
-    /// How many can still be taken.
-    pub(super) fn free(&self) -> usize {
-        self.range.len() - self.used.len()
-    }
-
     /// The first unused number after the one that was taken last.
     pub(super) fn take(&mut self) -> Option<u32> {
         let ahead = self.next..self.range.end;
@@ -31,6 +26,11 @@ impl Ids {
         self.used.insert(id);
         self.next = id + 1;
         Some(id)
+    }
+
+    /// A certain number, as found in the kernel; false if it is taken, or none of ours.
+    pub(super) fn take_that(&mut self, id: u32) -> bool {
+        self.range.contains(&id) && self.used.insert(id)
     }
 
     pub(super) fn give_back(&mut self, id: u32) {
@@ -48,6 +48,13 @@ mod tests {
         assert_eq!(ids.take(), Some(1));
         ids.give_back(1);
         assert_eq!((ids.take(), ids.take(), ids.take()), (Some(2), Some(3), Some(1)));
-        assert_eq!((ids.take(), ids.free()), (None, 0));
+        assert_eq!(ids.take(), None);
+    }
+
+    #[test]
+    fn a_number_that_was_found_is_not_given_out() {
+        let mut ids = Ids::new(1..4);
+        assert!(ids.take_that(2) && !ids.take_that(2) && !ids.take_that(4) && !ids.take_that(0));
+        assert_eq!((ids.take(), ids.take(), ids.take()), (Some(1), Some(3), None));
     }
 }

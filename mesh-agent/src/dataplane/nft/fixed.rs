@@ -79,6 +79,22 @@ pub(super) fn ruleset() -> Ruleset {
     ruleset
 }
 
+/// Where programs balance: what of a VIP gets past them (fragments, odd options) is refused before the node's own
+/// sockets can have it, for a VIP is an address of the node. `own` are the node's other addresses in networks.
+pub(super) fn close_vips(ruleset: &mut Ruleset) {
+    for (family, addr) in Family::ALL.into_iter().zip(["ipv4_addr", "ipv6_addr"]) {
+        let kind = Kind { key: vec![addr], value: None, interval: false };
+        ruleset.sets.insert(format!("own{}", digit(family)), Set { kind, elements: BTreeMap::new() });
+    }
+    let closed = Chain::default().each("VIPs are the programs'", |f| {
+        [is(daddr(f), at("subnets", f)), is_not(daddr(f), at("own", f)), is_local(), goto("refuse")]
+    });
+    if let Some(guard) = ruleset.chains.get_mut("guard") {
+        // After what the node says to itself: among that is what the programs let through.
+        guard.rules.splice(1..1, closed.rules);
+    }
+}
+
 /// A chain and its name.
 type Named = (&'static str, Chain);
 

@@ -22,7 +22,8 @@ const MAX_RULES: usize = 16;
 
 /// The table for a plan.
 pub fn render(balance: &Balance) -> Ruleset {
-    let Balance { frontends, networks, ports } = balance;
+    // Where tasks are reached is what routes know.
+    let Balance { node: _, tunnel_mtu: _, peers: _, sites: _, frontends, networks, ports } = balance;
     let mut ruleset = fixed::ruleset();
     for (vni, gate) in networks {
         network(&mut ruleset, *vni, gate);
@@ -32,6 +33,22 @@ pub fn render(balance: &Balance) -> Ruleset {
     }
     for (at, pool) in frontends {
         frontend(&mut ruleset, at, pool);
+    }
+    ruleset
+}
+
+/// The table of a node where programs balance: gates and source translation only, nothing of any service.
+pub fn render_gates(balance: &Balance) -> Ruleset {
+    let mut ruleset = fixed::ruleset();
+    fixed::close_vips(&mut ruleset);
+    for (vni, gate) in &balance.networks {
+        network(&mut ruleset, *vni, gate);
+        for own in gate.gateway.iter().flat_map(|own| own.addresses()) {
+            element(&mut ruleset, "own", Family::of(own), own.word(), None);
+        }
+    }
+    for (device, gate) in &balance.ports {
+        port(&mut ruleset, device, gate);
     }
     ruleset
 }

@@ -70,6 +70,7 @@ pub(in crate::dataplane::nft) fn balance(frontends: Vec<Front>) -> Balance {
         frontends: frontends.into_iter().collect(),
         networks: BTreeMap::from([(NET, NetworkGate { subnets, egress: true, gateway: Some(gateway) })]),
         ports: BTreeMap::from([("mesh00000000001".to_owned(), PortGate { vni: NET, addresses: address })]),
+        ..Balance::default()
     }
 }
 

@@ -1,0 +1,116 @@
+//! **Decision.** What is to be written into the maps, step by step, and which number stands for what. Pure.
+//!
+//! The order of the steps is the invariant. What an entry points to is written before the entry and taken away
+//! after it, so that a program that runs in between always finds live backends. Numbers are kept for as long as
+//! what they stand for lives, and are given to another as late as possible.
+
+mod backends;
+mod frontends;
+mod node;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use mesh_core::plan::{Balance, PortGate, Site};
+use mesh_ebpf::abi::{Addr16, Backend, Endpoint, Frontend, FrontendKey, MacKey, Network, Peer, SlotLine, SourceKey};
+
+pub(super) use self::backends::Backends;
+pub(super) use self::frontends::Frontends;
+
+/// What the kernel alone knows: indexes of devices, and the node's addresses.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Facts {
+    /// By name.
+    pub(super) devices: BTreeMap<String, u32>,
+    /// All of the node's.
+    pub(super) addresses: BTreeSet<IpAddr>,
+}
+
+/// One write. `None` removes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    Peer(u32, Peer),
+    PeerId(Addr16, Option<u32>),
+    Network(u32, Option<Network>),
+    Endpoint(u32, Option<Endpoint>),
+    Mac(MacKey, Option<Endpoint>),
+    Local(Addr16, bool),
+    Backend(u32, Backend),
+    Slots(u32, Vec<SlotLine>),
+    Source(u32, SourceKey, bool),
+    Frontend(FrontendKey, Option<Frontend>),
+    PortWord(u32, u64),
+    VipWord(u32, u64),
+}
+
+/// Why something cannot be written, by what it is about.
+pub(super) type Problems = BTreeMap<String, String>;
+
+/// How much the maps hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sizes {
+    /// Backend ids, 0 included.
+    pub(super) backends: u32,
+    /// Logarithm of the number of slots.
+    pub(super) slots: u32,
+    /// Frontends.
+    pub(super) frontends: u32,
+    /// Numbers of nodes, 0 included.
+    pub(super) peers: u32,
+}
+
+/// What the maps hold, and what each number in them stands for.
+pub(super) struct Books {
+    backends: Backends,
+    frontends: Frontends,
+    node: node::NodeTables,
+    sites: BTreeMap<(mesh_core::model::Vni, IpAddr), Site>,
+    ports: BTreeMap<String, PortGate>,
+}
+
+/// What is found in maps that another agent left.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Found {
+    /// All ids that are or were in use.
+    pub(super) backends: Vec<(u32, Backend)>,
+    pub(super) peers: Vec<(u32, Peer)>,
+    pub(super) frontends: Vec<(FrontendKey, Frontend)>,
+    pub(super) sources: Vec<(u32, SourceKey)>,
+    pub(super) peer_ids: Vec<Addr16>,
+    pub(super) networks: Vec<(u32, Network)>,
+    pub(super) endpoints: Vec<(u32, Endpoint)>,
+    pub(super) macs: Vec<(MacKey, Endpoint)>,
+    pub(super) locals: Vec<Addr16>,
+}
+
+impl Books {
+    /// Of maps that hold what was found; fresh ones hold nothing.
+    pub(super) fn open(sizes: Sizes, found: Found) -> Self {
+        Self {
+            backends: Backends::open(&sizes, &found),
+            frontends: Frontends::open(&sizes, &found),
+            node: node::NodeTables::open(&sizes, found),
+            sites: BTreeMap::new(),
+            ports: BTreeMap::new(),
+        }
+    }
+
+    /// What turns the maps into what is wanted.
+    pub(super) fn steps(&mut self, want: &Balance, facts: &Facts, problems: &mut Problems) -> Vec<Step> {
+        let mut steps = Vec::new();
+        self.node.put(want, facts, &mut steps, problems);
+        let moved = self.ports != want.ports;
+        if self.sites != want.sites || moved || self.node.changed() {
+            self.backends.put(&want.sites, facts, &self.node, &mut steps, problems);
+            self.sites.clone_from(&want.sites);
+            self.ports.clone_from(&want.ports);
+        }
+        self.frontends.put(&want.frontends, &mut self.backends, &mut steps, problems);
+        self.backends.settle(&mut steps);
+        self.node.remove(&mut steps);
+        steps
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! **Decision.** Ids of backends, and whether each gets new flows. Pure.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use mesh_core::model::Vni;
+use mesh_core::plan::Site;
+use mesh_ebpf::abi::{Backend, BackendState, NO_BACKEND};
+
+use super::super::ids::Ids;
+use super::node::NodeTables;
+use super::{Facts, Found, Problems, Sizes, Step};
+
+/// A task's address in a network.
+type Key = (Vni, IpAddr);
+
+/// What is known of a backend.
+#[derive(Debug)]
+struct Known {
+    id: u32,
+    /// As the map has it.
+    value: Backend,
+    /// How many frontends have it in their slots.
+    used: u32,
+}
+
+/// All backends, whether or not they get new flows.
+#[derive(Debug)]
+pub(in super::super) struct Backends {
+    known: BTreeMap<Key, Known>,
+    ids: Ids,
+    /// Of each id that was ever given out.
+    generations: BTreeMap<u32, u32>,
+    /// Whose use changed in this round.
+    touched: Vec<Key>,
+    /// Who is gone: they leave when no slot names them any more.
+    leaving: Vec<Key>,
+}
+
+impl Backends {
+    pub(super) fn open(sizes: &Sizes, found: &Found) -> Self {
+        let mut ids = Ids::new(NO_BACKEND + 1..sizes.backends);
+        let mut known = BTreeMap::new();
+        let mut generations = BTreeMap::new();
+        for (id, value) in &found.backends {
+            generations.insert(*id, value.generation);
+            if value.state != BackendState::Gone as u8 && ids.take_that(*id) {
+                let key = (Vni(value.vni), IpAddr::from(value.addr));
+                known.insert(key, Known { id: *id, value: *value, used: 0 });
+            }
+        }
+        let touched = known.keys().copied().collect();
+        Self { known, ids, generations, touched, leaving: Vec::new() }
+    }
+
+    /// Makes running tasks known.
+    pub(super) fn put(
+        &mut self,
+        sites: &BTreeMap<Key, Site>,
+        facts: &Facts,
+        node: &NodeTables,
+        steps: &mut Vec<Step>,
+        problems: &mut Problems,
+    ) {
+        for (key, site) in sites {
+            let (device, peer) = match site.peer {
+                Some(underlay) => (0, node.peer(underlay).unwrap_or_default()),
+                None => (facts.devices.get(&site.device).copied().unwrap_or_default(), 0),
+            };
+            // One that cannot be reached yet is none.
+            if device == 0 && peer == 0 {
+                continue;
+            }
+            if let Some(known) = self.known.get_mut(key) {
+                let value = Backend { device, peer, mac: site.mac.0, ..known.value };
+                if value.mac != known.value.mac {
+                    // Another task has the address: flows of the former one end.
+                    known.value.generation += 1;
+                    self.generations.insert(known.id, known.value.generation);
+                }
+                let value = Backend { generation: known.value.generation, ..value };
+                if value != known.value {
+                    known.value = value;
+                    steps.push(Step::Backend(known.id, value));
+                }
+                continue;
+            }
+            let Some(id) = self.ids.take() else {
+                let why = "there is no room for another backend; remove services that are not needed";
+                problems.insert(format!("backend {}", key.1), why.to_owned());
+                continue;
+            };
+            let generation = self.generations.get(&id).map_or(1, |last| last + 1);
+            self.generations.insert(id, generation);
+            let state = BackendState::Draining as u8;
+            let value =
+                Backend { addr: key.1.into(), generation, vni: key.0.0, device, peer, mac: site.mac.0, state, pad: 0 };
+            self.known.insert(*key, Known { id, value, used: 0 });
+            // Active before any slot names it: a slot of a backend that is not is no slot.
+            steps.push(Step::Backend(id, Backend { state: BackendState::Active as u8, ..value }));
+            self.touched.push(*key);
+        }
+        self.leaving.extend(self.known.keys().filter(|key| !sites.contains_key(key)));
+    }
+
+    /// The id of a task's address.
+    pub(super) fn id(&self, key: &Key) -> Option<u32> {
+        self.known.get(key).map(|known| known.id)
+    }
+
+    /// One more frontend has it in its slots.
+    pub(super) fn hold(&mut self, key: Key, steps: &mut Vec<Step>) {
+        let Some(known) = self.known.get_mut(&key) else { return };
+        known.used += 1;
+        if known.used == 1 {
+            // Before the slots are written.
+            let active = Backend { state: BackendState::Active as u8, ..known.value };
+            if active != known.value {
+                known.value = active;
+                steps.push(Step::Backend(known.id, active));
+            }
+        }
+    }
+
+    /// One less.
+    pub(super) fn release(&mut self, key: Key) {
+        if let Some(known) = self.known.get_mut(&key) {
+            known.used = known.used.saturating_sub(1);
+            self.touched.push(key);
+        }
+    }
+
+    /// After the slots are written: who is in none drains, and who is gone goes.
+    pub(super) fn settle(&mut self, steps: &mut Vec<Step>) {
+        for key in self.touched.drain(..) {
+            let Some(known) = self.known.get_mut(&key) else { continue };
+            let draining = Backend { state: BackendState::Draining as u8, ..known.value };
+            if known.used == 0 && draining != known.value {
+                known.value = draining;
+                steps.push(Step::Backend(known.id, draining));
+            }
+        }
+        for key in self.leaving.drain(..) {
+            let Some(Known { id, value, .. }) = self.known.remove(&key) else { continue };
+            self.ids.give_back(id);
+            steps.push(Step::Backend(id, Backend { state: BackendState::Gone as u8, ..value }));
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! **Effect.** An array map whose memory the agent shares with the programs.
+//!
+//! A write is a store and no system call: that is what makes a table of 1,024 slots as cheap as it must be.
+
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::AsFd;
+use std::ptr::NonNull;
+
+use aya::Pod;
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+/// The values of an array map that was made with `BPF_F_MMAPABLE`.
+pub(super) struct Mapped<T> {
+    memory: NonNull<T>,
+    len: usize,
+    values: PhantomData<T>,
+}
+
+// SAFETY: it is memory of the kernel's, shared by all threads and programs; every access is volatile.
+unsafe impl<T: Pod + Send> Send for Mapped<T> {}
+// SAFETY: as above; `&self` only reads.
+unsafe impl<T: Pod + Sync> Sync for Mapped<T> {}
+
+impl<T: Pod> Mapped<T> {
+    /// Maps all values of a map.
+    pub(super) fn new(map: impl AsFd, len: u32) -> io::Result<Self> {
+        let len = len as usize;
+        // SAFETY: a new mapping at an address of the kernel's choice; a size that is not the map's is refused.
+        let memory = unsafe {
+            mmap(
+                std::ptr::null_mut(),
+                len * Self::STRIDE,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                map,
+                0,
+            )
+        }?;
+        let memory = NonNull::new(memory.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { memory, len, values: PhantomData })
+    }
+
+    /// The kernel puts values 8 bytes apart, or multiples of it.
+    const STRIDE: usize = size_of::<T>().next_multiple_of(8);
+
+    /// How many values there are.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    fn place(&self, index: usize) -> *mut T {
+        assert!(index < self.len, "index {index} of {}", self.len);
+        // SAFETY: within the mapping, as was just checked.
+        unsafe { self.memory.as_ptr().cast::<u8>().add(index * Self::STRIDE).cast() }
+    }
+
+    /// The value at an index below [`Self::len`].
+    pub(super) fn get(&self, index: usize) -> T {
+        // SAFETY: within the mapping; any bytes are a value of a `Pod`.
+        unsafe { self.place(index).read_volatile() }
+    }
+
+    /// Writes it.
+    pub(super) fn set(&mut self, index: usize, value: T) {
+        // SAFETY: within the mapping.
+        unsafe { self.place(index).write_volatile(value) };
+    }
+}
+
+impl<T> Drop for Mapped<T> {
+    fn drop(&mut self) {
+        let bytes = self.len * size_of::<T>().next_multiple_of(8);
+        // SAFETY: the mapping is this one's own, and nobody has a reference into it.
+        let _ = unsafe { munmap(self.memory.as_ptr().cast(), bytes) };
+    }
+}

@@ -1,0 +1,242 @@
+//! **Effect.** The maps as the agent holds them: reads what is there, carries out steps.
+
+use aya::Ebpf;
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::Pod;
+use mesh_ebpf::abi::{
+    Addr16, Backend, Config, Endpoint, Frontend, FrontendKey, MacKey, Network, PORT_WORDS, Peer, SlotLine, SourceKey,
+    Stats, VIP_WORDS, map,
+};
+use mesh_ebpf::flow::Bucket;
+use mesh_ebpf::verdict::Event;
+
+use super::EbpfError;
+use super::books::{Found, Sizes, Step};
+use super::mapped::Mapped;
+
+/// How many entries each map has whose size is the agent's choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Limits {
+    pub(super) sizes: Sizes,
+    /// Buckets of four flows; powers of two.
+    pub(super) tcp_buckets: u32,
+    pub(super) udp_buckets: u32,
+}
+
+impl Limits {
+    /// By name.
+    pub(super) fn entries(&self) -> [(&'static str, u32); 17] {
+        let Sizes { backends, slots, frontends, peers } = self.sizes;
+        [
+            (map::FRONTENDS, frontends),
+            (map::SLOTS, (1 << slots) / mesh_ebpf::abi::SLOT_LINE),
+            (map::BACKENDS, backends),
+            (map::PEERS, peers),
+            (map::PEER_IDS, peers),
+            (map::ENDPOINTS, 8192),
+            (map::MACS, 8192),
+            (map::NETWORKS, 4096),
+            (map::LOCALS, 4096),
+            (map::SOURCES, 65_536),
+            (map::AFFINITY, 65_536),
+            (map::FLOWS_TCP, self.tcp_buckets),
+            (map::FLOWS_UDP, self.udp_buckets),
+            (map::STATS, backends),
+            (map::PORTS, 2 * PORT_WORDS),
+            (map::VIP_BITS, VIP_WORDS),
+            (map::CONFIG, 1),
+        ]
+    }
+}
+
+/// All maps that the agent reads or writes.
+pub(super) struct Maps {
+    frontends: HashMap<MapData, FrontendKey, Frontend>,
+    slots: Mapped<SlotLine>,
+    backends: Mapped<Backend>,
+    peers: aya::maps::Array<MapData, Peer>,
+    peer_ids: HashMap<MapData, Addr16, u32>,
+    networks: HashMap<MapData, u32, Network>,
+    endpoints: HashMap<MapData, u32, Endpoint>,
+    macs: HashMap<MapData, MacKey, Endpoint>,
+    locals: HashMap<MapData, Addr16, u32>,
+    sources: LpmTrie<MapData, SourceKey, u32>,
+    ports: Mapped<u64>,
+    vips: Mapped<u64>,
+    pub(super) config: Mapped<Config>,
+    pub(super) flows_tcp: Mapped<Bucket>,
+    pub(super) flows_udp: Mapped<Bucket>,
+    events: PerCpuArray<MapData, u64>,
+    stats: PerCpuArray<MapData, Stats>,
+}
+
+impl Maps {
+    /// Takes them out of the object.
+    pub(super) fn take(ebpf: &mut Ebpf, limits: &Limits) -> Result<Self, EbpfError> {
+        let Sizes { backends, slots, peers: _, frontends: _ } = limits.sizes;
+        Ok(Self {
+            frontends: take(ebpf, map::FRONTENDS)?,
+            slots: mapped(ebpf, map::SLOTS, (1 << slots) / mesh_ebpf::abi::SLOT_LINE)?,
+            backends: mapped(ebpf, map::BACKENDS, backends)?,
+            peers: take(ebpf, map::PEERS)?,
+            peer_ids: take(ebpf, map::PEER_IDS)?,
+            networks: take(ebpf, map::NETWORKS)?,
+            endpoints: take(ebpf, map::ENDPOINTS)?,
+            macs: take(ebpf, map::MACS)?,
+            locals: take(ebpf, map::LOCALS)?,
+            sources: take(ebpf, map::SOURCES)?,
+            ports: mapped(ebpf, map::PORTS, 2 * PORT_WORDS)?,
+            vips: mapped(ebpf, map::VIP_BITS, VIP_WORDS)?,
+            config: mapped(ebpf, map::CONFIG, 1)?,
+            flows_tcp: mapped(ebpf, map::FLOWS_TCP, limits.tcp_buckets)?,
+            flows_udp: mapped(ebpf, map::FLOWS_UDP, limits.udp_buckets)?,
+            events: take(ebpf, map::EVENTS)?,
+            stats: take(ebpf, map::STATS)?,
+        })
+    }
+
+    /// What they hold.
+    pub(super) fn found(&self) -> Result<Found, EbpfError> {
+        let backends = (1..self.backends.len())
+            .map(|id| (id as u32, self.backends.get(id)))
+            .filter(|(_, value)| value.generation != 0)
+            .collect();
+        let peers = (1..self.peers.len())
+            .filter_map(|number| Some((number, self.peers.get(&number, 0).ok()?)))
+            .filter(|(_, peer)| peer.addr != Addr16::ANY_V6)
+            .collect();
+        let sources: Result<Vec<_>, MapError> =
+            self.sources.keys().map(|key| key.map(|key| (key.prefix_len(), key.data()))).collect();
+        Ok(Found {
+            backends,
+            peers,
+            frontends: all(&self.frontends, map::FRONTENDS)?,
+            sources: sources.map_err(|source| map_error(map::SOURCES, source))?,
+            peer_ids: all(&self.peer_ids, map::PEER_IDS)?.into_iter().map(|(addr, _)| addr).collect(),
+            networks: all(&self.networks, map::NETWORKS)?,
+            endpoints: all(&self.endpoints, map::ENDPOINTS)?,
+            macs: all(&self.macs, map::MACS)?,
+            locals: all(&self.locals, map::LOCALS)?.into_iter().map(|(addr, _)| addr).collect(),
+        })
+    }
+
+    /// Carries one out.
+    pub(super) fn write(&mut self, step: &Step) -> Result<(), EbpfError> {
+        match step {
+            Step::Peer(number, peer) => {
+                self.peers.set(*number, peer, 0).map_err(|source| map_error(map::PEERS, source))
+            }
+            Step::PeerId(addr, number) => put(&mut self.peer_ids, map::PEER_IDS, addr, number.as_ref()),
+            Step::Network(vni, network) => put(&mut self.networks, map::NETWORKS, vni, network.as_ref()),
+            Step::Endpoint(device, endpoint) => {
+                put(&mut self.endpoints, map::ENDPOINTS, device, endpoint.as_ref())
+            }
+            Step::Mac(mac, endpoint) => put(&mut self.macs, map::MACS, mac, endpoint.as_ref()),
+            Step::Local(addr, there) => put(&mut self.locals, map::LOCALS, addr, there.then_some(&1)),
+            Step::Backend(id, backend) => {
+                self.put_backend(*id as usize, *backend);
+                Ok(())
+            }
+            Step::Slots(start, lines) => {
+                let first = start / mesh_ebpf::abi::SLOT_LINE;
+                for (line, index) in lines.iter().zip(first as usize..) {
+                    self.slots.set(index, *line);
+                }
+                Ok(())
+            }
+            Step::Source(bits, key, there) => self.put_source(&Key::new(*bits, *key), *there),
+            Step::Frontend(key, frontend) => put(&mut self.frontends, map::FRONTENDS, key, frontend.as_ref()),
+            Step::PortWord(index, word) => {
+                self.ports.set(*index as usize, *word);
+                Ok(())
+            }
+            Step::VipWord(index, word) => {
+                self.vips.set(*index as usize, *word);
+                Ok(())
+            }
+        }
+    }
+
+    /// A program may read it at any moment: while more than the state changes, nobody is there.
+    fn put_backend(&mut self, id: usize, backend: Backend) {
+        use std::sync::atomic::{Ordering, fence};
+        let now = self.backends.get(id);
+        if (Backend { state: backend.state, ..now }) != backend {
+            self.backends.set(id, Backend { state: 0, ..now });
+            fence(Ordering::SeqCst);
+            self.backends.set(id, Backend { state: 0, ..backend });
+            fence(Ordering::SeqCst);
+        }
+        self.backends.set(id, backend);
+    }
+
+    fn put_source(&mut self, key: &Key<SourceKey>, there: bool) -> Result<(), EbpfError> {
+        let done = if there { self.sources.insert(key, 1, 0) } else { self.sources.remove(key) };
+        gone_is_removed(done).map_err(|source| map_error(map::SOURCES, source))
+    }
+
+    /// How often each thing happened since the maps were made.
+    pub(super) fn events(&self) -> Result<Vec<(Event, u64)>, EbpfError> {
+        let count = |event: Event| {
+            let values = self.events.get(&(event as u32), 0).map_err(|source| map_error(map::EVENTS, source))?;
+            Ok((event, values.iter().sum()))
+        };
+        Event::ALL.iter().map(|event| count(*event)).collect()
+    }
+
+    /// What a backend got since the maps were made.
+    pub(super) fn stats(&self, id: u32) -> Result<Stats, EbpfError> {
+        let values = self.stats.get(&id, 0).map_err(|source| map_error(map::STATS, source))?;
+        Ok(values.iter().fold(Stats::default(), |sum, one| Stats {
+            flows: sum.flows + one.flows,
+            packets: sum.packets + one.packets,
+            bytes: sum.bytes + one.bytes,
+        }))
+    }
+}
+
+fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, EbpfError>
+where
+    M: TryFrom<Map, Error = MapError>,
+{
+    let map = ebpf.take_map(name).ok_or(EbpfError::Incomplete { kind: "map", name })?;
+    map.try_into().map_err(|source| map_error(name, source))
+}
+
+fn mapped<T: Pod>(ebpf: &mut Ebpf, name: &'static str, len: u32) -> Result<Mapped<T>, EbpfError> {
+    match ebpf.take_map(name) {
+        Some(Map::Array(data)) => {
+            Mapped::new(data.fd(), len).map_err(|source| EbpfError::Share { map: name, source })
+        }
+        _ => Err(EbpfError::Incomplete { kind: "array map", name }),
+    }
+}
+
+fn all<K: Pod, V: Pod>(map: &HashMap<MapData, K, V>, name: &'static str) -> Result<Vec<(K, V)>, EbpfError> {
+    map.iter().collect::<Result<_, _>>().map_err(|source| map_error(name, source))
+}
+
+fn put<K: Pod, V: Pod>(
+    map: &mut HashMap<MapData, K, V>,
+    name: &'static str,
+    key: &K,
+    value: Option<&V>,
+) -> Result<(), EbpfError> {
+    let done = match value {
+        Some(value) => map.insert(key, value, 0),
+        None => map.remove(key),
+    };
+    gone_is_removed(done).map_err(|source| map_error(name, source))
+}
+
+fn gone_is_removed(done: Result<(), MapError>) -> Result<(), MapError> {
+    match done {
+        Err(MapError::KeyNotFound) => Ok(()),
+        other => other,
+    }
+}
+
+fn map_error(map: &'static str, source: MapError) -> EbpfError {
+    EbpfError::Map { map, source: Box::new(source) }
+}

@@ -1,0 +1,90 @@
+//! The programs, one for each kind of device that packets come in by.
+
+use aya_ebpf::{macros::classifier, programs::TcContext};
+use mesh_ebpf::kernel::Kernel;
+use mesh_ebpf::packet::Packet;
+use mesh_ebpf::pipeline;
+use mesh_ebpf::verdict::{Event, Verdict};
+
+use super::act::{PASS, act, read};
+use super::node::Node;
+use super::skb::Skb;
+
+/// On the host's end of each task's veth.
+#[classifier]
+fn from_task(ctx: TcContext) -> i32 {
+    let skb = Skb(ctx.skb.skb);
+    match read(skb) {
+        Ok((node, packet)) => {
+            let verdict = pipeline::from_task(&node, packet, skb.device());
+            act(skb, &node, packet, &verdict)
+        }
+        Err(action) => action,
+    }
+}
+
+/// On the node's own devices.
+#[classifier]
+fn from_net(ctx: TcContext) -> i32 {
+    let skb = Skb(ctx.skb.skb);
+    match read(skb) {
+        Ok((node, packet)) => {
+            let verdict = pipeline::from_net(&node, packet, skb.device());
+            act(skb, &node, packet, &verdict)
+        }
+        Err(action) => action,
+    }
+}
+
+/// On the loopback device.
+#[classifier]
+fn from_host(ctx: TcContext) -> i32 {
+    let skb = Skb(ctx.skb.skb);
+    if skb.is_marked() {
+        return PASS;
+    }
+    match read(skb) {
+        Ok((node, packet)) => {
+            let verdict = pipeline::from_host(&node, packet);
+            act(skb, &node, packet, &verdict)
+        }
+        Err(action) => action,
+    }
+}
+
+/// On the tunnel device, over IPv4.
+#[classifier]
+fn from_mesh4(ctx: TcContext) -> i32 {
+    from_mesh(Skb(ctx.skb.skb), false)
+}
+
+/// On the tunnel device, over IPv6.
+#[classifier]
+fn from_mesh6(ctx: TcContext) -> i32 {
+    from_mesh(Skb(ctx.skb.skb), true)
+}
+
+#[inline(always)]
+fn from_mesh(skb: Skb, v6: bool) -> i32 {
+    match read(skb) {
+        Ok((node, packet)) => {
+            let verdict = untunnelled(skb, &node, packet, v6);
+            act(skb, &node, packet, &verdict)
+        }
+        Err(action) => action,
+    }
+}
+
+#[inline(always)]
+fn untunnelled(skb: Skb, node: &Node, packet: &mut Packet, v6: bool) -> Verdict {
+    let Some((remote, vni)) = skb.tunnelled(v6) else { return Verdict::Drop(Event::Spoofed) };
+    let Some(peer) = node.peer_number(&remote) else { return Verdict::Drop(Event::Spoofed) };
+    let Some(mac) = skb.frame().at(0) else { return Verdict::Drop(Event::Malformed) };
+    pipeline::from_mesh(node, packet, peer, vni, mac)
+}
+
+/// Does nothing: what a hook alone costs.
+#[classifier]
+fn empty(_ctx: TcContext) -> i32 {
+    PASS
+}

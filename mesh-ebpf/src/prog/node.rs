@@ -1,0 +1,163 @@
+//! The node's maps, as the pipeline asks for them.
+
+use aya_ebpf::{helpers::generated::bpf_ktime_get_coarse_ns, maps::lpm_trie::Key};
+use mesh_ebpf::abi::{
+    Addr16, AffinityKey, AffinityValue, Backend, Config, Endpoint, Frontend, FrontendKey, Mac, MacKey,
+    NO_BACKEND, NetPort, Network, PORT_WORDS, Peer, SLOT_LINE, SourceKey, TCP, VIP_WORDS,
+};
+use mesh_ebpf::flow::{Shared, TICK};
+use mesh_ebpf::hash;
+use mesh_ebpf::kernel::Kernel;
+use mesh_ebpf::verdict::Event;
+
+use super::maps::{
+    AFFINITY, BACKENDS, CONFIG, ENDPOINTS, EVENTS, FLOWS_TCP, FLOWS_UDP, FRONTENDS, LOCALS, MACS, NETWORKS,
+    PEER_IDS, PEERS, PORTS, SLOTS, SOURCES, STATS, VIP_BITS,
+};
+
+/// This node.
+pub(crate) struct Node {
+    config: &'static Config,
+}
+
+impl Node {
+    /// `None` until the agent has written the configuration.
+    #[inline(always)]
+    pub(crate) fn get() -> Option<Self> {
+        let config = CONFIG.get(0)?;
+        (config.tcp_mask != 0).then_some(Self { config })
+    }
+}
+
+// Values of hash maps are copied or read at once. Should the agent remove an entry meanwhile, the kernel may give its
+// memory to another of the same map: the packet then goes where a packet of a moment ago would have gone, or is lost.
+// The bounds hold whatever is read.
+impl Kernel for Node {
+    #[inline(always)]
+    fn config(&self) -> &Config {
+        self.config
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        // SAFETY: the helper has no preconditions.
+        (unsafe { bpf_ktime_get_coarse_ns() } >> TICK) as u32
+    }
+
+    #[inline(always)]
+    fn frontend(&self, key: &FrontendKey) -> Option<Frontend> {
+        // SAFETY: see above.
+        unsafe { FRONTENDS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn slot(&self, slot: u32) -> u32 {
+        SLOTS.get(slot / SLOT_LINE).map_or(NO_BACKEND, |line| line[(slot % SLOT_LINE) as usize])
+    }
+
+    #[inline(always)]
+    fn backend(&self, id: u32) -> Option<&Backend> {
+        BACKENDS.get(id)
+    }
+
+    #[inline(always)]
+    fn peer(&self, number: u32) -> Option<&Peer> {
+        PEERS.get(number)
+    }
+
+    #[inline(always)]
+    fn peer_number(&self, addr: &Addr16) -> Option<u32> {
+        // SAFETY: see above.
+        unsafe { PEER_IDS.get(addr) }.copied()
+    }
+
+    #[inline(always)]
+    fn endpoint(&self, device: u32) -> Option<&Endpoint> {
+        // SAFETY: see above.
+        unsafe { ENDPOINTS.get(&device) }
+    }
+
+    #[inline(always)]
+    fn endpoint_of(&self, mac: Mac) -> Option<&Endpoint> {
+        // SAFETY: see above.
+        unsafe { MACS.get(&MacKey::from(mac)) }
+    }
+
+    #[inline(always)]
+    fn network(&self, vni: u32) -> Option<&Network> {
+        // SAFETY: see above.
+        unsafe { NETWORKS.get(&vni) }
+    }
+
+    #[inline(always)]
+    fn is_local(&self, addr: &Addr16) -> bool {
+        // SAFETY: see above.
+        unsafe { LOCALS.get(addr) }.is_some()
+    }
+
+    #[inline(always)]
+    fn is_published(&self, proto: u8, port: NetPort) -> bool {
+        let number = u32::from(port.number());
+        let first = if proto == TCP { 0 } else { PORT_WORDS };
+        PORTS.get(first + (number >> 6)).is_some_and(|word| word >> (number & 63) & 1 != 0)
+    }
+
+    #[inline(always)]
+    fn may_be_vip(&self, addr: &Addr16) -> bool {
+        let (a, b) = hash::bloom(addr);
+        is_set(a) && is_set(b)
+    }
+
+    #[inline(always)]
+    fn lets_in(&self, source: &SourceKey) -> bool {
+        SOURCES.get(&Key::new(SourceKey::BITS, *source)).is_some()
+    }
+
+    #[inline(always)]
+    fn affinity(&self, key: &AffinityKey) -> Option<AffinityValue> {
+        // SAFETY: see above.
+        unsafe { AFFINITY.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn remember(&self, key: &AffinityKey, value: &AffinityValue) {
+        // A client that is not remembered is balanced by its hash again.
+        let _ = AFFINITY.insert(key, value, 0);
+    }
+
+    #[inline(always)]
+    fn bucket(&self, proto: u8, place: u32) -> Option<Shared<'_>> {
+        let bucket = if proto == TCP {
+            FLOWS_TCP.get_ptr_mut(place & self.config.tcp_mask)
+        } else {
+            FLOWS_UDP.get_ptr_mut(place & self.config.udp_mask)
+        };
+        // SAFETY: a value of an array map lives as long as the map, which the program holds.
+        bucket.map(|bucket| unsafe { Shared::at(bucket) })
+    }
+
+    #[inline(always)]
+    fn count(&self, event: Event) {
+        if let Some(count) = EVENTS.get_ptr_mut(event as u32) {
+            // SAFETY: this CPU's own value, and programs of this hook do not interrupt each other.
+            unsafe { *count += 1 };
+        }
+    }
+
+    #[inline(always)]
+    fn account(&self, backend: u32, bytes: u16, new_flow: bool) {
+        if let Some(stats) = STATS.get_ptr_mut(backend) {
+            // SAFETY: as in `count`.
+            unsafe {
+                (*stats).packets += 1;
+                (*stats).bytes += u64::from(bytes);
+                (*stats).flows += u64::from(new_flow);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn is_set(hash: u32) -> bool {
+    VIP_BITS.get(hash >> 6 & (VIP_WORDS - 1)).is_some_and(|word| word >> (hash & 63) & 1 != 0)
+}

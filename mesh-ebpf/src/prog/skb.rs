@@ -1,0 +1,219 @@
+//! A packet as the hook hands it over: reading it, rewriting it, sending it elsewhere.
+
+use aya_ebpf::{
+    bindings::{
+        __sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_TUNINFO_IPV6,
+        BPF_F_ZERO_CSUM_TX, bpf_tunnel_key,
+    },
+    helpers::generated::{
+        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_type,
+        bpf_skb_get_tunnel_key, bpf_skb_pull_data, bpf_skb_set_tunnel_key,
+    },
+};
+use mesh_ebpf::abi::{Addr16, MARK, Mac, Peer, TCP};
+use mesh_ebpf::csum;
+use mesh_ebpf::frame::Frame;
+use mesh_ebpf::packet::{ETH, Packet};
+
+/// Bytes that are made linear before they are parsed: Ethernet, IPv6 with an extension, TCP.
+const HEADERS: u32 = 14 + 40 + 8 + 20;
+/// `PACKET_HOST` of linux/if_packet.h.
+const PACKET_HOST: u32 = 0;
+/// Hops that a tunnelled packet may take.
+const TTL: u8 = 64;
+/// The loopback device of every namespace.
+const LOOPBACK: u32 = 1;
+
+/// The hook's context.
+#[derive(Clone, Copy)]
+pub(crate) struct Skb(pub(crate) *mut __sk_buff);
+
+impl Skb {
+    /// Its bytes, as far as they are linear.
+    #[inline(always)]
+    pub(crate) fn frame(&self) -> Frame<'_> {
+        // SAFETY: the kernel vouches for what is between the two.
+        unsafe { Frame::between((*self.0).data as usize, (*self.0).data_end as usize) }
+    }
+
+    /// Has the headers be linear. Large packets often come with little of them where a program can read.
+    #[inline(always)]
+    pub(crate) fn pull(&self) {
+        let headers = HEADERS.min(self.len());
+        // SAFETY: the context is valid; the helper changes no content.
+        unsafe {
+            if (*self.0).data + headers > (*self.0).data_end {
+                bpf_skb_pull_data(self.0, headers);
+            }
+        }
+    }
+
+    /// Bytes of the frame.
+    #[inline(always)]
+    pub(crate) fn len(&self) -> u32 {
+        // SAFETY: a field that may be read.
+        unsafe { (*self.0).len }
+    }
+
+    /// The device that it came in by.
+    #[inline(always)]
+    pub(crate) fn device(&self) -> u32 {
+        // SAFETY: a field that may be read.
+        unsafe { (*self.0).ifindex }
+    }
+
+    /// Whether a program translated it before and handed it to the stack.
+    #[inline(always)]
+    pub(crate) fn is_marked(&self) -> bool {
+        // SAFETY: a field that may be read.
+        unsafe { (*self.0).mark == MARK }
+    }
+
+    /// Marks it as let through.
+    #[inline(always)]
+    pub(crate) fn mark(&self) {
+        // SAFETY: a field that may be written.
+        unsafe { (*self.0).mark = MARK };
+    }
+
+    /// Writes `new` at an offset; false beyond the linear part.
+    #[inline(always)]
+    pub(crate) fn put<T: Copy>(&self, offset: usize, new: T) -> bool {
+        // SAFETY: checked against the end, as the verifier demands.
+        unsafe {
+            let place = (*self.0).data as usize + offset;
+            if place + size_of::<T>() > (*self.0).data_end as usize {
+                return false;
+            }
+            *(place as *mut T) = new;
+        }
+        true
+    }
+
+    /// Gives the packet the addresses and ports that it is to be sent on with. False: it is no longer whole, and must be dropped.
+    #[inline(always)]
+    pub(crate) fn rewrite(&self, packet: &Packet, csum_v6: u32) -> bool {
+        let (old, new) = (&packet.tuple, &packet.sent);
+        if old == new {
+            return true;
+        }
+        let addresses = csum::add(csum::diff_addr(&old.src, &new.src), csum::diff_addr(&old.dst, &new.dst));
+        let l4 = packet.l4 as usize;
+        let written = if new.src.is_v4() {
+            let Some(header) = self.frame().at::<u16>(ETH + 10) else { return false };
+            self.put(ETH + 10, csum::update(header, addresses))
+                && self.put(ETH + 12, [new.src.0[3], new.dst.0[3]])
+                && self.put(l4, new.ports)
+        } else {
+            self.put(ETH + 8, new.src.0) && self.put(ETH + 24, new.dst.0) && self.put(l4, new.ports)
+        };
+        if !written {
+            return false;
+        }
+        let (field, mangled) = if packet.proto == TCP {
+            (packet.l4 + 16, 0)
+        } else {
+            (packet.l4 + 6, BPF_F_MARK_MANGLED_0 as u64)
+        };
+        let v6 = if new.src.is_v4() { 0 } else { csum_v6 };
+        let pseudo = BPF_F_PSEUDO_HDR as u64 | mangled | v6 as u64;
+        // The helper and not a plain write: only it knows whether the checksum is a sum yet, or is to be
+        // completed by the device that sends the packet.
+        // SAFETY: the context is valid, and the helper checks the offset.
+        unsafe {
+            if bpf_l4_csum_replace(self.0, field as u32, 0, addresses as u64, pseudo) != 0 {
+                return false;
+            }
+            let ports = csum::diff(old.ports, new.ports);
+            old.ports == new.ports || bpf_l4_csum_replace(self.0, field as u32, 0, ports as u64, mangled) == 0
+        }
+    }
+
+    /// Gives the frame other Ethernet addresses.
+    #[inline(always)]
+    pub(crate) fn address(&self, to: Mac, from: Mac) -> bool {
+        self.put(0, to) && self.put(6, from)
+    }
+
+    /// Has it be taken for one that was sent to this node.
+    #[inline(always)]
+    pub(crate) fn for_us(&self) {
+        // SAFETY: the context is valid; it fails for types that cannot come in by a device.
+        unsafe { bpf_skb_change_type(self.0, PACKET_HOST) };
+    }
+
+    /// From which underlay address it was tunnelled, and with which key.
+    #[inline(always)]
+    pub(crate) fn tunnelled(&self, v6: bool) -> Option<(Addr16, u32)> {
+        // SAFETY: zero is a valid key.
+        let mut key: bpf_tunnel_key = unsafe { core::mem::zeroed() };
+        let flags = if v6 { BPF_F_TUNINFO_IPV6 as u64 } else { 0 };
+        // SAFETY: the size is that of the key.
+        let got = unsafe {
+            bpf_skb_get_tunnel_key(self.0, &raw mut key, size_of::<bpf_tunnel_key>() as u32, flags)
+        };
+        if got != 0 {
+            return None;
+        }
+        // SAFETY: the flag says which of both was written.
+        let remote = unsafe {
+            if v6 {
+                Addr16(key.__bindgen_anon_1.remote_ipv6)
+            } else {
+                Addr16::from_word(key.__bindgen_anon_1.remote_ipv4.to_be())
+            }
+        };
+        Some((remote, key.tunnel_id))
+    }
+
+    /// Into the tunnel to a node. The verdict for the kernel.
+    #[inline(always)]
+    pub(crate) fn tunnel(&self, peer: &Peer, vni: u32, device: u32) -> Option<i64> {
+        // SAFETY: zero is a valid key.
+        let mut key: bpf_tunnel_key = unsafe { core::mem::zeroed() };
+        key.tunnel_id = vni;
+        key.tunnel_ttl = TTL;
+        let mut flags = BPF_F_ZERO_CSUM_TX as u64;
+        if peer.addr.is_v4() {
+            key.__bindgen_anon_1.remote_ipv4 = u32::from_be(peer.addr.0[3]);
+        } else {
+            key.__bindgen_anon_1.remote_ipv6 = peer.addr.0;
+            flags |= BPF_F_TUNINFO_IPV6 as u64;
+        }
+        // SAFETY: the size is that of the key.
+        unsafe {
+            if bpf_skb_set_tunnel_key(self.0, &raw mut key, size_of::<bpf_tunnel_key>() as u32, flags) != 0 {
+                return None;
+            }
+            Some(bpf_redirect(device, 0))
+        }
+    }
+
+    /// Into the namespace at the other end of a veth.
+    #[inline(always)]
+    pub(crate) fn into_task(&self, device: u32) -> i64 {
+        // SAFETY: the helper has no preconditions.
+        unsafe { bpf_redirect_peer(device, 0) }
+    }
+
+    /// Out by a device, to the neighbour that the routing table names.
+    #[inline(always)]
+    pub(crate) fn to_neighbour(&self, device: u32) -> i64 {
+        // SAFETY: without parameters the helper looks the neighbour up.
+        unsafe { bpf_redirect_neigh(device, core::ptr::null_mut(), 0, 0) }
+    }
+
+    /// Out by a device as it is.
+    #[inline(always)]
+    pub(crate) fn out(&self, device: u32) -> i64 {
+        // SAFETY: the helper has no preconditions.
+        unsafe { bpf_redirect(device, 0) }
+    }
+
+    /// In by the loopback device, the only one by which `::1` may come.
+    #[inline(always)]
+    pub(crate) fn into_loopback(&self) -> i64 {
+        // SAFETY: the helper has no preconditions.
+        unsafe { bpf_redirect(LOOPBACK, BPF_F_INGRESS as u64) }
+    }
+}
