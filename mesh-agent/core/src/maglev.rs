@@ -11,7 +11,7 @@ use std::time::Duration;
 const MIN_SLOTS: usize = 256;
 /// The largest table, in slots: 256 KiB.
 const MAX_SLOTS: usize = 65_536;
-/// Slots per backend. Maglev's authors, §5.3, and Cilium's manual ask for 100: shares are then equal to within 1 %
+/// Slots per backend. The paper (§3.4) and Cilium's manual ask for 100: shares are then equal to within 1 %
 /// and one backend's going moves about 2 % of the other slots.
 const SLOTS_PER_BACKEND: usize = 100;
 
