@@ -79,7 +79,8 @@ impl Head {
     /// Of a flow that begins now. Marks are of [`Self::HERE`], [`Self::SELF`] and [`Self::LOOPBACK`].
     #[inline(always)]
     pub const fn new(role: Role, client: Client, marks: u64, now: u32) -> Self {
-        let identity = (client.via as u64 & Self::VIA) | (role as u64) << 24 | (client.place as u64) << 26 | marks;
+        let identity =
+            (client.via as u64 & Self::VIA) | (role as u64) << 24 | (client.place as u64) << 26 | marks;
         Self(identity | (now as u64 & Self::TIME) << Self::SEEN)
     }
 
@@ -182,8 +183,8 @@ pub const fn states(packet: &Packet) -> u64 {
     states
 }
 
-/// A flow: one cache line.
-#[repr(C, align(64))]
+/// A flow: one cache line, for the map begins on a page.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
     /// The packet's addresses and ports as they come in.
@@ -200,6 +201,15 @@ pub struct Flow {
 }
 
 impl Flow {
+    /// None.
+    pub const EMPTY: Self = Self {
+        tuple: Tuple { src: Addr16::ANY_V6, dst: Addr16::ANY_V6, ports: 0 },
+        port: NetPort::ANY,
+        client_port: NetPort::ANY,
+        head: 0,
+        addr: Addr16::ANY_V6,
+    };
+
     /// The address field of a forward flow.
     #[inline(always)]
     pub const fn target(backend: u32, generation: u32, frontend: u32) -> Addr16 {
@@ -208,12 +218,12 @@ impl Flow {
 }
 
 /// The place of four flows. Value of `FLOWS_TCP` and `FLOWS_UDP`.
-#[repr(C, align(64))]
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bucket(pub [Flow; WAYS]);
 
 const _: () = {
-    assert!(size_of::<Flow>() == 64 && align_of::<Flow>() == 64);
+    assert!(size_of::<Flow>() == 64 && align_of::<Flow>() == 8);
     assert!(core::mem::offset_of!(Flow, head) == 40);
     assert!(size_of::<Bucket>() == 64 * WAYS);
 };

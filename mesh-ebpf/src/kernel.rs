@@ -1,8 +1,8 @@
 //! What the pipeline asks of whoever runs it: the maps, the clock, and counting.
 
 use crate::abi::{
-    Addr16, AffinityKey, AffinityValue, Backend, Config, Endpoint, Frontend, FrontendKey, Mac, NetPort, Network, Peer,
-    SourceKey,
+    Addr16, AffinityKey, AffinityValue, Backend, Config, Endpoint, Frontend, FrontendKey, Mac, NetPort,
+    Network, Peer, SourceKey,
 };
 use crate::flow::Shared;
 use crate::verdict::Event;

@@ -1,6 +1,7 @@
 //! What a program must know of a packet, and how it is read from a frame.
 
-use crate::abi::{Addr16, ICMP, ICMP6, NetPort, TCP, UDP};
+use crate::abi::{Addr16, Frontend, ICMP, ICMP6, NetPort, TCP, UDP};
+use crate::flow::Flow;
 use crate::frame::Frame;
 
 /// Bytes of an Ethernet header.
@@ -35,8 +36,9 @@ impl Tuple {
         Self { src, dst, ports: Self::join(sport, dport) }
     }
 
+    /// Both ports as one word.
     #[inline(always)]
-    const fn join(sport: NetPort, dport: NetPort) -> u32 {
+    pub const fn join(sport: NetPort, dport: NetPort) -> u32 {
         if cfg!(target_endian = "little") {
             sport.0 as u32 | (dport.0 as u32) << 16
         } else {
@@ -47,13 +49,21 @@ impl Tuple {
     /// The sender's port.
     #[inline(always)]
     pub const fn sport(&self) -> NetPort {
-        if cfg!(target_endian = "little") { NetPort(self.ports as u16) } else { NetPort((self.ports >> 16) as u16) }
+        if cfg!(target_endian = "little") {
+            NetPort(self.ports as u16)
+        } else {
+            NetPort((self.ports >> 16) as u16)
+        }
     }
 
     /// The receiver's port.
     #[inline(always)]
     pub const fn dport(&self) -> NetPort {
-        if cfg!(target_endian = "little") { NetPort((self.ports >> 16) as u16) } else { NetPort(self.ports as u16) }
+        if cfg!(target_endian = "little") {
+            NetPort((self.ports >> 16) as u16)
+        } else {
+            NetPort(self.ports as u16)
+        }
     }
 
     /// The other direction.
@@ -75,11 +85,20 @@ pub mod tcp {
     pub const ACK: u8 = 0x10;
 }
 
-/// A parsed packet.
+/// A parsed packet, and what becomes of it.
+///
+/// All that is large is in here, because this is not kept on the stack, which has 512 bytes.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
-    /// Addresses; for TCP and UDP also the ports, otherwise 0.
+    /// Addresses as it came; for TCP and UDP also the ports, otherwise 0.
     pub tuple: Tuple,
+    /// The same as it is sent on, once [`crate::verdict::Verdict::Send`] says that it is.
+    pub sent: Tuple,
+    /// Where a flow is written down before it is remembered.
+    pub draft: Flow,
+    /// What a new flow is to.
+    pub frontend: Frontend,
     /// IP protocol: TCP, UDP, ICMP or ICMPv6; others are not parsed.
     pub proto: u8,
     /// TCP flags; the type of an ICMP message.
@@ -188,7 +207,17 @@ impl Packet {
         len: u16,
         whole: bool,
     ) -> Result<Self, Skip> {
-        let mut packet = Self { tuple: addresses, proto, flags: 0, whole, l4: l4 as u16, len };
+        let mut packet = Self {
+            tuple: addresses,
+            sent: addresses,
+            draft: Flow::EMPTY,
+            frontend: Frontend::NONE,
+            proto,
+            flags: 0,
+            whole,
+            l4: l4 as u16,
+            len,
+        };
         match proto {
             TCP => {
                 packet.tuple.ports = frame.at::<u32>(l4).ok_or(Skip::Malformed)?;

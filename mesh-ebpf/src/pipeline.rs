@@ -19,10 +19,9 @@ use crate::verdict::{Event, Refusal, Verdict};
 
 /// A packet from a task of this node, by the host's end of its veth.
 #[inline(always)]
-pub fn from_task<K: Kernel>(k: &K, packet: &Packet, device: u32) -> Verdict {
+pub fn from_task<K: Kernel>(k: &K, packet: &mut Packet, device: u32) -> Verdict {
     let client = Client { place: Place::Task, via: device };
-    let tuple = &packet.tuple;
-    if k.may_be_vip(&tuple.dst) {
+    if k.may_be_vip(&packet.tuple.dst) {
         let verdict = to_vip(k, packet, client);
         if verdict != Verdict::Pass {
             return verdict;
@@ -34,8 +33,8 @@ pub fn from_task<K: Kernel>(k: &K, packet: &Packet, device: u32) -> Verdict {
     if let Some(verdict) = replies::answer(k, packet) {
         return verdict;
     }
-    if k.is_published(packet.proto, tuple.dport())
-        && k.endpoint(device).is_some_and(|task| task.owns(&tuple.src))
+    if k.is_published(packet.proto, packet.tuple.dport())
+        && k.endpoint(device).is_some_and(|task| task.owns(&packet.tuple.src))
     {
         return balance::published(k, packet, client);
     }
@@ -44,8 +43,11 @@ pub fn from_task<K: Kernel>(k: &K, packet: &Packet, device: u32) -> Verdict {
 
 /// A packet from beyond one of the node's own devices.
 #[inline(always)]
-pub fn from_net<K: Kernel>(k: &K, packet: &Packet, device: u32) -> Verdict {
-    if has_ports(packet) && k.is_published(packet.proto, packet.tuple.dport()) && !packet.tuple.src.is_loopback() {
+pub fn from_net<K: Kernel>(k: &K, packet: &mut Packet, device: u32) -> Verdict {
+    if has_ports(packet)
+        && k.is_published(packet.proto, packet.tuple.dport())
+        && !packet.tuple.src.is_loopback()
+    {
         return balance::published(k, packet, Client { place: Place::Uplink, via: device });
     }
     Verdict::Pass
@@ -53,7 +55,7 @@ pub fn from_net<K: Kernel>(k: &K, packet: &Packet, device: u32) -> Verdict {
 
 /// A packet of the node's own, as its loopback device receives it.
 #[inline(always)]
-pub fn from_host<K: Kernel>(k: &K, packet: &Packet) -> Verdict {
+pub fn from_host<K: Kernel>(k: &K, packet: &mut Packet) -> Verdict {
     let client = Client { place: Place::Stack, via: 0 };
     if k.may_be_vip(&packet.tuple.dst) {
         let verdict = to_vip(k, packet, client);
@@ -69,7 +71,7 @@ pub fn from_host<K: Kernel>(k: &K, packet: &Packet) -> Verdict {
 
 /// A packet out of the tunnel: from which node, with which key, and the inner frame's destination.
 #[inline(always)]
-pub fn from_mesh<K: Kernel>(k: &K, packet: &Packet, peer: u32, vni: u32, mac: Mac) -> Verdict {
+pub fn from_mesh<K: Kernel>(k: &K, packet: &mut Packet, peer: u32, vni: u32, mac: Mac) -> Verdict {
     if !has_ports(packet) {
         return Verdict::Pass;
     }
@@ -88,7 +90,7 @@ const fn has_ports(packet: &Packet) -> bool {
 
 /// A packet to what may be a VIP. All of one is answered here, nothing of it reaches the node's own sockets.
 #[inline(always)]
-fn to_vip<K: Kernel>(k: &K, packet: &Packet, client: Client) -> Verdict {
+fn to_vip<K: Kernel>(k: &K, packet: &mut Packet, client: Client) -> Verdict {
     if has_ports(packet) {
         return balance::vip(k, packet, client);
     }

@@ -52,7 +52,12 @@ mod tests {
 
     #[test]
     fn tags_are_read_as_they_are_written_and_fit_into_a_vni() {
-        for tag in [Tag::Network(4096), Tag::Forward(NetPort::new(65_535)), Tag::Forward(NetPort::new(1)), Tag::Reply] {
+        for tag in [
+            Tag::Network(4096),
+            Tag::Forward(NetPort::new(65_535)),
+            Tag::Forward(NetPort::new(1)),
+            Tag::Reply,
+        ] {
             assert_eq!(Tag::of(tag.vni()), tag);
             assert!(tag.vni() < 1 << 24);
         }

@@ -1,7 +1,6 @@
 //! What becomes of a packet.
 
 use crate::abi::Mac;
-use crate::packet::Tuple;
 use crate::tunnel::Tag;
 
 /// What a program does with a packet.
@@ -16,8 +15,8 @@ pub enum Verdict {
     Refuse(Refusal),
     /// It is a ping, and is answered.
     Echo,
-    /// It is given these addresses and ports and sent on.
-    Send(Tuple, To),
+    /// It is given the addresses and ports in [`crate::packet::Packet::sent`] and sent on.
+    Send(To),
 }
 
 /// Where a packet goes.

@@ -114,6 +114,9 @@ mod tests {
             assert_eq!(Addr16::from(address).is_v4(), address.is_ipv4());
             assert_eq!(Addr16::from(address).is_loopback(), address.is_loopback(), "{address}");
         }
-        assert_eq!(Addr16::from("10.1.2.3".parse::<IpAddr>().unwrap()).octets()[10..], [0xff, 0xff, 10, 1, 2, 3]);
+        assert_eq!(
+            Addr16::from("10.1.2.3".parse::<IpAddr>().unwrap()).octets()[10..],
+            [0xff, 0xff, 10, 1, 2, 3]
+        );
     }
 }

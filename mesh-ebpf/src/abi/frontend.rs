@@ -63,6 +63,9 @@ pub struct Frontend {
 }
 
 impl Frontend {
+    /// None.
+    pub const NONE: Self =
+        Self { slots: 0, mask: 0, backends: 0, vni: 0, id: 0, affinity: 0, target: NetPort::ANY, flags: 0 };
     /// All nodes choose alike (Maglev); otherwise each node by a seed of its own.
     pub const HASHED: u16 = 1;
     /// Only clients in `SOURCES` are let in.

@@ -1,8 +1,10 @@
 //! From the client to a backend.
 
 use super::replies::remember;
-use crate::abi::{Addr16, AffinityKey, AffinityValue, Backend, Frontend, FrontendKey, NetPort, SourceKey, TCP};
-use crate::flow::{Client, Flow, Found, Head, Inserted, Place, Role, Shared, states};
+use crate::abi::{
+    Addr16, AffinityKey, AffinityValue, Backend, Frontend, FrontendKey, NO_BACKEND, NetPort, SourceKey, TCP,
+};
+use crate::flow::{Client, Flow, Head, Inserted, Place, Role, states};
 use crate::hash;
 use crate::kernel::Kernel;
 use crate::packet::{Packet, Tuple};
@@ -15,8 +17,8 @@ const TRIES: u32 = 4;
 
 /// A packet to a VIP; `Pass` if it is none.
 #[inline(always)]
-pub(super) fn vip<K: Kernel>(k: &K, packet: &Packet, client: Client) -> Verdict {
-    balance(k, packet, client, || {
+pub(super) fn vip<K: Kernel>(k: &K, packet: &mut Packet, client: Client) -> Verdict {
+    balance(k, packet, client, |packet| {
         let frontend = k.frontend(&FrontendKey::vip(packet.tuple.dst)).ok_or(Verdict::Pass)?;
         if !is_member(k, packet, client, &frontend) {
             k.count(Event::Prohibited);
@@ -30,9 +32,9 @@ pub(super) fn vip<K: Kernel>(k: &K, packet: &Packet, client: Client) -> Verdict 
 #[inline(always)]
 pub(super) fn is_member<K: Kernel>(k: &K, packet: &Packet, client: Client, frontend: &Frontend) -> bool {
     match client.place {
-        Place::Task => {
-            k.endpoint(client.via).is_some_and(|task| task.vni == frontend.vni && task.owns(&packet.tuple.src))
-        }
+        Place::Task => k
+            .endpoint(client.via)
+            .is_some_and(|task| task.vni == frontend.vni && task.owns(&packet.tuple.src)),
         Place::Stack => true,
         Place::Uplink | Place::Peer => false,
     }
@@ -40,8 +42,8 @@ pub(super) fn is_member<K: Kernel>(k: &K, packet: &Packet, client: Client, front
 
 /// A packet to a published port; `Pass` if it is none: then the node's kernel answers, as for any port.
 #[inline(always)]
-pub(super) fn published<K: Kernel>(k: &K, packet: &Packet, client: Client) -> Verdict {
-    balance(k, packet, client, || {
+pub(super) fn published<K: Kernel>(k: &K, packet: &mut Packet, client: Client) -> Verdict {
+    balance(k, packet, client, |packet| {
         let Tuple { src, dst, .. } = packet.tuple;
         let (port, proto) = (packet.tuple.dport(), packet.proto);
         let frontend = match k.frontend(&FrontendKey::published(dst, port, proto)) {
@@ -69,15 +71,15 @@ pub(super) fn published<K: Kernel>(k: &K, packet: &Packet, client: Client) -> Ve
 #[inline(always)]
 fn balance<K: Kernel>(
     k: &K,
-    packet: &Packet,
+    packet: &mut Packet,
     client: Client,
-    admit: impl FnOnce() -> Result<(Frontend, bool), Verdict>,
+    admit: impl FnOnce(&Packet) -> Result<(Frontend, bool), Verdict>,
 ) -> Verdict {
-    let (tuple, config, now) = (&packet.tuple, k.config(), k.now());
-    let Some(bucket) = k.bucket(packet.proto, hash::place(tuple, config.table_seed)) else {
+    let now = k.now();
+    let Some(bucket) = k.bucket(packet.proto, hash::place(&packet.tuple, k.config().table_seed)) else {
         return Verdict::Pass;
     };
-    let found = bucket.find(tuple, Role::Forward);
+    let found = bucket.find(&packet.tuple, Role::Forward);
     if let Some(found) = &found
         && found.head.client() == client
         && let Some((port, client_port, target)) = found.read()
@@ -97,47 +99,61 @@ fn balance<K: Kernel>(
             return Verdict::Refuse(Refusal::Closed);
         }
     }
-    let (frontend, translated_here) = match admit() {
-        Ok(admitted) => admitted,
-        Err(verdict) => return verdict,
-    };
-    let Some((id, backend)) = pick(k, packet, &frontend, now) else {
+    match admit(packet) {
+        Ok((frontend, here)) => {
+            packet.frontend = frontend;
+            let marks = if here { Head::HERE } else { 0 };
+            begin(k, packet, Head::new(Role::Forward, client, marks, now))
+        }
+        Err(verdict) => verdict,
+    }
+}
+
+/// Chooses a backend for a flow, remembers both, and sends its first packet on. `head` is what is known of the flow.
+///
+/// Its own function, because the stack of a program has 512 bytes.
+#[inline(never)]
+fn begin<K: Kernel>(k: &K, packet: &mut Packet, head: Head) -> Verdict {
+    let (client, now) = (head.client(), k.now());
+    let Some((id, backend)) = pick(k, packet, now) else {
         k.count(Event::NoBackend);
         return Verdict::Refuse(Refusal::Closed);
     };
-    let port = frontend.target.or(tuple.dport());
-    let here = translated_here || backend.peer == 0 || tuple.src.is_loopback();
+    let port = packet.frontend.target.or(packet.tuple.dport());
+    let here = head.has(Head::HERE) || backend.peer == 0 || packet.tuple.src.is_loopback();
     let mut client_port = NetPort::ANY;
     if here {
-        let Some((inner, marks)) = translate(k, tuple, client, backend, port, NetPort::ANY) else {
+        let Some(undone) = translate(k, packet, client, backend, port, NetPort::ANY) else {
             return Verdict::Drop(Event::NoRoute);
         };
-        match remember(k, packet, &inner, client, marks, now) {
+        match remember(k, packet, Head::new(Role::Reply, client, undone, now), now) {
             Some(changed) => client_port = changed,
             None => return Verdict::Drop(Event::PortsExhausted),
         }
     }
-    let marks = if here { Head::HERE } else { 0 };
-    let flow = Flow {
-        tuple: *tuple,
+    packet.draft = Flow {
+        tuple: packet.tuple,
         port,
         client_port,
-        head: Head::new(Role::Forward, client, marks, now).0,
-        addr: Flow::target(id, backend.generation, frontend.id),
+        head: head.0 | if here { Head::HERE } else { 0 },
+        addr: Flow::target(id, backend.generation, packet.frontend.id),
     };
-    note(k, packet, bucket, found, &flow, now);
+    note(k, packet, now);
     k.account(id, packet.len, true);
     forward(k, packet, client, backend, port, client_port, here)
 }
 
-/// Remembers a new flow, if there is room.
+/// Remembers the drafted flow, if there is room, in the place of an old one with the same tuple.
 #[inline(always)]
-fn note<K: Kernel>(k: &K, packet: &Packet, bucket: Shared<'_>, found: Option<Found<'_>>, flow: &Flow, now: u32) {
+fn note<K: Kernel>(k: &K, packet: &Packet, now: u32) {
     k.count(if packet.proto == TCP && !packet.is_syn() { Event::MidFlow } else { Event::NewFlow });
-    let done = match found {
+    let config = k.config();
+    let flow = &packet.draft;
+    let Some(bucket) = k.bucket(packet.proto, hash::place(&flow.tuple, config.table_seed)) else { return };
+    let done = match bucket.find(&flow.tuple, Role::Forward) {
         Some(found) if found.replace(flow) => Inserted::Placed,
         Some(_) => Inserted::Full,
-        None => bucket.insert(flow, packet.proto, now, &k.config().timeouts),
+        None => bucket.insert(flow, packet.proto, now, &config.timeouts),
     };
     match done {
         Inserted::Placed => {}
@@ -148,13 +164,15 @@ fn note<K: Kernel>(k: &K, packet: &Packet, bucket: Shared<'_>, found: Option<Fou
 
 /// Who gets a new flow.
 #[inline(always)]
-fn pick<'k, K: Kernel>(k: &'k K, packet: &Packet, frontend: &Frontend, now: u32) -> Option<(u32, &'k Backend)> {
+fn pick<'k, K: Kernel>(k: &'k K, packet: &Packet, now: u32) -> Option<(u32, &'k Backend)> {
+    let frontend = &packet.frontend;
     if frontend.backends == 0 {
         return None;
     }
     let (tuple, config) = (&packet.tuple, k.config());
     if frontend.affinity != 0 {
-        return stay(k, packet, frontend, now);
+        let id = stay(k, packet, now);
+        return k.backend(id).filter(|backend| backend.is_active()).map(|backend| (id, backend));
     }
     // Even where nodes need not agree it is a hash and no random number: a flow that was forgotten is balanced
     // as it was before.
@@ -162,25 +180,23 @@ fn pick<'k, K: Kernel>(k: &'k K, packet: &Packet, frontend: &Frontend, now: u32)
     in_slots(k, frontend, hash::slot(&tuple.src, tuple.sport(), tuple.dport(), packet.proto, seed))
 }
 
-/// Who gets a flow of a client whose flows stay together.
-#[inline(always)]
-fn stay<'k, K: Kernel>(k: &'k K, packet: &Packet, frontend: &Frontend, now: u32) -> Option<(u32, &'k Backend)> {
+/// Who gets a flow of a client whose flows stay together. Its own function, because the stack has 512 bytes.
+#[inline(never)]
+fn stay<K: Kernel>(k: &K, packet: &Packet, now: u32) -> u32 {
+    let frontend = &packet.frontend;
     let key = AffinityKey { client: packet.tuple.src, frontend: frontend.id };
-    let known = k.affinity(&key).filter(|value| now.wrapping_sub(value.seen) <= frontend.affinity);
-    let known = known.and_then(|value| {
-        let backend = k.backend(value.backend)?;
-        (backend.serves(value.generation) && backend.is_active()).then_some((value.backend, backend))
-    });
+    if let Some(AffinityValue { backend: id, generation, seen }) = k.affinity(&key)
+        && now.wrapping_sub(seen) <= frontend.affinity
+        && k.backend(id).is_some_and(|backend| backend.serves(generation) && backend.is_active())
+    {
+        k.remember(&key, &AffinityValue { backend: id, generation, seen: now });
+        return id;
+    }
     // Nodes agree about clients that they see for the first time.
-    let (id, backend) = match known {
-        Some(known) => known,
-        None => {
-            let hash = hash::slot(&key.client, NetPort::ANY, NetPort::ANY, 0, k.config().mesh_seed);
-            in_slots(k, frontend, hash)?
-        }
-    };
+    let hash = hash::slot(&key.client, NetPort::ANY, NetPort::ANY, 0, k.config().mesh_seed);
+    let Some((id, backend)) = in_slots(k, frontend, hash) else { return NO_BACKEND };
     k.remember(&key, &AffinityValue { backend: id, generation: backend.generation, seen: now });
-    Some((id, backend))
+    id
 }
 
 #[inline(always)]
@@ -204,7 +220,7 @@ fn in_slots<'k, K: Kernel>(k: &'k K, frontend: &Frontend, hash: u32) -> Option<(
 #[inline(always)]
 fn forward<K: Kernel>(
     k: &K,
-    packet: &Packet,
+    packet: &mut Packet,
     client: Client,
     backend: &Backend,
     port: NetPort,
@@ -213,34 +229,33 @@ fn forward<K: Kernel>(
 ) -> Verdict {
     let mac = backend.mac;
     if !here {
-        return Verdict::Send(packet.tuple, To::Peer { peer: backend.peer, tag: Tag::Forward(port), mac });
+        return Verdict::Send(To::Peer { peer: backend.peer, tag: Tag::Forward(port), mac });
     }
-    let Some((inner, _)) = translate(k, &packet.tuple, client, backend, port, client_port) else {
+    if translate(k, packet, client, backend, port, client_port).is_none() {
         return Verdict::Drop(Event::NoRoute);
-    };
+    }
     if backend.peer == 0 {
-        return Verdict::Send(inner, To::Task { device: backend.device, mac });
+        return Verdict::Send(To::Task { device: backend.device, mac });
     }
     match k.peer(backend.peer) {
         Some(peer) => {
-            let to = To::Peer { peer: backend.peer, tag: Tag::Network(backend.vni), mac: peer.mac };
-            Verdict::Send(inner, to)
+            Verdict::Send(To::Peer { peer: backend.peer, tag: Tag::Network(backend.vni), mac: peer.mac })
         }
         None => Verdict::Drop(Event::NoRoute),
     }
 }
 
-/// The packet's addresses and ports as the backend sees them, and the marks that undo it.
+/// Gives the packet the addresses and ports that the backend is to see. The marks that undo it.
 #[inline(always)]
 fn translate<K: Kernel>(
     k: &K,
-    tuple: &Tuple,
+    packet: &mut Packet,
     client: Client,
     backend: &Backend,
     port: NetPort,
     client_port: NetPort,
-) -> Option<(Tuple, u64)> {
-    let mut src = tuple.src;
+) -> Option<u64> {
+    let mut src = packet.tuple.src;
     let mut marks = Head::HERE;
     let to_itself = client.place == Place::Task && client.via == backend.device;
     if to_itself || src.is_loopback() {
@@ -248,5 +263,6 @@ fn translate<K: Kernel>(
         src = k.network(backend.vni)?.beside(&backend.addr)?;
         marks |= if to_itself { Head::SELF } else { Head::LOOPBACK };
     }
-    Some((Tuple::new(src, client_port.or(tuple.sport()), backend.addr, port), marks))
+    packet.sent = Tuple::new(src, client_port.or(packet.tuple.sport()), backend.addr, port);
+    Some(marks)
 }
