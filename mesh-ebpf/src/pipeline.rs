@@ -109,3 +109,6 @@ fn to_vip<K: Kernel>(k: &K, packet: &mut Packet, client: Client) -> Verdict {
     k.count(Event::Ping);
     Verdict::Echo
 }
+
+#[cfg(test)]
+mod tests;

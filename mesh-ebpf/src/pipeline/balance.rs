@@ -110,12 +110,11 @@ fn balance<K: Kernel>(
 }
 
 /// Chooses a backend for a flow, remembers both, and sends its first packet on. `head` is what is known of the flow.
-///
-/// Its own function, because the stack of a program has 512 bytes.
-#[inline(never)]
+#[inline(always)]
 fn begin<K: Kernel>(k: &K, packet: &mut Packet, head: Head) -> Verdict {
     let (client, now) = (head.client(), k.now());
-    let Some((id, backend)) = pick(k, packet, now) else {
+    let id = pick(k, packet, now);
+    let Some(backend) = k.backend(id).filter(|backend| backend.is_active()) else {
         k.count(Event::NoBackend);
         return Verdict::Refuse(Refusal::Closed);
     };
@@ -144,7 +143,7 @@ fn begin<K: Kernel>(k: &K, packet: &mut Packet, head: Head) -> Verdict {
 }
 
 /// Remembers the drafted flow, if there is room, in the place of an old one with the same tuple.
-#[inline(always)]
+#[inline(never)]
 fn note<K: Kernel>(k: &K, packet: &Packet, now: u32) {
     k.count(if packet.proto == TCP && !packet.is_syn() { Event::MidFlow } else { Event::NewFlow });
     let config = k.config();
@@ -162,17 +161,17 @@ fn note<K: Kernel>(k: &K, packet: &Packet, now: u32) {
     }
 }
 
-/// Who gets a new flow.
-#[inline(always)]
-fn pick<'k, K: Kernel>(k: &'k K, packet: &Packet, now: u32) -> Option<(u32, &'k Backend)> {
-    let frontend = &packet.frontend;
+/// Who gets a new flow; [`NO_BACKEND`]: nobody is there.
+///
+/// Its own function, as some others are, because the stack of a program has 512 bytes.
+#[inline(never)]
+fn pick<K: Kernel>(k: &K, packet: &Packet, now: u32) -> u32 {
+    let (tuple, frontend, config) = (&packet.tuple, &packet.frontend, k.config());
     if frontend.backends == 0 {
-        return None;
+        return NO_BACKEND;
     }
-    let (tuple, config) = (&packet.tuple, k.config());
     if frontend.affinity != 0 {
-        let id = stay(k, packet, now);
-        return k.backend(id).filter(|backend| backend.is_active()).map(|backend| (id, backend));
+        return stay(k, packet, now);
     }
     // Even where nodes need not agree it is a hash and no random number: a flow that was forgotten is balanced
     // as it was before.
@@ -180,8 +179,8 @@ fn pick<'k, K: Kernel>(k: &'k K, packet: &Packet, now: u32) -> Option<(u32, &'k 
     in_slots(k, frontend, hash::slot(&tuple.src, tuple.sport(), tuple.dport(), packet.proto, seed))
 }
 
-/// Who gets a flow of a client whose flows stay together. Its own function, because the stack has 512 bytes.
-#[inline(never)]
+/// Who gets a flow of a client whose flows stay together.
+#[inline(always)]
 fn stay<K: Kernel>(k: &K, packet: &Packet, now: u32) -> u32 {
     let frontend = &packet.frontend;
     let key = AffinityKey { client: packet.tuple.src, frontend: frontend.id };
@@ -194,26 +193,25 @@ fn stay<K: Kernel>(k: &K, packet: &Packet, now: u32) -> u32 {
     }
     // Nodes agree about clients that they see for the first time.
     let hash = hash::slot(&key.client, NetPort::ANY, NetPort::ANY, 0, k.config().mesh_seed);
-    let Some((id, backend)) = in_slots(k, frontend, hash) else { return NO_BACKEND };
+    let id = in_slots(k, frontend, hash);
+    let Some(backend) = k.backend(id) else { return NO_BACKEND };
     k.remember(&key, &AffinityValue { backend: id, generation: backend.generation, seen: now });
     id
 }
 
 #[inline(always)]
-fn in_slots<'k, K: Kernel>(k: &'k K, frontend: &Frontend, hash: u32) -> Option<(u32, &'k Backend)> {
+fn in_slots<K: Kernel>(k: &K, frontend: &Frontend, hash: u32) -> u32 {
     let mut slot = hash;
     let mut left = TRIES;
     while left > 0 {
         let id = k.slot(frontend.slots.wrapping_add(slot & frontend.mask));
-        if let Some(backend) = k.backend(id)
-            && backend.is_active()
-        {
-            return Some((id, backend));
+        if k.backend(id).is_some_and(Backend::is_active) {
+            return id;
         }
         slot = slot.wrapping_add(1);
         left -= 1;
     }
-    None
+    NO_BACKEND
 }
 
 /// The packet on its way to the backend.
