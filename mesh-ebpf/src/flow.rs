@@ -49,8 +49,24 @@ pub enum Place {
 pub struct Client {
     /// Where it is.
     pub place: Place,
-    /// The index of its device, or the number of the other node.
+    /// The index of its device, or the number of the other node; of a process with a loopback address the last
+    /// three bytes of that.
     pub via: u32,
+}
+
+impl Client {
+    /// Whether a packet from here may be of a flow that came from there. From outside, each may come another way:
+    /// routers change their minds, and an address may be that of several nodes.
+    #[inline(always)]
+    pub const fn may_be(self, before: Self) -> bool {
+        self.place as u8 == before.place as u8 && self.via == before.via
+            || self.is_outside() && before.is_outside()
+    }
+
+    #[inline(always)]
+    const fn is_outside(self) -> bool {
+        matches!(self.place, Place::Uplink | Place::Peer)
+    }
 }
 
 /// One word that says what an entry is, and whether it still counts.
@@ -68,7 +84,6 @@ impl Head {
     /// The client sent from a loopback address.
     pub const LOOPBACK: u64 = 1 << 30;
     const VIA: u64 = (1 << 24) - 1;
-    const IDENTITY: u64 = u32::MAX as u64;
     const SEEN: u32 = 32;
     const TIME: u64 = (1 << 24) - 1;
     /// More than the beginning was heard from this side.
@@ -118,16 +133,17 @@ impl Head {
         Client { place, via: (self.0 & Self::VIA) as u32 }
     }
 
-    /// Whether both name the same client in the same way, whatever their times and states.
+    /// With the client elsewhere.
     #[inline(always)]
-    pub const fn is_like(self, other: Self) -> bool {
-        (self.0 ^ other.0) & Self::IDENTITY == 0
+    pub const fn by(self, client: Client) -> Self {
+        let place = (client.via as u64 & Self::VIA) | (client.place as u64) << 26;
+        Self(self.0 & !(Self::VIA | 3 << 26) | place)
     }
 
     /// Whether the entry is still of the same flow as when its head was `before`.
     #[inline(always)]
     const fn is_still(self, before: Self) -> bool {
-        (self.0 ^ before.0) & (Self::IDENTITY | Self::COUNT | Self::BUSY) == 0
+        (self.0 ^ before.0) & (Self::COUNT | Self::BUSY) == 0
     }
 
     /// The head of the next flow in the same way.
@@ -148,6 +164,12 @@ impl Head {
     pub const fn used(self, now: u32, states: u64) -> Self {
         let kept = self.0 & !(Self::TIME << Self::SEEN);
         Self(kept | states | (now as u64 & Self::TIME) << Self::SEEN)
+    }
+
+    /// Whether it is as good as forgotten.
+    #[inline(always)]
+    pub const fn is_over(self, proto: u8, now: u32, timeouts: &Timeouts) -> bool {
+        self.has(Self::CLOSING) || self.age(now) > self.timeout(proto, timeouts)
     }
 
     /// How long it is remembered, in ticks.
@@ -358,7 +380,13 @@ impl Found<'_> {
     /// Notes that the flow was used. A word is written once a tick and not once a packet.
     #[inline(always)]
     pub fn touch(&self, now: u32, states: u64) {
-        let used = self.head.used(now, states);
+        self.touch_by(self.head.client(), now, states);
+    }
+
+    /// The same, with the client elsewhere.
+    #[inline(always)]
+    pub fn touch_by(&self, client: Client, now: u32, states: u64) {
+        let used = self.head.by(client).used(now, states);
         if used != self.head {
             exchange(self.flow, self.head, used);
         }

@@ -80,12 +80,20 @@ fn a_head_keeps_what_it_is_given() {
             assert_eq!(head.client(), client);
             assert!(head.is(role) && !head.is_empty() && !head.has(Head::BUSY) && !head.has(Head::CLOSING));
             let used = head.used(3, Head::CLOSING);
-            assert!(used.is_like(head) && used.has(Head::CLOSING) && used.age(3) == 0);
+            assert!(used.is_still(head) && used.has(Head::CLOSING) && used.age(3) == 0);
+            assert_eq!(used.client(), client);
+            assert_eq!(head.by(CLIENT).client(), CLIENT);
+            assert_eq!(head.by(CLIENT).by(client), head);
         }
     }
-    let other = |via, marks| Head::new(Role::Forward, Client { place: Place::Uplink, via }, marks, 0);
-    assert!(!other(7, 0).is_like(other(8, 0)));
-    assert!(!other(7, 0).is_like(other(7, Head::HERE)));
+    let at = |place, via| Client { place, via };
+    assert!(at(Place::Task, 1).may_be(at(Place::Task, 1)));
+    assert!(at(Place::Uplink, 1).may_be(at(Place::Peer, 2)));
+    assert!(at(Place::Uplink, 1).may_be(at(Place::Uplink, 2)));
+    // What is inside stays where it is.
+    assert!(!at(Place::Task, 1).may_be(at(Place::Task, 2)));
+    assert!(!at(Place::Task, 1).may_be(at(Place::Uplink, 1)));
+    assert!(!at(Place::Peer, 0).may_be(at(Place::Stack, 0)));
 }
 
 /// Expired goes before closing, closing before opening.

@@ -139,6 +139,12 @@ impl Packet {
         self.proto == TCP && self.flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN
     }
 
+    /// A TCP segment after which its sender says no more.
+    #[inline(always)]
+    pub const fn ends(&self) -> bool {
+        self.proto == TCP && self.flags & (tcp::FIN | tcp::RST) != 0
+    }
+
     /// The question of `ping`: echo request (RFC 792, RFC 4443 §4.1).
     #[inline(always)]
     pub const fn is_ping(&self) -> bool {
