@@ -6,7 +6,8 @@
 //! given up: a flood of SYNs finds the bucket full, and its flows are balanced without being remembered. The
 //! agent maps the same memory and reads a table of 16 MiB without a system call.
 //!
-//! Writers on several CPUs meet at [`Head`], one word that is compared and exchanged. A way is never emptied
+//! Writers on several CPUs meet at [`Head`], one word that is compared and exchanged. It counts the flows that
+//! its way has had, so that a reader notices when another one's was read half or whole. A way is never emptied
 //! again, so that the search may end at the first empty one.
 
 use core::marker::PhantomData;
@@ -48,13 +49,30 @@ pub enum Place {
 pub struct Client {
     /// Where it is.
     pub place: Place,
-    /// The index of its device, or the number of the other node.
+    /// The index of its device, or the number of the other node; of a process with a loopback address the last
+    /// three bytes of that.
     pub via: u32,
+}
+
+impl Client {
+    /// Whether a packet from here may be of a flow that came from there. From outside, each may come another way:
+    /// routers change their minds, and an address may be that of several nodes.
+    #[inline(always)]
+    pub const fn may_be(self, before: Self) -> bool {
+        self.place as u8 == before.place as u8 && self.via == before.via
+            || self.is_outside() && before.is_outside()
+    }
+
+    #[inline(always)]
+    const fn is_outside(self) -> bool {
+        matches!(self.place, Place::Uplink | Place::Peer)
+    }
 }
 
 /// One word that says what an entry is, and whether it still counts.
 ///
-/// From the lowest bit: 24 of `via`, 8 of role, place and marks, 24 of time, 8 of state.
+/// From the lowest bit: 24 of `via`, 8 of role, place and marks, 24 of time, 2 of state, 5 that count the flows of
+/// the way, 1 that is set while the entry is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Head(pub u64);
 
@@ -66,13 +84,14 @@ impl Head {
     /// The client sent from a loopback address.
     pub const LOOPBACK: u64 = 1 << 30;
     const VIA: u64 = (1 << 24) - 1;
-    const IDENTITY: u64 = u32::MAX as u64;
     const SEEN: u32 = 32;
     const TIME: u64 = (1 << 24) - 1;
     /// More than the beginning was heard from this side.
     pub const ESTABLISHED: u64 = 1 << 56;
     /// This side, or the other, has ended.
     pub const CLOSING: u64 = 1 << 57;
+    const COUNT: u64 = 0x1f << 58;
+    const NEXT: u64 = 1 << 58;
     /// Somebody is writing the entry.
     const BUSY: u64 = 1 << 63;
 
@@ -114,16 +133,30 @@ impl Head {
         Client { place, via: (self.0 & Self::VIA) as u32 }
     }
 
-    /// Whether both name the same client in the same way, whatever their times and states.
+    /// With the client elsewhere.
     #[inline(always)]
-    pub const fn is_like(self, other: Self) -> bool {
-        (self.0 ^ other.0) & Self::IDENTITY == 0
+    pub const fn by(self, client: Client) -> Self {
+        let place = (client.via as u64 & Self::VIA) | (client.place as u64) << 26;
+        Self(self.0 & !(Self::VIA | 3 << 26) | place)
     }
 
-    /// Ticks since it was last used.
+    /// Whether the entry is still of the same flow as when its head was `before`.
+    #[inline(always)]
+    const fn is_still(self, before: Self) -> bool {
+        (self.0 ^ before.0) & (Self::COUNT | Self::BUSY) == 0
+    }
+
+    /// The head of the next flow in the same way.
+    #[inline(always)]
+    const fn before(self, next: u64) -> Self {
+        Self(next & !Self::COUNT | self.0.wrapping_add(Self::NEXT) & Self::COUNT)
+    }
+
+    /// Ticks since it was last used. None if that is yet to come: another CPU may be ahead of this one's `now`.
     #[inline(always)]
     pub const fn age(self, now: u32) -> u32 {
-        now.wrapping_sub((self.0 >> Self::SEEN) as u32) & Self::TIME as u32
+        let age = now.wrapping_sub((self.0 >> Self::SEEN) as u32) & Self::TIME as u32;
+        if age > Self::TIME as u32 / 2 { 0 } else { age }
     }
 
     /// Used now, with further states.
@@ -131,6 +164,12 @@ impl Head {
     pub const fn used(self, now: u32, states: u64) -> Self {
         let kept = self.0 & !(Self::TIME << Self::SEEN);
         Self(kept | states | (now as u64 & Self::TIME) << Self::SEEN)
+    }
+
+    /// Whether it is as good as forgotten.
+    #[inline(always)]
+    pub const fn is_over(self, proto: u8, now: u32, timeouts: &Timeouts) -> bool {
+        self.has(Self::CLOSING) || self.age(now) > self.timeout(proto, timeouts)
     }
 
     /// How long it is remembered, in ticks.
@@ -286,8 +325,7 @@ impl<'a> Shared<'a> {
             if head.is_empty() {
                 return None;
             }
-            // SAFETY: see `at`. Whatever another CPU does meanwhile, its bytes are some tuple.
-            if head.is(role) && !head.has(Head::BUSY) && same(unsafe { &(*flow).tuple }, tuple) {
+            if head.is(role) && !head.has(Head::BUSY) && has(flow, tuple) {
                 return Some(Found { flow, head, table: PhantomData });
             }
             way += 1;
@@ -325,16 +363,30 @@ impl Found<'_> {
     /// A copy of the entry; `None` if somebody else was given its place meanwhile.
     #[inline(always)]
     pub fn read(&self) -> Option<(NetPort, NetPort, Addr16)> {
-        // SAFETY: see `Shared::at`.
-        let copy = unsafe { ((*self.flow).port, (*self.flow).client_port, (*self.flow).addr) };
-        let now = load(self.flow);
-        (now.is_like(self.head) && !now.has(Head::BUSY)).then_some(copy)
+        // SAFETY: see `Shared::at`. Volatile, for the compiler must not exchange these and the next of the head.
+        let (port, client_port, addr) = unsafe {
+            let word = (&raw const (*self.flow).addr).cast::<u32>();
+            let first = [word.read_volatile(), word.add(1).read_volatile()];
+            let last = [word.add(2).read_volatile(), word.add(3).read_volatile()];
+            (
+                (&raw const (*self.flow).port).read_volatile(),
+                (&raw const (*self.flow).client_port).read_volatile(),
+                Addr16([first[0], first[1], last[0], last[1]]),
+            )
+        };
+        load(self.flow).is_still(self.head).then_some((port, client_port, addr))
     }
 
     /// Notes that the flow was used. A word is written once a tick and not once a packet.
     #[inline(always)]
     pub fn touch(&self, now: u32, states: u64) {
-        let used = self.head.used(now, states);
+        self.touch_by(self.head.client(), now, states);
+    }
+
+    /// The same, with the client elsewhere.
+    #[inline(always)]
+    pub fn touch_by(&self, client: Client, now: u32, states: u64) {
+        let used = self.head.by(client).used(now, states);
         if used != self.head {
             exchange(self.flow, self.head, used);
         }
@@ -352,20 +404,31 @@ impl Found<'_> {
             (*self.flow).port = new.port;
             (*self.flow).client_port = new.client_port;
             (*self.flow).addr = new.addr;
-            (&raw mut (*self.flow).head).write_volatile(new.head);
+            // Nothing of it may be written later than the head. An instruction of none, that no other passes.
+            core::arch::asm!("");
+            (&raw mut (*self.flow).head).write_volatile(self.head.before(new.head).0);
         }
         true
     }
 }
 
-/// All words at once: one comparison, and no branch in between.
+/// Whether an entry is of a tuple. All words at once: one comparison, and no branch in between.
 #[inline(always)]
-fn same(a: &Tuple, b: &Tuple) -> bool {
-    let mut difference = a.ports ^ b.ports;
+fn has(flow: *const Flow, tuple: &Tuple) -> bool {
+    // SAFETY: see `Shared::at`. Whatever another CPU does meanwhile, its bytes are some tuple. Volatile, for the
+    // compiler must not read them before the head.
+    let (src, dst, ports) = unsafe {
+        let there = &raw const (*flow).tuple;
+        let (src, dst) = ((&raw const (*there).src).cast::<u32>(), (&raw const (*there).dst).cast::<u32>());
+        (src, dst, (&raw const (*there).ports).read_volatile())
+    };
+    let mut difference = ports ^ tuple.ports;
     let mut word = 0;
     while word < 4 {
-        difference |= a.src.0[word] ^ b.src.0[word];
-        difference |= a.dst.0[word] ^ b.dst.0[word];
+        // SAFETY: as above; an address has four words.
+        let (src, dst) = unsafe { (src.add(word).read_volatile(), dst.add(word).read_volatile()) };
+        difference |= src ^ tuple.src.0[word];
+        difference |= dst ^ tuple.dst.0[word];
         word += 1;
     }
     difference == 0

@@ -15,9 +15,9 @@ const fn pair(high: u32, low: u32) -> u64 {
 }
 
 #[inline(always)]
-const fn mix(a: u64, b: u64, c: u64) -> u32 {
-    let x = (a ^ c).wrapping_mul(A);
-    let y = (b ^ (x >> 32)).wrapping_mul(B);
+const fn mix(a: u64, b: u64, seed: u64) -> u32 {
+    let x = (a ^ seed).wrapping_mul(A);
+    let y = (b ^ (x >> 32) ^ seed.rotate_left(32)).wrapping_mul(B);
     let z = (x ^ y ^ (y >> 29)).wrapping_mul(A);
     (z >> 32) as u32
 }
@@ -30,7 +30,7 @@ pub const fn place(tuple: &Tuple, seed: u64) -> u32 {
     // Both are constant for IPv4, and the compiler need not know.
     let b = pair(src[0] ^ dst[1].rotate_left(7), src[1] ^ dst[0].rotate_left(13));
     let c = pair(src[2] ^ dst[2].rotate_left(19), tuple.ports);
-    mix(a ^ seed, b.rotate_left(17) ^ c, seed)
+    mix(a, b.rotate_left(17) ^ c, seed)
 }
 
 /// Which slot a new flow of a client gets. Nothing of the node counts, so that it is the same on all.
@@ -38,7 +38,7 @@ pub const fn place(tuple: &Tuple, seed: u64) -> u32 {
 pub const fn slot(client: &Addr16, client_port: NetPort, port: NetPort, proto: u8, seed: u64) -> u32 {
     let c = &client.0;
     let ports = pair((client_port.0 as u32) << 16 | port.0 as u32, proto as u32);
-    mix(pair(c[3], c[2]) ^ seed, pair(c[1], c[0]) ^ ports, seed)
+    mix(pair(c[3], c[2]), pair(c[1], c[0]) ^ ports, seed)
 }
 
 /// Two of the bits of an address in the Bloom filter of VIPs.
@@ -85,5 +85,18 @@ mod tests {
             slots[(slot(&client, NetPort::ANY, NetPort::ANY, 0, 7) & 63) as usize] += 1;
         }
         assert!(slots.iter().all(|count| (800..=1250).contains(count)), "{slots:?}");
+    }
+
+    /// Of flows and seeds that differ in little, hardly any agree in their places.
+    #[test]
+    fn a_seed_changes_all() {
+        let mut same = [0; 2];
+        for port in 0..1000 {
+            let tuple = Tuple::new(addr("10.0.0.1"), NetPort::new(port), addr("10.0.0.2"), NetPort::new(80));
+            let slot = |seed| slot(&tuple.src, tuple.sport(), tuple.dport(), 6, seed) & 255;
+            same[0] += u32::from(place(&tuple, 1) & 255 == place(&tuple, 2) & 255);
+            same[1] += u32::from(slot(1) == slot(2));
+        }
+        assert!(same.iter().all(|same| *same < 20), "{same:?}");
     }
 }

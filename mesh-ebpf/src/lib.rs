@@ -19,6 +19,8 @@ pub mod hash;
 pub mod kernel;
 pub mod packet;
 pub mod pipeline;
-
+pub mod reply;
+#[cfg(test)]
+mod testing;
 pub mod tunnel;
 pub mod verdict;

@@ -107,7 +107,7 @@ pub struct Packet {
     pub whole: bool,
     /// Where the transport header begins, from the start of the frame.
     pub l4: u16,
-    /// Bytes from the IP header to the end.
+    /// Bytes from the IP header to the end; the greatest number if there are more.
     pub len: u16,
 }
 
@@ -139,6 +139,12 @@ impl Packet {
         self.proto == TCP && self.flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN
     }
 
+    /// A TCP segment after which its sender says no more.
+    #[inline(always)]
+    pub const fn ends(&self) -> bool {
+        self.proto == TCP && self.flags & (tcp::FIN | tcp::RST) != 0
+    }
+
     /// The question of `ping`: echo request (RFC 792, RFC 4443 §4.1).
     #[inline(always)]
     pub const fn is_ping(&self) -> bool {
@@ -152,7 +158,7 @@ impl Packet {
         let [version, _, len_high, len_low] = first.to_ne_bytes();
         let header = ((version & 0xf) as usize) << 2;
         let len = u16::from_be_bytes([len_high, len_low]);
-        if version >> 4 != 4 || header < 20 || (len as usize) < header {
+        if version >> 4 != 4 || header < 20 || (len != 0 && (len as usize) < header) {
             return Err(Skip::Malformed);
         }
         let fragment = frame.at::<u16>(ETH + 6).ok_or(Skip::Malformed)?;
@@ -195,7 +201,12 @@ impl Packet {
             return Err(Skip::Other);
         }
         let addresses = Tuple { src: Addr16(src), dst: Addr16(dst), ports: 0 };
-        Self::transport(frame, addresses, proto, l4, payload + IPV6 as u16, true)
+        // They would be taken for IPv4; nobody may send them (draft-itojun-v6ops-v4mapped-harmful).
+        if addresses.src.is_v4() || addresses.dst.is_v4() {
+            return Err(Skip::Malformed);
+        }
+        let len = if payload == 0 { 0 } else { payload + IPV6 as u16 };
+        Self::transport(frame, addresses, proto, l4, len, true)
     }
 
     #[inline(always)]
@@ -218,23 +229,35 @@ impl Packet {
             l4: l4 as u16,
             len,
         };
-        match proto {
+        let header = match proto {
             TCP => {
                 packet.tuple.ports = frame.at::<u32>(l4).ok_or(Skip::Malformed)?;
                 packet.flags = frame.at::<u8>(l4 + 13).ok_or(Skip::Malformed)?;
                 // Up to the urgent pointer, so that whoever answers may read it all.
                 frame.at::<u16>(l4 + 18).ok_or(Skip::Malformed)?;
+                // The kernel's own bundles of segments may be longer than the field can say ("BIG TCP").
+                if len == 0 {
+                    packet.len = u16::MAX;
+                }
+                20
             }
             UDP => {
                 packet.tuple.ports = frame.at::<u32>(l4).ok_or(Skip::Malformed)?;
                 frame.at::<u16>(l4 + 6).ok_or(Skip::Malformed)?;
+                8
             }
             ICMP | ICMP6 => {
                 packet.flags = frame.at::<u8>(l4).ok_or(Skip::Malformed)?;
                 frame.at::<u32>(l4 + 4).ok_or(Skip::Malformed)?;
+                8
             }
             _ => return Err(Skip::Other),
+        };
+        // What comes after the packet in its frame is padding, and no header.
+        if packet.len as usize + ETH < l4 + header {
+            return Err(Skip::Malformed);
         }
+        packet.sent.ports = packet.tuple.ports;
         Ok(packet)
     }
 }

@@ -56,7 +56,10 @@ pub fn from_net<K: Kernel>(k: &K, packet: &mut Packet, device: u32) -> Verdict {
 /// A packet of the node's own, as its loopback device receives it.
 #[inline(always)]
 pub fn from_host<K: Kernel>(k: &K, packet: &mut Packet) -> Verdict {
-    let client = Client { place: Place::Stack, via: 0 };
+    let src = &packet.tuple.src;
+    // All of 127.0.0.0/8 is the node's, and the answer is for the one that was used.
+    let via = if src.is_v4() && src.is_loopback() { u32::from_be(src.0[3]) & 0xff_ffff } else { 0 };
+    let client = Client { place: Place::Stack, via };
     if k.may_be_vip(&packet.tuple.dst) {
         let verdict = to_vip(k, packet, client);
         if verdict != Verdict::Pass {
@@ -109,3 +112,6 @@ fn to_vip<K: Kernel>(k: &K, packet: &mut Packet, client: Client) -> Verdict {
     k.count(Event::Ping);
     Verdict::Echo
 }
+
+#[cfg(test)]
+mod tests;

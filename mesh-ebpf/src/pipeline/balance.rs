@@ -1,6 +1,6 @@
 //! From the client to a backend.
 
-use super::replies::remember;
+use super::replies::{self, remember};
 use crate::abi::{
     Addr16, AffinityKey, AffinityValue, Backend, Frontend, FrontendKey, NO_BACKEND, NetPort, SourceKey, TCP,
 };
@@ -81,18 +81,26 @@ fn balance<K: Kernel>(
     };
     let found = bucket.find(&packet.tuple, Role::Forward);
     if let Some(found) = &found
-        && found.head.client() == client
+        && client.may_be(found.head.client())
         && let Some((port, client_port, target)) = found.read()
     {
         let [id, generation, ..] = target.0;
+        let over = found.head.is_over(packet.proto, now, &k.config().timeouts);
         if let Some(backend) = k.backend(id)
             && backend.serves(generation)
-            // The same client may use the same port again, long after.
-            && !(packet.is_syn() && (found.head.has(Head::CLOSING) || !backend.is_active()))
+            && !(if packet.proto == TCP {
+                // The same client may use the same port again, long after.
+                packet.is_syn() && (over || !backend.is_active())
+            } else {
+                over
+            })
         {
-            found.touch(now, states(packet));
+            found.touch_by(client, now, states(packet));
             k.account(id, packet.len, false);
-            return forward(k, packet, client, backend, port, client_port, found.head.has(Head::HERE));
+            let head = found.head.by(client);
+            // The task's side may never say that it has ended, or may have nothing to say for long.
+            let renew = packet.ends() || head.0 != found.head.0 || head.age(now) != 0;
+            return forward(k, packet, head, backend, (port, client_port), renew.then_some(now));
         }
         if packet.proto == TCP && !packet.is_syn() {
             k.count(Event::BackendGone);
@@ -139,7 +147,7 @@ fn begin<K: Kernel>(k: &K, packet: &mut Packet, head: Head) -> Verdict {
     };
     note(k, packet, now);
     k.account(id, packet.len, true);
-    forward(k, packet, client, backend, port, client_port, here)
+    forward(k, packet, Head(packet.draft.head), backend, (port, client_port), None)
 }
 
 /// Remembers the drafted flow, if there is room, in the place of an old one with the same tuple.
@@ -185,7 +193,8 @@ fn stay<K: Kernel>(k: &K, packet: &Packet, now: u32) -> u32 {
     let frontend = &packet.frontend;
     let key = AffinityKey { client: packet.tuple.src, frontend: frontend.id };
     if let Some(AffinityValue { backend: id, generation, seen }) = k.affinity(&key)
-        && now.wrapping_sub(seen) <= frontend.affinity
+        // Another CPU may be ahead of this one's time.
+        && now.wrapping_sub(seen).cast_signed() <= frontend.affinity.cast_signed()
         && k.backend(id).is_some_and(|backend| backend.serves(generation) && backend.is_active())
     {
         k.remember(&key, &AffinityValue { backend: id, generation, seen: now });
@@ -214,23 +223,26 @@ fn in_slots<K: Kernel>(k: &K, frontend: &Frontend, hash: u32) -> u32 {
     NO_BACKEND
 }
 
-/// The packet on its way to the backend.
+/// The packet on its way to the backend: with its flow's head, the backend's port and the client's. What is
+/// remembered for answers is renewed, if it is said what time it is.
 #[inline(always)]
 fn forward<K: Kernel>(
     k: &K,
     packet: &mut Packet,
-    client: Client,
+    head: Head,
     backend: &Backend,
-    port: NetPort,
-    client_port: NetPort,
-    here: bool,
+    (port, client_port): (NetPort, NetPort),
+    renew: Option<u32>,
 ) -> Verdict {
-    let mac = backend.mac;
-    if !here {
+    let (client, mac) = (head.client(), backend.mac);
+    if !head.has(Head::HERE) {
         return Verdict::Send(To::Peer { peer: backend.peer, tag: Tag::Forward(port), mac });
     }
-    if translate(k, packet, client, backend, port, client_port).is_none() {
+    let Some(undone) = translate(k, packet, client, backend, port, client_port) else {
         return Verdict::Drop(Event::NoRoute);
+    };
+    if let Some(now) = renew {
+        replies::renew(k, packet, Head::new(Role::Reply, client, undone, now), client_port, now);
     }
     if backend.peer == 0 {
         return Verdict::Send(To::Task { device: backend.device, mac });

@@ -4,7 +4,7 @@ use crate::abi::{Addr16, Mac, NetPort, TCP};
 use crate::flow::{Client, Flow, Head, Inserted, Place, Role, states};
 use crate::hash;
 use crate::kernel::Kernel;
-use crate::packet::{Packet, Tuple, tcp};
+use crate::packet::{Packet, Tuple};
 use crate::tunnel::Tag;
 use crate::verdict::{Event, Refusal, To, Verdict};
 
@@ -20,25 +20,26 @@ pub(super) fn answer<K: Kernel>(k: &K, packet: &mut Packet) -> Option<Verdict> {
     let (port, client_port, addr) = found.read()?;
     found.touch(now, states(packet));
     let Tuple { src, dst, .. } = packet.tuple;
+    let client = found.head.client();
     let dst = if found.head.has(Head::SELF) {
         src
     } else if found.head.has(Head::LOOPBACK) {
-        loopback(&dst)
+        loopback(&dst, client)
     } else {
         dst
     };
     packet.sent = Tuple::new(addr, port, dst, client_port.or(packet.tuple.dport()));
-    if packet.proto == TCP && packet.flags & (tcp::FIN | tcp::RST) != 0 {
-        // The client's side may never say that it has ended.
+    if packet.ends() || found.head.age(now) != 0 {
+        // The client's side may never say that it has ended, or may have nothing to say for long.
         let forward = packet.sent.reversed();
         if let Some(other) = k
             .bucket(packet.proto, hash::place(&forward, seed))
             .and_then(|bucket| bucket.find(&forward, Role::Forward))
         {
-            other.touch(now, Head::CLOSING);
+            other.touch(now, states(packet) & Head::CLOSING);
         }
     }
-    Some(deliver(k, found.head.client()))
+    Some(deliver(k, client))
 }
 
 /// A packet for a published port that another node balanced to a task of this one.
@@ -50,7 +51,11 @@ pub(super) fn arrive<K: Kernel>(k: &K, packet: &mut Packet, peer: u32, port: Net
         return Verdict::Refuse(Refusal::Closed);
     };
     let client = Client { place: Place::Peer, via: peer };
-    packet.sent = Tuple::new(tuple.src, tuple.sport(), task.beside(&tuple.dst), port);
+    let own = task.beside(&tuple.dst);
+    if own == Addr16::ANY_V6 {
+        return Verdict::Drop(Event::NoRoute);
+    }
+    packet.sent = Tuple::new(tuple.src, tuple.sport(), own, port);
     let now = k.now();
     match remember(k, packet, Head::new(Role::Reply, client, Head::HERE, now), now) {
         Some(NetPort::ANY) => {}
@@ -71,8 +76,11 @@ pub(super) fn back<K: Kernel>(k: &K, packet: &Packet) -> Verdict {
         found.touch(k.now(), states(packet) & Head::CLOSING);
         return deliver(k, found.head.client());
     }
-    // Forgotten, but it can only have left here for one of the node's own addresses.
+    // Forgotten, but it can only have come for one of the node's own addresses.
     if k.is_local(&packet.tuple.src) {
+        if k.is_local(&packet.tuple.dst) {
+            return Verdict::Send(To::Stack);
+        }
         return Verdict::Send(To::Uplink { device: 0 });
     }
     Verdict::Drop(Event::NoRoute)
@@ -84,34 +92,60 @@ pub(super) fn back<K: Kernel>(k: &K, packet: &Packet) -> Verdict {
 /// Two flows can meet in one tuple: a client may use one port towards two nodes, and both may choose one task.
 #[inline(always)]
 pub(super) fn remember<K: Kernel>(k: &K, packet: &mut Packet, head: Head, now: u32) -> Option<NetPort> {
-    packet.draft = Flow {
-        tuple: packet.sent.reversed(),
-        port: packet.tuple.dport(),
-        client_port: NetPort::ANY,
-        head: head.0,
-        addr: packet.tuple.dst,
-    };
-    if place(k, packet, now, true) {
+    draft(packet, head, NetPort::ANY);
+    let begins = packet.is_syn();
+    if place(k, packet, now, begins) {
         return Some(NetPort::ANY);
     }
-    match other_place(k, packet, now) {
+    // Whatever is not the first of its flow may be known with another port, though its own is free by now.
+    if !begins {
+        match other_place(k, packet, now, false) {
+            0 => {}
+            port => return Some(NetPort(port)),
+        }
+        draft(packet, head, NetPort::ANY);
+        if place(k, packet, now, true) {
+            return Some(NetPort::ANY);
+        }
+    }
+    match other_place(k, packet, now, true) {
         0 => None,
         port => Some(NetPort(port)),
     }
 }
 
-/// With another port: the one that it is known with, or else the first that is free; 0 if there is none.
+/// Remembers the same of a flow whose port is known already: because it goes on, or because it ends.
+#[inline(always)]
+pub(super) fn renew<K: Kernel>(k: &K, packet: &mut Packet, head: Head, client_port: NetPort, now: u32) {
+    draft(packet, head, client_port);
+    place(k, packet, now, true);
+}
+
+/// The answers to `packet.sent`, with this port of the client's.
+#[inline(always)]
+fn draft(packet: &mut Packet, head: Head, client_port: NetPort) {
+    let Tuple { src, dst, .. } = packet.sent;
+    packet.draft = Flow {
+        tuple: Tuple::new(dst, packet.sent.dport(), src, client_port.or(packet.tuple.sport())),
+        port: packet.tuple.dport(),
+        client_port: if client_port == NetPort::ANY { NetPort::ANY } else { packet.tuple.sport() },
+        head: head.0,
+        addr: packet.tuple.dst,
+    };
+}
+
+/// With another port: the one that it is known with, or the first that is free, if one may be taken; else 0.
 ///
 /// Its own function, because the stack of a program has 512 bytes.
 #[inline(never)]
-fn other_place<K: Kernel>(k: &K, packet: &mut Packet, now: u32) -> u16 {
+fn other_place<K: Kernel>(k: &K, packet: &mut Packet, now: u32, may_insert: bool) -> u16 {
     let mut round = 0;
-    while round < 2 * TRIES {
-        let port = other_port(&packet.tuple, round % TRIES);
+    while round < TRIES {
+        let port = other_port(&packet.tuple, round);
         packet.draft.tuple.ports = Tuple::join(packet.sent.dport(), port);
         packet.draft.client_port = packet.tuple.sport();
-        if place(k, packet, now, round >= TRIES) {
-            if round >= TRIES {
+        if place(k, packet, now, may_insert) {
+            if may_insert {
                 k.count(Event::PortChanged);
             }
             return port.0;
@@ -145,17 +179,17 @@ fn place<K: Kernel>(k: &K, packet: &Packet, now: u32, may_insert: bool) -> bool 
             }
         };
     };
+    let client = Head(flow.head).client();
     let same =
-        found.head.is_like(Head(flow.head)) && found.read() == Some((flow.port, flow.client_port, flow.addr));
-    if same {
-        found.touch(now, 0);
+        client.may_be(found.head.client()) && found.read() == Some((flow.port, flow.client_port, flow.addr));
+    // The same client may use the same port again, and has more to say than that the last flow ended.
+    if same && !(packet.is_syn() && found.head.has(Head::CLOSING)) {
+        found.touch_by(client, now, states(packet) & Head::CLOSING);
         return true;
     }
-    let over = found.head.has(Head::CLOSING)
-        || found.head.age(now) > found.head.timeout(packet.proto, &config.timeouts);
     // A segment in the middle of a flow takes nobody's place: its own may be elsewhere.
     let begins = packet.proto != TCP || packet.is_syn();
-    over && may_insert && begins && found.replace(flow)
+    may_insert && begins && found.head.is_over(packet.proto, now, &config.timeouts) && found.replace(flow)
 }
 
 /// One of the ports that a flow may get instead of its client's: 32768 to 65535.
@@ -183,10 +217,11 @@ fn deliver<K: Kernel>(k: &K, client: Client) -> Verdict {
     Verdict::Send(to)
 }
 
+/// The loopback address that a process of this node used.
 #[inline(always)]
-const fn loopback(like: &Addr16) -> Addr16 {
+const fn loopback(like: &Addr16, client: Client) -> Addr16 {
     if like.is_v4() {
-        Addr16::from_word(u32::from_ne_bytes([127, 0, 0, 1]))
+        Addr16::from_word((0x7f00_0000 | client.via).to_be())
     } else {
         Addr16([0, 0, 0, 1_u32.to_be()])
     }

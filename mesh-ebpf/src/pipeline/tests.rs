@@ -1,0 +1,8 @@
+//! Packets' lives: from a client over one or two nodes to a task, and back.
+
+mod failures;
+mod life;
+mod node;
+mod oracle;
+mod ports;
+mod world;

@@ -1,0 +1,175 @@
+//! A node's maps, without a kernel.
+
+use std::cell::{Cell, RefCell, UnsafeCell};
+use std::collections::{HashMap, HashSet};
+
+use crate::abi::*;
+use crate::flow::{Bucket, Flow, Shared, WAYS};
+use crate::kernel::Kernel;
+use crate::verdict::Event;
+
+/// A node.
+pub(super) struct Node {
+    pub(super) config: Config,
+    pub(super) now: Cell<u32>,
+    pub(super) frontends: HashMap<FrontendKey, Frontend>,
+    pub(super) slots: Vec<u32>,
+    pub(super) backends: Vec<Backend>,
+    pub(super) peers: Vec<Peer>,
+    pub(super) endpoints: HashMap<u32, Endpoint>,
+    pub(super) networks: HashMap<u32, Network>,
+    pub(super) locals: HashSet<Addr16>,
+    pub(super) published: HashSet<(u8, NetPort)>,
+    pub(super) sources: HashSet<SourceKey>,
+    pub(super) affinity: RefCell<HashMap<AffinityKey, AffinityValue>>,
+    pub(super) events: RefCell<HashMap<u32, u32>>,
+    pub(super) flows: RefCell<HashMap<u32, u64>>,
+    tcp: UnsafeCell<Vec<Bucket>>,
+    udp: UnsafeCell<Vec<Bucket>>,
+}
+
+impl Node {
+    /// With tables of so many buckets, a power of two.
+    pub(super) fn new(number: u32, buckets: u32) -> Self {
+        let config = Config {
+            table_seed: 0x1234_5678_9abc_def0 ^ u64::from(number),
+            node_seed: 0xfeed_0000_0000_0001 << number,
+            mesh_seed: 77,
+            tcp_mask: buckets - 1,
+            udp_mask: buckets - 1,
+            tunnel: 9,
+            tunnel_mtu: 1450,
+            timeouts: Timeouts::default(),
+            csum_v6: 0,
+            mac: [2, 9, 9, 9, 9, number as u8],
+            pad: [0; 2],
+        };
+        Self {
+            config,
+            now: Cell::new(1000),
+            frontends: HashMap::new(),
+            slots: Vec::new(),
+            backends: vec![Backend::default()],
+            peers: vec![Peer::default()],
+            endpoints: HashMap::new(),
+            networks: HashMap::new(),
+            locals: HashSet::new(),
+            published: HashSet::new(),
+            sources: HashSet::new(),
+            affinity: RefCell::default(),
+            events: RefCell::default(),
+            flows: RefCell::default(),
+            tcp: table(buckets),
+            udp: table(buckets),
+        }
+    }
+
+    /// Forgets all flows.
+    pub(super) fn lose_flows(&self) {
+        let buckets = self.config.tcp_mask + 1;
+        // SAFETY: nobody holds a bucket while no packet is under way.
+        unsafe {
+            *self.tcp.get() = table(buckets).into_inner();
+            *self.udp.get() = table(buckets).into_inner();
+        }
+    }
+
+    /// All entries of the table of TCP or UDP.
+    pub(super) fn entries(&self, proto: u8) -> Vec<Flow> {
+        let table = if proto == TCP { &self.tcp } else { &self.udp };
+        // SAFETY: as above.
+        let all: Vec<Flow> = unsafe { &*table.get() }.iter().flat_map(|bucket| bucket.0).collect();
+        all.into_iter().filter(|flow| flow.head != 0).collect()
+    }
+
+    /// How often something happened.
+    pub(super) fn counted(&self, event: Event) -> u32 {
+        self.events.borrow().get(&(event as u32)).copied().unwrap_or(0)
+    }
+}
+
+fn table(buckets: u32) -> UnsafeCell<Vec<Bucket>> {
+    UnsafeCell::new(vec![Bucket([Flow::EMPTY; WAYS]); buckets as usize])
+}
+
+impl Kernel for Node {
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn now(&self) -> u32 {
+        self.now.get()
+    }
+
+    fn frontend(&self, key: &FrontendKey) -> Option<Frontend> {
+        self.frontends.get(key).copied()
+    }
+
+    fn slot(&self, slot: u32) -> u32 {
+        self.slots.get(slot as usize).copied().unwrap_or(NO_BACKEND)
+    }
+
+    fn backend(&self, id: u32) -> Option<&Backend> {
+        self.backends.get(id as usize)
+    }
+
+    fn peer(&self, number: u32) -> Option<&Peer> {
+        self.peers.get(number as usize).filter(|peer| peer.addr != Addr16::ANY_V6)
+    }
+
+    fn peer_number(&self, addr: &Addr16) -> Option<u32> {
+        self.peers.iter().position(|peer| peer.addr == *addr).map(|number| number as u32)
+    }
+
+    fn endpoint(&self, device: u32) -> Option<&Endpoint> {
+        self.endpoints.get(&device)
+    }
+
+    fn endpoint_of(&self, mac: Mac) -> Option<&Endpoint> {
+        self.endpoints.values().find(|task| task.mac == mac)
+    }
+
+    fn network(&self, vni: u32) -> Option<&Network> {
+        self.networks.get(&vni)
+    }
+
+    fn is_local(&self, addr: &Addr16) -> bool {
+        self.locals.contains(addr)
+    }
+
+    fn is_published(&self, proto: u8, port: NetPort) -> bool {
+        self.published.contains(&(proto, port))
+    }
+
+    /// Errs for all that end in an even byte.
+    fn may_be_vip(&self, addr: &Addr16) -> bool {
+        addr.octets()[15] & 1 == 0 || self.frontends.contains_key(&FrontendKey::vip(*addr))
+    }
+
+    fn lets_in(&self, source: &SourceKey) -> bool {
+        self.sources.contains(source)
+    }
+
+    fn affinity(&self, key: &AffinityKey) -> Option<AffinityValue> {
+        self.affinity.borrow().get(key).copied()
+    }
+
+    fn remember(&self, key: &AffinityKey, value: &AffinityValue) {
+        self.affinity.borrow_mut().insert(*key, *value);
+    }
+
+    fn bucket(&self, proto: u8, place: u32) -> Option<Shared<'_>> {
+        let (table, mask) =
+            if proto == TCP { (&self.tcp, self.config.tcp_mask) } else { (&self.udp, self.config.udp_mask) };
+        // SAFETY: the table is only replaced while nobody holds a bucket.
+        Some(unsafe { Shared::at((*table.get()).as_mut_ptr().add((place & mask) as usize)) })
+    }
+
+    fn count(&self, event: Event) {
+        *self.events.borrow_mut().entry(event as u32).or_default() += 1;
+    }
+
+    fn account(&self, backend: u32, _: u16, new_flow: bool) {
+        *self.flows.borrow_mut().entry(backend).or_default() += u64::from(new_flow);
+    }
+}
