@@ -73,8 +73,8 @@ fn large_transfers_pass_a_narrow_wire() -> Result<()> {
         lab.client().ip("link set eth0 mtu 1400\n")?;
         let clients: [&Host; 2] = [lab.client(), lab.outside()];
         for client in clients {
-            for node in [n1, n3] {
-                datagrams(client, (node.address(), 8080).into()).context(client.name().to_owned())?;
+            for address in [n1, n3].into_iter().flat_map(|node| addresses(node)) {
+                datagrams(client, (address, 8080).into()).context(client.name().to_owned())?;
             }
         }
         ensure!(lab.nodes().iter().all(|node| node.agent_runs()));

@@ -1,11 +1,16 @@
 //! What `mesh agent --cleanup` leaves.
 
-use std::fs;
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use anyhow::{Result, ensure};
-use mesh_tests::{Node, lab_test};
+use mesh_tests::{Lab, Node, lab_test};
 
-use crate::kit::{Cli, DUAL, READY, Task, lab, served_by, url};
+use crate::kit::{
+    Cli, DUAL, READY, Task, addresses, both, lab, refuses, refuses_udp, served_by, url, url_at,
+};
 
 /// Programs on a node's devices, by any way that `ip` and `tc` know of.
 const PROGRAMS: &str = "ip -d link | grep -i 'prog/\\|xdp' || true; \
@@ -21,6 +26,25 @@ fn mounts(node: &Node) -> Result<Vec<String>> {
     Ok(mounts.lines().filter(|line| line.contains(&below)).map(str::to_owned).collect())
 }
 
+/// No part of the way is left: neither on the node's devices, nor where its processes connect.
+fn serves_no_more(lab: &Lab, node: &Node, vips: &[IpAddr]) -> Result<()> {
+    for address in addresses(node) {
+        for from in [lab.client(), node] {
+            refuses(from, &url_at(address, 8080))?;
+            refuses_udp(from, (address, 8080))?;
+        }
+    }
+    for localhost in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+        refuses(node, &url_at(localhost, 8080))?;
+        refuses_udp(node, (localhost, 8080))?;
+    }
+    for vip in vips {
+        let curl = ["curl", "-sS", "--max-time", "1", &url_at(*vip, 80)].map(str::to_owned);
+        node.exec(&curl)?.failed()?;
+    }
+    Ok(())
+}
+
 /// After `--cleanup` of a stopped or killed agent nothing of the mesh is left on its node: no devices, rules or tables,
 /// no programs on what devices remain, nothing pinned or mounted, no run directory. Other nodes go on, and a new start
 /// makes all of it again.
@@ -31,9 +55,10 @@ fn cleanup_leaves_no_program_and_no_pin() -> Result<()> {
         let before = [super::lifecycle::network_of(n2)?, n2.exec(["sh", "-c", PROGRAMS])?.ok()?];
         lab.start_agents(READY)?;
         n1.ok(DUAL)?;
-        n1.ok("service create --name web --network app -p 8080:80")?;
-        let web = Task::web(lab, n1, "web")?;
+        n1.ok("service create --name web --network app -p 8080:80 -p 8080:80/udp")?;
+        let web = Task::both(lab, n1, "web")?;
         let _near = Task::idle(n2, "app")?;
+        let vips = both(&web, "web")?;
         served_by(lab.client(), &url(n2, 8080), &[&web])?;
         for killed in [false, true] {
             if killed {
@@ -43,12 +68,14 @@ fn cleanup_leaves_no_program_and_no_pin() -> Result<()> {
             }
             // Without an agent its node serves on, until it is cleaned.
             served_by(lab.client(), &url(n2, 8080), &[&web])?;
+            served_by(n2, &url_at(vips[0], 80), &[&web])?;
             let config = n2.config_file().to_string_lossy().into_owned();
             n2.mesh(["agent", "--config", &config, "--cleanup"])?.ok()?;
             let after = [super::lifecycle::network_of(n2)?, n2.exec(["sh", "-c", PROGRAMS])?.ok()?];
             ensure!(after == before, "before:\n{}\nafter:\n{}", before.join("\n"), after.join("\n"));
             ensure!(mounts(n2)?.is_empty(), "{:?}", mounts(n2)?);
             ensure!(!n2.run_dir().exists(), "{} is there", n2.run_dir().display());
+            serves_no_more(lab, n2, &vips)?;
             served_by(lab.client(), &url(n1, 8080), &[&web])?;
             n2.start_agent()?;
             n2.wait_ready(READY)?;
