@@ -71,6 +71,7 @@ pub enum StoreMode {
 #[serde(deny_unknown_fields)]
 pub struct Dataplane {
     pub mode: DataplaneMode,
+    pub without: Vec<KernelFeature>,
     pub sweep: u64,
 }
 
@@ -78,8 +79,22 @@ pub struct Dataplane {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DataplaneMode {
+    /// eBPF where the kernel can, else nftables.
+    Auto,
+    /// eBPF, or no start.
+    Ebpf,
     /// nftables.
     Nft,
+}
+
+/// What the eBPF data plane uses where the kernel has it, and does without where it does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KernelFeature {
+    /// Programs on devices as links (Linux 6.6), else by tc filters.
+    Tcx,
+    /// Programs on the sockets of a control group.
+    SockLb,
 }
 
 /// `[dns]`
@@ -344,6 +359,15 @@ mod tests {
     }
 
     #[test]
+    fn the_data_plane_is_the_best_that_the_kernel_has_unless_told_otherwise() {
+        let config = Config::load(None, [], &[]).unwrap();
+        assert_eq!((config.dataplane.mode, config.dataplane.without), (DataplaneMode::Auto, vec![]));
+        let config = load("[dataplane]\nmode = \"nft\"\n", &[], &["dataplane.without=tcx,sock_lb"]).unwrap();
+        assert_eq!(config.dataplane.mode, DataplaneMode::Nft);
+        assert_eq!(config.dataplane.without, [KernelFeature::Tcx, KernelFeature::SockLb]);
+    }
+
+    #[test]
     fn mistakes_are_told_with_their_place() {
         let told = |file: &str, env: &[(&str, &str)], flags: &[&str]| {
             load(file, env, flags).unwrap_err().to_string()
@@ -363,6 +387,15 @@ mod tests {
                 told("[store]\nmode = \"etcd\"\n", &[], &[]),
                 "/etc/mesh/mesh.toml:2: 'mode': unknown variant `etcd`",
             ),
+            (
+                told("[dataplane]\nmode = \"ipvs\"\n", &[], &[]),
+                "/etc/mesh/mesh.toml:2: 'mode': unknown variant `ipvs`, expected one of `auto`, `ebpf`, `nft`",
+            ),
+            (
+                told("[dataplane]\nwithout = [\"tcx\", \"xdp\"]\n", &[], &[]),
+                "/etc/mesh/mesh.toml:2: 'without': unknown variant `xdp`, expected `tcx` or `sock_lb`",
+            ),
+            (told("", &[("MESH_DATAPLANE_WITHOUT", "xdp")], &[]), "unknown variant `xdp`"),
             (told("[store]\nmode = \"gateway\"\n", &[], &[]), "store.gateway: mode \"gateway\" needs"),
             (told("", &[("MESH_NODE_NMAE", "x")], &[]), "environment variable MESH_NODE_NMAE: unknown key"),
             (told("", &[("MESH_DNS_TTL", "x")], &[]), "'x' is no number"),

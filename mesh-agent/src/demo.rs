@@ -29,9 +29,31 @@ pub struct DemoArgs {
     /// With --once: print the checks as one JSON document
     #[arg(long, requires = "once")]
     pub json: bool,
+    /// Which data plane the agents use [default: the best that the kernel has]
+    #[arg(long, value_name = "PLANE")]
+    pub dataplane: Option<Dataplane>,
     /// Only a command inside a running demo
     #[command(subcommand)]
     pub command: Option<DemoCommand>,
+}
+
+/// A data plane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Dataplane {
+    /// Programs in the kernel's packet path
+    Ebpf,
+    /// nftables
+    Nft,
+}
+
+impl Dataplane {
+    /// As `dataplane.mode` has it.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Ebpf => "ebpf",
+            Self::Nft => "nft",
+        }
+    }
 }
 
 /// What can be done with a running demo.
@@ -73,17 +95,18 @@ pub fn main(args: &DemoArgs) -> anyhow::Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("the demo must run as root: it makes network namespaces");
     }
-    if args.once { once(args.json) } else { stay() }
+    if args.once { once(args.dataplane, args.json) } else { stay(args.dataplane) }
 }
 
-fn once(json: bool) -> anyhow::Result<()> {
+fn once(dataplane: Option<Dataplane>, json: bool) -> anyhow::Result<()> {
     let began = Instant::now();
     let progress = |line: &str| {
         if json { eprintln!("{line}") } else { println!("{line}") }
     };
-    let scene = Scene::set(&progress)?;
+    let scene = Scene::set(dataplane, &progress)?;
     let mut report = Report { ok: true, checks: Vec::new() };
-    for check in checks::ALL {
+    let in_use = scene.dataplane()?;
+    for check in checks::on(in_use) {
         let since = Instant::now();
         let result = (check.run)(&scene);
         let ok = result.is_ok();
@@ -112,7 +135,7 @@ fn once(json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn stay() -> anyhow::Result<()> {
+fn stay(dataplane: Option<Dataplane>) -> anyhow::Result<()> {
     if LabInfo::load(Path::new(PUBLISHED))
         .is_ok_and(|info| Path::new(&format!("/proc/{}", info.process)).exists())
     {
@@ -123,7 +146,7 @@ fn stay() -> anyhow::Result<()> {
     ends.add(Signal::SIGINT);
     ends.add(Signal::SIGTERM);
     ends.thread_block().context("cannot hold signals back")?;
-    let scene = Scene::set(&|line| println!("{line}"))?;
+    let scene = Scene::set(dataplane, &|line| println!("{line}"))?;
     scene.lab.publish_state(Path::new(PUBLISHED))?;
     println!("{}", scene.what_to_try()?);
     std::io::stdout().flush()?;

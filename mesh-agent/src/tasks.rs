@@ -144,9 +144,15 @@ impl Tasks {
     /// Waits for an end, or until there is nothing left to wait for.
     async fn unless_forgotten(&self, task: &Task, end: impl Future<Output = ()>) {
         let mut worlds = self.control.worlds();
+        let forgotten = async {
+            // Nothing more is learned once the agent ends; that is no news of the task.
+            if worlds.wait_for(|world| !world.tasks.contains_key(&task.id)).await.is_err() {
+                std::future::pending().await
+            }
+        };
         tokio::select! {
             () = end => {}
-            _ = worlds.wait_for(|world| !world.tasks.contains_key(&task.id)) => {}
+            () = forgotten => {}
         }
     }
 

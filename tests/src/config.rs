@@ -20,6 +20,8 @@ pub(crate) struct AgentConfig<'a> {
     pub(crate) run_dir: &'a Path,
     pub(crate) cgroup: &'a Path,
     pub(crate) token_file: &'a Path,
+    /// The agent's default when `None`.
+    pub(crate) dataplane: Option<&'a str>,
 }
 
 impl AgentConfig<'_> {
@@ -29,7 +31,7 @@ impl AgentConfig<'_> {
         let store = format!("{}:{STORE_PORT}", self.store);
         let (mode, place) =
             if self.address == self.store { ("local", "listen") } else { ("gateway", "gateway") };
-        Table::from_iter([
+        let mut config = Table::from_iter([
             table(
                 "node",
                 [
@@ -45,7 +47,9 @@ impl AgentConfig<'_> {
                 [("mode", mode.into()), (place, store.into()), ("token_file", path(self.token_file))],
             ),
             table("dns", [("upstreams", vec![self.upstream.to_string()].into())]),
-        ])
+        ]);
+        config.extend(self.dataplane.map(|dataplane| table("dataplane", [("mode", dataplane.into())])));
+        config
     }
 }
 

@@ -1,6 +1,7 @@
 //! The lab: nodes, a client and an outside host, connected.
 
 use std::{
+    env,
     fs::{self, File, OpenOptions},
     io::{Read, Write},
     os::unix::fs::OpenOptionsExt,
@@ -12,12 +13,17 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::{Cgroup, Host, LabInfo, Node, Programs, fabric, janitor::Janitor};
 
+/// The data plane of the agents, `ebpf` or `nft`, where a lab is not told which.
+const DATAPLANE: &str = "MESH_TEST_DATAPLANE";
+
 /// What a lab is to be made of.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is made until build()"]
 pub struct LabBuilder {
     mesh: PathBuf,
     nodes: Vec<String>,
+    /// That of the agent's defaults when `None`.
+    dataplane: Option<String>,
     /// Which node (all when `None`) and what.
     extra: Vec<(Option<String>, String)>,
 }
@@ -32,6 +38,13 @@ impl LabBuilder {
     /// Adds nodes up to that many: n1, n2, …
     pub fn nodes(mut self, count: usize) -> Self {
         self.nodes.extend((self.nodes.len() + 1..=count).map(|number| format!("n{number}")));
+        self
+    }
+
+    /// Which data plane the agents use: `ebpf` or `nft`. Without it, the environment variable MESH_TEST_DATAPLANE
+    /// says so, and without that, the agents choose.
+    pub fn dataplane(mut self, dataplane: &str) -> Self {
+        self.dataplane = Some(dataplane.into());
         self
     }
 
@@ -70,7 +83,8 @@ impl LabBuilder {
         let mut nodes = Vec::new();
         for (place, name) in self.nodes.iter().enumerate() {
             let host = host(name, fabric::node_addresses(place))?;
-            nodes.push(Node::new(host, &self.mesh, &token_file, &self.extra_of(name))?);
+            let dataplane = self.dataplane.as_deref();
+            nodes.push(Node::new(host, &self.mesh, &token_file, dataplane, &self.extra_of(name))?);
         }
         let client = host("client", fabric::CLIENT)?;
         let outside = host("outside", fabric::OUTSIDE)?;
@@ -79,7 +93,8 @@ impl LabBuilder {
         fabric::connect(&fabric, on_underlay, &outside)?;
 
         let programs = Programs::write(&dir)?;
-        Ok(Lab { nodes, client, outside, fabric, programs, mesh: self.mesh, dir, cgroup, janitor, id })
+        let Self { mesh, dataplane, .. } = self;
+        Ok(Lab { nodes, client, outside, fabric, programs, mesh, dataplane, dir, cgroup, janitor, id })
     }
 
     fn extra_of(&self, node: &str) -> Vec<String> {
@@ -120,6 +135,7 @@ pub struct Lab {
     janitor: Janitor,
     programs: Programs,
     mesh: PathBuf,
+    dataplane: Option<String>,
     dir: PathBuf,
     id: String,
 }
@@ -127,7 +143,9 @@ pub struct Lab {
 impl Lab {
     /// Describes a lab that runs the `mesh` program at that path.
     pub fn builder(mesh: impl Into<PathBuf>) -> LabBuilder {
-        LabBuilder { mesh: mesh.into(), nodes: Vec::new(), extra: Vec::new() }
+        // Empty is as good as absent, as with most variables.
+        let dataplane = env::var(DATAPLANE).ok().filter(|dataplane| !dataplane.is_empty());
+        LabBuilder { mesh: mesh.into(), nodes: Vec::new(), dataplane, extra: Vec::new() }
     }
 
     /// A name that no other lab has: that of its directory in /run and of its control group.
@@ -148,6 +166,11 @@ impl Lab {
     /// The `mesh` program that it runs.
     pub fn mesh_program(&self) -> &Path {
         &self.mesh
+    }
+
+    /// The data plane that its agents were told to use; `None` when they choose.
+    pub fn dataplane(&self) -> Option<&str> {
+        self.dataplane.as_deref()
     }
 
     /// Servers to run as tasks or daemons.

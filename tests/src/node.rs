@@ -38,7 +38,13 @@ pub struct Node {
 
 impl Node {
     /// Makes the directories and the configuration file of a node.
-    pub(crate) fn new(mut host: Host, mesh: &Path, token_file: &Path, extra: &[String]) -> Result<Self> {
+    pub(crate) fn new(
+        mut host: Host,
+        mesh: &Path,
+        token_file: &Path,
+        dataplane: Option<&str>,
+        extra: &[String],
+    ) -> Result<Self> {
         let mut socket = OsString::from("unix://");
         socket.push(host.dir().join("run/mesh.sock"));
         host.set_env("MESH_HOST", socket);
@@ -55,6 +61,7 @@ impl Node {
             run_dir: &node.run_dir(),
             cgroup: node.cgroup().path(),
             token_file,
+            dataplane,
         }
         .table();
         for extra in extra {

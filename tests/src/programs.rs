@@ -28,8 +28,9 @@ impl Programs {
     }
 
     /// A web server (HTTP/1.1, keep-alive, IPv4 and IPv6). `GET /` answers `web.1 from 192.168.77.100`, where
-    /// `web.1` is the variable MESH_TASK_NAME; `/slow?2` answers after 2 seconds; `/healthz` is 200, and 503
-    /// between `POST /sick` and `POST /well`.
+    /// `web.1` is the variable MESH_TASK_NAME; `/peer` answers `192.168.77.100:43210`, the client; `/slow?2` answers
+    /// after 2 seconds; `POST /echo` answers what it is sent; `/healthz` is 200, and 503 between `POST /sick` and
+    /// `POST /well`.
     pub fn web(&self, port: u16) -> Vec<String> {
         self.python("web.py", port, None)
     }
@@ -39,7 +40,8 @@ impl Programs {
         self.python("web.py", port, Some(name))
     }
 
-    /// A UDP server: any datagram is answered with `NAME from PEER`.
+    /// A UDP server: `peer` is answered with the client's address and port, what begins with `echo` with itself, any
+    /// other datagram with `NAME from PEER`.
     pub fn udp(&self, port: u16) -> Vec<String> {
         self.python("udp.py", port, None)
     }

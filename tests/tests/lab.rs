@@ -272,8 +272,9 @@ fn an_agent_is_started_frozen_killed_and_stopped() -> Result<()> {
 
 #[test]
 fn the_configuration_is_made_and_can_be_changed() -> Result<()> {
-    let lab = lab().nodes(2).config("[dns]\nttl = 1\n").config_of("n2", "[node]\nbroken = true\n");
-    lab_test(lab, |lab| {
+    let lab = lab().nodes(2).dataplane("nft").config("[dns]\nttl = 1\n");
+    lab_test(lab.config_of("n2", "[node]\nbroken = true\n"), |lab| {
+        ensure!(lab.dataplane() == Some("nft"), "{:?}", lab.dataplane());
         let config = |name: &str| -> Result<toml::Table> {
             Ok(fs::read_to_string(lab.node(name)?.config_file())?.parse()?)
         };
@@ -283,7 +284,7 @@ fn the_configuration_is_made_and_can_be_changed() -> Result<()> {
             "[node]\nname = 'n1'\naddress = '192.168.77.11'\nstate_dir = '{dir}/n1/state'\n\
              run_dir = '{dir}/n1/run'\ncgroup = '{cgroup}'\n\
              [store]\nmode = 'local'\nlisten = '192.168.77.11:7300'\ntoken_file = '{dir}/token'\n\
-             [dns]\nupstreams = ['198.51.100.1']\nttl = 1\n"
+             [dns]\nupstreams = ['198.51.100.1']\nttl = 1\n[dataplane]\nmode = 'nft'\n"
         );
         assert_eq!(config("n1")?, expected.parse()?);
         let second = config("n2")?;

@@ -2,8 +2,14 @@
 //!
 //! What is expected here is what the documents promise, not what the code does. Every test has a lab of its own.
 
+#[path = "mesh/allowed.rs"]
+mod allowed;
 #[path = "mesh/changes.rs"]
 mod changes;
+#[path = "mesh/choice.rs"]
+mod choice;
+#[path = "mesh/client_address.rs"]
+mod client_address;
 #[path = "mesh/dns.rs"]
 mod dns;
 #[path = "mesh/flows.rs"]
@@ -14,13 +20,27 @@ mod haproxy;
 mod isolation;
 #[path = "mesh/kit.rs"]
 mod kit;
+#[path = "mesh/large.rs"]
+mod large;
+#[path = "mesh/leaving.rs"]
+mod leaving;
 #[path = "mesh/lifecycle.rs"]
 mod lifecycle;
+#[path = "mesh/localhost.rs"]
+mod localhost;
+#[path = "mesh/ping.rs"]
+mod ping;
+#[path = "mesh/plane.rs"]
+mod plane;
 #[path = "mesh/published.rs"]
 mod published;
 #[path = "mesh/refusals.rs"]
 mod refusals;
+#[path = "mesh/restarts.rs"]
+mod restarts;
 #[path = "mesh/tasks.rs"]
 mod tasks;
+#[path = "mesh/traces.rs"]
+mod traces;
 #[path = "mesh/vip.rs"]
 mod vip;

@@ -1,9 +1,11 @@
 //! `test`: setup if something is missing, then the tests, then one line that sums them up.
+//!
+//! The product's own tests (`mesh-tests`, `--test mesh`) run twice, once on each data plane.
 
 use std::{
     ffi::OsString,
     io::{self, BufRead, BufReader, Write},
-    process::Stdio,
+    process::{Command, ExitStatus, Stdio},
     time::Instant,
 };
 
@@ -13,6 +15,9 @@ use crate::{Rung, setup, shell};
 
 /// Packages whose tests need neither root nor a kernel feature.
 const PURE: [&str; 3] = ["mesh-core", "mesh-ebpf", "xtask"];
+
+/// Tells the Lab which data plane its agents use.
+const DATAPLANE: &str = "MESH_TEST_DATAPLANE";
 
 pub(crate) fn run(rung: Rung, args: &[OsString]) -> Result<()> {
     if rung != Rung::Pure {
@@ -24,19 +29,54 @@ pub(crate) fn run(rung: Rung, args: &[OsString]) -> Result<()> {
         }
         setup::run(setup::Talk::Problems)?;
     }
-    let mut cargo = shell::cargo();
-    cargo.arg("test");
-    match rung {
-        Rung::All => cargo.arg("--workspace"),
-        Rung::Pure => cargo.args(PURE.iter().map(|package| format!("--package={package}"))),
-        Rung::Lab => cargo.arg("--workspace").args(PURE.iter().map(|package| format!("--exclude={package}"))),
-    };
-    cargo.arg("--").args(args);
-
     let start = Instant::now();
     shell::say("$ cargo test: compiling first, which takes minutes the first time");
-    let mut child = cargo.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
     let mut tally = Tally::default();
+    let mut status = ExitStatus::default();
+    for mut pass in passes(rung) {
+        status = tests(pass.arg("--").args(args), &mut tally)?;
+        if !status.success() {
+            break;
+        }
+    }
+    print(&tally.summary(status.success(), start.elapsed().as_secs_f32()));
+    if !status.success() {
+        bail!("the tests failed ({status}); the first failure is above");
+    }
+    Ok(())
+}
+
+/// Everything once, and what a mesh does for its users on the other data plane, too.
+fn passes(rung: Rung) -> Vec<Command> {
+    let each = |flag: &'static str| PURE.iter().map(move |package| format!("--{flag}={package}"));
+    let pass = || {
+        let mut cargo = shell::cargo();
+        cargo.arg("test");
+        match rung {
+            Rung::All => cargo.arg("--workspace"),
+            Rung::Pure => cargo.args(each("package")),
+            Rung::Lab => cargo.arg("--workspace").args(each("exclude")),
+        };
+        cargo
+    };
+    let (mut first, mut second) = (pass(), pass());
+    if rung == Rung::Pure {
+        return vec![first];
+    }
+    first.env(DATAPLANE, "ebpf");
+    // Of the same packages, or cargo would compile them again for other features of what they depend on.
+    second.arg("--test=mesh").env(DATAPLANE, "nft");
+    vec![first, second]
+}
+
+/// Runs one `cargo test`, shows what it says, and counts.
+fn tests(cargo: &mut Command, tally: &mut Tally) -> Result<ExitStatus> {
+    for (name, value) in cargo.get_envs() {
+        if let (Some(DATAPLANE), Some(value)) = (name.to_str(), value) {
+            shell::headline(&format!("the data plane of the meshes is {}", value.display()));
+        }
+    }
+    let mut child = cargo.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).split(b'\n') {
             let line = line.context("cannot read what cargo says")?;
@@ -45,12 +85,7 @@ pub(crate) fn run(rung: Rung, args: &[OsString]) -> Result<()> {
             print(&line);
         }
     }
-    let status = child.wait().context("cannot wait for cargo")?;
-    print(&tally.summary(status.success(), start.elapsed().as_secs_f32()));
-    if !status.success() {
-        bail!("the tests failed ({status}); the first failure is above");
-    }
-    Ok(())
+    child.wait().context("cannot wait for cargo")
 }
 
 /// A reader that went away (`| head`) must not end the tests.

@@ -2,14 +2,14 @@
 //! found it.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use mesh_tests::{Load, eventually};
 
-use super::SOON;
 use super::scene::Scene;
+use super::{Dataplane, SOON};
 
 /// One promise.
 pub(super) struct Check {
@@ -18,8 +18,20 @@ pub(super) struct Check {
     pub(super) run: fn(&Scene) -> Result<String>,
 }
 
-/// All of them, in the order in which a newcomer would try them.
-pub(super) const ALL: &[Check] = &[
+/// What holds on a data plane, in the order in which a newcomer would try it.
+pub(super) fn on(dataplane: Dataplane) -> impl Iterator<Item = &'static Check> {
+    let more = match dataplane {
+        Dataplane::Ebpf => EBPF,
+        // `mesh status` says there that it cannot.
+        Dataplane::Nft => &[],
+    };
+    EVERYWHERE.iter().chain(more)
+}
+
+const EBPF: &[Check] =
+    &[Check { name: "a task on another node sees the client's own address and port", run: client_address }];
+
+const EVERYWHERE: &[Check] = &[
     Check { name: "every node answers port 8080, also the one without tasks", run: every_node },
     Check { name: "requests reach all three tasks", run: all_tasks },
     Check { name: "the service's name is its one VIP", run: name_is_vip },
@@ -102,7 +114,7 @@ fn tasks_name(scene: &Scene) -> Result<String> {
 
 const UDP_CLIENT: &str = "import socket,sys
 s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.settimeout(2)
-s.sendto(b'hello',(sys.argv[1],9000)); print(s.recv(100).decode())";
+s.sendto(b'hello',(sys.argv[1],9000)); print(s.recv(100).decode().strip())";
 
 fn udp(scene: &Scene) -> Result<String> {
     for node in scene.lab.nodes() {
@@ -111,6 +123,36 @@ fn udp(scene: &Scene) -> Result<String> {
         ensure!(text.starts_with("echo.1"), "{} says {text:?}", node.name());
     }
     Ok("echo.1 answered by n1, n2 and n3".to_owned())
+}
+
+/// Prints both ends of what it sees: its own, and the one that the server sees.
+const UDP_PEER: &str = "import socket,sys
+family=socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET
+s=socket.socket(family,socket.SOCK_DGRAM); s.settimeout(2); s.connect((sys.argv[1],9000))
+s.send(b'peer'); print(*s.getsockname()[:2]); print(s.recv(100).decode().strip())";
+
+/// n3 has no task: whoever answers there is on another node.
+fn client_address(scene: &Scene) -> Result<String> {
+    let n3 = scene.lab.node("n3")?;
+    let mut seen = Vec::new();
+    for address in [IpAddr::from(n3.address()), n3.address6().into()] {
+        let url = format!("http://{}/peer", SocketAddr::from((address, 8080)));
+        let own = "%{local_ip} %{local_port}\n";
+        let (to, client) = (address.to_string(), scene.lab.client());
+        let tcp = client.exec(["curl", "-sS", "--max-time", "3", "-w", own, &url])?.ok()?;
+        let udp = client.exec(["python3", "-c", UDP_PEER, &to])?.ok()?;
+        // curl is told first what the server sees.
+        let tcp = tcp.lines().rev().collect::<Vec<_>>();
+        for (protocol, ends) in [("TCP", tcp), ("UDP", udp.lines().collect())] {
+            let [own, peer] = ends[..] else { bail!("{protocol} to {to}: {ends:?}") };
+            let Some((ip, port)) = own.split_once(' ') else { bail!("{protocol} to {to}: {own:?}") };
+            let own = SocketAddr::new(ip.parse()?, port.parse()?);
+            let peer: SocketAddr = peer.parse().with_context(|| format!("{protocol} to {to}: {peer:?}"))?;
+            ensure!(peer == own, "{protocol} to {to}: the client is {own}, and the task sees {peer}");
+            seen.push(format!("{protocol} {peer}"));
+        }
+    }
+    Ok(seen.join(", "))
 }
 
 fn scale(scene: &Scene) -> Result<String> {

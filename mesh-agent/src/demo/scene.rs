@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use mesh_tests::{Host, Lab, Load, Node};
+use serde_json::Value;
+
+use super::Dataplane;
 
 /// The demo's mesh.
 pub(super) struct Scene {
@@ -13,14 +16,21 @@ pub(super) struct Scene {
 
 impl Scene {
     /// Builds it.
-    pub(super) fn set(progress: &dyn Fn(&str)) -> Result<Self> {
+    pub(super) fn set(dataplane: Option<Dataplane>, progress: &dyn Fn(&str)) -> Result<Self> {
         let mesh = std::env::current_exe().context("cannot find the mesh program")?;
         progress("three nodes, a client and an outside host, each in a network namespace of its own");
-        let lab = Lab::builder(mesh).nodes(3).build()?;
+        let mut lab = Lab::builder(mesh).nodes(3);
+        if let Some(dataplane) = dataplane {
+            lab = lab.dataplane(dataplane.word());
+        }
+        let lab = lab.build()?;
         lab.start_agents(Duration::from_secs(20))?;
         let scene = Self { lab };
         progress("network app; service web, port 8080 on every node, with three tasks on n1 and n2");
-        scene.mesh("n1", &["network", "create", "app"])?;
+        scene.mesh(
+            "n1",
+            &["network", "create", "app", "--subnet", "10.30.0.0/16", "--subnet", "fd00:30::/48"],
+        )?;
         // HAProxy keeps idle connections open; a stop waits for those no longer than this.
         let web = [
             "service",
@@ -44,6 +54,13 @@ impl Scene {
         }
         scene.run_task("n2", "echo", &scene.lab.programs().udp(9000))?;
         Ok(scene)
+    }
+
+    /// The data plane that the agents use.
+    pub(super) fn dataplane(&self) -> Result<Dataplane> {
+        let status: Value = serde_json::from_str(&self.mesh("n1", &["status", "--format", "json"])?)?;
+        let ebpf = status["Planes"].get(Dataplane::Ebpf.word()).is_some();
+        Ok(if ebpf { Dataplane::Ebpf } else { Dataplane::Nft })
     }
 
     /// Runs the CLI against a node.
@@ -104,6 +121,7 @@ The mesh is up: {addresses}; the client is {client}. Ctrl-C ends it. In another 
                   {exec} n1 -- mesh node ls
                   {exec} n1 -- mesh status
   any node        {exec} client -- curl -s http://{n1}:8080/ http://{n2}:8080/ http://{n3}:8080/
+  who asks        {exec} client -- curl -s -w 'own: %{{local_ip}}:%{{local_port}}\\n' http://{n3}:8080/peer
   by name         {exec} n3 -- mesh task run --network app -- curl -s http://web/
                   {exec} n3 -- mesh task run --network app -- dig +short web tasks.web
                   {exec} n3 -- mesh task run --network app -- ping -c 2 web

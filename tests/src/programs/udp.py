@@ -1,6 +1,7 @@
 """A UDP server that tells who answers and who asked: `udp.py PORT [NAME]`.
 
-The name is the second argument, or MESH_TASK_NAME. Any datagram gets "dns.1 from 192.168.77.100".
+The name is the second argument, or MESH_TASK_NAME. A datagram "peer" gets "192.168.77.100:43210", one that
+begins with "echo" comes back, and any other gets "dns.1 from 192.168.77.100".
 """
 
 import os
@@ -13,7 +14,13 @@ server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
 server.bind(("::", int(sys.argv[1])))
 while True:
     try:
-        _, peer = server.recvfrom(65536)
-        server.sendto(f"{name} from {peer[0].removeprefix('::ffff:')}\n".encode(), peer)
+        said, peer = server.recvfrom(65536)
+        host = peer[0].removeprefix("::ffff:")
+        answer = f"{name} from {host}\n".encode()
+        if said == b"peer":
+            answer = (f"[{host}]" if ":" in host else host).encode() + f":{peer[1]}\n".encode()
+        elif said.startswith(b"echo"):
+            answer = said
+        server.sendto(answer, peer)
     except OSError:
         pass  # an ICMP error for an earlier answer: that client is gone

@@ -1,7 +1,8 @@
 """A web server that tells who answers and who asked: `web.py PORT [NAME]`.
 
 The name is the second argument, or MESH_TASK_NAME. GET / answers "web.1 from 192.168.77.100".
-GET /slow?2 answers after 2 seconds. POST /sick and POST /well turn the answer of GET /healthz.
+GET /peer answers "192.168.77.100:43210", in one line. GET /slow?2 answers after 2 seconds.
+POST /echo sends its body back. POST /sick and POST /well turn the answer of GET /healthz.
 """
 
 import os
@@ -25,18 +26,25 @@ class Handler(BaseHTTPRequestHandler):
         if path == "/slow":
             time.sleep(float(query or 1))
         peer = self.client_address[0].removeprefix("::ffff:")
+        if path == "/peer":
+            host = f"[{peer}]" if ":" in peer else peer
+            return self.answer(200, f"{host}:{self.client_address[1]}\n")
         self.answer(200, f"{NAME} from {peer}\n")
 
     def do_POST(self):
         global healthy
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.path == "/echo":
+            return self.send(200, body)
         if self.path not in ("/sick", "/well"):
             return self.answer(404, "try /sick or /well\n")
         healthy = self.path == "/well"
         self.answer(200, "ok\n")
 
     def answer(self, status, text):
-        body = text.encode()
+        self.send(status, text.encode())
+
+    def send(self, status, body):
         self.send_response(status)
         self.send_header("Content-Type", "text/plain")
         self.send_header("Content-Length", str(len(body)))

@@ -2,8 +2,7 @@
 
 use std::{
     fs,
-    io::{Read, Write},
-    net::{SocketAddr, TcpStream, UdpSocket},
+    net::{SocketAddr, UdpSocket},
     time::{Duration, Instant},
 };
 
@@ -11,35 +10,8 @@ use anyhow::{Context, Result, ensure};
 use mesh_tests::{Lab, Load, Node, Process, eventually};
 
 use crate::kit::{
-    Cli, Place, SOON, Task, answers, answers_udp, everywhere, listens, mesh, served_by, url, vip,
+    Cli, Place, SOON, Talk, Task, answers, answers_udp, everywhere, listens, mesh, served_by, url, vip,
 };
-
-/// A connection that is kept open.
-struct Talk(TcpStream);
-
-impl Talk {
-    fn open(from: &impl Place, to: impl Into<SocketAddr>) -> Result<Self> {
-        let to = to.into();
-        let stream = from.netns_at()?.run(|| TcpStream::connect_timeout(&to, Duration::from_secs(2)))??;
-        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        Ok(Self(stream))
-    }
-
-    /// One more request over it.
-    fn ask(&mut self) -> Result<String> {
-        self.0.write_all(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")?;
-        let mut answer = Vec::new();
-        let mut buffer = [0; 4096];
-        while !answer.ends_with(b"\n") || answer.ends_with(b"\r\n") {
-            let read = self.0.read(&mut buffer)?;
-            ensure!(read > 0, "the connection was closed");
-            answer.extend_from_slice(&buffer[..read]);
-        }
-        let text = String::from_utf8_lossy(&answer).into_owned();
-        ensure!(text.starts_with("HTTP/1.1 200"), "{text}");
-        Ok(text.lines().last().unwrap_or_default().to_owned())
-    }
-}
 
 /// Waits until a task's port 80 has that many connections.
 fn connections(task: &Task<'_>, count: usize) -> Result<()> {

@@ -6,11 +6,15 @@ mod cli;
 mod dig;
 #[path = "kit/look.rs"]
 mod look;
+#[path = "kit/plane.rs"]
+mod plane;
+#[path = "kit/talk.rs"]
+mod talk;
 #[path = "kit/task.rs"]
 mod task;
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -21,6 +25,8 @@ pub(crate) use self::{
     cli::{Cli, mentions, one_message, text, vip, vips},
     dig::dig,
     look::{Place, answers, answers_udp, ask, comes_to_refuse, curl, refuses, served_by, spread},
+    plane::{CLIENT_ADDRESS, on_ebpf, planes, status},
+    talk::{Datagrams, Talk, both, refuses_udp, url_at},
     task::{Task, listens},
 };
 
@@ -32,6 +38,9 @@ pub(crate) const SOON: Duration = Duration::from_secs(5);
 
 /// How long it may take to be refused, or to be heard of.
 pub(crate) const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// Makes the network `app`, of both families.
+pub(crate) const DUAL: &str = "network create app --subnet 10.30.0.0/16 --subnet fd00:30::/48";
 
 /// A lab that runs the built program.
 pub(crate) fn lab() -> Result<LabBuilder> {
@@ -61,6 +70,11 @@ pub(crate) fn started(lab: LabBuilder, test: impl FnOnce(&Lab) -> Result<()>) ->
 /// `http://192.168.77.11:8080/`
 pub(crate) fn url(host: &Host, port: u16) -> String {
     format!("http://{}:{port}/", host.address())
+}
+
+/// The addresses of a host.
+pub(crate) fn addresses(host: &Host) -> [IpAddr; 2] {
+    [host.address().into(), host.address6().into()]
 }
 
 /// The published port of all nodes.

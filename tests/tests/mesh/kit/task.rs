@@ -46,6 +46,15 @@ impl<'a> Task<'a> {
         Self::serve(node, service, &lab.programs().udp(port), "udp6", port)
     }
 
+    /// A server of both protocols on port 80.
+    pub(crate) fn both(lab: &Lab, node: &'a Node, service: &str) -> Result<Self> {
+        let (web, udp) = (lab.programs().web(80).join(" "), lab.programs().udp(80).join(" "));
+        let servers = ["sh", "-c", &format!("{web} & exec {udp}")].map(str::to_owned);
+        let task = Self::serve(node, service, &servers, "tcp6", 80)?;
+        task.listens("udp6", 80)?;
+        Ok(task)
+    }
+
     /// A server that listens when this returns.
     pub(crate) fn serve(
         node: &'a Node,

@@ -1,0 +1,186 @@
+//! What becomes of the flows of a task that leaves, in order or not.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use mesh_tests::eventually;
+
+use crate::kit::{
+    AT_ONCE, Cli, Datagrams, Place, SOON, Talk, Task, holds, mesh, on_ebpf, served_by, url, vip,
+};
+
+/// While a task drains, the connections that it has go on, by VIP and by the published port of its own node and of
+/// another; new ones go elsewhere. It ends when they do, before the drain timeout.
+#[test]
+fn a_draining_task_keeps_its_connections_and_gets_no_more() -> Result<()> {
+    mesh(3, |lab| {
+        let [n1, n2, n3] = [lab.node("n1")?, lab.node("n2")?, lab.node("n3")?];
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app -p 8080:80 --drain-timeout 20s")?;
+        let leaves = Task::web(lab, n1, "web")?;
+        let idle = Task::idle(n3, "app")?;
+        let inside = (vip(n1, "web")?, 80);
+        for node in lab.nodes() {
+            served_by(lab.client(), &url(node, 8080), &[&leaves])?;
+        }
+        served_by(&idle, "http://web/", &[&leaves])?;
+        let mut talks = [
+            ("by n1", Talk::open(lab.client(), (n1.address(), 8080))?),
+            ("by n3", Talk::open(lab.client(), (n3.address(), 8080))?),
+            ("by VIP", Talk::open(&idle, inside)?),
+        ];
+        let stays = Task::web(lab, n2, "web")?;
+        for node in lab.nodes() {
+            served_by(lab.client(), &url(node, 8080), &[&leaves, &stays])?;
+        }
+        let begun = Instant::now();
+        n1.ok(&format!("task rm --detach {}", leaves.name))?;
+        for node in lab.nodes() {
+            served_by(lab.client(), &url(node, 8080), &[&stays])?;
+        }
+        served_by(&idle, "http://web/", &[&stays])?;
+        holds(Duration::from_secs(2), || {
+            for (way, talk) in &mut talks {
+                let answer = talk.ask().with_context(|| way.to_owned())?;
+                ensure!(answer.starts_with(&format!("{} from ", leaves.name)), "{way}: {answer}");
+            }
+            thread::sleep(Duration::from_millis(50));
+            Ok(())
+        })?;
+        drop(talks);
+        eventually(SOON, "it ends with its last connection", || {
+            ensure!(!n2.names("task")?.contains(&leaves.name), "{:?}", n2.names("task")?);
+            Ok(())
+        })?;
+        ensure!(begun.elapsed() < Duration::from_secs(15), "it took {:?}", begun.elapsed());
+        Ok(())
+    })
+}
+
+/// Cuts the task's wires and kills it: nobody says goodbye.
+const POWER_CUT: &str = "for link in $(ip -o link | cut -d: -f2 | cut -d@ -f1 | grep -v lo); do \
+                         ip link set $link down; done; kill -9 $1";
+
+/// A connection whose task has died without a word is told so within two seconds, by VIP and by the published port of
+/// its own node and of another, when its client says something; new ones go elsewhere.
+#[test]
+fn the_death_of_a_task_ends_its_connections() -> Result<()> {
+    mesh(3, |lab| {
+        let [n1, n2, n3] = [lab.node("n1")?, lab.node("n2")?, lab.node("n3")?];
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app -p 8080:80")?;
+        let dies = Task::web(lab, n1, "web")?;
+        let idle = Task::idle(n3, "app")?;
+        for node in lab.nodes() {
+            served_by(lab.client(), &url(node, 8080), &[&dies])?;
+        }
+        served_by(&idle, "http://web/", &[&dies])?;
+        let mut talks = [
+            ("by n1", Talk::open(lab.client(), (n1.address(), 8080))?),
+            ("by n3", Talk::open(lab.client(), (n3.address(), 8080))?),
+            ("by VIP", Talk::open(&idle, (vip(n1, "web")?, 80))?),
+        ];
+        for (way, talk) in &mut talks {
+            talk.ask().with_context(|| way.to_owned())?;
+        }
+        let stays = Task::web(lab, n2, "web")?;
+        for node in lab.nodes() {
+            served_by(lab.client(), &url(node, 8080), &[&dies, &stays])?;
+        }
+        dies.command(["sh", "-c", POWER_CUT, "sh", &dies.pid.to_string()]).ok()?;
+        let end = Instant::now() + Duration::from_secs(2);
+        if on_ebpf(lab, &["TCP flows to a backend that was removed are left to end by themselves"])? {
+            for (way, talk) in &mut talks {
+                // The client's kernel repeats the request until it is told.
+                let Err(error) = talk.ask() else { bail!("{way}: the dead answer") };
+                let over = format!("{error:#}");
+                let over = over.contains("reset") || over.contains("closed") || over.contains("Broken pipe");
+                ensure!(over, "{way}: {error:#}");
+            }
+            ensure!(Instant::now() < end, "it took {:?} too long", end.elapsed());
+        }
+        for node in lab.nodes() {
+            served_by(lab.client(), &url(node, 8080), &[&stays])?;
+        }
+        served_by(&idle, "http://web/", &[&stays])
+    })
+}
+
+/// Who answered when.
+type Answers = Vec<(Instant, String)>;
+
+/// A UDP client that sends every 20 ms from one socket, until it is told to stop.
+fn stream(from: &dyn Place, to: (std::net::Ipv4Addr, u16), stop: &AtomicBool) -> Result<Answers> {
+    let client = Datagrams::open(from, to)?;
+    client.socket().set_read_timeout(Some(Duration::from_millis(20)))?;
+    let mut answers = Answers::new();
+    while !stop.load(Ordering::Relaxed) {
+        let next = Instant::now() + Duration::from_millis(20);
+        // A refusal or a silence in between is one lost datagram, and the next may be answered.
+        if let Ok(answer) = client.ask("who are you?") {
+            answers.push((Instant::now(), answer.split(" from ").next().unwrap_or_default().to_owned()));
+        }
+        thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    Ok(answers)
+}
+
+/// A UDP client that never pauses is with another task within a second after its own was removed, and is not left
+/// without answers for as long meanwhile: by the published port of another node, and by VIP.
+#[test]
+fn a_udp_stream_moves_within_a_second() -> Result<()> {
+    mesh(3, |lab| {
+        let [n1, n2, n3] = [lab.node("n1")?, lab.node("n2")?, lab.node("n3")?];
+        n1.ok("network create app")?;
+        n1.ok("service create --name clock --network app -p 5000:123/udp")?;
+        let leaves = Task::udp(lab, n1, "clock", 123)?;
+        let idle = Task::idle(n3, "app")?;
+        let inside = (vip(n1, "clock")?, 123);
+        let port = (n3.address(), 5000);
+        let stop = AtomicBool::new(false);
+        let begins = |from: &dyn Place, to| {
+            eventually(SOON, "it answers", || Datagrams::open(from, to)?.ask("who are you?"))
+        };
+        begins(lab.client(), port)?;
+        begins(&idle, inside)?;
+        thread::scope(|scope| {
+            let streams = [
+                scope.spawn(|| stream(lab.client(), port, &stop)),
+                scope.spawn(|| stream(&idle, inside, &stop)),
+            ];
+            // Both are with the only task; the other one comes, and it goes.
+            let changes = (|| {
+                thread::sleep(Duration::from_millis(300));
+                let stays = Task::udp(lab, n2, "clock", 123)?;
+                eventually(SOON, "the other takes part", || {
+                    let who = Datagrams::open(&idle, inside)?.ask("who are you?")?;
+                    ensure!(who.starts_with(&stays.name), "{who}");
+                    Ok(())
+                })?;
+                leaves.rm()?;
+                let removed = Instant::now();
+                thread::sleep(AT_ONCE + Duration::from_millis(500));
+                Ok::<_, anyhow::Error>((removed, stays.name))
+            })();
+            stop.store(true, Ordering::Relaxed);
+            let streams = streams.map(|stream| stream.join());
+            let (removed, stays) = changes?;
+            for (way, stream) in ["by n3", "by VIP"].into_iter().zip(streams) {
+                let Ok(answers) = stream else { bail!("the client panicked {way}") };
+                let answers = answers?;
+                let late = answers.iter().find(|(at, who)| *at > removed + AT_ONCE && *who != stays);
+                ensure!(late.is_none(), "{way}: {late:?} after the removal at {removed:?}");
+                let (last, _) = answers.last().context("no answers")?;
+                ensure!(*last > removed + AT_ONCE, "{way}: nothing since {:?}", last.elapsed());
+                let pauses = answers.windows(2).map(|pair| pair[1].0 - pair[0].0);
+                let longest = pauses.max().unwrap_or_default();
+                ensure!(longest < AT_ONCE, "{way}: no answer for {longest:?}");
+            }
+            Ok(())
+        })
+    })
+}

@@ -1,0 +1,93 @@
+//! Which data plane is in use, and what it says of itself.
+
+use anyhow::{Result, ensure};
+use mesh_tests::{Lab, LabBuilder};
+
+use crate::kit::{
+    CLIENT_ADDRESS, Cli, DUAL, Datagrams, Talk, Task, addresses, both, lab, mentions, mesh, on_ebpf, planes,
+    served_by, started, status, text, url_at,
+};
+
+/// `mesh status` names the data plane in use: the one that the configuration asks for.
+#[test]
+fn the_plane_is_the_one_that_was_asked_for() -> Result<()> {
+    mesh(1, |lab| {
+        let n1 = lab.node("n1")?;
+        let wanted = lab.dataplane().unwrap_or("ebpf");
+        let other = if wanted == "nft" { "ebpf" } else { "nft" };
+        let planes = planes(n1)?;
+        ensure!(planes.iter().any(|plane| plane == wanted), "{wanted} is not in {planes:?}");
+        ensure!(!planes.iter().any(|plane| plane == other), "{other} is in {planes:?}");
+        mentions(&n1.ok("status")?, &[&format!("{wanted}: ")])
+    })
+}
+
+/// What nftables cannot do is told as a limit there, and not where eBPF can.
+#[test]
+fn limits_are_told_where_they_are() -> Result<()> {
+    mesh(1, |lab| {
+        let n1 = lab.node("n1")?;
+        let limits: Vec<_> = status(n1)?["Limits"].as_array().into_iter().flatten().map(text).collect();
+        if on_ebpf(lab, CLIENT_ADDRESS)? {
+            for cured in ["sees the entry node's overlay address", "by ::1", "left to end by themselves"] {
+                ensure!(!limits.iter().any(|limit| limit.contains(cured)), "{cured:?} is in {limits:?}");
+            }
+        } else {
+            ensure!(!limits.is_empty());
+        }
+        Ok(())
+    })
+}
+
+/// The whole of what a mesh does, in short.
+fn serves(lab: &Lab) -> Result<()> {
+    let [n1, n2] = [lab.node("n1")?, lab.node("n2")?];
+    n1.ok(DUAL)?;
+    n1.ok("service create --name web --network app -p 8080:80 -p 8080:80/udp")?;
+    let tasks = [Task::both(lab, n1, "web")?, Task::both(lab, n2, "web")?];
+    let tasks: Vec<_> = tasks.iter().collect();
+    let vips = both(tasks[0], "web")?;
+    for node in [n1, n2] {
+        for address in addresses(node) {
+            served_by(lab.client(), &url_at(address, 8080), &tasks)?;
+            served_by(node, &url_at(address, 8080), &tasks)?;
+            Datagrams::open(lab.client(), (address, 8080))?.ask("who are you?")?;
+            Datagrams::open(node, (address, 8080))?.ask("who are you?")?;
+        }
+        served_by(node, "http://127.0.0.1:8080/", &tasks)?;
+        for vip in vips {
+            served_by(node, &url_at(vip, 80), &tasks)?;
+            served_by(tasks[0], &url_at(vip, 80), &tasks)?;
+            Datagrams::open(tasks[1], (vip, 80))?.ask("who are you?")?;
+        }
+    }
+    if on_ebpf(lab, CLIENT_ADDRESS)? {
+        for address in [n1, n2].into_iter().flat_map(|node| addresses(node)) {
+            for _ in 0..8 {
+                Talk::open(lab.client(), (address, 8080))?.is_seen_as_it_is()?;
+                Datagrams::open(lab.client(), (address, 8080))?.is_seen_as_it_is()?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn without(features: &str) -> Result<LabBuilder> {
+    Ok(lab()?.nodes(2).config(&format!("[dataplane]\nwithout = [{features}]\n")))
+}
+
+/// A kernel without a feature that the eBPF plane likes to use serves all the same.
+#[test]
+fn without_tcx_all_is_served() -> Result<()> {
+    started(without("'tcx'")?, serves)
+}
+
+#[test]
+fn without_balancing_at_sockets_all_is_served() -> Result<()> {
+    started(without("'sock_lb'")?, serves)
+}
+
+#[test]
+fn without_either_all_is_served() -> Result<()> {
+    started(without("'tcx', 'sock_lb'")?, serves)
+}
