@@ -26,7 +26,7 @@ use tracing::{error, info};
 
 use crate::config::{self, Config, StoreMode};
 use crate::control::Control;
-use crate::dataplane::nft::NftPlane;
+use crate::dataplane::Dataplane;
 use crate::dns::{DnsConfig, DnsServer};
 use crate::facts::sync::{self, SyncOptions};
 use crate::overlay::OverlayPlane;
@@ -126,7 +126,8 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<()> {
         world,
         store: health.clone(),
         overlay: OverlayPlane::new().context("cannot talk to the kernel's network (rtnetlink)")?,
-        balance: NftPlane::new(),
+        balance: Dataplane::open(&config.dataplane)
+            .map_err(|error| anyhow::anyhow!("{}; with dataplane.mode = \"nft\" it is not needed", error.in_full()))?,
         zone: Arc::clone(&zone),
         dns: DnsServer::new(dns_config(&config), zone),
         status: status_tx,

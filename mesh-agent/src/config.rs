@@ -72,6 +72,7 @@ pub enum StoreMode {
 pub struct Dataplane {
     pub mode: DataplaneMode,
     pub without: Vec<KernelFeature>,
+    pub pins: PathBuf,
     pub sweep: u64,
 }
 

@@ -9,6 +9,84 @@ pub mod nft;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::Path;
+
+use mesh_core::plan::Balance;
+use tracing::{info, warn};
+
+use self::ebpf::{EbpfError, EbpfPlane};
+use self::nft::NftPlane;
+use crate::config::{Dataplane as Config, DataplaneMode};
+use crate::plane::{Applied, Depth, Plane};
+
+/// The one that a node runs.
+pub enum Dataplane {
+    /// eBPF.
+    Ebpf(Box<EbpfPlane>),
+    /// nftables.
+    Nft(NftPlane),
+}
+
+impl Dataplane {
+    /// The one that the configuration asks for; of the other nothing is left.
+    pub fn open(config: &Config) -> Result<Self, EbpfError> {
+        let nft = |pins: &Path| {
+            // An agent that balanced by programs may have left some.
+            for (object, error) in ebpf::remove_all(pins).errors {
+                warn!(object, error, "cannot remove what the other data plane left");
+            }
+            Self::Nft(NftPlane::new())
+        };
+        let plane = match config.mode {
+            DataplaneMode::Nft => nft(&config.pins),
+            DataplaneMode::Ebpf => Self::Ebpf(Box::new(EbpfPlane::open(&config.pins)?)),
+            DataplaneMode::Auto => match EbpfPlane::open(&config.pins) {
+                Ok(plane) => Self::Ebpf(Box::new(plane)),
+                Err(error) => {
+                    warn!(error = error.in_full(), "no eBPF here: nftables balances instead");
+                    nft(&config.pins)
+                }
+            },
+        };
+        info!(dataplane = plane.name(), "data plane");
+        Ok(plane)
+    }
+
+    /// `ebpf` or `nft`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Ebpf(_) => EbpfPlane::NAME,
+            Self::Nft(_) => NftPlane::NAME,
+        }
+    }
+
+    /// What it cannot do, in words for people.
+    pub fn limits(&self) -> Vec<String> {
+        match self {
+            Self::Ebpf(_) => EbpfPlane::limits(),
+            Self::Nft(_) => NftPlane::limits(),
+        }
+    }
+}
+
+impl Plane for Dataplane {
+    type Want = Balance;
+    const NAME: &'static str = "dataplane";
+
+    async fn reconcile(&mut self, want: &Balance, depth: Depth) -> Applied {
+        match self {
+            Self::Ebpf(plane) => plane.reconcile(want, depth).await,
+            Self::Nft(plane) => plane.reconcile(want, depth).await,
+        }
+    }
+
+    async fn remove_all(&mut self) -> Applied {
+        match self {
+            Self::Ebpf(plane) => plane.remove_all().await,
+            Self::Nft(plane) => plane.remove_all().await,
+        }
+    }
+}
 
 /// The node's own addresses, of all devices.
 fn addresses() -> Result<BTreeSet<IpAddr>, String> {

@@ -31,6 +31,7 @@ use known::Known;
 use settle::Outcomes;
 
 pub(crate) use route::PROTOCOL;
+pub(crate) use sysctl::apply_loopback;
 
 /// The overlay of the node that one network namespace is.
 #[derive(Debug)]

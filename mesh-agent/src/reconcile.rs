@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::dataplane::nft::NftPlane;
+use crate::dataplane::Dataplane;
 use crate::dns::DnsServer;
 use crate::netns::Netns;
 use crate::overlay::OverlayPlane;
@@ -34,7 +34,7 @@ pub struct Reconciler {
     /// Devices and routes.
     pub overlay: OverlayPlane,
     /// Frontends and backends.
-    pub balance: NftPlane,
+    pub balance: Dataplane,
     /// What DNS answers from.
     pub zone: Arc<ArcSwap<Zone>>,
     /// DNS in tasks.
@@ -150,9 +150,9 @@ impl Reconciler {
                 status.applied = rev;
             }
             status.problems = desired.problems;
-            status.limits = NftPlane::limits();
+            status.limits = self.balance.limits();
             for (name, (applied, took)) in
-                [(OverlayPlane::NAME, overlay), (NftPlane::NAME, balance), ("dns", dns)]
+                [(OverlayPlane::NAME, overlay), (self.balance.name(), balance), ("dns", dns)]
             {
                 let plane = status.planes.entry(name).or_default();
                 note(name, plane, applied, took);

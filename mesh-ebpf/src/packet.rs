@@ -3,9 +3,12 @@
 use crate::abi::{Addr16, Frontend, ICMP, ICMP6, NetPort, TCP, UDP};
 use crate::flow::Flow;
 use crate::frame::Frame;
+use crate::verdict::Hop;
 
 /// Bytes of an Ethernet header.
 pub const ETH: usize = 14;
+/// Bytes of an IPv4 header without options.
+const IPV4: usize = 20;
 /// Bytes of an IPv6 header.
 const IPV6: usize = 40;
 const ETHERTYPE_V4: u16 = 0x0800_u16.to_be();
@@ -13,8 +16,6 @@ const ETHERTYPE_V6: u16 = 0x86dd_u16.to_be();
 /// "More fragments" or an offset: RFC 791 §3.1.
 const FRAGMENT: u16 = 0x3fff_u16.to_be();
 const DONT_FRAGMENT: u16 = 0x4000_u16.to_be();
-/// Next headers that only lengthen an IPv6 header (RFC 8200 §4.1): hop-by-hop, routing, destination options.
-const EXTENSIONS: [u8; 3] = [0, 43, 60];
 const FRAGMENT_HEADER: u8 = 44;
 
 /// Who speaks to whom.
@@ -99,6 +100,8 @@ pub struct Packet {
     pub draft: Flow,
     /// What a new flow is to.
     pub frontend: Frontend,
+    /// Where it goes next, if it is sent on.
+    pub hop: Hop,
     /// IP protocol: TCP, UDP, ICMP or ICMPv6; others are not parsed.
     pub proto: u8,
     /// TCP flags; the type of an ICMP message.
@@ -114,7 +117,8 @@ pub struct Packet {
 /// Why a frame is not parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Skip {
-    /// Neither IPv4 nor IPv6, or a protocol that is not balanced: nothing of ours.
+    /// Neither IPv4 nor IPv6, options between the headers, or a protocol that is not balanced: nothing of ours. The
+    /// node's kernel has it.
     Other,
     /// Part of a larger packet.
     Fragment,
@@ -156,10 +160,12 @@ impl Packet {
         // Five words: version … length, id … fragment, ttl … checksum, source, destination.
         let [first, _, third, src, dst] = frame.at::<[u32; 5]>(ETH).ok_or(Skip::Malformed)?;
         let [version, _, len_high, len_low] = first.to_ne_bytes();
-        let header = ((version & 0xf) as usize) << 2;
         let len = u16::from_be_bytes([len_high, len_low]);
-        if version >> 4 != 4 || header < 20 || (len != 0 && (len as usize) < header) {
+        if version >> 4 != 4 || version & 0xf < 5 || (len != 0 && (len as usize) < IPV4) {
             return Err(Skip::Malformed);
+        }
+        if version & 0xf != 5 {
+            return Err(Skip::Other);
         }
         let fragment = frame.at::<u16>(ETH + 6).ok_or(Skip::Malformed)?;
         if fragment & FRAGMENT != 0 {
@@ -170,30 +176,20 @@ impl Packet {
         if proto == ICMP6 {
             return Err(Skip::Other);
         }
-        Self::transport(frame, addresses, proto, ETH + header, len, fragment & DONT_FRAGMENT != 0)
+        Self::transport(frame, addresses, proto, ETH + IPV4, len, fragment & DONT_FRAGMENT != 0)
     }
 
     #[inline(always)]
     fn v6(frame: &Frame<'_>) -> Result<Self, Skip> {
         let head = frame.at::<[u32; 2]>(ETH).ok_or(Skip::Malformed)?;
         let [version, ..] = head[0].to_ne_bytes();
-        let [len_high, len_low, mut proto, _] = head[1].to_ne_bytes();
+        let [len_high, len_low, proto, _] = head[1].to_ne_bytes();
         let payload = u16::from_be_bytes([len_high, len_low]);
         if version >> 4 != 6 || payload > u16::MAX - IPV6 as u16 {
             return Err(Skip::Malformed);
         }
         let src = frame.at::<[u32; 4]>(ETH + 8).ok_or(Skip::Malformed)?;
         let dst = frame.at::<[u32; 4]>(ETH + 24).ok_or(Skip::Malformed)?;
-        let mut l4 = ETH + IPV6;
-        // Two are more than is ever seen; longer chains are left to the kernel.
-        for _ in 0..2 {
-            if !EXTENSIONS.contains(&proto) {
-                break;
-            }
-            let [next, length] = frame.at::<[u8; 2]>(l4).ok_or(Skip::Malformed)?;
-            proto = next;
-            l4 += (length as usize + 1) << 3;
-        }
         if proto == FRAGMENT_HEADER {
             return Err(Skip::Fragment);
         }
@@ -206,7 +202,7 @@ impl Packet {
             return Err(Skip::Malformed);
         }
         let len = if payload == 0 { 0 } else { payload + IPV6 as u16 };
-        Self::transport(frame, addresses, proto, l4, len, true)
+        Self::transport(frame, addresses, proto, ETH + IPV6, len, true)
     }
 
     #[inline(always)]
@@ -223,6 +219,7 @@ impl Packet {
             sent: addresses,
             draft: Flow::EMPTY,
             frontend: Frontend::NONE,
+            hop: Hop::stack(),
             proto,
             flags: 0,
             whole,
@@ -231,10 +228,10 @@ impl Packet {
         };
         let header = match proto {
             TCP => {
-                packet.tuple.ports = frame.at::<u32>(l4).ok_or(Skip::Malformed)?;
-                packet.flags = frame.at::<u8>(l4 + 13).ok_or(Skip::Malformed)?;
-                // Up to the urgent pointer, so that whoever answers may read it all.
-                frame.at::<u16>(l4 + 18).ok_or(Skip::Malformed)?;
+                // At once: the verifier forgets about one pointer what it learned of another.
+                let words = frame.at::<[u32; 5]>(l4).ok_or(Skip::Malformed)?;
+                packet.tuple.ports = words[0];
+                packet.flags = words[3].to_ne_bytes()[1];
                 // The kernel's own bundles of segments may be longer than the field can say ("BIG TCP").
                 if len == 0 {
                     packet.len = u16::MAX;
@@ -242,13 +239,11 @@ impl Packet {
                 20
             }
             UDP => {
-                packet.tuple.ports = frame.at::<u32>(l4).ok_or(Skip::Malformed)?;
-                frame.at::<u16>(l4 + 6).ok_or(Skip::Malformed)?;
+                packet.tuple.ports = frame.at::<[u32; 2]>(l4).ok_or(Skip::Malformed)?[0];
                 8
             }
             ICMP | ICMP6 => {
-                packet.flags = frame.at::<u8>(l4).ok_or(Skip::Malformed)?;
-                frame.at::<u32>(l4 + 4).ok_or(Skip::Malformed)?;
+                packet.flags = frame.at::<[u32; 2]>(l4).ok_or(Skip::Malformed)?[0].to_ne_bytes()[0];
                 8
             }
             _ => return Err(Skip::Other),

@@ -23,14 +23,15 @@ pub fn from_task<K: Kernel>(k: &K, packet: &mut Packet, device: u32) -> Verdict 
     let client = Client { place: Place::Task, via: device };
     if k.may_be_vip(&packet.tuple.dst) {
         let verdict = to_vip(k, packet, client);
-        if verdict != Verdict::Pass {
+        if verdict != Verdict::PASS {
             return verdict;
         }
     }
     if !has_ports(packet) {
-        return Verdict::Pass;
+        return Verdict::PASS;
     }
-    if let Some(verdict) = replies::answer(k, packet) {
+    let verdict = replies::answer(k, packet);
+    if verdict != Verdict::PASS {
         return verdict;
     }
     if k.is_published(packet.proto, packet.tuple.dport())
@@ -38,7 +39,7 @@ pub fn from_task<K: Kernel>(k: &K, packet: &mut Packet, device: u32) -> Verdict 
     {
         return balance::published(k, packet, client);
     }
-    Verdict::Pass
+    Verdict::PASS
 }
 
 /// A packet from beyond one of the node's own devices.
@@ -50,7 +51,7 @@ pub fn from_net<K: Kernel>(k: &K, packet: &mut Packet, device: u32) -> Verdict {
     {
         return balance::published(k, packet, Client { place: Place::Uplink, via: device });
     }
-    Verdict::Pass
+    Verdict::PASS
 }
 
 /// A packet of the node's own, as its loopback device receives it.
@@ -62,24 +63,24 @@ pub fn from_host<K: Kernel>(k: &K, packet: &mut Packet) -> Verdict {
     let client = Client { place: Place::Stack, via };
     if k.may_be_vip(&packet.tuple.dst) {
         let verdict = to_vip(k, packet, client);
-        if verdict != Verdict::Pass {
+        if verdict != Verdict::PASS {
             return verdict;
         }
     }
     if has_ports(packet) && k.is_published(packet.proto, packet.tuple.dport()) {
         return balance::published(k, packet, client);
     }
-    Verdict::Pass
+    Verdict::PASS
 }
 
 /// A packet out of the tunnel: from which node, with which key, and the inner frame's destination.
 #[inline(always)]
 pub fn from_mesh<K: Kernel>(k: &K, packet: &mut Packet, peer: u32, vni: u32, mac: Mac) -> Verdict {
     if !has_ports(packet) {
-        return Verdict::Pass;
+        return Verdict::PASS;
     }
     match Tag::of(vni) {
-        Tag::Network(_) => replies::answer(k, packet).unwrap_or(Verdict::Pass),
+        Tag::Network(_) => replies::answer(k, packet),
         Tag::Forward(port) => replies::arrive(k, packet, peer, port, mac),
         Tag::Reply => replies::back(k, packet),
     }
@@ -97,20 +98,20 @@ fn to_vip<K: Kernel>(k: &K, packet: &mut Packet, client: Client) -> Verdict {
     if has_ports(packet) {
         return balance::vip(k, packet, client);
     }
-    let Some(frontend) = k.frontend(&FrontendKey::vip(packet.tuple.dst)) else { return Verdict::Pass };
+    let Some(frontend) = k.frontend(&FrontendKey::vip(packet.tuple.dst)) else { return Verdict::PASS };
     if !balance::is_member(k, packet, client, &frontend) {
         k.count(Event::Prohibited);
-        return Verdict::Refuse(Refusal::Prohibited);
+        return Verdict::refuse(Refusal::Prohibited);
     }
     if !packet.is_ping() {
-        return Verdict::Drop(Event::Unsupported);
+        return Verdict::drop(Event::Unsupported);
     }
     if frontend.backends == 0 {
         k.count(Event::NoBackend);
-        return Verdict::Refuse(Refusal::Unreachable);
+        return Verdict::refuse(Refusal::Unreachable);
     }
     k.count(Event::Ping);
-    Verdict::Echo
+    Verdict::ECHO
 }
 
 #[cfg(test)]

@@ -3,10 +3,76 @@
 use crate::abi::Mac;
 use crate::tunnel::Tag;
 
-/// What a program does with a packet.
+/// What a program does with a packet, as a number; [`Verdict::action`] says it in full.
+///
+/// No enum with fields: where one of those is passed in memory, the compiler leaves the fields of other variants
+/// unwritten, and the verifier refuses to copy what was never written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub enum Verdict {
+pub struct Verdict(pub u32);
+
+impl Verdict {
+    /// See [`Action::Pass`].
+    pub const PASS: Self = Self(0);
+    /// See [`Action::Echo`].
+    pub const ECHO: Self = Self(1);
+    /// See [`Action::Send`]; where to is in [`crate::packet::Packet::hop`].
+    pub const SEND: Self = Self(2);
+    /// Between steps of the pipeline: a flow may begin.
+    pub(crate) const ADMIT: Self = Self(3);
+    const REFUSE: u32 = 0x100;
+    const DROP: u32 = 0x200;
+
+    /// See [`Action::Refuse`].
+    #[inline(always)]
+    pub const fn refuse(how: Refusal) -> Self {
+        Self(Self::REFUSE | how as u32)
+    }
+
+    /// See [`Action::Drop`].
+    #[inline(always)]
+    pub const fn drop(why: Event) -> Self {
+        Self(Self::DROP | why as u32)
+    }
+
+    /// Why it is dropped, if it is.
+    #[inline(always)]
+    pub const fn dropped(self) -> Option<u32> {
+        if self.0 & Self::DROP != 0 { Some(self.0 & !Self::DROP) } else { None }
+    }
+
+    /// How it is refused, if it is.
+    #[inline(always)]
+    pub const fn refused(self) -> Option<Refusal> {
+        if self.0 & Self::REFUSE == 0 {
+            return None;
+        }
+        Some(match self.0 & !Self::REFUSE {
+            0 => Refusal::Closed,
+            1 => Refusal::Unreachable,
+            _ => Refusal::Prohibited,
+        })
+    }
+
+    /// The verdict in full, on a packet with this next hop.
+    pub fn action(self, hop: &Hop) -> Action {
+        if let Some(how) = self.refused() {
+            return Action::Refuse(how);
+        }
+        if let Some(why) = self.dropped() {
+            return Action::Drop(Event::ALL[why as usize]);
+        }
+        match self {
+            Self::ECHO => Action::Echo,
+            Self::SEND => Action::Send(hop.to()),
+            _ => Action::Pass,
+        }
+    }
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
     /// Nothing: it goes on as if we were not there.
     Pass,
     /// It is lost; somebody counts why.
@@ -45,6 +111,66 @@ pub enum To {
     },
     /// To a process of this node.
     Stack,
+}
+
+/// The same, flat: what is in a [`crate::packet::Packet`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Hop {
+    /// [`Hop::TASK`], [`Hop::PEER`], [`Hop::UPLINK`] or [`Hop::STACK`].
+    pub kind: u32,
+    /// A device's index, or a node's number.
+    pub via: u32,
+    /// The tunnel's key.
+    pub vni: u32,
+    /// The frame's destination.
+    pub mac: Mac,
+    /// Zero.
+    pub pad: [u8; 2],
+}
+
+impl Hop {
+    /// See [`To::Stack`].
+    pub const STACK: u32 = 0;
+    /// See [`To::Task`].
+    pub const TASK: u32 = 1;
+    /// See [`To::Peer`].
+    pub const PEER: u32 = 2;
+    /// See [`To::Uplink`].
+    pub const UPLINK: u32 = 3;
+
+    /// Into a task.
+    #[inline(always)]
+    pub const fn task(device: u32, mac: Mac) -> Self {
+        Self { kind: Self::TASK, via: device, vni: 0, mac, pad: [0; 2] }
+    }
+
+    /// Through the tunnel.
+    #[inline(always)]
+    pub const fn peer(peer: u32, tag: Tag, mac: Mac) -> Self {
+        Self { kind: Self::PEER, via: peer, vni: tag.vni(), mac, pad: [0; 2] }
+    }
+
+    /// Out by a device.
+    #[inline(always)]
+    pub const fn uplink(device: u32) -> Self {
+        Self { kind: Self::UPLINK, via: device, vni: 0, mac: [0; 6], pad: [0; 2] }
+    }
+
+    /// To a process.
+    pub const fn stack() -> Self {
+        Self { kind: Self::STACK, via: 0, vni: 0, mac: [0; 6], pad: [0; 2] }
+    }
+
+    /// In full.
+    pub const fn to(&self) -> To {
+        match self.kind {
+            Self::TASK => To::Task { device: self.via, mac: self.mac },
+            Self::PEER => To::Peer { peer: self.via, tag: Tag::of(self.vni), mac: self.mac },
+            Self::UPLINK => To::Uplink { device: self.via },
+            _ => To::Stack,
+        }
+    }
 }
 
 /// How a refusal is said.

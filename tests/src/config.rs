@@ -48,13 +48,17 @@ impl AgentConfig<'_> {
             ),
             table("dns", [("upstreams", vec![self.upstream.to_string()].into())]),
         ]);
-        config.extend(self.dataplane.map(|dataplane| table("dataplane", [("mode", dataplane.into())])));
+        // The nodes share the machine's file systems.
+        let mut dataplane = vec![("pins", path(&self.run_dir.join("bpf")))];
+        dataplane.extend(self.dataplane.map(|mode| ("mode", mode.into())));
+        config.extend([table("dataplane", dataplane)]);
         config
     }
 }
 
-fn table<const N: usize>(name: &str, entries: [(&str, Value); N]) -> (String, Value) {
-    (name.into(), Value::Table(entries.map(|(key, value)| (key.to_owned(), value)).into_iter().collect()))
+fn table<'a>(name: &str, entries: impl IntoIterator<Item = (&'a str, Value)>) -> (String, Value) {
+    let entries = entries.into_iter().map(|(key, value)| (key.to_owned(), value));
+    (name.into(), Value::Table(entries.collect()))
 }
 
 /// Lays the TOML text `extra` over `config`: tables are merged, anything else is replaced.

@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 
 use super::lock;
 use crate::config::Config;
+use crate::dataplane::ebpf;
 use crate::dataplane::nft::NftPlane;
 use crate::dns;
 use crate::facts::sync;
@@ -20,9 +21,10 @@ pub(super) async fn run(config: &Config, purge: bool) -> anyhow::Result<()> {
     let lock = lock::take(&config.node.run_dir).context("stop the agent first")?;
     let mut errors = Vec::new();
     let mut removed = forget_names(config, &mut errors).await;
+    let programs = ebpf::remove_all(&config.dataplane.pins);
     let rules = NftPlane::new().remove_all().await;
     let devices = OverlayPlane::new().context("cannot talk to the kernel's network")?.remove_all().await;
-    for applied in [rules, devices] {
+    for applied in [programs, rules, devices] {
         removed += applied.changed;
         errors.extend(applied.errors.into_iter().map(|(object, error)| format!("{object}: {error}")));
     }

@@ -135,6 +135,11 @@ impl Plane for EbpfPlane {
     async fn reconcile(&mut self, want: &Balance, depth: Depth) -> Applied {
         // The gates first: what programs leave to the stack is to meet them.
         let mut applied = self.gates.reconcile(want, depth).await;
+        if depth == Depth::Sweep {
+            for (object, result) in crate::overlay::apply_loopback() {
+                applied.record(object, result);
+            }
+        }
         match observe() {
             Ok(facts) => {
                 if let Err(error) = self.write(want, &facts, &mut applied) {

@@ -53,6 +53,14 @@ fn of_node() -> Vec<Setting> {
     vec![Setting::new("ipv4/ip_forward", "1"), Setting::new("ipv6/conf/all/forwarding", "1")]
 }
 
+/// What the loopback device needs where programs hand packets to the node's own processes by it: answers come
+/// from addresses of the node's own, and for `127.0.0.1`.
+pub(crate) fn apply_loopback() -> Vec<(String, Result<(), String>)> {
+    let settings =
+        [Setting::new("ipv4/conf/lo/accept_local", "1"), Setting::new("ipv4/conf/lo/route_localnet", "1")];
+    settings.iter().filter_map(|setting| set(Path::new(ROOT), setting)).collect()
+}
+
 /// Makes the settings, inside `netns`. What happened to each, by name; nothing for those that were right.
 pub(super) fn apply(netns: &Netns, settings: &[Setting]) -> Vec<(String, Result<(), String>)> {
     let done = netns.run(|| settings.iter().filter_map(|setting| set(Path::new(ROOT), setting)).collect());

@@ -1,6 +1,6 @@
 //! From the client to a backend.
 
-use super::replies::{self, remember};
+use super::replies::{self, NO_PORT, remember};
 use crate::abi::{
     Addr16, AffinityKey, AffinityValue, Backend, Frontend, FrontendKey, NO_BACKEND, NetPort, SourceKey, TCP,
 };
@@ -9,22 +9,23 @@ use crate::hash;
 use crate::kernel::Kernel;
 use crate::packet::{Packet, Tuple};
 use crate::tunnel::Tag;
-use crate::verdict::{Event, Refusal, To, Verdict};
+use crate::verdict::{Event, Hop, Refusal, Verdict};
 
 /// Slots that are looked into before a frontend is taken for empty: only while the agent writes its table is one
 /// of them not of a live backend.
 const TRIES: u32 = 4;
 
-/// A packet to a VIP; `Pass` if it is none.
+/// A packet to a VIP; `PASS` if it is none.
 #[inline(always)]
 pub(super) fn vip<K: Kernel>(k: &K, packet: &mut Packet, client: Client) -> Verdict {
-    balance(k, packet, client, |packet| {
-        let frontend = k.frontend(&FrontendKey::vip(packet.tuple.dst)).ok_or(Verdict::Pass)?;
+    balance(k, packet, client, Head::HERE, |packet| {
+        let Some(frontend) = k.frontend(&FrontendKey::vip(packet.tuple.dst)) else { return Verdict::PASS };
+        packet.frontend = frontend;
         if !is_member(k, packet, client, &frontend) {
             k.count(Event::Prohibited);
-            return Err(Verdict::Refuse(Refusal::Prohibited));
+            return Verdict::refuse(Refusal::Prohibited);
         }
-        Ok((frontend, true))
+        Verdict::ADMIT
     })
 }
 
@@ -40,44 +41,62 @@ pub(super) fn is_member<K: Kernel>(k: &K, packet: &Packet, client: Client, front
     }
 }
 
-/// A packet to a published port; `Pass` if it is none: then the node's kernel answers, as for any port.
+/// A packet to a published port; `PASS` if it is none: then the node's kernel answers, as for any port.
 #[inline(always)]
 pub(super) fn published<K: Kernel>(k: &K, packet: &mut Packet, client: Client) -> Verdict {
-    balance(k, packet, client, |packet| {
-        let Tuple { src, dst, .. } = packet.tuple;
-        let (port, proto) = (packet.tuple.dport(), packet.proto);
-        let frontend = match k.frontend(&FrontendKey::published(dst, port, proto)) {
-            Some(frontend) => frontend,
-            None if k.is_local(&dst) || (client.place == Place::Stack && dst.is_loopback()) => {
-                let any = if dst.is_v4() { Addr16::ANY_V4 } else { Addr16::ANY_V6 };
-                k.frontend(&FrontendKey::published(any, port, proto)).ok_or(Verdict::Pass)?
-            }
-            None => return Err(Verdict::Pass),
-        };
-        if frontend.backends == 0 {
-            k.count(Event::NoBackend);
-            return Err(Verdict::Pass);
+    balance(k, packet, client, 0, |packet| match find(k, packet, client) {
+        Some(frontend) => {
+            packet.frontend = frontend;
+            may_enter(k, packet)
         }
-        if frontend.has(Frontend::GUARDED) && !k.lets_in(&SourceKey { frontend: frontend.id, addr: src }) {
-            k.count(Event::Prohibited);
-            return Err(Verdict::Pass);
-        }
-        Ok((frontend, false))
+        None => Verdict::PASS,
     })
 }
 
-/// Sends a packet to its flow's backend, or to one that is chosen now. `admit` says whether there is a frontend,
-/// and whether it is translated here wherever the backend is; it is asked for unknown flows only.
+/// The frontend of a published port: that of the address itself, or else that of all of the node's.
+#[inline(always)]
+fn find<K: Kernel>(k: &K, packet: &Packet, client: Client) -> Option<Frontend> {
+    let (dst, port, proto) = (&packet.tuple.dst, packet.tuple.dport(), packet.proto);
+    let at = k.frontend(&FrontendKey::published(*dst, port, proto));
+    if at.is_some() {
+        return at;
+    }
+    if !k.is_local(dst) && !(client.place == Place::Stack && dst.is_loopback()) {
+        return None;
+    }
+    let any = if dst.is_v4() { Addr16::ANY_V4 } else { Addr16::ANY_V6 };
+    k.frontend(&FrontendKey::published(any, port, proto))
+}
+
+/// Whether a client is let in, where there is somebody to let it in to.
+#[inline(always)]
+fn may_enter<K: Kernel>(k: &K, packet: &Packet) -> Verdict {
+    let frontend = &packet.frontend;
+    if frontend.backends == 0 {
+        k.count(Event::NoBackend);
+        return Verdict::PASS;
+    }
+    let source = SourceKey { frontend: frontend.id, addr: packet.tuple.src };
+    if frontend.has(Frontend::GUARDED) && !k.lets_in(&source) {
+        k.count(Event::Prohibited);
+        return Verdict::PASS;
+    }
+    Verdict::ADMIT
+}
+
+/// Sends a packet to its flow's backend, or to one that is chosen now. `marks` are [`Head::HERE`] if it is translated
+/// here wherever the backend is. `admit` finds the frontend, and is asked for unknown flows only.
 #[inline(always)]
 fn balance<K: Kernel>(
     k: &K,
     packet: &mut Packet,
     client: Client,
-    admit: impl FnOnce(&Packet) -> Result<(Frontend, bool), Verdict>,
+    marks: u64,
+    admit: impl FnOnce(&mut Packet) -> Verdict,
 ) -> Verdict {
     let now = k.now();
     let Some(bucket) = k.bucket(packet.proto, hash::place(&packet.tuple, k.config().table_seed)) else {
-        return Verdict::Pass;
+        return Verdict::PASS;
     };
     let found = bucket.find(&packet.tuple, Role::Forward);
     if let Some(found) = &found
@@ -100,21 +119,18 @@ fn balance<K: Kernel>(
             let head = found.head.by(client);
             // The task's side may never say that it has ended, or may have nothing to say for long.
             let renew = packet.ends() || head.0 != found.head.0 || head.age(now) != 0;
-            return forward(k, packet, head, backend, (port, client_port), renew.then_some(now));
+            return forward(k, packet, head, backend, (port, client_port), renew);
         }
         if packet.proto == TCP && !packet.is_syn() {
             k.count(Event::BackendGone);
-            return Verdict::Refuse(Refusal::Closed);
+            return Verdict::refuse(Refusal::Closed);
         }
     }
-    match admit(packet) {
-        Ok((frontend, here)) => {
-            packet.frontend = frontend;
-            let marks = if here { Head::HERE } else { 0 };
-            begin(k, packet, Head::new(Role::Forward, client, marks, now))
-        }
-        Err(verdict) => verdict,
+    let verdict = admit(packet);
+    if verdict != Verdict::ADMIT {
+        return verdict;
     }
+    begin(k, packet, Head::new(Role::Forward, client, marks, now))
 }
 
 /// Chooses a backend for a flow, remembers both, and sends its first packet on. `head` is what is known of the flow.
@@ -124,19 +140,21 @@ fn begin<K: Kernel>(k: &K, packet: &mut Packet, head: Head) -> Verdict {
     let id = pick(k, packet, now);
     let Some(backend) = k.backend(id).filter(|backend| backend.is_active()) else {
         k.count(Event::NoBackend);
-        return Verdict::Refuse(Refusal::Closed);
+        return Verdict::refuse(Refusal::Closed);
     };
     let port = packet.frontend.target.or(packet.tuple.dport());
     let here = head.has(Head::HERE) || backend.peer == 0 || packet.tuple.src.is_loopback();
     let mut client_port = NetPort::ANY;
     if here {
-        let Some(undone) = translate(k, packet, client, backend, port, NetPort::ANY) else {
-            return Verdict::Drop(Event::NoRoute);
-        };
-        match remember(k, packet, Head::new(Role::Reply, client, undone, now), now) {
-            Some(changed) => client_port = changed,
-            None => return Verdict::Drop(Event::PortsExhausted),
+        let undone = translate(k, packet, client, backend, port, NetPort::ANY);
+        if undone == 0 {
+            return Verdict::drop(Event::NoRoute);
         }
+        let changed = remember(k, packet, Head::new(Role::Reply, client, undone, now), now);
+        if changed == NO_PORT {
+            return Verdict::drop(Event::PortsExhausted);
+        }
+        client_port = NetPort(changed as u16);
     }
     packet.draft = Flow {
         tuple: packet.tuple,
@@ -147,7 +165,7 @@ fn begin<K: Kernel>(k: &K, packet: &mut Packet, head: Head) -> Verdict {
     };
     note(k, packet, now);
     k.account(id, packet.len, true);
-    forward(k, packet, Head(packet.draft.head), backend, (port, client_port), None)
+    forward(k, packet, Head(packet.draft.head), backend, (port, client_port), false)
 }
 
 /// Remembers the drafted flow, if there is room, in the place of an old one with the same tuple.
@@ -224,7 +242,7 @@ fn in_slots<K: Kernel>(k: &K, frontend: &Frontend, hash: u32) -> u32 {
 }
 
 /// The packet on its way to the backend: with its flow's head, the backend's port and the client's. What is
-/// remembered for answers is renewed, if it is said what time it is.
+/// remembered for answers is renewed where that is asked for.
 #[inline(always)]
 fn forward<K: Kernel>(
     k: &K,
@@ -232,30 +250,31 @@ fn forward<K: Kernel>(
     head: Head,
     backend: &Backend,
     (port, client_port): (NetPort, NetPort),
-    renew: Option<u32>,
+    renew: bool,
 ) -> Verdict {
-    let (client, mac) = (head.client(), backend.mac);
+    let client = head.client();
     if !head.has(Head::HERE) {
-        return Verdict::Send(To::Peer { peer: backend.peer, tag: Tag::Forward(port), mac });
+        packet.hop = Hop::peer(backend.peer, Tag::Forward(port), backend.mac);
+        return Verdict::SEND;
     }
-    let Some(undone) = translate(k, packet, client, backend, port, client_port) else {
-        return Verdict::Drop(Event::NoRoute);
-    };
-    if let Some(now) = renew {
+    let undone = translate(k, packet, client, backend, port, client_port);
+    if undone == 0 {
+        return Verdict::drop(Event::NoRoute);
+    }
+    if renew {
+        let now = k.now();
         replies::renew(k, packet, Head::new(Role::Reply, client, undone, now), client_port, now);
     }
     if backend.peer == 0 {
-        return Verdict::Send(To::Task { device: backend.device, mac });
+        packet.hop = Hop::task(backend.device, backend.mac);
+        return Verdict::SEND;
     }
-    match k.peer(backend.peer) {
-        Some(peer) => {
-            Verdict::Send(To::Peer { peer: backend.peer, tag: Tag::Network(backend.vni), mac: peer.mac })
-        }
-        None => Verdict::Drop(Event::NoRoute),
-    }
+    let Some(peer) = k.peer(backend.peer) else { return Verdict::drop(Event::NoRoute) };
+    packet.hop = Hop::peer(backend.peer, Tag::Network(backend.vni), peer.mac);
+    Verdict::SEND
 }
 
-/// Gives the packet the addresses and ports that the backend is to see. The marks that undo it.
+/// Gives the packet the addresses and ports that the backend is to see. The marks that undo it; 0: it cannot be.
 #[inline(always)]
 fn translate<K: Kernel>(
     k: &K,
@@ -264,15 +283,17 @@ fn translate<K: Kernel>(
     backend: &Backend,
     port: NetPort,
     client_port: NetPort,
-) -> Option<u64> {
+) -> u64 {
     let mut src = packet.tuple.src;
     let mut marks = Head::HERE;
     let to_itself = client.place == Place::Task && client.via == backend.device;
     if to_itself || src.is_loopback() {
         // It would not answer itself, and cannot answer 127.0.0.1.
-        src = k.network(backend.vni)?.beside(&backend.addr)?;
+        let own = k.network(backend.vni).and_then(|network| network.beside(&backend.addr));
+        let Some(own) = own else { return 0 };
+        src = own;
         marks |= if to_itself { Head::SELF } else { Head::LOOPBACK };
     }
     packet.sent = Tuple::new(src, client_port.or(packet.tuple.sport()), backend.addr, port);
-    Some(marks)
+    marks
 }

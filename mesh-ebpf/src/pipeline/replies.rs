@@ -6,18 +6,20 @@ use crate::hash;
 use crate::kernel::Kernel;
 use crate::packet::{Packet, Tuple};
 use crate::tunnel::Tag;
-use crate::verdict::{Event, Refusal, To, Verdict};
+use crate::verdict::{Event, Hop, Refusal, Verdict};
 
 /// Source ports that are tried for a flow before it is given up.
 const TRIES: u32 = 4;
 
-/// A packet that may be a backend's answer: translated back and on its way to the client; `None` if it is none.
-#[inline(always)]
-pub(super) fn answer<K: Kernel>(k: &K, packet: &mut Packet) -> Option<Verdict> {
+/// A packet that may be a backend's answer: translated back and on its way to the client; `PASS` if it is none.
+#[inline(never)]
+pub(super) fn answer<K: Kernel>(k: &K, packet: &mut Packet) -> Verdict {
     let (seed, now) = (k.config().table_seed, k.now());
-    let bucket = k.bucket(packet.proto, hash::place(&packet.tuple, seed))?;
-    let found = bucket.find(&packet.tuple, Role::Reply)?;
-    let (port, client_port, addr) = found.read()?;
+    let found = k
+        .bucket(packet.proto, hash::place(&packet.tuple, seed))
+        .and_then(|bucket| bucket.find(&packet.tuple, Role::Reply));
+    let Some(found) = found else { return Verdict::PASS };
+    let Some((port, client_port, addr)) = found.read() else { return Verdict::PASS };
     found.touch(now, states(packet));
     let Tuple { src, dst, .. } = packet.tuple;
     let client = found.head.client();
@@ -39,7 +41,7 @@ pub(super) fn answer<K: Kernel>(k: &K, packet: &mut Packet) -> Option<Verdict> {
             other.touch(now, states(packet) & Head::CLOSING);
         }
     }
-    Some(deliver(k, client))
+    deliver(k, packet, client)
 }
 
 /// A packet for a published port that another node balanced to a task of this one.
@@ -48,69 +50,71 @@ pub(super) fn arrive<K: Kernel>(k: &K, packet: &mut Packet, peer: u32, port: Net
     let tuple = packet.tuple;
     let Some(task) = k.endpoint_of(mac) else {
         k.count(Event::BackendGone);
-        return Verdict::Refuse(Refusal::Closed);
+        return Verdict::refuse(Refusal::Closed);
     };
     let client = Client { place: Place::Peer, via: peer };
     let own = task.beside(&tuple.dst);
     if own == Addr16::ANY_V6 {
-        return Verdict::Drop(Event::NoRoute);
+        return Verdict::drop(Event::NoRoute);
     }
     packet.sent = Tuple::new(tuple.src, tuple.sport(), own, port);
     let now = k.now();
-    match remember(k, packet, Head::new(Role::Reply, client, Head::HERE, now), now) {
-        Some(NetPort::ANY) => {}
-        Some(changed) => packet.sent.ports = Tuple::join(changed, port),
-        None => return Verdict::Drop(Event::PortsExhausted),
+    let changed = remember(k, packet, Head::new(Role::Reply, client, Head::HERE, now), now);
+    if changed == NO_PORT {
+        return Verdict::drop(Event::PortsExhausted);
     }
-    Verdict::Send(To::Task { device: task.device, mac })
+    packet.sent.ports = Tuple::join(NetPort(changed as u16).or(tuple.sport()), port);
+    packet.hop = Hop::task(task.device, mac);
+    Verdict::SEND
 }
 
 /// An answer that the task's node has translated back, at the node that the client came in by.
 #[inline(always)]
-pub(super) fn back<K: Kernel>(k: &K, packet: &Packet) -> Verdict {
+pub(super) fn back<K: Kernel>(k: &K, packet: &mut Packet) -> Verdict {
     let forward = packet.tuple.reversed();
     let found = k
         .bucket(packet.proto, hash::place(&forward, k.config().table_seed))
         .and_then(|bucket| bucket.find(&forward, Role::Forward));
     if let Some(found) = found {
         found.touch(k.now(), states(packet) & Head::CLOSING);
-        return deliver(k, found.head.client());
+        return deliver(k, packet, found.head.client());
     }
     // Forgotten, but it can only have come for one of the node's own addresses.
     if k.is_local(&packet.tuple.src) {
-        if k.is_local(&packet.tuple.dst) {
-            return Verdict::Send(To::Stack);
-        }
-        return Verdict::Send(To::Uplink { device: 0 });
+        packet.hop = if k.is_local(&packet.tuple.dst) { Hop::stack() } else { Hop::uplink(0) };
+        return Verdict::SEND;
     }
-    Verdict::Drop(Event::NoRoute)
+    Verdict::drop(Event::NoRoute)
 }
 
+/// [`remember`] found no port.
+pub(super) const NO_PORT: u32 = 1 << 16;
+
 /// Remembers how to translate the answers to `packet.sent`, which is what the backend will see of the packet. What
-/// the client's port must be instead, or [`NetPort::ANY`] if it may stay; `None`: no port is free.
+/// the client's port must be instead, or 0 if it may stay, or [`NO_PORT`] if none is free.
 ///
 /// Two flows can meet in one tuple: a client may use one port towards two nodes, and both may choose one task.
 #[inline(always)]
-pub(super) fn remember<K: Kernel>(k: &K, packet: &mut Packet, head: Head, now: u32) -> Option<NetPort> {
+pub(super) fn remember<K: Kernel>(k: &K, packet: &mut Packet, head: Head, now: u32) -> u32 {
     draft(packet, head, NetPort::ANY);
     let begins = packet.is_syn();
     if place(k, packet, now, begins) {
-        return Some(NetPort::ANY);
+        return 0;
     }
     // Whatever is not the first of its flow may be known with another port, though its own is free by now.
     if !begins {
-        match other_place(k, packet, now, false) {
-            0 => {}
-            port => return Some(NetPort(port)),
+        let port = other_place(k, packet, now, false);
+        if port != 0 {
+            return port;
         }
         draft(packet, head, NetPort::ANY);
         if place(k, packet, now, true) {
-            return Some(NetPort::ANY);
+            return 0;
         }
     }
     match other_place(k, packet, now, true) {
-        0 => None,
-        port => Some(NetPort(port)),
+        0 => NO_PORT,
+        port => port,
     }
 }
 
@@ -138,7 +142,7 @@ fn draft(packet: &mut Packet, head: Head, client_port: NetPort) {
 ///
 /// Its own function, because the stack of a program has 512 bytes.
 #[inline(never)]
-fn other_place<K: Kernel>(k: &K, packet: &mut Packet, now: u32, may_insert: bool) -> u16 {
+fn other_place<K: Kernel>(k: &K, packet: &mut Packet, now: u32, may_insert: bool) -> u32 {
     let mut round = 0;
     while round < TRIES {
         let port = other_port(&packet.tuple, round);
@@ -148,7 +152,7 @@ fn other_place<K: Kernel>(k: &K, packet: &mut Packet, now: u32, may_insert: bool
             if may_insert {
                 k.count(Event::PortChanged);
             }
-            return port.0;
+            return u32::from(port.0);
         }
         round += 1;
     }
@@ -199,22 +203,22 @@ const fn other_port(tuple: &Tuple, round: u32) -> NetPort {
     NetPort::new(0x8000 | hash as u16)
 }
 
-/// Where a client is.
+/// To where a client is.
 #[inline(always)]
-fn deliver<K: Kernel>(k: &K, client: Client) -> Verdict {
-    let to = match client.place {
+fn deliver<K: Kernel>(k: &K, packet: &mut Packet, client: Client) -> Verdict {
+    packet.hop = match client.place {
         Place::Task => match k.endpoint(client.via) {
-            Some(task) => To::Task { device: client.via, mac: task.mac },
-            None => return Verdict::Drop(Event::NoRoute),
+            Some(task) => Hop::task(client.via, task.mac),
+            None => return Verdict::drop(Event::NoRoute),
         },
-        Place::Uplink => To::Uplink { device: client.via },
-        Place::Stack => To::Stack,
+        Place::Uplink => Hop::uplink(client.via),
+        Place::Stack => Hop::stack(),
         Place::Peer => match k.peer(client.via) {
-            Some(peer) => To::Peer { peer: client.via, tag: Tag::Reply, mac: peer.mac },
-            None => return Verdict::Drop(Event::NoRoute),
+            Some(peer) => Hop::peer(client.via, Tag::Reply, peer.mac),
+            None => return Verdict::drop(Event::NoRoute),
         },
     };
-    Verdict::Send(to)
+    Verdict::SEND
 }
 
 /// The loopback address that a process of this node used.

@@ -1,10 +1,10 @@
 //! Carries out a verdict.
 
-use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC};
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use mesh_ebpf::abi::Mac;
 use mesh_ebpf::kernel::Kernel;
-use mesh_ebpf::packet::{Packet, Skip, Tuple};
-use mesh_ebpf::verdict::{Event, To, Verdict};
+use mesh_ebpf::packet::{Packet, Skip};
+use mesh_ebpf::verdict::{Event, Hop, Verdict};
 
 use super::maps::PACKET;
 use super::node::Node;
@@ -12,6 +12,9 @@ use super::skb::Skb;
 
 /// The MAC of the host's end of every veth.
 const HOST_END: Mac = [0x02, 0x4d, 0, 0, 0, 1];
+
+/// The MAC of the loopback device.
+const NOBODY: Mac = [0; 6];
 
 /// What the kernel does next: as if we were not there.
 pub(crate) const PASS: i32 = TC_ACT_UNSPEC;
@@ -45,21 +48,20 @@ pub(crate) fn read(skb: Skb) -> Result<(Node, &'static mut Packet), i32> {
 
 /// Does what the verdict says.
 #[inline(never)]
-pub(crate) fn act(skb: Skb, node: &Node, packet: &Packet, verdict: &Verdict) -> i32 {
-    match verdict {
-        Verdict::Pass => PASS,
-        Verdict::Drop(event) => drop_it(node, *event),
-        Verdict::Refuse(_) | Verdict::Echo => TC_ACT_SHOT,
-        Verdict::Send(to) => {
-            if !skb.rewrite(packet, node.config().csum_v6) {
-                return drop_it(node, Event::Malformed);
-            }
-            match send(skb, node, &packet.sent, to) {
-                Some(action) => action as i32,
-                None => drop_it(node, Event::NoRoute),
-            }
+pub(crate) fn act(skb: Skb, node: &Node, packet: &Packet, verdict: Verdict) -> i32 {
+    if verdict == Verdict::SEND {
+        if !skb.rewrite(packet, node.config().csum_v6) {
+            return drop_it(node, Event::Malformed);
         }
+        return match send(skb, node, packet) {
+            Some(action) => action as i32,
+            None => drop_it(node, Event::NoRoute),
+        };
     }
+    if let Some(event) = verdict.dropped() {
+        node.count_number(event);
+    }
+    TC_ACT_SHOT
 }
 
 #[inline(always)]
@@ -69,28 +71,25 @@ fn drop_it(node: &Node, event: Event) -> i32 {
 }
 
 #[inline(always)]
-fn send(skb: Skb, node: &Node, tuple: &Tuple, to: &To) -> Option<i64> {
-    let config = node.config();
-    match *to {
-        To::Task { device, mac } => {
+fn send(skb: Skb, node: &Node, packet: &Packet) -> Option<i64> {
+    let (config, hop) = (node.config(), &packet.hop);
+    match hop.kind {
+        Hop::TASK => {
             skb.for_us();
-            skb.address(mac, HOST_END).then(|| skb.into_task(device))
+            skb.address(hop.mac, HOST_END).then(|| skb.into_task(hop.via))
         }
-        To::Peer { peer, tag, mac } => {
-            let peer = node.peer(peer)?;
-            if config.tunnel == 0 || !skb.address(mac, config.mac) {
+        Hop::PEER => {
+            let peer = node.peer(hop.via)?;
+            if config.tunnel == 0 || !skb.address(hop.mac, config.mac) {
                 return None;
             }
-            skb.tunnel(peer, tag.vni(), config.tunnel)
+            skb.tunnel(peer, hop.vni, config.tunnel)
         }
-        To::Uplink { device } => Some(skb.to_neighbour(device)),
-        To::Stack => {
-            skb.for_us();
+        Hop::UPLINK => Some(skb.to_neighbour(hop.via)),
+        _ => {
+            // By the loopback device, the only one by which all of the node's own addresses may come.
             skb.mark();
-            if tuple.dst.is_loopback() && !tuple.dst.is_v4() {
-                return Some(skb.into_loopback());
-            }
-            Some(i64::from(TC_ACT_OK))
+            skb.address(NOBODY, NOBODY).then(|| skb.into_loopback())
         }
     }
 }

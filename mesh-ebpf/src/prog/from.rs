@@ -17,7 +17,10 @@ fn from_task(ctx: TcContext) -> i32 {
     match read(skb) {
         Ok((node, packet)) => {
             let verdict = pipeline::from_task(&node, packet, skb.device());
-            act(skb, &node, packet, &verdict)
+            if verdict == Verdict::PASS {
+                return PASS;
+            }
+            act(skb, &node, packet, verdict)
         }
         Err(action) => action,
     }
@@ -30,7 +33,10 @@ fn from_net(ctx: TcContext) -> i32 {
     match read(skb) {
         Ok((node, packet)) => {
             let verdict = pipeline::from_net(&node, packet, skb.device());
-            act(skb, &node, packet, &verdict)
+            if verdict == Verdict::PASS {
+                return PASS;
+            }
+            act(skb, &node, packet, verdict)
         }
         Err(action) => action,
     }
@@ -46,7 +52,10 @@ fn from_host(ctx: TcContext) -> i32 {
     match read(skb) {
         Ok((node, packet)) => {
             let verdict = pipeline::from_host(&node, packet);
-            act(skb, &node, packet, &verdict)
+            if verdict == Verdict::PASS {
+                return PASS;
+            }
+            act(skb, &node, packet, verdict)
         }
         Err(action) => action,
     }
@@ -69,7 +78,10 @@ fn from_mesh(skb: Skb, v6: bool) -> i32 {
     match read(skb) {
         Ok((node, packet)) => {
             let verdict = untunnelled(skb, &node, packet, v6);
-            act(skb, &node, packet, &verdict)
+            if verdict == Verdict::PASS {
+                return PASS;
+            }
+            act(skb, &node, packet, verdict)
         }
         Err(action) => action,
     }
@@ -77,9 +89,9 @@ fn from_mesh(skb: Skb, v6: bool) -> i32 {
 
 #[inline(always)]
 fn untunnelled(skb: Skb, node: &Node, packet: &mut Packet, v6: bool) -> Verdict {
-    let Some((remote, vni)) = skb.tunnelled(v6) else { return Verdict::Drop(Event::Spoofed) };
-    let Some(peer) = node.peer_number(&remote) else { return Verdict::Drop(Event::Spoofed) };
-    let Some(mac) = skb.frame().at(0) else { return Verdict::Drop(Event::Malformed) };
+    let Some((remote, vni)) = skb.tunnelled(v6) else { return Verdict::drop(Event::Spoofed) };
+    let Some(peer) = node.peer_number(&remote) else { return Verdict::drop(Event::Spoofed) };
+    let Some(mac) = skb.frame().at(0) else { return Verdict::drop(Event::Malformed) };
     pipeline::from_mesh(node, packet, peer, vni, mac)
 }
 

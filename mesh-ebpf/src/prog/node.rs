@@ -27,6 +27,15 @@ impl Node {
         let config = CONFIG.get(0)?;
         (config.tcp_mask != 0).then_some(Self { config })
     }
+
+    /// Counts what happened, by its number.
+    #[inline(always)]
+    pub(crate) fn count_number(&self, event: u32) {
+        if let Some(count) = EVENTS.get_ptr_mut(event) {
+            // SAFETY: this CPU's own value, and programs of this hook do not interrupt each other.
+            unsafe { *count += 1 };
+        }
+    }
 }
 
 // Values of hash maps are copied or read at once. Should the agent remove an entry meanwhile, the kernel may give its
@@ -138,16 +147,13 @@ impl Kernel for Node {
 
     #[inline(always)]
     fn count(&self, event: Event) {
-        if let Some(count) = EVENTS.get_ptr_mut(event as u32) {
-            // SAFETY: this CPU's own value, and programs of this hook do not interrupt each other.
-            unsafe { *count += 1 };
-        }
+        self.count_number(event as u32);
     }
 
     #[inline(always)]
     fn account(&self, backend: u32, bytes: u16, new_flow: bool) {
         if let Some(stats) = STATS.get_ptr_mut(backend) {
-            // SAFETY: as in `count`.
+            // SAFETY: as in `count_number`.
             unsafe {
                 (*stats).packets += 1;
                 (*stats).bytes += u64::from(bytes);

@@ -42,7 +42,7 @@ impl Skb {
         let headers = HEADERS.min(self.len());
         // SAFETY: the context is valid; the helper changes no content.
         unsafe {
-            if (*self.0).data + headers > (*self.0).data_end {
+            if (*self.0).data as usize + headers as usize > (*self.0).data_end as usize {
                 bpf_skb_pull_data(self.0, headers);
             }
         }
@@ -98,7 +98,8 @@ impl Skb {
             return true;
         }
         let addresses = csum::add(csum::diff_addr(&old.src, &new.src), csum::diff_addr(&old.dst, &new.dst));
-        let l4 = packet.l4 as usize;
+        // The verifier knows no bound of what was in a map.
+        let l4 = if new.src.is_v4() { ETH + 20 } else { ETH + 40 };
         let written = if new.src.is_v4() {
             let Some(header) = self.frame().at::<u16>(ETH + 10) else { return false };
             self.put(ETH + 10, csum::update(header, addresses))

@@ -7,7 +7,7 @@ use crate::abi::*;
 use crate::packet::Packet;
 use crate::pipeline;
 use crate::testing::{Build, addr, icmp, tcp, udp};
-use crate::verdict::{Event, Refusal, To, Verdict};
+use crate::verdict::{Action, Event, Refusal, To};
 
 /// The network of all tasks.
 pub(super) const VNI: u32 = 4096;
@@ -195,20 +195,20 @@ impl World {
             Who::Stack(node) => (node, pipeline::from_host(&self.nodes[node], &mut packet)),
         };
         // A process reaches a task without any of ours, as a task reaches another.
-        let mut verdict = match verdict {
-            Verdict::Pass => match self.route(at, &packet, who) {
+        let mut verdict = match verdict.action(&packet.hop) {
+            Action::Pass => match self.route(at, &packet, who) {
                 Ok(end) => return end,
-                Err(to) => Verdict::Send(to),
+                Err(to) => Action::Send(to),
             },
             other => other,
         };
         for _ in 0..4 {
             let to = match verdict {
-                Verdict::Pass => return End::Passed,
-                Verdict::Drop(event) => return End::Dropped(event),
-                Verdict::Refuse(refusal) => return End::Refused(refusal),
-                Verdict::Echo => return End::Echoed,
-                Verdict::Send(to) => to,
+                Action::Pass => return End::Passed,
+                Action::Drop(event) => return End::Dropped(event),
+                Action::Refuse(refusal) => return End::Refused(refusal),
+                Action::Echo => return End::Echoed,
+                Action::Send(to) => to,
             };
             let (src, dst) = ends(&packet.sent);
             assert_eq!(src.is_ipv4(), dst.is_ipv4(), "one family");
@@ -226,8 +226,9 @@ impl World {
                     at = peer as usize - 1;
                     packet = Build { src, dst, ..build.clone() }.packet();
                     let node = &self.nodes[at];
-                    verdict = pipeline::from_mesh(node, &mut packet, from, tag.vni(), mac);
-                    if verdict == Verdict::Pass {
+                    let judged = pipeline::from_mesh(node, &mut packet, from, tag.vni(), mac);
+                    verdict = judged.action(&packet.hop);
+                    if verdict == Action::Pass {
                         return self.route(at, &packet, Who::Stack(at)).unwrap_or(End::Passed);
                     }
                 }
