@@ -1,7 +1,8 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::abi::UDP;
+use crate::abi::{TCP, UDP};
+use crate::packet::tcp;
 use crate::testing::{addr, tcp as segment};
 
 const TIMEOUTS: Timeouts =

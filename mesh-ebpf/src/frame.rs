@@ -29,6 +29,9 @@ pub struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
+    /// No header begins later: a power of two.
+    pub const FAR: usize = 0x2000;
+
     /// The frame in `bytes`.
     pub fn new(bytes: &'a [u8]) -> Self {
         let start = bytes.as_ptr() as usize;
@@ -44,7 +47,33 @@ impl<'a> Frame<'a> {
         Self { start, end, bytes: PhantomData }
     }
 
-    /// The value at an offset; `None` if it ends beyond the frame.
+    /// What comes after an offset that is no constant and below [`Self::FAR`].
+    ///
+    /// The verifier takes a comparison with the end to hold for a pointer and what has a constant distance from
+    /// it, and only if the offset has a bound. The compiler would undo both: it knows the bound, and adds anew.
+    #[inline(always)]
+    pub fn after(&self, offset: usize) -> Self {
+        #[cfg(not(target_arch = "bpf"))]
+        let start = self.start + (offset & (Self::FAR - 1));
+        #[cfg(target_arch = "bpf")]
+        let start = {
+            let mut start = offset;
+            // SAFETY: arithmetic on registers.
+            unsafe {
+                core::arch::asm!(
+                    "{start} &= {mask}",
+                    "{start} += {frame}",
+                    start = inout(reg) start,
+                    frame = in(reg) self.start,
+                    mask = const Self::FAR - 1,
+                );
+            }
+            start
+        };
+        Self { start, ..*self }
+    }
+
+    /// The value at an offset, a constant; `None` if it ends beyond the frame.
     #[inline(always)]
     pub fn at<T: Plain>(&self, offset: usize) -> Option<T> {
         let place = self.start + offset;
@@ -73,5 +102,8 @@ mod tests {
         assert_eq!(frame.at::<[u8; 2]>(3), Some([4, 5]));
         assert_eq!(frame.at::<[u8; 2]>(4), None);
         assert_eq!(frame.at::<u8>(5), None);
+        assert_eq!(frame.after(3).at::<u8>(1), Some(5));
+        assert_eq!(frame.after(3).at::<u16>(1), None);
+        assert_eq!(frame.after(6).at::<u8>(0), None);
     }
 }

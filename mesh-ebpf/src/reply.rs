@@ -139,15 +139,15 @@ pub fn reset(out: &mut Reply, frame: &Frame<'_>, packet: &Packet) -> bool {
     if packet.proto != TCP || packet.flags & tcp::RST != 0 || !is_host(&packet.tuple.src) {
         return false;
     }
-    let l4 = l4(packet);
-    // Sequence and acknowledgement number; data offset … window.
-    let (Some(seq), Some(ack), Some(offset)) =
-        (frame.at::<u32>(l4 + 4), frame.at::<u32>(l4 + 8), frame.at::<u8>(l4 + 12))
+    let segment = frame.after(packet.l4 as usize);
+    let (Some(offset), Some(ack), Some(seq)) =
+        (segment.at::<u8>(12), segment.at::<u32>(8), segment.at::<u32>(4))
     else {
         return false;
     };
     let header = (offset as usize >> 4) << 2;
-    let Some(payload) = (packet.len as usize + ETH).checked_sub(l4 + header) else { return false };
+    let before = packet.l4 as usize + header;
+    let Some(payload) = (packet.len as usize + ETH).checked_sub(before) else { return false };
     if header < TCP_HEADER as usize {
         return false;
     }
@@ -221,20 +221,6 @@ pub const fn echo_csum(field: u16, family: Family) -> u16 {
     let new = u16::from_ne_bytes([new, 0]) as u32;
     let field = update(field, diff(old, new));
     if field == 0 { !0 } else { field }
-}
-
-/// Where the transport header begins. Not beyond two extension headers of the greatest length, which the
-/// verifier forgets when the number was kept in 16 bits.
-#[inline(always)]
-fn l4(packet: &Packet) -> usize {
-    #[allow(unused_mut, reason = "only the kernel's verifier must be told")]
-    let mut l4 = packet.l4 as usize;
-    #[cfg(target_arch = "bpf")]
-    // SAFETY: arithmetic on a register. Not written in Rust, where the compiler knows it to do nothing.
-    unsafe {
-        core::arch::asm!("{0} &= 0x1fff", inout(reg) l4);
-    }
-    l4
 }
 
 /// Whether an address can be that of one host: not "any", broadcast or multicast.

@@ -187,13 +187,16 @@ fn place<K: Kernel>(k: &K, packet: &Packet, now: u32, may_insert: bool) -> bool 
     let same =
         client.may_be(found.head.client()) && found.read() == Some((flow.port, flow.client_port, flow.addr));
     // The same client may use the same port again, and has more to say than that the last flow ended.
-    if same && !(packet.is_syn() && found.head.has(Head::CLOSING)) {
+    let again = same && packet.is_syn() && found.head.has(Head::CLOSING);
+    if same && !again {
         found.touch_by(client, now, states(packet) & Head::CLOSING);
         return true;
     }
-    // A segment in the middle of a flow takes nobody's place: its own may be elsewhere.
+    // A segment in the middle of a flow takes nobody's place: its own may be elsewhere. And what is closing may
+    // have something to say yet.
     let begins = packet.proto != TCP || packet.is_syn();
-    may_insert && begins && found.head.is_over(packet.proto, now, &config.timeouts) && found.replace(flow)
+    let free = again || found.head.age(now) > found.head.timeout(packet.proto, &config.timeouts);
+    may_insert && begins && free && found.replace(flow)
 }
 
 /// One of the ports that a flow may get instead of its client's: 32768 to 65535.
