@@ -20,9 +20,7 @@ fn four<'a>(lab: &'a Lab, options: &str) -> Result<Vec<Task<'a>>> {
         eventually(SOON, "every node has every task in its balance", || {
             let services = node.rows("service ls")?;
             ensure!(text(&services[0]["Replicas"]) == "4/4", "{services:?}");
-            let status = status(node)?;
-            ensure!(status["AppliedRevision"] == status["WantedRevision"], "{status}");
-            Ok(())
+            status(node).map(drop)
         })?;
     }
     Ok(tasks)

@@ -1,10 +1,10 @@
 //! What depends on the data plane in use.
 
 use anyhow::{Result, ensure};
-use mesh_tests::{Lab, Node};
+use mesh_tests::{Lab, Node, eventually};
 use serde_json::Value;
 
-use super::{Cli, mentions};
+use super::{Cli, SOON, mentions};
 
 /// Whether a promise that only the eBPF plane makes holds in this lab. Where it does not, `mesh status` has to name
 /// the limit, in these words, on every node: a test that has nothing else to look at still looks at that.
@@ -13,14 +13,20 @@ pub(crate) fn on_ebpf(lab: &Lab, limit: &[&str]) -> Result<bool> {
         return Ok(true);
     }
     for node in lab.nodes() {
+        status(node)?;
         mentions(&node.ok("status")?, limit)?;
     }
     Ok(false)
 }
 
-/// What a node says of itself.
+/// What a node says of itself once it does all that it knows of; before its first round it has no planes to tell of.
 pub(crate) fn status(node: &Node) -> Result<Value> {
-    node.mesh_json(["status"])
+    eventually(SOON, "the node does what it knows of", || {
+        let status = node.mesh_json(["status"])?;
+        let done = status["AppliedRevision"].as_u64() >= status["WantedRevision"].as_u64();
+        ensure!(done && status["Planes"].as_object().is_some_and(|planes| !planes.is_empty()), "{status}");
+        Ok(status)
+    })
 }
 
 /// The names of the planes of a node.
