@@ -4,6 +4,7 @@ mod act;
 mod from;
 mod maps;
 mod node;
+mod refuse;
 mod skb;
 
 use core::panic::PanicInfo;

@@ -233,6 +233,8 @@ events! {
     NoRoute = "no_route",
     /// Dropped: a refusal that would have been one too many.
     RateLimited = "rate_limited",
+    /// Dropped: nobody is told of what cannot be answered.
+    Unanswerable = "unanswerable",
     /// Dropped: a protocol that no VIP speaks.
     Unsupported = "unsupported",
     /// A fragment was left to the node's kernel.

@@ -50,6 +50,9 @@ pub(super) fn arrive<K: Kernel>(k: &K, packet: &mut Packet, peer: u32, port: Net
     let tuple = packet.tuple;
     let Some(task) = k.endpoint_of(mac) else {
         k.count(Event::BackendGone);
+        if let Some(node) = k.peer(peer) {
+            packet.hop = Hop::peer(peer, Tag::Reply, node.mac);
+        }
         return Verdict::refuse(Refusal::Closed);
     };
     let client = Client { place: Place::Peer, via: peer };

@@ -14,7 +14,7 @@ use super::skb::Skb;
 const HOST_END: Mac = [0x02, 0x4d, 0, 0, 0, 1];
 
 /// The MAC of the loopback device.
-const NOBODY: Mac = [0; 6];
+pub(crate) const NOBODY: Mac = [0; 6];
 
 /// What the kernel does next: as if we were not there.
 pub(crate) const PASS: i32 = TC_ACT_UNSPEC;
@@ -64,8 +64,9 @@ pub(crate) fn act(skb: Skb, node: &Node, packet: &Packet, verdict: Verdict) -> i
     TC_ACT_SHOT
 }
 
+/// Loses it, and counts why.
 #[inline(always)]
-fn drop_it(node: &Node, event: Event) -> i32 {
+pub(crate) fn drop_it(node: &Node, event: Event) -> i32 {
     node.count(event);
     TC_ACT_SHOT
 }

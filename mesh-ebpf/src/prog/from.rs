@@ -4,10 +4,11 @@ use aya_ebpf::{macros::classifier, programs::TcContext};
 use mesh_ebpf::kernel::Kernel;
 use mesh_ebpf::packet::Packet;
 use mesh_ebpf::pipeline;
-use mesh_ebpf::verdict::{Event, Verdict};
+use mesh_ebpf::verdict::{Event, Hop, Verdict};
 
 use super::act::{PASS, act, read};
 use super::node::Node;
+use super::refuse::{echo, refuse};
 use super::skb::Skb;
 
 /// On the host's end of each task's veth.
@@ -16,11 +17,9 @@ fn from_task(ctx: TcContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
     match read(skb) {
         Ok((node, packet)) => {
+            packet.hop = Hop::uplink(skb.device());
             let verdict = pipeline::from_task(&node, packet, skb.device());
-            if verdict == Verdict::PASS {
-                return PASS;
-            }
-            act(skb, &node, packet, verdict)
+            finish(skb, &node, packet, verdict)
         }
         Err(action) => action,
     }
@@ -32,11 +31,9 @@ fn from_net(ctx: TcContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
     match read(skb) {
         Ok((node, packet)) => {
+            packet.hop = Hop::uplink(skb.device());
             let verdict = pipeline::from_net(&node, packet, skb.device());
-            if verdict == Verdict::PASS {
-                return PASS;
-            }
-            act(skb, &node, packet, verdict)
+            finish(skb, &node, packet, verdict)
         }
         Err(action) => action,
     }
@@ -52,10 +49,7 @@ fn from_host(ctx: TcContext) -> i32 {
     match read(skb) {
         Ok((node, packet)) => {
             let verdict = pipeline::from_host(&node, packet);
-            if verdict == Verdict::PASS {
-                return PASS;
-            }
-            act(skb, &node, packet, verdict)
+            finish(skb, &node, packet, verdict)
         }
         Err(action) => action,
     }
@@ -78,10 +72,7 @@ fn from_mesh(skb: Skb, v6: bool) -> i32 {
     match read(skb) {
         Ok((node, packet)) => {
             let verdict = untunnelled(skb, &node, packet, v6);
-            if verdict == Verdict::PASS {
-                return PASS;
-            }
-            act(skb, &node, packet, verdict)
+            finish(skb, &node, packet, verdict)
         }
         Err(action) => action,
     }
@@ -93,6 +84,20 @@ fn untunnelled(skb: Skb, node: &Node, packet: &mut Packet, v6: bool) -> Verdict 
     let Some(peer) = node.peer_number(&remote) else { return Verdict::drop(Event::Spoofed) };
     let Some(mac) = skb.frame().at(0) else { return Verdict::drop(Event::Malformed) };
     pipeline::from_mesh(node, packet, peer, vni, mac)
+}
+
+#[inline(always)]
+fn finish(skb: Skb, node: &Node, packet: &Packet, verdict: Verdict) -> i32 {
+    if verdict == Verdict::PASS {
+        return PASS;
+    }
+    if verdict == Verdict::ECHO {
+        return echo(skb, node, packet);
+    }
+    match verdict.refused() {
+        Some(how) => refuse(skb, node, packet, how as u32),
+        None => act(skb, node, packet, verdict),
+    }
 }
 
 /// Does nothing: what a hook alone costs.

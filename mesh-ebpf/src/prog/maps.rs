@@ -12,6 +12,7 @@ use mesh_ebpf::abi::{
 };
 use mesh_ebpf::flow::Bucket;
 use mesh_ebpf::packet::Packet;
+use mesh_ebpf::reply::Reply;
 use mesh_ebpf::verdict;
 
 #[map]
@@ -53,3 +54,9 @@ pub(crate) static CONFIG: Array<Config> = Array::with_max_entries(1, BPF_F_MMAPA
 /// Where a program keeps the packet that it works on.
 #[map]
 pub(crate) static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
+/// Where a program writes an answer.
+#[map]
+pub(crate) static REPLY: PerCpuArray<Reply> = PerCpuArray::with_max_entries(1, 0);
+/// How many answers were given in which moment.
+#[map]
+pub(crate) static RATE: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(1, 0);
