@@ -5,7 +5,9 @@ use crate::abi::{
     Network, Peer, SourceKey,
 };
 use crate::flow::Shared;
-use crate::verdict::Event;
+use crate::packet::Packet;
+use crate::pipeline::step;
+use crate::verdict::{Event, Verdict};
 
 /// The maps of a node. In the kernel the real ones.
 pub trait Kernel {
@@ -47,4 +49,43 @@ pub trait Kernel {
     fn count(&self, event: Event);
     /// Counts a packet to a backend.
     fn account(&self, backend: u32, bytes: u16, new_flow: bool);
+
+    // Steps of the pipeline that are long, and taken from several places. The kernel's verifier follows a program
+    // through each call of a function again, unless it is a global one: programs have these as such.
+
+    /// See [`step::answer`].
+    #[inline(always)]
+    fn answer(&self, packet: &mut Packet) -> Verdict
+    where
+        Self: Sized,
+    {
+        step::answer(self, packet)
+    }
+
+    /// See [`step::pick`].
+    #[inline(always)]
+    fn pick(&self, packet: &Packet, now: u32) -> u32
+    where
+        Self: Sized,
+    {
+        step::pick(self, packet, now)
+    }
+
+    /// See [`step::note`].
+    #[inline(always)]
+    fn note(&self, packet: &Packet, now: u32)
+    where
+        Self: Sized,
+    {
+        step::note(self, packet, now);
+    }
+
+    /// See [`step::place`].
+    #[inline(always)]
+    fn place(&self, packet: &Packet, now: u32, may_insert: bool) -> bool
+    where
+        Self: Sized,
+    {
+        step::place(self, packet, now, may_insert)
+    }
 }

@@ -10,6 +10,12 @@
 mod balance;
 mod replies;
 
+/// Steps that a kernel may have as functions of their own.
+pub mod step {
+    pub use super::balance::{note, pick};
+    pub use super::replies::{answer, place};
+}
+
 use crate::abi::{FrontendKey, Mac, TCP, UDP};
 use crate::flow::{Client, Place};
 use crate::kernel::Kernel;
@@ -30,7 +36,7 @@ pub fn from_task<K: Kernel>(k: &K, packet: &mut Packet, device: u32) -> Verdict 
     if !has_ports(packet) {
         return Verdict::PASS;
     }
-    let verdict = replies::answer(k, packet);
+    let verdict = k.answer(packet);
     if verdict != Verdict::PASS {
         return verdict;
     }
@@ -80,7 +86,7 @@ pub fn from_mesh<K: Kernel>(k: &K, packet: &mut Packet, peer: u32, vni: u32, mac
         return Verdict::PASS;
     }
     match Tag::of(vni) {
-        Tag::Network(_) => replies::answer(k, packet),
+        Tag::Network(_) => k.answer(packet),
         Tag::Forward(port) => replies::arrive(k, packet, peer, port, mac),
         Tag::Reply => replies::back(k, packet),
     }

@@ -137,7 +137,7 @@ fn balance<K: Kernel>(
 #[inline(always)]
 fn begin<K: Kernel>(k: &K, packet: &mut Packet, head: Head) -> Verdict {
     let (client, now) = (head.client(), k.now());
-    let id = pick(k, packet, now);
+    let id = k.pick(packet, now);
     let Some(backend) = k.backend(id).filter(|backend| backend.is_active()) else {
         k.count(Event::NoBackend);
         return Verdict::refuse(Refusal::Closed);
@@ -163,14 +163,14 @@ fn begin<K: Kernel>(k: &K, packet: &mut Packet, head: Head) -> Verdict {
         head: head.0 | if here { Head::HERE } else { 0 },
         addr: Flow::target(id, backend.generation, packet.frontend.id),
     };
-    note(k, packet, now);
+    k.note(packet, now);
     k.account(id, packet.len, true);
     forward(k, packet, Head(packet.draft.head), backend, (port, client_port), false)
 }
 
 /// Remembers the drafted flow, if there is room, in the place of an old one with the same tuple.
-#[inline(never)]
-fn note<K: Kernel>(k: &K, packet: &Packet, now: u32) {
+#[inline(always)]
+pub fn note<K: Kernel>(k: &K, packet: &Packet, now: u32) {
     k.count(if packet.proto == TCP && !packet.is_syn() { Event::MidFlow } else { Event::NewFlow });
     let config = k.config();
     let flow = &packet.draft;
@@ -188,10 +188,8 @@ fn note<K: Kernel>(k: &K, packet: &Packet, now: u32) {
 }
 
 /// Who gets a new flow; [`NO_BACKEND`]: nobody is there.
-///
-/// Its own function, as some others are, because the stack of a program has 512 bytes.
-#[inline(never)]
-fn pick<K: Kernel>(k: &K, packet: &Packet, now: u32) -> u32 {
+#[inline(always)]
+pub fn pick<K: Kernel>(k: &K, packet: &Packet, now: u32) -> u32 {
     let (tuple, frontend, config) = (&packet.tuple, &packet.frontend, k.config());
     if frontend.backends == 0 {
         return NO_BACKEND;

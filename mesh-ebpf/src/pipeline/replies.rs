@@ -12,8 +12,8 @@ use crate::verdict::{Event, Hop, Refusal, Verdict};
 const TRIES: u32 = 4;
 
 /// A packet that may be a backend's answer: translated back and on its way to the client; `PASS` if it is none.
-#[inline(never)]
-pub(super) fn answer<K: Kernel>(k: &K, packet: &mut Packet) -> Verdict {
+#[inline(always)]
+pub fn answer<K: Kernel>(k: &K, packet: &mut Packet) -> Verdict {
     let (seed, now) = (k.config().table_seed, k.now());
     let found = k
         .bucket(packet.proto, hash::place(&packet.tuple, seed))
@@ -101,7 +101,7 @@ pub(super) const NO_PORT: u32 = 1 << 16;
 pub(super) fn remember<K: Kernel>(k: &K, packet: &mut Packet, head: Head, now: u32) -> u32 {
     draft(packet, head, NetPort::ANY);
     let begins = packet.is_syn();
-    if place(k, packet, now, begins) {
+    if k.place(packet, now, begins) {
         return 0;
     }
     // Whatever is not the first of its flow may be known with another port, though its own is free by now.
@@ -111,7 +111,7 @@ pub(super) fn remember<K: Kernel>(k: &K, packet: &mut Packet, head: Head, now: u
             return port;
         }
         draft(packet, head, NetPort::ANY);
-        if place(k, packet, now, true) {
+        if k.place(packet, now, true) {
             return 0;
         }
     }
@@ -125,7 +125,7 @@ pub(super) fn remember<K: Kernel>(k: &K, packet: &mut Packet, head: Head, now: u
 #[inline(always)]
 pub(super) fn renew<K: Kernel>(k: &K, packet: &mut Packet, head: Head, client_port: NetPort, now: u32) {
     draft(packet, head, client_port);
-    place(k, packet, now, true);
+    k.place(packet, now, true);
 }
 
 /// The answers to `packet.sent`, with this port of the client's.
@@ -151,7 +151,7 @@ fn other_place<K: Kernel>(k: &K, packet: &mut Packet, now: u32, may_insert: bool
         let port = other_port(&packet.tuple, round);
         packet.draft.tuple.ports = Tuple::join(packet.sent.dport(), port);
         packet.draft.client_port = packet.tuple.sport();
-        if place(k, packet, now, may_insert) {
+        if k.place(packet, now, may_insert) {
             if may_insert {
                 k.count(Event::PortChanged);
             }
@@ -163,8 +163,8 @@ fn other_place<K: Kernel>(k: &K, packet: &mut Packet, now: u32, may_insert: bool
 }
 
 /// Whether the drafted reply flow is known, or could be made if it may be.
-#[inline(never)]
-fn place<K: Kernel>(k: &K, packet: &Packet, now: u32, may_insert: bool) -> bool {
+#[inline(always)]
+pub fn place<K: Kernel>(k: &K, packet: &Packet, now: u32, may_insert: bool) -> bool {
     let (flow, config) = (&packet.draft, k.config());
     let Some(bucket) = k.bucket(packet.proto, hash::place(&flow.tuple, config.table_seed)) else {
         return false;

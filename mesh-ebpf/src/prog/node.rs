@@ -8,8 +8,10 @@ use mesh_ebpf::abi::{
 use mesh_ebpf::flow::{Shared, TICK};
 use mesh_ebpf::hash;
 use mesh_ebpf::kernel::Kernel;
-use mesh_ebpf::verdict::Event;
+use mesh_ebpf::packet::Packet;
+use mesh_ebpf::verdict::{Event, Verdict};
 
+use super::steps;
 use super::maps::{
     AFFINITY, BACKENDS, CONFIG, ENDPOINTS, EVENTS, FLOWS_TCP, FLOWS_UDP, FRONTENDS, LOCALS, MACS, NETWORKS,
     PEER_IDS, PEERS, PORTS, SLOTS, SOURCES, STATS, VIP_BITS,
@@ -160,6 +162,26 @@ impl Kernel for Node {
                 (*stats).flows += u64::from(new_flow);
             }
         }
+    }
+
+    #[inline(always)]
+    fn answer(&self, packet: &mut Packet) -> Verdict {
+        Verdict(steps::mesh_answer(packet))
+    }
+
+    #[inline(always)]
+    fn pick(&self, packet: &Packet, now: u32) -> u32 {
+        steps::mesh_pick(packet, now)
+    }
+
+    #[inline(always)]
+    fn note(&self, packet: &Packet, now: u32) {
+        steps::mesh_note(packet, now);
+    }
+
+    #[inline(always)]
+    fn place(&self, packet: &Packet, now: u32, may_insert: bool) -> bool {
+        steps::mesh_place(packet, now, u32::from(may_insert)) != 0
     }
 }
 

@@ -44,7 +44,8 @@ pub(super) fn load(pins: &Pins, limits: &Limits) -> Result<Loaded, EbpfError> {
         pins.forget_maps()?;
     }
     let mut loader = EbpfLoader::new();
-    loader.verifier_log_level(VerifierLogLevel::DISABLE);
+    // Without any log the kernel refuses the BTF; statistics are one line.
+    loader.verifier_log_level(VerifierLogLevel::STATS);
     let dir = pins.maps();
     for (name, entries) in limits.entries() {
         loader.map_max_entries(name, entries);

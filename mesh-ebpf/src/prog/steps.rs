@@ -1,0 +1,58 @@
+//! Steps of the pipeline as global functions: the verifier looks at each once, and not at every call.
+//!
+//! It takes nothing of their callers for granted. So they are told that a pointer is one, and find the node anew.
+
+use mesh_ebpf::abi::NO_BACKEND;
+use mesh_ebpf::packet::Packet;
+use mesh_ebpf::pipeline::step;
+use mesh_ebpf::verdict::Verdict;
+
+use super::node::Node;
+
+/// The packet behind a pointer, and the node.
+macro_rules! known {
+    ($packet:ident, $none:expr) => {{
+        if $packet.is_null() {
+            return $none;
+        }
+        let Some(node) = Node::get() else { return $none };
+        // SAFETY: callers pass references, and nobody else has this CPU's packet meanwhile.
+        (node, unsafe { &mut *$packet })
+    }};
+}
+
+/// See [`step::answer`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn mesh_answer(packet: *mut Packet) -> u32 {
+    let (node, packet) = known!(packet, Verdict::PASS.0);
+    step::answer(&node, packet).0
+}
+
+/// See [`step::pick`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn mesh_pick(packet: *const Packet, now: u32) -> u32 {
+    let packet = packet.cast_mut();
+    let (node, packet) = known!(packet, NO_BACKEND);
+    step::pick(&node, packet, now)
+}
+
+/// See [`step::note`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn mesh_note(packet: *const Packet, now: u32) -> u32 {
+    let packet = packet.cast_mut();
+    let (node, packet) = known!(packet, 0);
+    step::note(&node, packet, now);
+    0
+}
+
+/// See [`step::place`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn mesh_place(packet: *const Packet, now: u32, may_insert: u32) -> u32 {
+    let packet = packet.cast_mut();
+    let (node, packet) = known!(packet, 0);
+    u32::from(step::place(&node, packet, now, may_insert != 0))
+}
