@@ -126,7 +126,7 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<()> {
         world,
         store: health.clone(),
         overlay: OverlayPlane::new().context("cannot talk to the kernel's network (rtnetlink)")?,
-        balance: Dataplane::open(&config.dataplane)
+        balance: Dataplane::open(&config.dataplane, &config.node.cgroup)
             .map_err(|error| anyhow::anyhow!("{}; with dataplane.mode = \"nft\" it is not needed", error.in_full()))?,
         zone: Arc::clone(&zone),
         dns: DnsServer::new(dns_config(&config), zone),

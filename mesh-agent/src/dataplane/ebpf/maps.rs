@@ -26,7 +26,7 @@ pub(super) struct Limits {
 
 impl Limits {
     /// By name.
-    pub(super) fn entries(&self) -> [(&'static str, u32); 17] {
+    pub(super) fn entries(&self) -> [(&'static str, u32); 20] {
         let Sizes { backends, slots, frontends, peers } = self.sizes;
         [
             (map::FRONTENDS, frontends),
@@ -46,6 +46,9 @@ impl Limits {
             (map::PORTS, 2 * PORT_WORDS),
             (map::VIP_BITS, VIP_WORDS),
             (map::CONFIG, 1),
+            (map::NETNS, 8192),
+            (map::SOCK_REV, 65_536),
+            (map::SOCK_FWD, 65_536),
         ]
     }
 }
@@ -119,6 +122,11 @@ impl Maps {
             macs: all(&self.macs, map::MACS)?,
             locals: all(&self.locals, map::LOCALS)?.into_iter().map(|(addr, _)| addr).collect(),
         })
+    }
+
+    /// Whether a backend still serves a flow that began when its id had `generation`.
+    pub(super) fn serves(&self, id: u32, generation: u32) -> bool {
+        (id as usize) < self.backends.len() && self.backends.get(id as usize).serves(generation)
     }
 
     /// Carries one out.
@@ -196,7 +204,7 @@ impl Maps {
     }
 }
 
-fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, EbpfError>
+pub(super) fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, EbpfError>
 where
     M: TryFrom<Map, Error = MapError>,
 {
@@ -213,11 +221,11 @@ fn mapped<T: Pod>(ebpf: &mut Ebpf, name: &'static str, len: u32) -> Result<Mappe
     }
 }
 
-fn all<K: Pod, V: Pod>(map: &HashMap<MapData, K, V>, name: &'static str) -> Result<Vec<(K, V)>, EbpfError> {
+pub(super) fn all<K: Pod, V: Pod>(map: &HashMap<MapData, K, V>, name: &'static str) -> Result<Vec<(K, V)>, EbpfError> {
     map.iter().collect::<Result<_, _>>().map_err(|source| map_error(name, source))
 }
 
-fn put<K: Pod, V: Pod>(
+pub(super) fn put<K: Pod, V: Pod>(
     map: &mut HashMap<MapData, K, V>,
     name: &'static str,
     key: &K,
