@@ -135,7 +135,7 @@ impl Plane for EbpfPlane {
     async fn reconcile(&mut self, want: &Balance, depth: Depth) -> Applied {
         // The gates first: what programs leave to the stack is to meet them.
         let mut applied = self.gates.reconcile(want, depth).await;
-        if depth == Depth::Sweep {
+        if depth == Depth::Sweep || self.books.is_none() {
             for (object, result) in crate::overlay::apply_loopback() {
                 applied.record(object, result);
             }
