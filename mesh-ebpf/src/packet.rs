@@ -11,6 +11,9 @@ pub const ETH: usize = 14;
 const IPV4: usize = 20;
 /// Bytes of an IPv6 header.
 const IPV6: usize = 40;
+/// Where an ICMP error quotes the packet that it is about: after its header and 8 bytes of its own.
+const QUOTE_V4: usize = ETH + IPV4 + 8;
+const QUOTE_V6: usize = ETH + IPV6 + 8;
 const ETHERTYPE_V4: u16 = 0x0800_u16.to_be();
 const ETHERTYPE_V6: u16 = 0x86dd_u16.to_be();
 /// "More fragments" or an offset: RFC 791 §3.1.
@@ -31,6 +34,9 @@ pub struct Tuple {
 }
 
 impl Tuple {
+    /// Nobody's.
+    pub const NONE: Self = Self { src: Addr16::ANY_V6, dst: Addr16::ANY_V6, ports: 0 };
+
     /// From its parts.
     #[inline(always)]
     pub const fn new(src: Addr16, sport: NetPort, dst: Addr16, dport: NetPort) -> Self {
@@ -102,16 +108,24 @@ pub struct Packet {
     pub frontend: Frontend,
     /// Where it goes next, if it is sent on.
     pub hop: Hop,
+    /// Of an ICMP error: the packet that it is about, as [`Self::quote`] found it.
+    pub quoted: Tuple,
+    /// The same as it is sent on.
+    pub quoted_sent: Tuple,
     /// IP protocol: TCP, UDP, ICMP or ICMPv6; others are not parsed.
     pub proto: u8,
     /// TCP flags; the type of an ICMP message.
     pub flags: u8,
-    /// Whether it may not be fragmented: IPv4's flag, always with IPv6.
-    pub whole: bool,
+    /// Whether it may not be fragmented: IPv4's flag, always with IPv6. Not a bool: it lies in memory of the kernel's.
+    pub whole: u8,
     /// Where the transport header begins, from the start of the frame.
     pub l4: u16,
     /// Bytes from the IP header to the end; the greatest number if there are more.
     pub len: u16,
+    /// IP protocol of the packet that an ICMP error is about.
+    pub quoted_proto: u8,
+    /// Zero.
+    pub pad: [u8; 5],
 }
 
 /// Why a frame is not parsed.
@@ -127,14 +141,78 @@ pub enum Skip {
 }
 
 impl Packet {
+    /// None.
+    pub const EMPTY: Self = Self {
+        tuple: Tuple::NONE,
+        sent: Tuple::NONE,
+        draft: Flow::EMPTY,
+        frontend: Frontend::NONE,
+        hop: Hop::stack(),
+        quoted: Tuple::NONE,
+        quoted_sent: Tuple::NONE,
+        proto: 0,
+        flags: 0,
+        whole: 0,
+        l4: 0,
+        len: 0,
+        quoted_proto: 0,
+        pad: [0; 5],
+    };
+
     /// Reads the headers of a frame.
-    #[inline(always)]
     pub fn parse(frame: &Frame<'_>) -> Result<Self, Skip> {
+        let mut packet = Self::EMPTY;
+        packet.read(frame)?;
+        Ok(packet)
+    }
+
+    /// Reads the headers of a frame into a packet that was another one before.
+    #[inline(always)]
+    pub fn read(&mut self, frame: &Frame<'_>) -> Result<(), Skip> {
         match frame.at::<u16>(12).ok_or(Skip::Malformed)? {
-            ETHERTYPE_V4 => Self::v4(frame),
-            ETHERTYPE_V6 => Self::v6(frame),
+            ETHERTYPE_V4 => self.v4(frame),
+            ETHERTYPE_V6 => self.v6(frame),
             _ => Err(Skip::Other),
         }
+    }
+
+    /// An ICMP message that is about a packet which its receiver sent.
+    #[inline(always)]
+    pub const fn is_error(&self) -> bool {
+        match self.proto {
+            // Unreachable, time exceeded, parameter problem (RFC 792).
+            ICMP => self.flags == 3 || self.flags == 11 || self.flags == 12,
+            // All below 128 (RFC 4443 §2.1).
+            ICMP6 => self.flags < 128,
+            _ => false,
+        }
+    }
+
+    /// Reads what an ICMP error is about. False: nothing that is balanced, or too little of it.
+    #[inline(always)]
+    pub fn quote(&mut self, frame: &Frame<'_>) -> bool {
+        let (addresses, proto, ports) = if self.proto == ICMP {
+            let Some(ip) = frame.at::<[u32; 5]>(QUOTE_V4) else { return false };
+            let Some(ports) = frame.at::<u32>(QUOTE_V4 + IPV4) else { return false };
+            if ip[0].to_ne_bytes()[0] != 0x45 || u32::from_be(ip[1]) & 0x1fff != 0 {
+                return false;
+            }
+            let addresses = (Addr16::from_word(ip[3]), Addr16::from_word(ip[4]));
+            (addresses, ip[2].to_ne_bytes()[1], ports)
+        } else {
+            let Some(head) = frame.at::<[u32; 2]>(QUOTE_V6) else { return false };
+            let Some(src) = frame.at::<[u32; 4]>(QUOTE_V6 + 8) else { return false };
+            let Some(dst) = frame.at::<[u32; 4]>(QUOTE_V6 + 24) else { return false };
+            let Some(ports) = frame.at::<u32>(QUOTE_V6 + IPV6) else { return false };
+            ((Addr16(src), Addr16(dst)), head[1].to_ne_bytes()[2], ports)
+        };
+        if proto != TCP && proto != UDP {
+            return false;
+        }
+        self.quoted = Tuple { src: addresses.0, dst: addresses.1, ports };
+        self.quoted_sent = self.quoted;
+        self.quoted_proto = proto;
+        true
     }
 
     /// A TCP segment that begins a flow.
@@ -156,7 +234,7 @@ impl Packet {
     }
 
     #[inline(always)]
-    fn v4(frame: &Frame<'_>) -> Result<Self, Skip> {
+    fn v4(&mut self, frame: &Frame<'_>) -> Result<(), Skip> {
         // Five words: version … length, id … fragment, ttl … checksum, source, destination.
         let [first, _, third, src, dst] = frame.at::<[u32; 5]>(ETH).ok_or(Skip::Malformed)?;
         let [version, _, len_high, len_low] = first.to_ne_bytes();
@@ -176,11 +254,11 @@ impl Packet {
         if proto == ICMP6 {
             return Err(Skip::Other);
         }
-        Self::transport(frame, addresses, proto, ETH + IPV4, len, fragment & DONT_FRAGMENT != 0)
+        self.transport(frame, addresses, proto, ETH + IPV4, len, fragment & DONT_FRAGMENT != 0)
     }
 
     #[inline(always)]
-    fn v6(frame: &Frame<'_>) -> Result<Self, Skip> {
+    fn v6(&mut self, frame: &Frame<'_>) -> Result<(), Skip> {
         let head = frame.at::<[u32; 2]>(ETH).ok_or(Skip::Malformed)?;
         let [version, ..] = head[0].to_ne_bytes();
         let [len_high, len_low, proto, _] = head[1].to_ne_bytes();
@@ -202,30 +280,25 @@ impl Packet {
             return Err(Skip::Malformed);
         }
         let len = if payload == 0 { 0 } else { payload + IPV6 as u16 };
-        Self::transport(frame, addresses, proto, ETH + IPV6, len, true)
+        self.transport(frame, addresses, proto, ETH + IPV6, len, true)
     }
 
     #[inline(always)]
     fn transport(
+        &mut self,
         frame: &Frame<'_>,
         addresses: Tuple,
         proto: u8,
         l4: usize,
         len: u16,
         whole: bool,
-    ) -> Result<Self, Skip> {
-        let mut packet = Self {
-            tuple: addresses,
-            sent: addresses,
-            draft: Flow::EMPTY,
-            frontend: Frontend::NONE,
-            hop: Hop::stack(),
-            proto,
-            flags: 0,
-            whole,
-            l4: l4 as u16,
-            len,
-        };
+    ) -> Result<(), Skip> {
+        let packet = self;
+        packet.tuple = addresses;
+        packet.sent = addresses;
+        (packet.proto, packet.flags) = (proto, 0);
+        packet.whole = whole as u8;
+        (packet.l4, packet.len) = (l4 as u16, len);
         let header = match proto {
             TCP => {
                 // At once: the verifier forgets about one pointer what it learned of another.
@@ -253,7 +326,7 @@ impl Packet {
             return Err(Skip::Malformed);
         }
         packet.sent.ports = packet.tuple.ports;
-        Ok(packet)
+        Ok(())
     }
 }
 

@@ -234,15 +234,15 @@ const fn is_host(addr: &Addr16) -> bool {
     }
 }
 
-/// Errors are not answered with errors.
+/// Errors are not answered with errors, nor are the old source quench and redirects.
 #[inline(always)]
 const fn is_error(packet: &Packet) -> bool {
-    match packet.proto {
-        ICMP => matches!(packet.flags, 3 | 4 | 5 | 11 | 12),
-        // All below 128, and a redirect.
-        ICMP6 => packet.flags < 128 || packet.flags == 137,
+    let others = match packet.proto {
+        ICMP => packet.flags == 4 || packet.flags == 5,
+        ICMP6 => packet.flags == 137,
         _ => false,
-    }
+    };
+    others || packet.is_error()
 }
 
 #[inline(always)]

@@ -50,7 +50,8 @@ impl Verdict {
         Some(match self.0 & !Self::REFUSE {
             0 => Refusal::Closed,
             1 => Refusal::Unreachable,
-            _ => Refusal::Prohibited,
+            2 => Refusal::Prohibited,
+            _ => Refusal::TooBig,
         })
     }
 
@@ -183,6 +184,8 @@ pub enum Refusal {
     Unreachable,
     /// It is not allowed: RST, or "administratively prohibited".
     Prohibited,
+    /// It does not fit into the tunnel: "fragmentation needed", or "packet too big".
+    TooBig,
 }
 
 macro_rules! events {
@@ -237,6 +240,8 @@ events! {
     Unanswerable = "unanswerable",
     /// Dropped: a protocol that no VIP speaks.
     Unsupported = "unsupported",
+    /// A packet did not fit into the tunnel, and its sender was told so.
+    TooBig = "too_big",
     /// A fragment was left to the node's kernel.
     Fragment = "fragment",
 }

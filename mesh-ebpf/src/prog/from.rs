@@ -4,9 +4,9 @@ use aya_ebpf::{macros::classifier, programs::TcContext};
 use mesh_ebpf::kernel::Kernel;
 use mesh_ebpf::packet::Packet;
 use mesh_ebpf::pipeline;
-use mesh_ebpf::verdict::{Event, Hop, Verdict};
+use mesh_ebpf::verdict::{Event, Refusal, Verdict};
 
-use super::act::{PASS, act, read};
+use super::act::{PASS, act, fits, read};
 use super::node::Node;
 use super::refuse::{echo, refuse};
 use super::skb::Skb;
@@ -17,7 +17,6 @@ fn from_task(ctx: TcContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
     match read(skb) {
         Ok((node, packet)) => {
-            packet.hop = Hop::uplink(skb.device());
             let verdict = pipeline::from_task(&node, packet, skb.device());
             finish(skb, &node, packet, verdict)
         }
@@ -31,7 +30,6 @@ fn from_net(ctx: TcContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
     match read(skb) {
         Ok((node, packet)) => {
-            packet.hop = Hop::uplink(skb.device());
             let verdict = pipeline::from_net(&node, packet, skb.device());
             finish(skb, &node, packet, verdict)
         }
@@ -94,10 +92,14 @@ fn finish(skb: Skb, node: &Node, packet: &Packet, verdict: Verdict) -> i32 {
     if verdict == Verdict::ECHO {
         return echo(skb, node, packet);
     }
-    match verdict.refused() {
-        Some(how) => refuse(skb, node, packet, how as u32),
-        None => act(skb, node, packet, verdict),
+    if let Some(how) = verdict.refused() {
+        return refuse(skb, node, packet, how as u32);
     }
+    if verdict == Verdict::SEND && !fits(skb, node, packet) {
+        node.count(Event::TooBig);
+        return refuse(skb, node, packet, Refusal::TooBig as u32);
+    }
+    act(skb, node, packet, verdict)
 }
 
 /// Does nothing: what a hook alone costs.

@@ -13,7 +13,7 @@ use mesh_ebpf::verdict::{Event, Hop, Refusal};
 use super::act::{NOBODY, drop_it};
 use super::maps::{RATE, REPLY};
 use super::node::Node;
-use super::skb::Skb;
+use super::skb::{LOOPBACK, Skb};
 
 /// Answers per CPU and 2^20 ns, about a millisecond: enough for every client that knocks, and no more than that
 /// for one that floods.
@@ -39,12 +39,14 @@ pub(crate) fn refuse(skb: Skb, node: &Node, packet: &Packet, how: u32) -> i32 {
     } else {
         Unreachable::Prohibited
     };
-    let made = if packet.proto == TCP {
+    let made = if how == Refusal::TooBig as u32 {
+        reply::too_big(out, &frame, packet, node.config().tunnel_mtu as u16, packet.tuple.dst)
+    } else if packet.proto == TCP {
         reply::reset(out, &frame, packet)
     } else {
         reply::unreachable(out, &frame, packet, code, packet.tuple.dst)
     };
-    if !made || !replace(skb, out) || (packet.proto == TCP && !settle(skb, out, packet)) {
+    if !made || !replace(skb, out) || (how != Refusal::TooBig as u32 && packet.proto == TCP && !settle(skb, out, packet)) {
         return drop_it(node, Event::Unanswerable);
     }
     back(skb, node, packet)
@@ -135,20 +137,22 @@ const fn addresses(out: &Reply) -> [u32; 8] {
     [w[6], w[7], w[8], w[9], w[10], w[11], w[12], w[13]]
 }
 
-/// Back the way it came, which is the packet's hop.
+/// Back the way it came; what came out of the tunnel has its way back as its hop.
 #[inline(always)]
 fn back(skb: Skb, node: &Node, packet: &Packet) -> i32 {
-    let (config, hop) = (node.config(), &packet.hop);
-    let action = match hop.kind {
-        Hop::PEER => match node.peer(hop.via) {
-            Some(peer) if skb.address(hop.mac, config.mac) => skb.tunnel(peer, hop.vni, config.tunnel),
+    let (config, hop, device) = (node.config(), &packet.hop, skb.device());
+    let action = if device == config.tunnel {
+        match node.peer(hop.via) {
+            Some(peer) if hop.kind == Hop::PEER && skb.address(hop.mac, config.mac) => {
+                skb.tunnel(peer, hop.vni, device)
+            }
             _ => None,
-        },
-        Hop::STACK => {
-            skb.mark();
-            skb.address(NOBODY, NOBODY).then(|| skb.into_loopback())
         }
-        _ => Some(skb.out(hop.via)),
+    } else if device == LOOPBACK {
+        skb.mark();
+        skb.address(NOBODY, NOBODY).then(|| skb.into_loopback())
+    } else {
+        Some(skb.out(device))
     };
     match action {
         Some(action) => action as i32,

@@ -15,14 +15,16 @@ use mesh_ebpf::csum;
 use mesh_ebpf::frame::Frame;
 use mesh_ebpf::packet::{ETH, Packet};
 
-/// Bytes that are made linear before they are parsed: Ethernet, IPv6 with an extension, TCP.
-const HEADERS: u32 = 14 + 40 + 8 + 20;
+/// Bytes that are made linear before they are parsed: up to the ports that an ICMPv6 error quotes.
+const HEADERS: u32 = 14 + 40 + 8 + 40 + 8;
+/// Bytes of a TCP header with timestamps, as nearly every segment of a bundle has.
+const TCP_HEADER: u32 = 32;
 /// `PACKET_HOST` of linux/if_packet.h.
 const PACKET_HOST: u32 = 0;
 /// Hops that a tunnelled packet may take.
 const TTL: u8 = 64;
 /// The loopback device of every namespace.
-const LOOPBACK: u32 = 1;
+pub(crate) const LOOPBACK: u32 = 1;
 
 /// The hook's context.
 #[derive(Clone, Copy)]
@@ -53,6 +55,14 @@ impl Skb {
     pub(crate) fn len(&self) -> u32 {
         // SAFETY: a field that may be read.
         unsafe { (*self.0).len }
+    }
+
+    /// Bytes of an IP packet that it is, or that each segment of it is going to be.
+    #[inline(always)]
+    pub(crate) fn segment(&self, packet: &Packet) -> u32 {
+        // SAFETY: a field that may be read.
+        let payload = unsafe { (*self.0).gso_size };
+        if payload == 0 { u32::from(packet.len) } else { u32::from(packet.l4) - ETH as u32 + TCP_HEADER + payload }
     }
 
     /// The device that it came in by.
@@ -127,6 +137,42 @@ impl Skb {
             }
             let ports = csum::diff(old.ports, new.ports);
             old.ports == new.ports || bpf_l4_csum_replace(self.0, field as u32, 0, ports as u64, mangled) == 0
+        }
+    }
+
+    /// The same for an ICMP error and the packet that it quotes.
+    ///
+    /// What the quoted transport header says of its checksum stays: nobody can check it, for the packet is cut off.
+    #[inline(always)]
+    pub(crate) fn requote(&self, packet: &Packet) -> bool {
+        let (old, new) = (&packet.tuple, &packet.sent);
+        let (was, is) = (&packet.quoted, &packet.quoted_sent);
+        let outer = csum::add(csum::diff_addr(&old.src, &new.src), csum::diff_addr(&old.dst, &new.dst));
+        let inner = csum::add(csum::diff_addr(&was.src, &is.src), csum::diff_addr(&was.dst, &is.dst));
+        let ports = csum::diff(was.ports, is.ports);
+        let frame = self.frame();
+        if new.src.is_v4() {
+            const QUOTE: usize = ETH + 20 + 8;
+            let Some(header) = frame.at::<u16>(ETH + 10) else { return false };
+            let Some(quoted) = frame.at::<u16>(QUOTE + 10) else { return false };
+            let Some(message) = frame.at::<u16>(ETH + 20 + 2) else { return false };
+            // The quoted header's checksum balances its addresses.
+            self.put(ETH + 10, csum::update(header, outer))
+                && self.put(ETH + 12, [new.src.0[3], new.dst.0[3]])
+                && self.put(QUOTE + 10, csum::update(quoted, inner))
+                && self.put(QUOTE + 12, [is.src.0[3], is.dst.0[3]])
+                && self.put(QUOTE + 20, is.ports)
+                && self.put(ETH + 20 + 2, csum::update(message, ports))
+        } else {
+            const QUOTE: usize = ETH + 40 + 8;
+            let Some(message) = frame.at::<u16>(ETH + 40 + 2) else { return false };
+            let all = csum::add(outer, csum::add(inner, ports));
+            self.put(ETH + 8, new.src.0)
+                && self.put(ETH + 24, new.dst.0)
+                && self.put(QUOTE + 8, is.src.0)
+                && self.put(QUOTE + 24, is.dst.0)
+                && self.put(QUOTE + 40, is.ports)
+                && self.put(ETH + 40 + 2, csum::update(message, all))
         }
     }
 
