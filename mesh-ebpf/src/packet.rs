@@ -16,9 +16,12 @@ const QUOTE_V4: usize = ETH + IPV4 + 8;
 const QUOTE_V6: usize = ETH + IPV6 + 8;
 const ETHERTYPE_V4: u16 = 0x0800_u16.to_be();
 const ETHERTYPE_V6: u16 = 0x86dd_u16.to_be();
-/// "More fragments" or an offset: RFC 791 §3.1.
-const FRAGMENT: u16 = 0x3fff_u16.to_be();
-const DONT_FRAGMENT: u16 = 0x4000_u16.to_be();
+/// Flags of RFC 791 §3.1, and that of RFC 8200 §4.5.
+const MORE_V4: u16 = 0x2000;
+const DONT_FRAGMENT: u16 = 0x4000;
+const MORE_V6: u16 = 1;
+/// Bytes of IPv6's fragment header.
+const FRAGMENT: usize = 8;
 const FRAGMENT_HEADER: u8 = 44;
 
 /// Who speaks to whom.
@@ -124,8 +127,14 @@ pub struct Packet {
     pub len: u16,
     /// IP protocol of the packet that an ICMP error is about.
     pub quoted_proto: u8,
+    /// [`Self::WHOLE`], [`Self::FIRST`] or [`Self::LATER`].
+    pub part: u8,
+    /// What all fragments of a packet have in common.
+    pub id: u32,
+    /// The device that it came in by.
+    pub device: u32,
     /// Zero.
-    pub pad: [u8; 5],
+    pub pad: u32,
 }
 
 /// Why a frame is not parsed.
@@ -134,8 +143,6 @@ pub enum Skip {
     /// Neither IPv4 nor IPv6, options between the headers, or a protocol that is not balanced: nothing of ours. The
     /// node's kernel has it.
     Other,
-    /// Part of a larger packet.
-    Fragment,
     /// Headers that end beyond the frame, or that contradict themselves.
     Malformed,
 }
@@ -156,8 +163,17 @@ impl Packet {
         l4: 0,
         len: 0,
         quoted_proto: 0,
-        pad: [0; 5],
+        part: Self::WHOLE,
+        id: 0,
+        device: 0,
+        pad: 0,
     };
+    /// No fragment.
+    pub const WHOLE: u8 = 0;
+    /// The first fragment, which has the transport header.
+    pub const FIRST: u8 = 1;
+    /// Another fragment: addresses and protocol are all that is known.
+    pub const LATER: u8 = 2;
 
     /// Reads the headers of a frame.
     pub fn parse(frame: &Frame<'_>) -> Result<Self, Skip> {
@@ -245,10 +261,10 @@ impl Packet {
         if version & 0xf != 5 {
             return Err(Skip::Other);
         }
-        let fragment = frame.at::<u16>(ETH + 6).ok_or(Skip::Malformed)?;
-        if fragment & FRAGMENT != 0 {
-            return Err(Skip::Fragment);
-        }
+        let [id, fragment] = frame.at::<[u16; 2]>(ETH + 4).ok_or(Skip::Malformed)?;
+        let fragment = u16::from_be(fragment);
+        self.part = part(fragment & 0x1fff, fragment & MORE_V4 != 0);
+        self.id = id as u32;
         let addresses = Tuple { src: Addr16::from_word(src), dst: Addr16::from_word(dst), ports: 0 };
         let proto = third.to_ne_bytes()[1];
         if proto == ICMP6 {
@@ -268,9 +284,6 @@ impl Packet {
         }
         let src = frame.at::<[u32; 4]>(ETH + 8).ok_or(Skip::Malformed)?;
         let dst = frame.at::<[u32; 4]>(ETH + 24).ok_or(Skip::Malformed)?;
-        if proto == FRAGMENT_HEADER {
-            return Err(Skip::Fragment);
-        }
         if proto == ICMP {
             return Err(Skip::Other);
         }
@@ -280,6 +293,16 @@ impl Packet {
             return Err(Skip::Malformed);
         }
         let len = if payload == 0 { 0 } else { payload + IPV6 as u16 };
+        self.part = Self::WHOLE;
+        if proto == FRAGMENT_HEADER {
+            let [head, id] = frame.at::<[u32; 2]>(ETH + IPV6).ok_or(Skip::Malformed)?;
+            let [proto, _, high, low] = head.to_ne_bytes();
+            let fragment = u16::from_be_bytes([high, low]);
+            self.part = part(fragment & !7, fragment & MORE_V6 != 0);
+            self.id = id;
+            // Also one of a packet that was never cut (RFC 6946): nothing is to be remembered of it.
+            return self.transport(frame, addresses, proto, ETH + IPV6 + FRAGMENT, len, true);
+        }
         self.transport(frame, addresses, proto, ETH + IPV6, len, true)
     }
 
@@ -299,6 +322,9 @@ impl Packet {
         (packet.proto, packet.flags) = (proto, 0);
         packet.whole = whole as u8;
         (packet.l4, packet.len) = (l4 as u16, len);
+        if packet.part == Self::LATER {
+            return if len as usize + ETH >= l4 { Ok(()) } else { Err(Skip::Malformed) };
+        }
         let header = match proto {
             TCP => {
                 // At once: the verifier forgets about one pointer what it learned of another.
@@ -327,6 +353,16 @@ impl Packet {
         }
         packet.sent.ports = packet.tuple.ports;
         Ok(())
+    }
+}
+
+/// Which part of a packet a fragment is.
+#[inline(always)]
+const fn part(offset: u16, more: bool) -> u8 {
+    match (offset, more) {
+        (0, false) => Packet::WHOLE,
+        (0, true) => Packet::FIRST,
+        _ => Packet::LATER,
     }
 }
 

@@ -272,7 +272,8 @@ fn error(
         put_error::<AFTER_V4, { QUOTED / 4 }>(out, frame, first, rest, 0)
     } else {
         const QUOTED: usize = IPV6 + 8;
-        if packet.l4 as usize != ETH + IPV6 || !ethernet(out, frame, ETHERTYPE_V6) {
+        // What follows the header may be that of a fragment.
+        if packet.l4 as usize > ETH + IPV6 + 8 || !ethernet(out, frame, ETHERTYPE_V6) {
             return false;
         }
         let sum = ipv6(out, &source, dst, ICMP6, ICMP_HEADER + QUOTED as u16);

@@ -20,6 +20,10 @@ impl Verdict {
     pub const SEND: Self = Self(2);
     /// Between steps of the pipeline: a flow may begin.
     pub(crate) const ADMIT: Self = Self(3);
+    /// It is lost, and was counted.
+    pub const LOSE: Self = Self(4);
+    /// A program has sent it to the end of a queue.
+    pub const WAIT: Self = Self(5);
     const REFUSE: u32 = 0x100;
     const DROP: u32 = 0x200;
 
@@ -242,8 +246,10 @@ events! {
     Unsupported = "unsupported",
     /// A packet did not fit into the tunnel, and its sender was told so.
     TooBig = "too_big",
-    /// A fragment was left to the node's kernel.
+    /// A fragment that no first one was seen of was left to the node's kernel.
     Fragment = "fragment",
+    /// A fragment overtook the first one, and waited.
+    FragmentWaits = "fragment_waits",
 }
 
 /// How many there are.

@@ -31,16 +31,13 @@ pub(crate) fn read(skb: Skb) -> Result<(Node, &'static mut Packet), i32> {
     match packet.read(&skb.frame()) {
         Ok(()) => {
             packet.quoted_proto = 0;
-            if packet.is_error() {
+            packet.device = skb.device();
+            if packet.is_error() && packet.part == Packet::WHOLE {
                 packet.quote(&skb.frame());
             }
             Ok((node, packet))
         }
         Err(Skip::Other) => Err(PASS),
-        Err(Skip::Fragment) => {
-            node.count(Event::Fragment);
-            Err(PASS)
-        }
         Err(Skip::Malformed) => {
             // The kernel is better at saying so.
             node.count(Event::Malformed);
@@ -59,8 +56,13 @@ pub(crate) fn fits(skb: Skb, node: &Node, packet: &Packet) -> bool {
 #[inline(never)]
 pub(crate) fn act(skb: Skb, node: &Node, packet: &Packet, verdict: Verdict) -> i32 {
     if verdict == Verdict::SEND {
-        let rewritten =
-            if packet.quoted_proto != 0 { skb.requote(packet) } else { skb.rewrite(packet, node.config().csum_v6) };
+        let rewritten = if packet.part == Packet::LATER {
+            skb.readdress(packet)
+        } else if packet.quoted_proto != 0 {
+            skb.requote(packet)
+        } else {
+            skb.rewrite(packet, node.config().csum_v6)
+        };
         if !rewritten {
             return drop_it(node, Event::Malformed);
         }

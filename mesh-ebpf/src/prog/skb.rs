@@ -10,7 +10,7 @@ use aya_ebpf::{
         bpf_skb_get_tunnel_key, bpf_skb_pull_data, bpf_skb_set_tunnel_key,
     },
 };
-use mesh_ebpf::abi::{Addr16, MARK, Mac, Peer, TCP};
+use mesh_ebpf::abi::{Addr16, MARK, MARK_WAITS, Mac, Peer, TCP};
 use mesh_ebpf::csum;
 use mesh_ebpf::frame::Frame;
 use mesh_ebpf::packet::{ETH, Packet};
@@ -79,6 +79,31 @@ impl Skb {
         unsafe { (*self.0).mark == MARK }
     }
 
+    /// How often a fragment waited already.
+    #[inline(always)]
+    pub(crate) fn waited(&self) -> u32 {
+        // SAFETY: a field that may be read.
+        let mark = unsafe { (*self.0).mark };
+        if mark & !0xffff == MARK_WAITS { mark & 0xffff } else { 0 }
+    }
+
+    /// Has it come in by its device once more, after whatever waits there.
+    #[inline(always)]
+    pub(crate) fn wait(&self, device: u32, times: u32) -> i64 {
+        // SAFETY: a field that may be written; the helper has no preconditions.
+        unsafe {
+            (*self.0).mark = MARK_WAITS | times;
+            bpf_redirect(device, BPF_F_INGRESS as u64)
+        }
+    }
+
+    /// As if it had never waited.
+    #[inline(always)]
+    pub(crate) fn unmark(&self) {
+        // SAFETY: a field that may be written.
+        unsafe { (*self.0).mark = 0 };
+    }
+
     /// Marks it as let through.
     #[inline(always)]
     pub(crate) fn mark(&self) {
@@ -100,7 +125,8 @@ impl Skb {
         true
     }
 
-    /// Gives the packet the addresses and ports that it is to be sent on with. False: it is no longer whole, and must be dropped.
+    /// Gives the packet the addresses and ports that it is to be sent on with. False: it is no longer whole, and must
+    /// be dropped.
     #[inline(always)]
     pub(crate) fn rewrite(&self, packet: &Packet, csum_v6: u32) -> bool {
         let (old, new) = (&packet.tuple, &packet.sent);
@@ -108,24 +134,19 @@ impl Skb {
             return true;
         }
         let addresses = csum::add(csum::diff_addr(&old.src, &new.src), csum::diff_addr(&old.dst, &new.dst));
-        // The verifier knows no bound of what was in a map.
-        let l4 = if new.src.is_v4() { ETH + 20 } else { ETH + 40 };
-        let written = if new.src.is_v4() {
-            let Some(header) = self.frame().at::<u16>(ETH + 10) else { return false };
-            self.put(ETH + 10, csum::update(header, addresses))
-                && self.put(ETH + 12, [new.src.0[3], new.dst.0[3]])
-                && self.put(l4, new.ports)
+        // Constants, for the verifier.
+        let l4 = if new.src.is_v4() {
+            ETH + 20
+        } else if packet.part == Packet::FIRST {
+            ETH + 40 + 8
         } else {
-            self.put(ETH + 8, new.src.0) && self.put(ETH + 24, new.dst.0) && self.put(l4, new.ports)
+            ETH + 40
         };
-        if !written {
+        if !self.readdress(packet) || !self.put(l4, new.ports) {
             return false;
         }
-        let (field, mangled) = if packet.proto == TCP {
-            (packet.l4 + 16, 0)
-        } else {
-            (packet.l4 + 6, BPF_F_MARK_MANGLED_0 as u64)
-        };
+        let (field, mangled) =
+            if packet.proto == TCP { (l4 + 16, 0) } else { (l4 + 6, BPF_F_MARK_MANGLED_0 as u64) };
         let v6 = if new.src.is_v4() { 0 } else { csum_v6 };
         let pseudo = BPF_F_PSEUDO_HDR as u64 | mangled | v6 as u64;
         // The helper and not a plain write: only it knows whether the checksum is a sum yet, or is to be
@@ -138,6 +159,19 @@ impl Skb {
             let ports = csum::diff(old.ports, new.ports);
             old.ports == new.ports || bpf_l4_csum_replace(self.0, field as u32, 0, ports as u64, mangled) == 0
         }
+    }
+
+    /// Gives it the addresses only: all that a later fragment has.
+    #[inline(always)]
+    pub(crate) fn readdress(&self, packet: &Packet) -> bool {
+        let (old, new) = (&packet.tuple, &packet.sent);
+        if !new.src.is_v4() {
+            return self.put(ETH + 8, new.src.0) && self.put(ETH + 24, new.dst.0);
+        }
+        let addresses = csum::add(csum::diff_addr(&old.src, &new.src), csum::diff_addr(&old.dst, &new.dst));
+        let Some(header) = self.frame().at::<u16>(ETH + 10) else { return false };
+        self.put(ETH + 10, csum::update(header, addresses))
+            && self.put(ETH + 12, [new.src.0[3], new.dst.0[3]])
     }
 
     /// The same for an ICMP error and the packet that it quotes.
