@@ -110,7 +110,8 @@ fn replace(skb: Skb, out: &Reply) -> bool {
         Reply::RESET_V4 => store(skb, out, Reply::RESET_V4),
         Reply::RESET_V6 => store(skb, out, Reply::RESET_V6),
         Reply::ERROR_V4 => store(skb, out, Reply::ERROR_V4),
-        _ => store(skb, out, Reply::ERROR_V6),
+        Reply::ERROR_V6 => store(skb, out, Reply::ERROR_V6),
+        _ => store(skb, out, Reply::ERROR_FRAGMENT),
     }
 }
 
