@@ -74,6 +74,15 @@ impl EbpfPlane {
         .to_vec()
     }
 
+    /// Writes the maps and nothing else, as if the node had these devices: how long that takes is measured.
+    #[doc(hidden)]
+    pub fn fill(&mut self, want: &Balance, devices: BTreeMap<String, u32>) -> Result<Applied, EbpfError> {
+        let mut applied = Applied::default();
+        let facts = Facts { devices, ..Facts::default() };
+        self.write(want, &facts, &mut applied)?;
+        Ok(applied)
+    }
+
     fn write(&mut self, want: &Balance, facts: &Facts, applied: &mut Applied) -> Result<(), EbpfError> {
         let mut books = match self.books.take() {
             Some(books) => books,
