@@ -10,6 +10,8 @@ mod changes;
 mod choice;
 #[path = "mesh/client_address.rs"]
 mod client_address;
+#[path = "mesh/counters.rs"]
+mod counters;
 #[path = "mesh/dns.rs"]
 mod dns;
 #[path = "mesh/flows.rs"]

@@ -9,6 +9,7 @@ use mesh_core::model::{EndpointMode, NetworkId, Snapshot, Task};
 
 use super::ApiState;
 use super::answer::{Answer, Body, Refused};
+use super::counters::{look, read};
 use super::document;
 use super::types::{ErrorBody, ExplainRequest, Explanation, Protocol, Status};
 
@@ -16,7 +17,14 @@ use super::types::{ErrorBody, ExplainRequest, Explanation, Protocol, Status};
 #[utoipa::path(get, path = "/v1/status", tag = "node",
     responses((status = 200, description = "Its state, healthy or not", body = Status)))]
 pub(super) async fn status(State(state): State<ApiState>) -> Json<Status> {
-    Json(Status::of(&state.control.world(), state.control.node(), &state.control.status()))
+    let mut status = Status::of(&state.control.world(), state.control.node(), &state.control.status());
+    if let Some(view) = state.view.clone() {
+        match look(move || read(&view)).await {
+            Ok(counters) => status.counters = Some(counters),
+            Err(error) => status.add_problem("counters", error.in_full()),
+        }
+    }
+    Json(status)
 }
 
 /// Why a flow goes where it goes

@@ -7,7 +7,7 @@ use mesh_core::model::{NodeId, Snapshot};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Protocol;
+use super::{Counters, Protocol};
 use crate::status;
 
 /// The connection to the store.
@@ -92,6 +92,9 @@ pub struct Status {
     pub problems: Vec<Problem>,
     /// What the data plane in use cannot do.
     pub limits: Vec<String>,
+    /// What the data plane counts, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counters: Option<Counters>,
     /// All other nodes.
     pub nodes: Vec<NodeHealth>,
 }
@@ -138,8 +141,15 @@ impl Status {
                 .map(|problem| Problem { about: problem.about.clone(), message: problem.message.clone() })
                 .collect(),
             limits: limits.clone(),
+            counters: None,
             nodes: others.collect(),
         }
+    }
+
+    /// With one thing more that is not as it should be.
+    pub fn add_problem(&mut self, about: &str, message: String) {
+        self.problems.push(Problem { about: about.to_owned(), message });
+        self.healthy = false;
     }
 }
 
