@@ -11,6 +11,7 @@ pub mod types;
 mod about;
 mod answer;
 mod counters;
+mod explain;
 mod networks;
 mod nodes;
 mod services;
@@ -63,7 +64,7 @@ fn router(state: ApiState) -> Router {
         .route("/v1/nodes/{id}", get(nodes::inspect).patch(nodes::update).delete(nodes::remove))
         .route("/v1/status", get(about::status))
         .route("/v1/counters", get(counters::counters))
-        .route("/v1/explain", post(about::explain))
+        .route("/v1/explain", post(explain::explain))
         .route("/v1/openapi.json", get(about::openapi))
         .fallback(answer::no_route)
         .method_not_allowed_fallback(answer::no_method)

@@ -155,6 +155,22 @@ impl Packet {
         (self.proto == ICMP && self.flags == 8) || (self.proto == ICMP6 && self.flags == 128)
     }
 
+    /// The first packet of a flow, as far as it matters to where that goes.
+    pub const fn opening(tuple: Tuple, proto: u8) -> Self {
+        Self {
+            tuple,
+            sent: tuple,
+            draft: Flow::EMPTY,
+            frontend: Frontend::NONE,
+            hop: Hop::stack(),
+            proto,
+            flags: if proto == TCP { tcp::SYN } else { 0 },
+            whole: true,
+            l4: 0,
+            len: 0,
+        }
+    }
+
     #[inline(always)]
     fn v4(frame: &Frame<'_>) -> Result<Self, Skip> {
         // Five words: version … length, id … fragment, ttl … checksum, source, destination.

@@ -14,6 +14,8 @@ mod client_address;
 mod counters;
 #[path = "mesh/dns.rs"]
 mod dns;
+#[path = "mesh/explain_live.rs"]
+mod explain_live;
 #[path = "mesh/flows.rs"]
 mod flows;
 #[path = "mesh/haproxy.rs"]

@@ -26,7 +26,7 @@ use mesh_core::plan::{Balance, Mac, Problem, VTEP_DEVICE};
 use mesh_ebpf::verdict::Event;
 
 pub use error::EbpfError;
-pub use view::{Occupancy, Served, View};
+pub use view::{Asked, Foreseen, Live, Occupancy, Served, State, View};
 
 use self::alarm::Alarm;
 use self::books::{Books, Facts, Sizes};

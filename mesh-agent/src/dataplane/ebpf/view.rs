@@ -3,18 +3,24 @@
 //! The loop owns the maps that it writes. A view has descriptors and mappings of its own for the same maps, opened by
 //! their pins, so that people who look never wait for a round, and no round for them.
 
+mod dry;
 mod flows;
 
 use std::net::IpAddr;
 
 use aya::Pod;
-use aya::maps::{Map, MapData, MapError, PerCpuArray};
+use aya::maps::lpm_trie::LpmTrie;
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use mesh_core::model::Vni;
-use mesh_ebpf::abi::{Backend, BackendState, Config, Stats, TCP, UDP, map};
+use mesh_ebpf::abi::{
+    Addr16, AffinityKey, AffinityValue, Backend, BackendState, Config, Endpoint, Frontend, FrontendKey, Network,
+    PORT_WORDS, Peer, SlotLine, SourceKey, Stats, TCP, UDP, VIP_WORDS, map,
+};
 use mesh_ebpf::flow::{Bucket, TICK};
 use mesh_ebpf::verdict::Event;
 
-pub use self::flows::Occupancy;
+pub use self::dry::Foreseen;
+pub use self::flows::{Asked, Live, Occupancy, State};
 
 use super::EbpfError;
 use super::mapped::Mapped;
@@ -25,6 +31,16 @@ use super::pins::Pins;
 pub struct View {
     events: PerCpuArray<MapData, u64>,
     stats: PerCpuArray<MapData, Stats>,
+    frontends: HashMap<MapData, FrontendKey, Frontend>,
+    endpoints: HashMap<MapData, u32, Endpoint>,
+    networks: HashMap<MapData, u32, Network>,
+    locals: HashMap<MapData, Addr16, u32>,
+    affinity: HashMap<MapData, AffinityKey, AffinityValue>,
+    sources: LpmTrie<MapData, SourceKey, u32>,
+    peers: Array<MapData, Peer>,
+    slots: Mapped<SlotLine>,
+    ports: Mapped<u64>,
+    vips: Mapped<u64>,
     backends: Mapped<Backend>,
     config: Mapped<Config>,
     flows_tcp: Mapped<Bucket>,
@@ -50,6 +66,16 @@ impl View {
         Ok(Self {
             events: opened(pins, map::EVENTS)?,
             stats: opened(pins, map::STATS)?,
+            frontends: opened(pins, map::FRONTENDS)?,
+            endpoints: opened(pins, map::ENDPOINTS)?,
+            networks: opened(pins, map::NETWORKS)?,
+            locals: opened(pins, map::LOCALS)?,
+            affinity: opened(pins, map::AFFINITY)?,
+            sources: opened(pins, map::SOURCES)?,
+            peers: opened(pins, map::PEERS)?,
+            slots: mapped(pins, map::SLOTS, (1 << limits.sizes.slots) / mesh_ebpf::abi::SLOT_LINE)?,
+            ports: mapped(pins, map::PORTS, 2 * PORT_WORDS)?,
+            vips: mapped(pins, map::VIP_BITS, VIP_WORDS)?,
             backends: mapped(pins, map::BACKENDS, limits.sizes.backends)?,
             config: mapped(pins, map::CONFIG, 1)?,
             flows_tcp: mapped(pins, map::FLOWS_TCP, limits.tcp_buckets)?,
@@ -95,10 +121,61 @@ impl View {
     /// How full the tables of flows are, of TCP and of UDP. Looks at every entry: some milliseconds.
     pub fn occupancy(&self) -> [Occupancy; 2] {
         let (now, timeouts) = (now(), self.config.get(0).timeouts);
-        [(TCP, &self.flows_tcp), (UDP, &self.flows_udp)].map(|(proto, table)| {
-            Occupancy::of((0..table.len()).map(|index| table.get(index)), proto, now, &timeouts)
-        })
+        [TCP, UDP].map(|proto| Occupancy::of(self.buckets(proto), proto, now, &timeouts))
     }
+
+    /// What would become of a flow that began now. The maps stay as they are.
+    pub fn foresee(&self, asked: &Asked) -> Foreseen {
+        dry::run(self, asked)
+    }
+
+    /// The flows of a client that this node balances or serves for another node, at most so many.
+    pub fn live(&self, asked: &Asked, most: usize) -> Vec<Live> {
+        let (now, timeouts) = (now(), self.config.get(0).timeouts);
+        let flows = self.buckets(asked.proto).flat_map(|bucket| bucket.0);
+        flows.filter_map(|flow| self.name(asked.read(&flow, now, &timeouts)?)).take(most).collect()
+    }
+
+    /// With the backend behind the numbers.
+    fn name(&self, read: flows::Read) -> Option<Live> {
+        let all = || (1..self.backends.len()).map(|id| self.backends.get(id));
+        let known = |backend: &Backend| backend.state != BackendState::Gone as u8;
+        let mut live = read.live;
+        match read.task {
+            flows::Task::Backend { id, generation } => {
+                let backend = (id as usize) < self.backends.len();
+                let backend = backend.then(|| self.backends.get(id as usize));
+                if let Some(backend) = backend.filter(|backend| backend.serves(generation)) {
+                    live.task = Some((Vni(backend.vni), backend.addr.into()));
+                }
+            }
+            flows::Task::At(address, peer) => {
+                let peer = self.peers.get(&peer, 0).ok()?;
+                live.entered = Some(peer.addr.into());
+                let backend = all().find(|backend| backend.addr == address && known(backend));
+                live.task = backend.map(|backend| (Vni(backend.vni), backend.addr.into()));
+            }
+        }
+        Some(live)
+    }
+
+    fn buckets(&self, proto: u8) -> impl Iterator<Item = Bucket> {
+        let table = if proto == TCP { &self.flows_tcp } else { &self.flows_udp };
+        (0..table.len()).map(|index| steady(|| table.get(index)))
+    }
+}
+
+/// A copy that nobody wrote to while it was made, unless they never stop writing.
+fn steady<T: PartialEq>(read: impl Fn() -> T) -> T {
+    let mut value = read();
+    for _ in 0..3 {
+        let again = read();
+        if again == value {
+            break;
+        }
+        value = again;
+    }
+    value
 }
 
 /// The programs' own time, in ticks.
