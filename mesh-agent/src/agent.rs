@@ -121,13 +121,15 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<()> {
     let control = Control::new(id.clone(), Arc::clone(&store), world.clone(), status);
     let tasks = Tasks::new(control.clone(), me.clone());
     let zone = Arc::new(ArcSwap::from_pointee(Zone::default()));
+    let balance = Dataplane::open(&config.dataplane)
+        .map_err(|error| anyhow::anyhow!("{}; with dataplane.mode = \"nft\" it is not needed", error.in_full()))?;
+    let view = balance.view();
     let reconciler = Reconciler {
         node: id.clone(),
         world,
         store: health.clone(),
         overlay: OverlayPlane::new().context("cannot talk to the kernel's network (rtnetlink)")?,
-        balance: Dataplane::open(&config.dataplane)
-            .map_err(|error| anyhow::anyhow!("{}; with dataplane.mode = \"nft\" it is not needed", error.in_full()))?,
+        balance,
         zone: Arc::clone(&zone),
         dns: DnsServer::new(dns_config(&config), zone),
         status: status_tx,
@@ -142,7 +144,7 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<()> {
     )?;
     parts.spawn(crate::api::serve(
         socket,
-        crate::api::ApiState { control: control.clone(), tasks },
+        crate::api::ApiState { control: control.clone(), tasks, view },
         stop.clone(),
     ));
 

@@ -249,6 +249,12 @@ impl Packet {
         (self.proto == ICMP && self.flags == 8) || (self.proto == ICMP6 && self.flags == 128)
     }
 
+    /// The first packet of a flow, as far as it matters to where that goes.
+    pub const fn opening(tuple: Tuple, proto: u8) -> Self {
+        let flags = if proto == TCP { tcp::SYN } else { 0 };
+        Self { tuple, sent: tuple, proto, flags, whole: 1, ..Self::EMPTY }
+    }
+
     #[inline(always)]
     fn v4(&mut self, frame: &Frame<'_>) -> Result<(), Skip> {
         // Five words: version … length, id … fragment, ttl … checksum, source, destination.

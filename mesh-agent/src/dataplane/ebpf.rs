@@ -4,6 +4,7 @@
 //! What the programs do is in package mesh-ebpf; [`books`] decides what is to be written into their maps. A small
 //! nftables table stays beside them: it guards what goes through the node's own stack, and masquerades.
 
+mod alarm;
 mod books;
 mod error;
 mod ids;
@@ -14,14 +15,20 @@ mod mapped;
 mod maps;
 mod pins;
 mod runs;
+mod view;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
 
-use mesh_core::plan::{Balance, Mac, VTEP_DEVICE};
+use mesh_core::plan::{Balance, Mac, Problem, VTEP_DEVICE};
+use mesh_ebpf::verdict::Event;
 
 pub use error::EbpfError;
+pub use view::{Asked, Foreseen, Live, Occupancy, Served, State, View};
 
+use self::alarm::Alarm;
 use self::books::{Books, Facts, Sizes};
 use self::links::{Device, Links};
 use self::load::{Loaded, program};
@@ -53,6 +60,8 @@ pub struct EbpfPlane {
     /// None: it is not known how far the last attempt came.
     books: Option<Books>,
     gates: NftPlane,
+    view: Arc<View>,
+    alarm: Alarm,
 }
 
 impl EbpfPlane {
@@ -60,7 +69,9 @@ impl EbpfPlane {
     pub fn open(pins: &Path) -> Result<Self, EbpfError> {
         let pins = Pins::make(pins)?;
         let loaded = load::load(&pins, &LIMITS)?;
-        Ok(Self { loaded, links: Links::open(pins.links()), books: None, gates: NftPlane::gates() })
+        let view = Arc::new(View::open(&pins, &LIMITS)?);
+        let links = Links::open(pins.links());
+        Ok(Self { loaded, links, books: None, gates: NftPlane::gates(), view, alarm: Alarm::default() })
     }
 
     /// What this plane cannot do, in words for people.
@@ -81,6 +92,16 @@ impl EbpfPlane {
         let facts = Facts { devices, ..Facts::default() };
         self.write(want, &facts, &mut applied)?;
         Ok(applied)
+    }
+
+    /// What there is to see in the kernel, for whoever asks.
+    pub fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view)
+    }
+
+    /// What is wrong in the kernel though all is as planned.
+    pub fn problems(&self) -> Vec<Problem> {
+        self.alarm.problem(Instant::now()).into_iter().collect()
     }
 
     fn write(&mut self, want: &Balance, facts: &Facts, applied: &mut Applied) -> Result<(), EbpfError> {
@@ -158,6 +179,10 @@ impl Plane for EbpfPlane {
                 applied.changed += self.links.settle(&mut self.loaded.ebpf, &programs, &mut applied.errors);
             }
             Err(error) => _ = applied.errors.insert("devices".to_owned(), error),
+        }
+        match self.view.count(Event::TableFull) {
+            Ok(count) => self.alarm.note(count, Instant::now()),
+            Err(error) => _ = applied.errors.insert("counters".to_owned(), error.in_full()),
         }
         applied
     }

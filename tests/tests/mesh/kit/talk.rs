@@ -26,6 +26,11 @@ impl Talk {
         Ok(Self(stream))
     }
 
+    /// This end's own address and port.
+    pub(crate) fn own(&self) -> Result<SocketAddr> {
+        Ok(self.0.local_addr()?)
+    }
+
     /// Who answers one more request over it.
     pub(crate) fn ask(&mut self) -> Result<String> {
         self.get("/")
