@@ -121,13 +121,15 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<()> {
     let control = Control::new(id.clone(), Arc::clone(&store), world.clone(), status);
     let tasks = Tasks::new(control.clone(), me.clone());
     let zone = Arc::new(ArcSwap::from_pointee(Zone::default()));
+    let balance = Dataplane::open(&config.dataplane, &config.node.cgroup)
+        .map_err(|error| anyhow::anyhow!("{}; with dataplane.mode = \"nft\" it is not needed", error.in_full()))?;
+    let view = balance.view();
     let reconciler = Reconciler {
         node: id.clone(),
         world,
         store: health.clone(),
         overlay: OverlayPlane::new().context("cannot talk to the kernel's network (rtnetlink)")?,
-        balance: Dataplane::open(&config.dataplane, &config.node.cgroup)
-            .map_err(|error| anyhow::anyhow!("{}; with dataplane.mode = \"nft\" it is not needed", error.in_full()))?,
+        balance,
         zone: Arc::clone(&zone),
         dns: DnsServer::new(dns_config(&config), zone),
         status: status_tx,
@@ -142,20 +144,24 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<()> {
     )?;
     parts.spawn(crate::api::serve(
         socket,
-        crate::api::ApiState { control: control.clone(), tasks },
+        crate::api::ApiState { control: control.clone(), tasks, view },
         stop.clone(),
     ));
 
     let joined = join::run(config.clone(), name, address, control.clone(), health, me_tx, stop.clone());
-    let joined = parts.spawn(joined);
+    let mut joined = parts.spawn(joined);
     parts.spawn(live::run(control, store, me, config.store.mode == StoreMode::Local, stop.clone()));
     // Under a supervisor that waits for it: the API answers from now on. Nobody waiting is no error.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 
     let ended = tokio::select! {
         signal = signalled() => signal.map(|name| info!("{name}: the agent stops, the data plane goes on")),
-        result = joined => result.context("a part of the agent broke")?,
-        () = stop.cancelled() => Err(anyhow::anyhow!("a part of the agent broke; the data plane goes on")),
+        result = &mut joined => result.context("a part of the agent broke")?,
+        () = stop.cancelled() => match tokio::time::timeout(REASON, &mut joined).await {
+            // What ends first says that it ends before it says why.
+            Ok(Ok(Err(why))) => Err(why),
+            _ => Err(anyhow::anyhow!("a part of the agent broke; the data plane goes on")),
+        },
     };
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     stop.cancel();
@@ -167,6 +173,9 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<()> {
     drop(lock);
     ended
 }
+
+/// How long a part that broke may take to say why.
+const REASON: Duration = Duration::from_millis(500);
 
 /// What the agent is made of while it runs.
 struct Parts {

@@ -10,11 +10,15 @@ pub mod types;
 
 mod about;
 mod answer;
+mod counters;
+mod explain;
 mod networks;
 mod nodes;
 mod services;
 mod socket;
 mod tasks;
+
+use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::{get, post};
@@ -24,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 pub use socket::bind;
 
 use crate::control::Control;
+use crate::dataplane::ebpf::View;
 use crate::tasks::Tasks;
 
 /// The largest request that is read.
@@ -36,6 +41,8 @@ pub struct ApiState {
     pub control: Control,
     /// This node's tasks.
     pub tasks: Tasks,
+    /// What there is to see in the kernel, where that can be looked at.
+    pub view: Option<Arc<View>>,
 }
 
 /// Serves until `stop`, then lets requests that are under way end.
@@ -56,7 +63,8 @@ fn router(state: ApiState) -> Router {
         .route("/v1/nodes", get(nodes::list))
         .route("/v1/nodes/{id}", get(nodes::inspect).patch(nodes::update).delete(nodes::remove))
         .route("/v1/status", get(about::status))
-        .route("/v1/explain", post(about::explain))
+        .route("/v1/counters", get(counters::counters))
+        .route("/v1/explain", post(explain::explain))
         .route("/v1/openapi.json", get(about::openapi))
         .fallback(answer::no_route)
         .method_not_allowed_fallback(answer::no_method)

@@ -10,11 +10,12 @@ pub mod nft;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 
-use mesh_core::plan::Balance;
+use mesh_core::plan::{Balance, Problem};
 use tracing::{info, warn};
 
-use self::ebpf::{EbpfError, EbpfPlane};
+use self::ebpf::{EbpfError, EbpfPlane, View};
 use self::nft::NftPlane;
 use crate::config::{Dataplane as Config, DataplaneMode, KernelFeature};
 use crate::plane::{Applied, Depth, Plane};
@@ -58,6 +59,22 @@ impl Dataplane {
         match self {
             Self::Ebpf(_) => EbpfPlane::NAME,
             Self::Nft(_) => NftPlane::NAME,
+        }
+    }
+
+    /// What there is to see in the kernel, where that can be looked at.
+    pub fn view(&self) -> Option<Arc<View>> {
+        match self {
+            Self::Ebpf(plane) => Some(plane.view()),
+            Self::Nft(_) => None,
+        }
+    }
+
+    /// What is wrong in the kernel though all is as planned.
+    pub fn problems(&self) -> Vec<Problem> {
+        match self {
+            Self::Ebpf(plane) => plane.problems(),
+            Self::Nft(_) => Vec::new(),
         }
     }
 

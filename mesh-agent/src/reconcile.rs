@@ -150,6 +150,7 @@ impl Reconciler {
                 status.applied = rev;
             }
             status.problems = desired.problems;
+            status.problems.extend(self.balance.problems());
             status.limits = self.balance.limits();
             for (name, (applied, took)) in
                 [(OverlayPlane::NAME, overlay), (self.balance.name(), balance), ("dns", dns)]

@@ -8,7 +8,11 @@ use std::sync::atomic::Ordering;
 
 use harness::{Mesh, origin, refusal};
 use mesh_agent::api::document;
-use mesh_agent::api::types::{Changed, ErrorKind};
+use mesh_agent::api::types::{Changed, Counters, ErrorKind};
+use mesh_agent::dataplane::ebpf::{Occupancy, Served};
+use mesh_core::whois::Whois;
+use mesh_ebpf::abi::Stats;
+use mesh_ebpf::verdict::Event;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -204,6 +208,37 @@ async fn refusals_say_what_is_wrong() {
     assert!(message.contains("does not answer: it is away") && kind == ErrorKind::Unavailable, "{message}");
 }
 
+/// Counters of backends become those of tasks and services.
+#[tokio::test]
+async fn counters_have_names() {
+    let mesh = Mesh::with_web().await;
+    mesh.task().await;
+    let (message, kind) = refusal(mesh.client.get::<Value>("/v1/counters").await);
+    assert_eq!(kind, ErrorKind::NotFound);
+    assert_eq!(message, "the nft data plane has no counters; with dataplane.mode = \"ebpf\" there are");
+    let world = mesh.control.world();
+    let network = world.networks.values().next().unwrap();
+    let address: std::net::IpAddr = world.tasks.values().next().unwrap().addresses[&network.id].v4.into();
+    let stats = Stats { flows: 1, packets: 5, bytes: 300 };
+    let of = |address, active| Served { vni: network.vni, address, active, stats };
+    let served = [of(address, true), of("10.7.99.99".parse().unwrap(), false)];
+    let table = Occupancy { live: 2, established: 1, slots: 8 };
+    let counters = Counters::of(&[(Event::NewFlow, 7), (Event::Evicted, 0)], [table, Occupancy::default()]);
+    let whois = Whois::of(&world, mesh.control.node());
+    let all = serde_json::to_value(counters.with_services(&world, &whois, &served)).unwrap();
+    assert_eq!(
+        all,
+        json!({
+            "Events": {"evicted": 0, "new_flow": 7},
+            "Tables": {"tcp": {"Live": 2, "Established": 1, "Slots": 8},
+                "udp": {"Live": 0, "Established": 0, "Slots": 0}},
+            "Services": [{"Name": "web", "Flows": 1, "Packets": 5, "Bytes": 300, "Backends": [{
+                "Task": "web.1", "Node": "n1", "Network": "app", "Address": address.to_string(),
+                "State": "active", "Flows": 1, "Packets": 5, "Bytes": 300}]}]
+        })
+    );
+}
+
 /// Nobody but root and the group may even look.
 #[tokio::test]
 async fn the_socket_is_closed_to_others() {
@@ -235,7 +270,7 @@ async fn routes_answer_as_documented() {
             }
         }
     }
-    assert_eq!(routes, 22);
+    assert_eq!(routes, 23);
 }
 
 async fn raw(mesh: &Mesh, method: &str, path: &str, body: &str) -> (String, String) {

@@ -10,8 +10,12 @@ mod changes;
 mod choice;
 #[path = "mesh/client_address.rs"]
 mod client_address;
+#[path = "mesh/counters.rs"]
+mod counters;
 #[path = "mesh/dns.rs"]
 mod dns;
+#[path = "mesh/explain_live.rs"]
+mod explain_live;
 #[path = "mesh/flows.rs"]
 mod flows;
 #[path = "mesh/haproxy.rs"]

@@ -22,3 +22,4 @@ pub mod model;
 pub mod plan;
 pub mod records;
 pub mod replica;
+pub mod whois;

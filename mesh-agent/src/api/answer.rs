@@ -34,7 +34,17 @@ impl Refused {
 
     /// Nothing has this name.
     pub(super) fn not_found(kind: &str, reference: &str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, ErrorKind::NotFound, format!("{kind} {reference} not found"))
+        Self::absent(format!("{kind} {reference} not found"))
+    }
+
+    /// There is no such thing here, and why.
+    pub(super) fn absent(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, ErrorKind::NotFound, message)
+    }
+
+    /// It cannot be told now.
+    pub(super) fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorKind::Unavailable, message)
     }
 }
 

@@ -3,7 +3,9 @@
 //! These are not the model's types: the model may change with every release, the wire may not. Every
 //! conversion takes its source apart field by field, so that a new field of the model has to be placed here.
 
+mod counters;
 mod duration;
+mod in_kernel;
 mod network;
 mod node;
 mod service;
@@ -15,7 +17,9 @@ use mesh_core::model::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use counters::{AllCounters, BackendCounters, Counters, FlowTable, ServiceCounters};
 pub use duration::{format_duration, parse_duration};
+pub use in_kernel::{InKernel, LiveFlow};
 pub use network::{Ipam, Network, NetworkPeer, NetworkService, NetworkServiceTask, NetworkSpec, Subnet};
 pub use node::{Node, NodeDescription, NodeSpec, NodeStatus, NodeUpdate};
 pub use service::{

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::format::{self, Format, FormatArg};
 use super::table;
 use super::{OK, Session};
-use crate::api::types::{ExplainRequest, Explanation, Protocol};
+use crate::api::types::{ExplainRequest, Explanation, LiveFlow, Protocol};
 
 /// Explain where a flow goes, and why
 #[derive(Debug, clap::Args)]
@@ -15,7 +15,7 @@ pub(super) struct ExplainArgs {
     node: Option<String>,
     #[command(flatten)]
     format: FormatArg,
-    /// Who sends: an address, or a task such as web.1
+    /// Who sends: an address, or a task such as web.1; with :PORT, its very flow is looked for
     client: String,
     /// To whom: IP:PORT[/udp], [IPv6]:PORT[/udp], or SERVICE:PORT[/udp]
     #[arg(value_name = "DEST", value_parser = destination)]
@@ -64,8 +64,17 @@ pub(super) async fn run(args: ExplainArgs, session: Session) -> anyhow::Result<u
 }
 
 fn text(explanation: &Explanation) -> String {
-    let Explanation { verdict, refused: _, destination, frontend, service, policy, backends, excluded } =
-        explanation;
+    let Explanation {
+        verdict,
+        refused: _,
+        destination,
+        frontend,
+        service,
+        policy,
+        backends,
+        excluded,
+        kernel,
+    } = explanation;
     let mut text = format!("{destination}: {verdict}\n");
     for (name, value) in [("Frontend", frontend), ("Service", service), ("Policy", policy)] {
         if !value.is_empty() {
@@ -87,7 +96,33 @@ fn text(explanation: &Explanation) -> String {
         text.push_str("\nGet nothing:\n");
         excluded.iter().for_each(|one| text.push_str(&format!("  {} {}\n", one.task, one.reason)));
     }
+    if let Some(kernel) = kernel {
+        text.push_str(&format!("\nIn the kernel: {}\n", kernel.verdict));
+        text.push_str(&flows(&kernel.flows));
+    }
     text
+}
+
+fn flows(flows: &[LiveFlow]) -> String {
+    let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
+    let rows = flows.iter().map(|flow| {
+        let port = match flow.changed_port {
+            0 => flow.client_port.to_string(),
+            changed => format!("{} as {changed}", flow.client_port),
+        };
+        let way = match (flow.entered.as_str(), flow.translated) {
+            ("", true) => "translated here".to_owned(),
+            ("", false) => "tunnelled".to_owned(),
+            (node, _) => format!("came in by {node}"),
+        };
+        let (task, node) = (or_dash(&flow.task), or_dash(&flow.node));
+        vec![port, task, node, or_dash(&flow.address), flow.state.clone(), format!("{} s", flow.idle_seconds), way]
+    });
+    let rows: Vec<_> = rows.collect();
+    if rows.is_empty() {
+        return "No flow of this client is known here.\n".to_owned();
+    }
+    table::render(&["PORT", "TASK", "NODE", "ADDRESS", "STATE", "IDLE", "WAY"], &rows)
 }
 
 #[cfg(test)]
@@ -117,7 +152,13 @@ mod tests {
             "Verdict": "balanced by node n1 over 1 task of web", "Refused": false, "Destination": "10.0.0.5:80/tcp",
             "Frontend": "VIP 10.0.0.5 in network app", "Service": "web", "Policy": "each new flow at random",
             "Backends": [{"Task": "web.1", "Address": "10.0.16.2", "Port": 80, "Node": "n1", "Share": 1.0}],
-            "Excluded": [{"Task": "web.2", "Reason": "is draining"}]
+            "Excluded": [{"Task": "web.2", "Reason": "is draining"}],
+            "Kernel": {"Verdict": "slot 5 of 64 leads to web.1 on n1, translated here", "Events": ["new_flow"],
+                "Slot": 5, "Slots": 64, "Task": "web.1", "Node": "n1", "Flows": [
+                {"ClientPort": 4000, "ChangedPort": 0, "Task": "web.1", "Node": "n1", "Address": "10.0.16.2:80",
+                    "State": "established", "IdleSeconds": 3, "Translated": true},
+                {"ClientPort": 4001, "ChangedPort": 40000, "Task": "", "Node": "", "Address": "",
+                    "State": "closing", "IdleSeconds": 0, "Translated": false}]}
         });
         insta::assert_snapshot!(text(&serde_json::from_value(explanation).unwrap()), @r"
         10.0.0.5:80/tcp: balanced by node n1 over 1 task of web
@@ -130,6 +171,11 @@ mod tests {
 
         Get nothing:
           web.2 is draining
+
+        In the kernel: slot 5 of 64 leads to web.1 on n1, translated here
+        PORT            TASK    NODE   ADDRESS        STATE         IDLE   WAY
+        4000            web.1   n1     10.0.16.2:80   established   3 s    translated here
+        4001 as 40000   -       -      -              closing       0 s    tunnelled
         ");
     }
 }

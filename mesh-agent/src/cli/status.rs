@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::format::{self, Format, FormatArg};
 use super::table;
 use super::{FAILED, OK, Session};
-use crate::api::types::Status;
+use crate::api::types::{Counters, FlowTable, Status};
 
 /// Show how this node fares; exits with 1 when it does not do all that it should
 #[derive(Debug, clap::Args)]
@@ -36,6 +36,7 @@ fn text(status: &Status) -> String {
         planes,
         problems,
         limits,
+        counters,
         nodes,
     } = status;
     let name = if node_name.is_empty() { "(not in the mesh yet)" } else { node_name };
@@ -70,6 +71,14 @@ fn text(status: &Status) -> String {
     section(&mut text, "Errors", errors);
     section(&mut text, "Problems", problems.iter().map(|p| format!("{}: {}", p.about, p.message)));
     section(&mut text, "Limits", limits.iter().cloned());
+    if let Some(Counters { events, tables }) = counters {
+        let table = |(name, FlowTable { live, established, slots }): (&String, &FlowTable)| {
+            format!("{name}: {live} entries of {slots}, {established} established")
+        };
+        section(&mut text, "Flow tables", tables.iter().map(table));
+        let happened = events.iter().filter(|(_, count)| **count > 0);
+        section(&mut text, "Counters", happened.map(|(event, count)| format!("{event}: {count}")));
+    }
     if !nodes.is_empty() {
         text.push_str("Other nodes:\n");
         let rows = nodes.iter().map(|node| {
@@ -104,6 +113,8 @@ mod tests {
             "Store": {"Connected": false, "Engine": "local", "Cluster": "c1", "Revision": 9, "Problem": "gone"},
             "Planes": {"overlay": {"Rounds": 4, "Changed": 2, "LastMicros": 1500, "Errors": {"link x": "busy"}}},
             "Problems": [{"About": "network app", "Message": "is full"}], "Limits": ["no client addresses"],
+            "Counters": {"Events": {"evicted": 0, "new_flow": 12, "no_backend": 1},
+                "Tables": {"tcp": {"Live": 24, "Established": 20, "Slots": 262144}}},
             "Nodes": [{"Name": "n2", "State": "ready", "AppliedRevision": 9},
                 {"Name": "node-three", "State": "unknown", "AppliedRevision": 0, "Problems": ["no nft"]}]
         });
@@ -120,6 +131,11 @@ mod tests {
           network app: is full
         Limits:
           no client addresses
+        Flow tables:
+          tcp: 24 entries of 262144, 20 established
+        Counters:
+          new_flow: 12
+          no_backend: 1
         Other nodes:
           NAME         STATUS    APPLIED   PROBLEMS
           n2           ready     9         -

@@ -4,6 +4,7 @@
 //! What the programs do is in package mesh-ebpf; [`books`] decides what is to be written into their maps. A small
 //! nftables table stays beside them: it guards what goes through the node's own stack, and masquerades.
 
+mod alarm;
 mod books;
 mod error;
 mod ids;
@@ -19,15 +20,21 @@ mod runs;
 mod sock;
 #[expect(unsafe_code, reason = "system calls that no library has")]
 mod syscall;
+mod view;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
 
-use mesh_core::plan::{Balance, Mac, VTEP_DEVICE};
+use mesh_core::plan::{Balance, Mac, Problem, VTEP_DEVICE};
+use mesh_ebpf::verdict::Event;
 use tracing::warn;
 
 pub use error::EbpfError;
+pub use view::{Asked, Foreseen, Live, Occupancy, Served, State, View};
 
+use self::alarm::Alarm;
 use self::books::{Books, Facts, Sizes, Step};
 use self::links::{Device, Links};
 use self::load::{Loaded, program};
@@ -62,6 +69,8 @@ pub struct EbpfPlane {
     /// None: it is not known how far the last attempt came.
     books: Option<Books>,
     gates: NftPlane,
+    view: Arc<View>,
+    alarm: Alarm,
 }
 
 impl EbpfPlane {
@@ -77,8 +86,10 @@ impl EbpfPlane {
         if sockets.is_none() {
             sock::forget(&pins.sockets(), |_| true);
         }
+        let view = Arc::new(View::open(&pins, &LIMITS)?);
         let links = Links::open(pins.links());
-        Ok(Self { loaded, links, sockets, books: None, gates: NftPlane::gates() })
+        let (gates, alarm) = (NftPlane::gates(), Alarm::default());
+        Ok(Self { loaded, links, sockets, books: None, gates, view, alarm })
     }
 
     /// What this plane cannot do, in words for people.
@@ -91,6 +102,25 @@ impl EbpfPlane {
         ]
         .map(str::to_owned)
         .to_vec()
+    }
+
+    /// Writes the maps and nothing else, as if the node had these devices: how long that takes is measured.
+    #[doc(hidden)]
+    pub fn fill(&mut self, want: &Balance, devices: BTreeMap<String, u32>) -> Result<Applied, EbpfError> {
+        let mut applied = Applied::default();
+        let facts = Facts { devices, ..Facts::default() };
+        self.write(want, &facts, &mut applied)?;
+        Ok(applied)
+    }
+
+    /// What there is to see in the kernel, for whoever asks.
+    pub fn view(&self) -> Arc<View> {
+        Arc::clone(&self.view)
+    }
+
+    /// What is wrong in the kernel though all is as planned.
+    pub fn problems(&self) -> Vec<Problem> {
+        self.alarm.problem(Instant::now()).into_iter().collect()
     }
 
     /// Whether backends changed.
@@ -155,7 +185,7 @@ impl Plane for EbpfPlane {
     async fn reconcile(&mut self, want: &Balance, depth: Depth) -> Applied {
         // The gates first: what programs leave to the stack is to meet them.
         let mut applied = self.gates.reconcile(want, depth).await;
-        if depth == Depth::Sweep {
+        if depth == Depth::Sweep || self.books.is_none() {
             for (object, result) in crate::overlay::apply_loopback() {
                 applied.record(object, result);
             }
@@ -176,6 +206,10 @@ impl Plane for EbpfPlane {
                 }
             }
             Err(error) => _ = applied.errors.insert("devices".to_owned(), error),
+        }
+        match self.view.count(Event::TableFull) {
+            Ok(count) => self.alarm.note(count, Instant::now()),
+            Err(error) => _ = applied.errors.insert("counters".to_owned(), error.in_full()),
         }
         applied
     }

@@ -72,6 +72,8 @@ impl NftPlane {
             "client-ip affinity goes by a hash of the address: the timeout has no effect, and a change of \
              backends moves some clients",
             "TCP flows to a backend that was removed are left to end by themselves",
+            "flows are not seen: there are no counters of backends, no live flows in `mesh explain`, and no \
+             `mesh monitor`",
             "published ports are not reached by ::1 from the node itself; use 127.0.0.1",
         ]
         .map(str::to_owned)

@@ -138,7 +138,7 @@ impl Mesh {
         let tasks = Tasks::new(control.clone(), me);
         let stop = CancellationToken::new();
         let listener = api::bind(&socket, None).unwrap();
-        let state = ApiState { control: control.clone(), tasks };
+        let state = ApiState { control: control.clone(), tasks, view: None };
         TaskTracker::new().spawn(api::serve(listener, state, stop.clone()));
         let host = format!("unix://{}", socket.display());
         let client = Client::new(host.parse::<Host>().unwrap());

@@ -11,6 +11,7 @@ use mesh_ebpf::abi::{
     PORT_WORDS, Peer, SlotLine, SocketChoice, SocketKey, SocketOrigin, SourceKey, Stats, VIP_WORDS,
 };
 use mesh_ebpf::flow::Bucket;
+use mesh_ebpf::fragment::{FragmentKey, FragmentValue};
 use mesh_ebpf::packet::Packet;
 use mesh_ebpf::reply::Reply;
 use mesh_ebpf::verdict;
@@ -57,6 +58,8 @@ pub(crate) static NETNS: HashMap<NetnsKey, u32> = HashMap::with_max_entries(1, 0
 pub(crate) static SOCK_REV: LruHashMap<SocketKey, SocketOrigin> = LruHashMap::with_max_entries(1, 0);
 #[map]
 pub(crate) static SOCK_FWD: LruHashMap<SocketKey, SocketChoice> = LruHashMap::with_max_entries(1, 0);
+#[map]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue> = LruHashMap::with_max_entries(8192, 0);
 /// Where a program keeps the packet that it works on.
 #[map]
 pub(crate) static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);

@@ -7,7 +7,7 @@ use mesh_core::model::{NodeId, Snapshot};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Protocol;
+use super::{Counters, InKernel, Protocol};
 use crate::status;
 
 /// The connection to the store.
@@ -92,6 +92,9 @@ pub struct Status {
     pub problems: Vec<Problem>,
     /// What the data plane in use cannot do.
     pub limits: Vec<String>,
+    /// What the data plane counts, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counters: Option<Counters>,
     /// All other nodes.
     pub nodes: Vec<NodeHealth>,
 }
@@ -138,8 +141,15 @@ impl Status {
                 .map(|problem| Problem { about: problem.about.clone(), message: problem.message.clone() })
                 .collect(),
             limits: limits.clone(),
+            counters: None,
             nodes: others.collect(),
         }
+    }
+
+    /// With one thing more that is not as it should be.
+    pub fn add_problem(&mut self, about: &str, message: String) {
+        self.problems.push(Problem { about: about.to_owned(), message });
+        self.healthy = false;
     }
 }
 
@@ -154,7 +164,7 @@ impl From<&status::PlaneStatus> for Plane {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct ExplainRequest {
-    /// Who sends: an address, or a task by name or id.
+    /// Who sends: an address, or a task by name or id; with its port, such as `10.0.16.2:4000`, its very flow is meant.
     pub client: String,
     /// To whom: an address, or a service by name.
     pub destination: String,
@@ -214,6 +224,9 @@ pub struct Explanation {
     pub backends: Vec<Share>,
     /// Who cannot.
     pub excluded: Vec<Excluded>,
+    /// What the kernel of the node that was asked does, where that can be looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<InKernel>,
 }
 
 impl Explanation {
@@ -235,6 +248,7 @@ impl Explanation {
             policy,
             backends: shares.collect(),
             excluded: excluded.into_iter().map(|(task, reason)| Excluded { task, reason }).collect(),
+            kernel: None,
         }
     }
 }

@@ -69,6 +69,13 @@ pub enum EbpfError {
         source: Box<MapError>,
     },
 
+    #[error("cannot find out how many processors there are ({what})")]
+    Cpus {
+        what: &'static str,
+        #[source]
+        source: io::Error,
+    },
+
     #[error("cannot share the memory of the map {map}; the kernel needs to be 5.5 or newer")]
     Share {
         map: &'static str,

@@ -2,14 +2,12 @@
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use aya::Pod;
 use mesh_ebpf::abi::{
     Addr16, Backend, Config, Endpoint, Frontend, FrontendKey, MacKey, Network, PORT_WORDS, Peer, SlotLine, SourceKey,
     Stats, VIP_WORDS, map,
 };
-use mesh_ebpf::flow::Bucket;
-use mesh_ebpf::verdict::Event;
 
 use super::EbpfError;
 use super::books::{Found, Sizes, Step};
@@ -68,9 +66,6 @@ pub(super) struct Maps {
     ports: Mapped<u64>,
     vips: Mapped<u64>,
     pub(super) config: Mapped<Config>,
-    pub(super) flows_tcp: Mapped<Bucket>,
-    pub(super) flows_udp: Mapped<Bucket>,
-    events: PerCpuArray<MapData, u64>,
     stats: PerCpuArray<MapData, Stats>,
 }
 
@@ -92,9 +87,6 @@ impl Maps {
             ports: mapped(ebpf, map::PORTS, 2 * PORT_WORDS)?,
             vips: mapped(ebpf, map::VIP_BITS, VIP_WORDS)?,
             config: mapped(ebpf, map::CONFIG, 1)?,
-            flows_tcp: mapped(ebpf, map::FLOWS_TCP, limits.tcp_buckets)?,
-            flows_udp: mapped(ebpf, map::FLOWS_UDP, limits.udp_buckets)?,
-            events: take(ebpf, map::EVENTS)?,
             stats: take(ebpf, map::STATS)?,
         })
     }
@@ -143,6 +135,9 @@ impl Maps {
             Step::Mac(mac, endpoint) => put(&mut self.macs, map::MACS, mac, endpoint.as_ref()),
             Step::Local(addr, there) => put(&mut self.locals, map::LOCALS, addr, there.then_some(&1)),
             Step::Backend(id, backend) => {
+                if self.backends.get(*id as usize).generation != backend.generation {
+                    self.forget_stats(*id)?;
+                }
                 self.put_backend(*id as usize, *backend);
                 Ok(())
             }
@@ -179,28 +174,17 @@ impl Maps {
         self.backends.set(id, backend);
     }
 
+    /// What a former task got with this number is not its successor's.
+    fn forget_stats(&mut self, id: u32) -> Result<(), EbpfError> {
+        let cpus = aya::util::nr_cpus().map_err(|(what, source)| EbpfError::Cpus { what, source })?;
+        let zeros = PerCpuValues::try_from(vec![Stats::default(); cpus])
+            .map_err(|source| EbpfError::Cpus { what: "count", source })?;
+        self.stats.set(id, zeros, 0).map_err(|source| map_error(map::STATS, source))
+    }
+
     fn put_source(&mut self, key: &Key<SourceKey>, there: bool) -> Result<(), EbpfError> {
         let done = if there { self.sources.insert(key, 1, 0) } else { self.sources.remove(key) };
         gone_is_removed(done).map_err(|source| map_error(map::SOURCES, source))
-    }
-
-    /// How often each thing happened since the maps were made.
-    pub(super) fn events(&self) -> Result<Vec<(Event, u64)>, EbpfError> {
-        let count = |event: Event| {
-            let values = self.events.get(&(event as u32), 0).map_err(|source| map_error(map::EVENTS, source))?;
-            Ok((event, values.iter().sum()))
-        };
-        Event::ALL.iter().map(|event| count(*event)).collect()
-    }
-
-    /// What a backend got since the maps were made.
-    pub(super) fn stats(&self, id: u32) -> Result<Stats, EbpfError> {
-        let values = self.stats.get(&id, 0).map_err(|source| map_error(map::STATS, source))?;
-        Ok(values.iter().fold(Stats::default(), |sum, one| Stats {
-            flows: sum.flows + one.flows,
-            packets: sum.packets + one.packets,
-            bytes: sum.bytes + one.bytes,
-        }))
     }
 }
 
@@ -245,6 +229,6 @@ fn gone_is_removed(done: Result<(), MapError>) -> Result<(), MapError> {
     }
 }
 
-fn map_error(map: &'static str, source: MapError) -> EbpfError {
+pub(super) fn map_error(map: &'static str, source: MapError) -> EbpfError {
     EbpfError::Map { map, source: Box::new(source) }
 }

@@ -1,0 +1,49 @@
+//! **Effect.** `/v1/counters`, and what the status tells of it.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use mesh_core::whois::Whois;
+
+use super::ApiState;
+use super::answer::{Answer, Refused};
+use super::types::{AllCounters, Counters, ErrorBody};
+use crate::dataplane::ebpf::{EbpfError, View};
+
+/// What the node's data plane counts
+#[utoipa::path(get, path = "/v1/counters", tag = "node",
+    responses(
+        (status = 200, description = "Since the data plane's maps were made, or since the task came", body = AllCounters),
+        (status = 404, description = "The node's data plane counts nothing", body = ErrorBody),
+        (status = 503, description = "The kernel cannot be asked", body = ErrorBody)))]
+pub(super) async fn counters(State(state): State<ApiState>) -> Answer<Json<AllCounters>> {
+    let view = view(&state, "counters")?;
+    let world = state.control.world();
+    let whois = Whois::of(&world, state.control.node());
+    let read = look(move || Ok((read(&view)?, view.served()?))).await;
+    let (counters, served) = read.map_err(|error| Refused::unavailable(error.in_full()))?;
+    Ok(Json(counters.with_services(&world, &whois, &served)))
+}
+
+/// The kernel's maps, where there are some.
+pub(super) fn view(state: &ApiState, what: &str) -> Answer<Arc<View>> {
+    state.view.clone().ok_or_else(|| {
+        Refused::absent(format!("the nft data plane has no {what}; with dataplane.mode = \"ebpf\" there are"))
+    })
+}
+
+/// What is counted as a whole.
+pub(super) fn read(view: &View) -> Result<Counters, EbpfError> {
+    Ok(Counters::of(&view.events()?, view.occupancy()))
+}
+
+/// Off the threads that answer: it may look at megabytes.
+pub(super) async fn look<T: Send + 'static>(
+    what: impl FnOnce() -> Result<T, EbpfError> + Send + 'static,
+) -> Result<T, EbpfError> {
+    match tokio::task::spawn_blocking(what).await {
+        Ok(result) => result,
+        Err(broken) => std::panic::resume_unwind(broken.into_panic()),
+    }
+}

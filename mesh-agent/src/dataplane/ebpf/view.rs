@@ -1,0 +1,200 @@
+//! **Fact.** What the maps say, for whoever asks: counters, flows, and what would become of a new one.
+//!
+//! The loop owns the maps that it writes. A view has descriptors and mappings of its own for the same maps, opened by
+//! their pins, so that people who look never wait for a round, and no round for them.
+
+mod dry;
+mod flows;
+
+use std::net::IpAddr;
+
+use aya::Pod;
+use aya::maps::lpm_trie::LpmTrie;
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use mesh_core::model::Vni;
+use mesh_ebpf::abi::{
+    Addr16, AffinityKey, AffinityValue, Backend, BackendState, Config, Endpoint, Frontend, FrontendKey, Network,
+    PORT_WORDS, Peer, SlotLine, SourceKey, Stats, TCP, UDP, VIP_WORDS, map,
+};
+use mesh_ebpf::flow::{Bucket, TICK};
+use mesh_ebpf::verdict::Event;
+
+pub use self::dry::Foreseen;
+pub use self::flows::{Asked, Live, Occupancy, State};
+
+use super::EbpfError;
+use super::mapped::Mapped;
+use super::maps::{Limits, map_error};
+use super::pins::Pins;
+
+/// Maps to read.
+pub struct View {
+    events: PerCpuArray<MapData, u64>,
+    stats: PerCpuArray<MapData, Stats>,
+    frontends: HashMap<MapData, FrontendKey, Frontend>,
+    endpoints: HashMap<MapData, u32, Endpoint>,
+    networks: HashMap<MapData, u32, Network>,
+    locals: HashMap<MapData, Addr16, u32>,
+    affinity: HashMap<MapData, AffinityKey, AffinityValue>,
+    sources: LpmTrie<MapData, SourceKey, u32>,
+    peers: Array<MapData, Peer>,
+    slots: Mapped<SlotLine>,
+    ports: Mapped<u64>,
+    vips: Mapped<u64>,
+    backends: Mapped<Backend>,
+    config: Mapped<Config>,
+    flows_tcp: Mapped<Bucket>,
+    flows_udp: Mapped<Bucket>,
+}
+
+/// What a backend got since its task came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Served {
+    /// The network of its address.
+    pub vni: Vni,
+    /// The task's address.
+    pub address: IpAddr,
+    /// Whether it gets new flows.
+    pub active: bool,
+    /// How much it got.
+    pub stats: Stats,
+}
+
+impl View {
+    /// Of maps that are loaded and pinned.
+    pub(super) fn open(pins: &Pins, limits: &Limits) -> Result<Self, EbpfError> {
+        Ok(Self {
+            events: opened(pins, map::EVENTS)?,
+            stats: opened(pins, map::STATS)?,
+            frontends: opened(pins, map::FRONTENDS)?,
+            endpoints: opened(pins, map::ENDPOINTS)?,
+            networks: opened(pins, map::NETWORKS)?,
+            locals: opened(pins, map::LOCALS)?,
+            affinity: opened(pins, map::AFFINITY)?,
+            sources: opened(pins, map::SOURCES)?,
+            peers: opened(pins, map::PEERS)?,
+            slots: mapped(pins, map::SLOTS, (1 << limits.sizes.slots) / mesh_ebpf::abi::SLOT_LINE)?,
+            ports: mapped(pins, map::PORTS, 2 * PORT_WORDS)?,
+            vips: mapped(pins, map::VIP_BITS, VIP_WORDS)?,
+            backends: mapped(pins, map::BACKENDS, limits.sizes.backends)?,
+            config: mapped(pins, map::CONFIG, 1)?,
+            flows_tcp: mapped(pins, map::FLOWS_TCP, limits.tcp_buckets)?,
+            flows_udp: mapped(pins, map::FLOWS_UDP, limits.udp_buckets)?,
+        })
+    }
+
+    /// How often something happened since the maps were made.
+    pub fn count(&self, event: Event) -> Result<u64, EbpfError> {
+        let values = self.events.get(&(event as u32), 0).map_err(|source| map_error(map::EVENTS, source))?;
+        Ok(values.iter().sum())
+    }
+
+    /// The same of everything that is counted.
+    pub fn events(&self) -> Result<Vec<(Event, u64)>, EbpfError> {
+        Event::ALL.iter().map(|event| Ok((*event, self.count(*event)?))).collect()
+    }
+
+    /// All backends that there are now.
+    pub fn served(&self) -> Result<Vec<Served>, EbpfError> {
+        let all = (1..self.backends.len()).map(|id| (id as u32, self.backends.get(id)));
+        all.filter(|(_, backend)| backend.state != BackendState::Gone as u8)
+            .map(|(id, backend)| {
+                Ok(Served {
+                    vni: Vni(backend.vni),
+                    address: backend.addr.into(),
+                    active: backend.is_active(),
+                    stats: self.stats(id)?,
+                })
+            })
+            .collect()
+    }
+
+    fn stats(&self, id: u32) -> Result<Stats, EbpfError> {
+        let values = self.stats.get(&id, 0).map_err(|source| map_error(map::STATS, source))?;
+        Ok(values.iter().fold(Stats::default(), |sum, one| Stats {
+            flows: sum.flows + one.flows,
+            packets: sum.packets + one.packets,
+            bytes: sum.bytes + one.bytes,
+        }))
+    }
+
+    /// How full the tables of flows are, of TCP and of UDP. Looks at every entry: some milliseconds.
+    pub fn occupancy(&self) -> [Occupancy; 2] {
+        let (now, timeouts) = (now(), self.config.get(0).timeouts);
+        [TCP, UDP].map(|proto| Occupancy::of(self.buckets(proto), proto, now, &timeouts))
+    }
+
+    /// What would become of a flow that began now. The maps stay as they are.
+    pub fn foresee(&self, asked: &Asked) -> Foreseen {
+        dry::run(self, asked)
+    }
+
+    /// The flows of a client that this node balances or serves for another node, at most so many.
+    pub fn live(&self, asked: &Asked, most: usize) -> Vec<Live> {
+        let (now, timeouts) = (now(), self.config.get(0).timeouts);
+        let flows = self.buckets(asked.proto).flat_map(|bucket| bucket.0);
+        flows.filter_map(|flow| self.name(asked.read(&flow, now, &timeouts)?)).take(most).collect()
+    }
+
+    /// With the backend behind the numbers.
+    fn name(&self, read: flows::Read) -> Option<Live> {
+        let all = || (1..self.backends.len()).map(|id| self.backends.get(id));
+        let known = |backend: &Backend| backend.state != BackendState::Gone as u8;
+        let mut live = read.live;
+        match read.task {
+            flows::Task::Backend { id, generation } => {
+                let backend = (id as usize) < self.backends.len();
+                let backend = backend.then(|| self.backends.get(id as usize));
+                if let Some(backend) = backend.filter(|backend| backend.serves(generation)) {
+                    live.task = Some((Vni(backend.vni), backend.addr.into()));
+                }
+            }
+            flows::Task::At(address, peer) => {
+                let peer = self.peers.get(&peer, 0).ok()?;
+                live.entered = Some(peer.addr.into());
+                let backend = all().find(|backend| backend.addr == address && known(backend));
+                live.task = backend.map(|backend| (Vni(backend.vni), backend.addr.into()));
+            }
+        }
+        Some(live)
+    }
+
+    fn buckets(&self, proto: u8) -> impl Iterator<Item = Bucket> {
+        let table = if proto == TCP { &self.flows_tcp } else { &self.flows_udp };
+        (0..table.len()).map(|index| steady(|| table.get(index)))
+    }
+}
+
+/// A copy that nobody wrote to while it was made, unless they never stop writing.
+fn steady<T: PartialEq>(read: impl Fn() -> T) -> T {
+    let mut value = read();
+    for _ in 0..3 {
+        let again = read();
+        if again == value {
+            break;
+        }
+        value = again;
+    }
+    value
+}
+
+/// The programs' own time, in ticks.
+fn now() -> u32 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+    let nanos = time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned();
+    (nanos >> TICK) as u32
+}
+
+fn pinned(pins: &Pins, name: &'static str) -> Result<MapData, EbpfError> {
+    MapData::from_pin(pins.maps().join(name)).map_err(|source| map_error(name, source))
+}
+
+fn opened<M: TryFrom<Map, Error = MapError>>(pins: &Pins, name: &'static str) -> Result<M, EbpfError> {
+    let map = Map::from_map_data(pinned(pins, name)?).and_then(M::try_from);
+    map.map_err(|source| map_error(name, source))
+}
+
+fn mapped<T: Pod>(pins: &Pins, name: &'static str, len: u32) -> Result<Mapped<T>, EbpfError> {
+    let map = pinned(pins, name)?;
+    Mapped::new(map.fd(), len).map_err(|source| EbpfError::Share { map: name, source })
+}

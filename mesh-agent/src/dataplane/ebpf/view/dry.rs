@@ -1,0 +1,224 @@
+//! **Decision.** What would become of a flow that began now: the programs' own pipeline, run here on the maps.
+//!
+//! So what is foretold is what the kernel does, and cannot become another thing when the pipeline changes. Nothing is
+//! written: flows go into empty buckets that are thrown away, and clients are not remembered.
+
+use std::cell::{Cell, OnceCell, RefCell};
+
+use aya::maps::lpm_trie::Key;
+use mesh_ebpf::abi::{
+    Addr16, AffinityKey, AffinityValue, Backend, Config, Endpoint, Frontend, FrontendKey, Mac, NO_BACKEND, NetPort,
+    Network, PORT_WORDS, Peer, SLOT_LINE, SourceKey, TCP, VIP_WORDS,
+};
+use mesh_ebpf::flow::{Bucket, Flow, Shared, WAYS};
+use mesh_ebpf::hash;
+use mesh_ebpf::kernel::Kernel;
+use mesh_ebpf::packet::{Packet, Tuple};
+use mesh_ebpf::pipeline;
+use mesh_ebpf::verdict::{Action, Event};
+
+use super::{Asked, View};
+
+/// What would become of a new flow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Foreseen {
+    /// What it meets; none: nothing of ours.
+    pub frontend: Option<Frontend>,
+    /// The slot that its hash leads to, counted from the frontend's first; none: it has not come to that, or its
+    /// client goes where it went before.
+    pub slot: Option<u32>,
+    /// Where it goes.
+    pub backend: Option<Backend>,
+    /// How it goes there, or is refused.
+    pub action: Action,
+    /// What would be counted.
+    pub events: Vec<Event>,
+}
+
+/// No step of the pipeline needs more of them for one packet.
+const BUCKETS: usize = 16;
+/// Nor more values by reference.
+const VALUES: usize = 32;
+
+pub(super) fn run(view: &View, asked: &Asked) -> Foreseen {
+    let mut buckets = [Bucket([Flow::EMPTY; WAYS]); BUCKETS];
+    let node = Dry {
+        view,
+        config: view.config.get(0),
+        now: super::now(),
+        buckets: RefCell::new(buckets.iter_mut().collect()),
+        backends: Kept::default(),
+        peers: Kept::default(),
+        endpoints: Kept::default(),
+        networks: Kept::default(),
+        events: RefCell::default(),
+        chosen: Cell::new(NO_BACKEND),
+    };
+    let tuple = Tuple::new(
+        asked.client.into(),
+        NetPort::new(asked.client_port.unwrap_or_default()),
+        asked.destination.into(),
+        NetPort::new(asked.port),
+    );
+    let mut packet = Packet::opening(tuple, asked.proto);
+    let verdict = if tuple.src.is_loopback() || node.is_local(&tuple.src) {
+        pipeline::from_host(&node, &mut packet)
+    } else if let Some(device) = node.device_of(&tuple.src) {
+        pipeline::from_task(&node, &mut packet, device)
+    } else {
+        pipeline::from_net(&node, &mut packet, 0)
+    };
+    let chosen = node.chosen.get();
+    Foreseen {
+        frontend: (packet.frontend != Frontend::NONE).then_some(packet.frontend),
+        slot: if chosen == NO_BACKEND { None } else { node.slot_of(&packet, chosen) },
+        backend: if chosen == NO_BACKEND { None } else { node.backend(chosen).copied() },
+        action: verdict.action(&packet.hop),
+        events: node.events.take(),
+    }
+}
+
+/// The node, as the pipeline asks for it.
+struct Dry<'a> {
+    view: &'a View,
+    config: Config,
+    now: u32,
+    buckets: RefCell<Vec<&'a mut Bucket>>,
+    backends: Kept<Backend>,
+    peers: Kept<Peer>,
+    endpoints: Kept<Endpoint>,
+    networks: Kept<Network>,
+    events: RefCell<Vec<Event>>,
+    chosen: Cell<u32>,
+}
+
+/// Copies that live as long as the run does.
+struct Kept<T>([OnceCell<T>; VALUES]);
+
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
+        Self([const { OnceCell::new() }; VALUES])
+    }
+}
+
+impl<T> Kept<T> {
+    fn keep(&self, value: T) -> Option<&T> {
+        let free = self.0.iter().find(|cell| cell.get().is_none())?;
+        Some(free.get_or_init(|| value))
+    }
+}
+
+impl Dry<'_> {
+    /// The device of a task of this node.
+    fn device_of(&self, addr: &Addr16) -> Option<u32> {
+        let mut all = self.view.endpoints.iter().filter_map(Result::ok);
+        all.find(|(_, task)| task.owns(addr)).map(|(device, _)| device)
+    }
+
+    /// As [`pipeline::step::pick`] finds it.
+    fn slot_of(&self, packet: &Packet, chosen: u32) -> Option<u32> {
+        let (tuple, frontend, config) = (&packet.tuple, &packet.frontend, &self.config);
+        let hash = if frontend.affinity != 0 {
+            let key = AffinityKey { client: tuple.src, frontend: frontend.id };
+            if self.affinity(&key).is_some_and(|known| known.backend == chosen) {
+                return None;
+            }
+            hash::slot(&tuple.src, NetPort::ANY, NetPort::ANY, 0, config.mesh_seed)
+        } else {
+            let seed = if frontend.has(Frontend::HASHED) { config.mesh_seed } else { config.node_seed };
+            hash::slot(&tuple.src, tuple.sport(), tuple.dport(), packet.proto, seed)
+        };
+        Some(hash & frontend.mask)
+    }
+
+    fn is_set(&self, hash: u32) -> bool {
+        self.view.vips.get((hash >> 6 & (VIP_WORDS - 1)) as usize) >> (hash & 63) & 1 != 0
+    }
+}
+
+impl Kernel for Dry<'_> {
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn now(&self) -> u32 {
+        self.now
+    }
+
+    fn frontend(&self, key: &FrontendKey) -> Option<Frontend> {
+        self.view.frontends.get(key, 0).ok()
+    }
+
+    fn slot(&self, slot: u32) -> u32 {
+        let line = (slot / SLOT_LINE) as usize;
+        if line < self.view.slots.len() {
+            self.view.slots.get(line)[(slot % SLOT_LINE) as usize]
+        } else {
+            NO_BACKEND
+        }
+    }
+
+    fn backend(&self, id: u32) -> Option<&Backend> {
+        let there = (id as usize) < self.view.backends.len();
+        there.then(|| self.view.backends.get(id as usize)).and_then(|value| self.backends.keep(value))
+    }
+
+    fn peer(&self, number: u32) -> Option<&Peer> {
+        self.peers.keep(self.view.peers.get(&number, 0).ok()?)
+    }
+
+    fn peer_number(&self, _addr: &Addr16) -> Option<u32> {
+        // Only what comes out of the tunnel is asked for, and no new flow does.
+        None
+    }
+
+    fn endpoint(&self, device: u32) -> Option<&Endpoint> {
+        self.endpoints.keep(self.view.endpoints.get(&device, 0).ok()?)
+    }
+
+    fn endpoint_of(&self, _mac: Mac) -> Option<&Endpoint> {
+        // As above.
+        None
+    }
+
+    fn network(&self, vni: u32) -> Option<&Network> {
+        self.networks.keep(self.view.networks.get(&vni, 0).ok()?)
+    }
+
+    fn is_local(&self, addr: &Addr16) -> bool {
+        self.view.locals.get(addr, 0).is_ok()
+    }
+
+    fn is_published(&self, proto: u8, port: NetPort) -> bool {
+        let number = u32::from(port.number());
+        let first = if proto == TCP { 0 } else { PORT_WORDS };
+        self.view.ports.get((first + (number >> 6)) as usize) >> (number & 63) & 1 != 0
+    }
+
+    fn may_be_vip(&self, addr: &Addr16) -> bool {
+        let (a, b) = hash::bloom(addr);
+        self.is_set(a) && self.is_set(b)
+    }
+
+    fn lets_in(&self, source: &SourceKey) -> bool {
+        self.view.sources.get(&Key::new(SourceKey::BITS, *source), 0).is_ok()
+    }
+
+    fn affinity(&self, key: &AffinityKey) -> Option<AffinityValue> {
+        self.view.affinity.get(key, 0).ok()
+    }
+
+    fn remember(&self, _key: &AffinityKey, _value: &AffinityValue) {}
+
+    fn bucket(&self, _proto: u8, _place: u32) -> Option<Shared<'_>> {
+        self.buckets.borrow_mut().pop().map(Shared::of)
+    }
+
+    fn count(&self, event: Event) {
+        self.events.borrow_mut().push(event);
+    }
+
+    fn account(&self, backend: u32, _bytes: u16, _new_flow: bool) {
+        self.chosen.set(backend);
+    }
+}
