@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use self::ebpf::{EbpfError, EbpfPlane, View};
 use self::nft::NftPlane;
-use crate::config::{Dataplane as Config, DataplaneMode};
+use crate::config::{Dataplane as Config, DataplaneMode, KernelFeature};
 use crate::plane::{Applied, Depth, Plane};
 
 /// The one that a node runs.
@@ -29,8 +29,9 @@ pub enum Dataplane {
 }
 
 impl Dataplane {
-    /// The one that the configuration asks for; of the other nothing is left.
-    pub fn open(config: &Config) -> Result<Self, EbpfError> {
+    /// The one that the configuration asks for, for the processes of a control group; of the other nothing is left.
+    pub fn open(config: &Config, cgroup: &Path) -> Result<Self, EbpfError> {
+        let sockets = (!config.without.contains(&KernelFeature::SockLb)).then_some(cgroup);
         let nft = |pins: &Path| {
             // An agent that balanced by programs may have left some.
             for (object, error) in ebpf::remove_all(pins).errors {
@@ -40,8 +41,8 @@ impl Dataplane {
         };
         let plane = match config.mode {
             DataplaneMode::Nft => nft(&config.pins),
-            DataplaneMode::Ebpf => Self::Ebpf(Box::new(EbpfPlane::open(&config.pins)?)),
-            DataplaneMode::Auto => match EbpfPlane::open(&config.pins) {
+            DataplaneMode::Ebpf => Self::Ebpf(Box::new(EbpfPlane::open(&config.pins, sockets)?)),
+            DataplaneMode::Auto => match EbpfPlane::open(&config.pins, sockets) {
                 Ok(plane) => Self::Ebpf(Box::new(plane)),
                 Err(error) => {
                     warn!(error = error.in_full(), "no eBPF here: nftables balances instead");

@@ -14,12 +14,14 @@ mod endpoint;
 mod frontend;
 #[cfg(feature = "user")]
 mod pod;
+mod socket;
 
 pub use addr::{Addr16, Mac, NetPort};
 pub use backend::{Backend, BackendState, Peer, Stats};
 pub use config::{Config, Timeouts};
 pub use endpoint::{Endpoint, MacKey, Network};
 pub use frontend::{AffinityKey, AffinityValue, Frontend, FrontendKey, Scope, SourceKey};
+pub use socket::{NetnsKey, SocketChoice, SocketKey, SocketOrigin};
 
 /// Version of all layouts: part of the path of pinned maps.
 pub const LAYOUT: u32 = 1;
@@ -62,6 +64,12 @@ pub mod map {
     pub const EVENTS: &str = "EVENTS";
     /// Per-CPU array: backend id → [`Stats`](super::Stats).
     pub const STATS: &str = "STATS";
+    /// Hash: [`NetnsKey`](super::NetnsKey) → index of the task's device, or 0 for the node's own namespace.
+    pub const NETNS: &str = "NETNS";
+    /// LRU hash: [`SocketKey`](super::SocketKey) → [`SocketOrigin`](super::SocketOrigin).
+    pub const SOCK_REV: &str = "SOCK_REV";
+    /// LRU hash: [`SocketKey`](super::SocketKey) → [`SocketChoice`](super::SocketChoice).
+    pub const SOCK_FWD: &str = "SOCK_FWD";
     /// Array of one [`Config`](super::Config).
     pub const CONFIG: &str = "CONFIG";
 }

@@ -21,6 +21,7 @@ pub mod kernel;
 pub mod packet;
 pub mod pipeline;
 pub mod reply;
+pub mod sock;
 #[cfg(test)]
 mod testing;
 pub mod tunnel;

@@ -18,6 +18,7 @@ pub mod step {
     pub use super::replies::{answer, place};
 }
 
+pub(crate) use self::balance::in_slots;
 use crate::abi::{FrontendKey, Mac, TCP, UDP};
 use crate::flow::{Client, Place};
 use crate::kernel::Kernel;

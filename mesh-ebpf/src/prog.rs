@@ -7,6 +7,7 @@ mod maps;
 mod node;
 mod refuse;
 mod skb;
+mod sock;
 mod steps;
 
 use core::panic::PanicInfo;

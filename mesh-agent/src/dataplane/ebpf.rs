@@ -8,13 +8,18 @@ mod alarm;
 mod books;
 mod error;
 mod ids;
+mod kill;
 mod links;
 mod load;
 #[expect(unsafe_code, reason = "memory that is shared with the kernel")]
 mod mapped;
 mod maps;
+mod members;
 mod pins;
 mod runs;
+mod sock;
+#[expect(unsafe_code, reason = "system calls that no library has")]
+mod syscall;
 mod view;
 
 use std::collections::BTreeMap;
@@ -24,16 +29,18 @@ use std::time::Instant;
 
 use mesh_core::plan::{Balance, Mac, Problem, VTEP_DEVICE};
 use mesh_ebpf::verdict::Event;
+use tracing::warn;
 
 pub use error::EbpfError;
 pub use view::{Asked, Foreseen, Live, Occupancy, Served, State, View};
 
 use self::alarm::Alarm;
-use self::books::{Books, Facts, Sizes};
+use self::books::{Books, Facts, Sizes, Step};
 use self::links::{Device, Links};
 use self::load::{Loaded, program};
 use self::maps::Limits;
 use self::pins::Pins;
+use self::sock::Sockets;
 use crate::dataplane::nft::NftPlane;
 use crate::plane::{Applied, Depth, Plane};
 
@@ -57,6 +64,8 @@ pub const fn built_in() -> bool {
 pub struct EbpfPlane {
     loaded: Loaded,
     links: Links,
+    /// None: packets alone are balanced.
+    sockets: Option<Sockets>,
     /// None: it is not known how far the last attempt came.
     books: Option<Books>,
     gates: NftPlane,
@@ -65,20 +74,30 @@ pub struct EbpfPlane {
 }
 
 impl EbpfPlane {
-    /// Loads the programs, and the maps that another agent left in `pins`.
-    pub fn open(pins: &Path) -> Result<Self, EbpfError> {
+    /// Loads the programs, and the maps that another agent left in `pins`. `sockets` is the control group whose
+    /// processes are balanced at their sockets (empty: the whole machine); none: they are not.
+    pub fn open(pins: &Path, sockets: Option<&Path>) -> Result<Self, EbpfError> {
         let pins = Pins::make(pins)?;
-        let loaded = load::load(&pins, &LIMITS)?;
+        let mut loaded = load::load(&pins, &LIMITS, sockets.is_some())?;
+        let opened = sockets.map(|cgroup| Sockets::open(&mut loaded, pins.sockets(), cgroup));
+        let sockets = opened.and_then(|opened| {
+            opened.inspect_err(|error| warn!(error = error.in_full(), "packets alone are balanced")).ok()
+        });
+        if sockets.is_none() {
+            sock::forget(&pins.sockets(), |_| true);
+        }
         let view = Arc::new(View::open(&pins, &LIMITS)?);
         let links = Links::open(pins.links());
-        Ok(Self { loaded, links, books: None, gates: NftPlane::gates(), view, alarm: Alarm::default() })
+        let (gates, alarm) = (NftPlane::gates(), Alarm::default());
+        Ok(Self { loaded, links, sockets, books: None, gates, view, alarm })
     }
 
     /// What this plane cannot do, in words for people.
     pub fn limits() -> Vec<String> {
         [
             "least-conn spreads flows by weight",
-            "a task that is reached from the node's localhost sees its node's overlay address instead of the client's",
+            "a task that is reached from a node by that node's own ports or localhost sees the node's overlay address \
+             instead of the client's",
             "fragments to VIPs are refused",
         ]
         .map(str::to_owned)
@@ -104,7 +123,8 @@ impl EbpfPlane {
         self.alarm.problem(Instant::now()).into_iter().collect()
     }
 
-    fn write(&mut self, want: &Balance, facts: &Facts, applied: &mut Applied) -> Result<(), EbpfError> {
+    /// Whether backends changed.
+    fn write(&mut self, want: &Balance, facts: &Facts, applied: &mut Applied) -> Result<bool, EbpfError> {
         let mut books = match self.books.take() {
             Some(books) => books,
             None => Books::open(LIMITS.sizes, self.loaded.maps.found()?),
@@ -116,7 +136,7 @@ impl EbpfPlane {
         }
         applied.changed += steps.len();
         self.books = Some(books);
-        Ok(())
+        Ok(steps.iter().any(|step| matches!(step, Step::Backend(..))))
     }
 
     /// What programs must know of the node itself.
@@ -172,11 +192,18 @@ impl Plane for EbpfPlane {
         }
         match observe() {
             Ok(facts) => {
-                if let Err(error) = self.write(want, &facts, &mut applied) {
+                let moved = self.write(want, &facts, &mut applied).unwrap_or_else(|error| {
                     applied.errors.insert("maps".to_owned(), error.in_full());
-                }
+                    true
+                });
                 let programs = programs(want, &facts);
                 applied.changed += self.links.settle(&mut self.loaded.ebpf, &programs, &mut applied.errors);
+                if let Some(sockets) = &mut self.sockets {
+                    sockets.settle(&mut self.loaded.ebpf, want, &facts, &mut applied);
+                    if moved || depth == Depth::Sweep {
+                        sockets.end_lost(&self.loaded.maps, &mut applied).await;
+                    }
+                }
             }
             Err(error) => _ = applied.errors.insert("devices".to_owned(), error),
         }

@@ -23,8 +23,11 @@ pod!(
     Frontend,
     FrontendKey,
     MacKey,
+    NetnsKey,
     Network,
     Peer,
+    SocketKey,
+    SocketOrigin,
     SourceKey,
     Stats,
 );

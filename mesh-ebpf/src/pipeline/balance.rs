@@ -224,8 +224,9 @@ fn stay<K: Kernel>(k: &K, packet: &Packet, now: u32) -> u32 {
     id
 }
 
+/// The backend in a slot, or in one of the next.
 #[inline(always)]
-fn in_slots<K: Kernel>(k: &K, frontend: &Frontend, hash: u32) -> u32 {
+pub(crate) fn in_slots<K: Kernel>(k: &K, frontend: &Frontend, hash: u32) -> u32 {
     let mut slot = hash;
     let mut left = TRIES;
     while left > 0 {

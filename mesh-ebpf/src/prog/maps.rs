@@ -7,8 +7,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
 };
 use mesh_ebpf::abi::{
-    Addr16, AffinityKey, AffinityValue, Backend, Config, Endpoint, Frontend, FrontendKey, MacKey, Network,
-    PORT_WORDS, Peer, SlotLine, SourceKey, Stats, VIP_WORDS,
+    Addr16, AffinityKey, AffinityValue, Backend, Config, Endpoint, Frontend, FrontendKey, MacKey, NetnsKey, Network,
+    PORT_WORDS, Peer, SlotLine, SocketChoice, SocketKey, SocketOrigin, SourceKey, Stats, VIP_WORDS,
 };
 use mesh_ebpf::flow::Bucket;
 use mesh_ebpf::fragment::{FragmentKey, FragmentValue};
@@ -52,6 +52,12 @@ pub(crate) static EVENTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(verdi
 pub(crate) static STATS: PerCpuArray<Stats> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub(crate) static CONFIG: Array<Config> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static NETNS: HashMap<NetnsKey, u32> = HashMap::with_max_entries(1, 0);
+#[map]
+pub(crate) static SOCK_REV: LruHashMap<SocketKey, SocketOrigin> = LruHashMap::with_max_entries(1, 0);
+#[map]
+pub(crate) static SOCK_FWD: LruHashMap<SocketKey, SocketChoice> = LruHashMap::with_max_entries(1, 0);
 #[map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue> = LruHashMap::with_max_entries(8192, 0);
 /// Where a program keeps the packet that it works on.

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::overlay::{Mac, Overlay, endpoint_device, own_address};
 use crate::model::{
-    Affinity, Balancing, Locality, Name, NetworkId, Node, NodeId, Protocol, PublishMode, PublishedPort,
+    Affinity, Balancing, Locality, Name, NetworkId, Node, NodeId, Origin, Protocol, PublishMode, PublishedPort,
     Service, Snapshot, Task, TaskAddress, TaskId, TaskState, Vni,
 };
 
@@ -145,6 +145,8 @@ pub struct Balance {
     pub networks: BTreeMap<Vni, NetworkGate>,
     /// Local tasks' devices.
     pub ports: BTreeMap<String, PortGate>,
+    /// Where the tasks behind them live.
+    pub origins: BTreeMap<String, Origin>,
 }
 
 pub(super) fn plan(world: &Snapshot, me: &Node, overlay: &Overlay) -> Balance {
@@ -167,6 +169,7 @@ pub(super) fn plan(world: &Snapshot, me: &Node, overlay: &Overlay) -> Balance {
     }
     for (device, endpoint) in &overlay.endpoints {
         balance.ports.insert(device.clone(), PortGate { vni: endpoint.vni, addresses: endpoint.addresses });
+        balance.origins.insert(device.clone(), endpoint.origin.clone());
     }
     let mut tasks = world.tasks_by_service();
     for service in world.services.values() {

@@ -34,6 +34,26 @@ pub enum EbpfError {
         source: Box<ProgramError>,
     },
 
+    #[error("cannot attach the program {name} to the sockets of the node")]
+    AttachToSockets {
+        name: &'static str,
+        #[source]
+        source: Box<ProgramError>,
+    },
+
+    #[error("cannot use the control group {} (node.cgroup)", path.display())]
+    Cgroup {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+
+    #[error("cannot tell network namespaces apart; the kernel needs to be 5.14 or newer")]
+    Netns {
+        #[source]
+        source: io::Error,
+    },
+
     #[error("cannot keep the link of device {device} at {}", path.display())]
     Pin {
         device: String,

@@ -10,7 +10,7 @@ use mesh_ebpf::abi::{Config, Timeouts};
 
 use super::maps::{Limits, Maps};
 use super::pins::Pins;
-use super::{EbpfError, OBJECT, built_in};
+use super::{EbpfError, OBJECT, built_in, sock};
 
 /// All nodes choose backends by it.
 const MESH_SEED: u64 = 0x6d65_7368_6d65_7368;
@@ -32,10 +32,12 @@ pub(super) mod program {
 pub(super) struct Loaded {
     pub(super) ebpf: Ebpf,
     pub(super) maps: Maps,
+    /// Why the programs at sockets are not, if they are not.
+    pub(super) sockets: Result<(), EbpfError>,
 }
 
-/// Loads the programs, over the maps that another agent left if they fit.
-pub(super) fn load(pins: &Pins, limits: &Limits) -> Result<Loaded, EbpfError> {
+/// Loads the programs, over the maps that another agent left if they fit; those at sockets if they are wanted.
+pub(super) fn load(pins: &Pins, limits: &Limits, sockets: bool) -> Result<Loaded, EbpfError> {
     if !built_in() {
         return Err(EbpfError::NotBuiltIn);
     }
@@ -60,10 +62,12 @@ pub(super) fn load(pins: &Pins, limits: &Limits) -> Result<Loaded, EbpfError> {
         let program: &mut SchedClassifier = program.try_into().map_err(failed)?;
         program.load().map_err(failed)?;
     }
+    // Before the maps are taken: a program is loaded with the descriptors of its maps.
+    let sockets = if sockets { sock::load(&mut ebpf) } else { Ok(()) };
     let mut maps = Maps::take(&mut ebpf, limits)?;
     let config = configure(maps.config.get(0), limits)?;
     maps.config.set(0, config);
-    Ok(Loaded { ebpf, maps })
+    Ok(Loaded { ebpf, maps, sockets })
 }
 
 /// Whether all maps that are pinned have the size that is wanted. Types and layouts are the version's, which is

@@ -24,7 +24,7 @@ pub(super) struct Limits {
 
 impl Limits {
     /// By name.
-    pub(super) fn entries(&self) -> [(&'static str, u32); 17] {
+    pub(super) fn entries(&self) -> [(&'static str, u32); 20] {
         let Sizes { backends, slots, frontends, peers } = self.sizes;
         [
             (map::FRONTENDS, frontends),
@@ -44,6 +44,9 @@ impl Limits {
             (map::PORTS, 2 * PORT_WORDS),
             (map::VIP_BITS, VIP_WORDS),
             (map::CONFIG, 1),
+            (map::NETNS, 8192),
+            (map::SOCK_REV, 65_536),
+            (map::SOCK_FWD, 65_536),
         ]
     }
 }
@@ -113,6 +116,11 @@ impl Maps {
         })
     }
 
+    /// Whether a backend still serves a flow that began when its id had `generation`.
+    pub(super) fn serves(&self, id: u32, generation: u32) -> bool {
+        (id as usize) < self.backends.len() && self.backends.get(id as usize).serves(generation)
+    }
+
     /// Carries one out.
     pub(super) fn write(&mut self, step: &Step) -> Result<(), EbpfError> {
         match step {
@@ -180,7 +188,7 @@ impl Maps {
     }
 }
 
-fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, EbpfError>
+pub(super) fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, EbpfError>
 where
     M: TryFrom<Map, Error = MapError>,
 {
@@ -197,11 +205,11 @@ fn mapped<T: Pod>(ebpf: &mut Ebpf, name: &'static str, len: u32) -> Result<Mappe
     }
 }
 
-fn all<K: Pod, V: Pod>(map: &HashMap<MapData, K, V>, name: &'static str) -> Result<Vec<(K, V)>, EbpfError> {
+pub(super) fn all<K: Pod, V: Pod>(map: &HashMap<MapData, K, V>, name: &'static str) -> Result<Vec<(K, V)>, EbpfError> {
     map.iter().collect::<Result<_, _>>().map_err(|source| map_error(name, source))
 }
 
-fn put<K: Pod, V: Pod>(
+pub(super) fn put<K: Pod, V: Pod>(
     map: &mut HashMap<MapData, K, V>,
     name: &'static str,
     key: &K,

@@ -1,7 +1,7 @@
 //! **Effect.** The directory in a BPF file system that keeps maps and links while no agent runs.
 //!
-//! `maps/vN` holds the maps of layout N, `links` what ties programs to devices. Links hold their programs, which
-//! hold their maps.
+//! `maps/vN` holds the maps of layout N, `links` what ties programs to devices, `sockets` what ties them to a control
+//! group. Links hold their programs, which hold their maps.
 
 use std::fs;
 use std::io;
@@ -28,7 +28,7 @@ impl Pins {
             let place = if fs::create_dir_all(dir).is_ok() { dir } else { existing(dir) };
             mount_bpffs(place).map_err(|source| failed("mount a BPF file system on", place, source))?;
         }
-        for sub in [pins.maps(), pins.links()] {
+        for sub in [pins.maps(), pins.links(), pins.sockets()] {
             fs::create_dir_all(&sub).map_err(|source| failed("make", &sub, source))?;
         }
         pins.forget_other_layouts();
@@ -43,6 +43,11 @@ impl Pins {
     /// Where the links are.
     pub(super) fn links(&self) -> PathBuf {
         self.dir.join("links")
+    }
+
+    /// Where the links to a control group are.
+    pub(super) fn sockets(&self) -> PathBuf {
+        self.dir.join("sockets")
     }
 
     /// Forgets all maps: the next load makes new ones.

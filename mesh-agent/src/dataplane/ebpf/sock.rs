@@ -1,0 +1,218 @@
+//! **Effect.** Programs at the sockets of a control group, and what they know and leave.
+//!
+//! They only save the programs on devices work. So nothing here is needed: where the kernel or the control group
+//! lacks what it takes, the node does without.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use aya::Ebpf;
+use aya::maps::{HashMap, MapData};
+use aya::programs::links::FdLink;
+use aya::programs::{CgroupAttachMode, Program, ProgramError};
+use mesh_core::plan::Balance;
+use mesh_ebpf::abi::{NetnsKey, SocketKey, SocketOrigin, map};
+
+use super::books::Facts;
+use super::kill::{Diag, Lost};
+use super::load::Loaded;
+use super::maps::{self, Maps};
+use super::members::Members;
+use super::syscall::replace_program;
+use super::{EbpfError, cgroup2_mount};
+use crate::plane::Applied;
+
+const PROGRAMS: [&str; 9] = [
+    "sock_connect4",
+    "sock_connect6",
+    "sock_sendmsg4",
+    "sock_sendmsg6",
+    "sock_recvmsg4",
+    "sock_recvmsg6",
+    "sock_getpeername4",
+    "sock_getpeername6",
+    "sock_release",
+];
+
+/// Programs at the sockets of a control group.
+pub(super) struct Sockets {
+    cgroup: PathBuf,
+    pins: PathBuf,
+    /// Pins of links that have this agent's programs.
+    held: BTreeSet<PathBuf>,
+    members: Members,
+    netns: HashMap<MapData, NetnsKey, u32>,
+    known: BTreeMap<NetnsKey, u32>,
+    origins: HashMap<MapData, SocketKey, SocketOrigin>,
+}
+
+impl Sockets {
+    /// Those that were loaded, for the processes in a control group; the empty path means all of the machine.
+    pub(super) fn open(loaded: &mut Loaded, pins: PathBuf, cgroup: &Path) -> Result<Self, EbpfError> {
+        std::mem::replace(&mut loaded.sockets, Ok(()))?;
+        let cgroup = if cgroup.as_os_str().is_empty() {
+            cgroup2_mount().ok_or_else(|| no_group(Path::new("of version 2"), io::ErrorKind::NotFound.into()))?
+        } else {
+            cgroup.to_path_buf()
+        };
+        let ebpf = &mut loaded.ebpf;
+        let netns = maps::take(ebpf, map::NETNS)?;
+        let known = maps::all(&netns, map::NETNS)?.into_iter().collect();
+        let members = Members::new().map_err(|source| EbpfError::Netns { source })?;
+        let origins = maps::take(ebpf, map::SOCK_REV)?;
+        Ok(Self { cgroup, pins, held: BTreeSet::new(), members, netns, known, origins })
+    }
+
+    /// Has the programs know this node's tasks, and be where they belong.
+    pub(super) fn settle(&mut self, ebpf: &mut Ebpf, want: &Balance, facts: &Facts, applied: &mut Applied) {
+        let done = self.settle_members(want, facts);
+        match done.and_then(|changed| Ok(changed + self.settle_links(ebpf)?)) {
+            Ok(changed) => applied.changed += changed,
+            Err(error) => _ = applied.errors.insert("sockets".to_owned(), error.in_full()),
+        }
+    }
+
+    fn settle_members(&mut self, want: &Balance, facts: &Facts) -> Result<usize, EbpfError> {
+        let entries = self.members.entries(want, facts);
+        let mut changed = 0;
+        // Who is no member any more is none before others come.
+        for key in self.known.keys().filter(|key| !entries.contains_key(key)) {
+            maps::put(&mut self.netns, map::NETNS, key, None)?;
+            changed += 1;
+        }
+        for (key, device) in &entries {
+            if self.known.get(key) != Some(device) {
+                maps::put(&mut self.netns, map::NETNS, key, Some(device))?;
+                changed += 1;
+            }
+        }
+        self.known = entries;
+        Ok(changed)
+    }
+
+    fn settle_links(&mut self, ebpf: &mut Ebpf) -> Result<usize, EbpfError> {
+        let failed = |source| no_group(&self.cgroup, source);
+        let group = File::open(&self.cgroup).map_err(failed)?;
+        // A group that was made anew has the same name and none of the links.
+        let id = group.metadata().map_err(failed)?.ino();
+        let mut changed = 0;
+        let wanted = PROGRAMS.map(|name| (name, self.pins.join(format!("{name}-{id}"))));
+        for (name, path) in &wanted {
+            if self.held.contains(path) && path.exists() {
+                continue;
+            }
+            put(ebpf, name, &group, path)?;
+            self.held.insert(path.clone());
+            changed += 1;
+        }
+        Ok(changed + forget(&self.pins, |path| !wanted.iter().any(|(_, wanted)| wanted == path)))
+    }
+
+    /// Ends the sockets whose backend has gone.
+    pub(super) async fn end_lost(&mut self, backends: &Maps, applied: &mut Applied) {
+        let mut lost: BTreeMap<u64, BTreeSet<Lost>> = BTreeMap::new();
+        // One that is removed while they are listed ends by itself.
+        let all = self.origins.iter().flatten();
+        for (key, origin) in all.filter(|(_, origin)| !backends.serves(origin.backend, origin.generation)) {
+            lost.entry(origin.netns).or_default().insert((key.cookie, key.addr, key.port));
+        }
+        for (netns, lost) in lost {
+            match self.end(netns, &lost).await {
+                Ok(ended) => {
+                    applied.changed += ended;
+                    for (cookie, addr, port) in lost {
+                        // It may have ended by itself.
+                        let _ = self.origins.remove(&SocketKey::new(cookie, addr, port));
+                    }
+                }
+                Err(error) => {
+                    let what = "sockets whose task has gone".to_owned();
+                    applied.errors.insert(what, format!("cannot end them: {error}"));
+                }
+            }
+        }
+    }
+
+    async fn end(&self, netns: u64, lost: &BTreeSet<Lost>) -> io::Result<usize> {
+        // Whose namespace is nobody's has ended, too.
+        let Some(netns) = self.members.netns(netns) else { return Ok(0) };
+        let netns = match netns {
+            Ok(netns) => netns,
+            Err(error) if error.is_gone() => return Ok(0),
+            Err(error) => return Err(io::Error::other(error)),
+        };
+        let mut diag = netns.run(Diag::open).map_err(io::Error::other)??;
+        let lost = lost.clone();
+        // Listing all sockets of a busy namespace takes long enough to hold up other tasks.
+        tokio::task::spawn_blocking(move || diag.end(&lost)).await.map_err(io::Error::other)?
+    }
+}
+
+/// Removes links that an agent left. How many there were.
+pub(super) fn forget(pins: &Path, which: impl Fn(&Path) -> bool) -> usize {
+    let entries = fs::read_dir(pins).into_iter().flatten().flatten().map(|entry| entry.path());
+    // Removing the pin of a link removes the link.
+    entries.filter(|path| which(path) && fs::remove_file(path).is_ok()).count()
+}
+
+fn find<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Program, EbpfError> {
+    ebpf.program_mut(name).ok_or(EbpfError::Incomplete { kind: "program", name })
+}
+
+/// Loads the programs.
+pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), EbpfError> {
+    for name in PROGRAMS {
+        let done = match find(ebpf, name)? {
+            Program::CgroupSockAddr(program) => program.load(),
+            Program::CgroupSock(program) => program.load(),
+            _ => return Err(EbpfError::Incomplete { kind: "program of a control group", name }),
+        };
+        done.map_err(|source| EbpfError::Program { name, source: Box::new(source) })?;
+    }
+    Ok(())
+}
+
+/// Puts a program into its pinned link, or into a new one.
+fn put(ebpf: &mut Ebpf, name: &'static str, group: &File, path: &Path) -> Result<(), EbpfError> {
+    let program = find(ebpf, name)?;
+    let failed = |source| EbpfError::AttachToSockets { name, source: Box::new(source) };
+    if path.exists() {
+        if replace_program(path, program.fd().map_err(failed)?.as_fd()).is_ok() {
+            return Ok(());
+        }
+        // Of a group that was removed.
+        drop(fs::remove_file(path));
+    }
+    let link = attach(program, group).map_err(failed)?;
+    let link = link.ok_or(EbpfError::Incomplete { kind: "pinnable link of", name })?;
+    let kept = link.pin(path);
+    kept.map(drop).map_err(|source| EbpfError::Pin {
+        device: name.to_owned(),
+        path: path.to_path_buf(),
+        source: Box::new(source),
+    })
+}
+
+/// None: the kernel's links cannot be pinned.
+fn attach(program: &mut Program, group: &File) -> Result<Option<FdLink>, ProgramError> {
+    let link = match program {
+        Program::CgroupSockAddr(program) => {
+            let id = program.attach(group, CgroupAttachMode::Single)?;
+            FdLink::try_from(program.take_link(id)?)
+        }
+        Program::CgroupSock(program) => {
+            let id = program.attach(group, CgroupAttachMode::Single)?;
+            FdLink::try_from(program.take_link(id)?)
+        }
+        _ => return Ok(None),
+    };
+    Ok(link.ok())
+}
+
+fn no_group(path: &Path, source: io::Error) -> EbpfError {
+    EbpfError::Cgroup { path: path.to_path_buf(), source }
+}
