@@ -67,7 +67,7 @@ impl Model {
         let table = |mask: u32| {
             // Tests end before memory does.
             let buckets = (0..=mask).map(|_| Box::leak(Box::new(Bucket([Flow::EMPTY; WAYS]))));
-            buckets.map(|bucket| Shared::of(bucket)).collect()
+            buckets.map(Shared::of).collect()
         };
         let flows = [table(tables.config.tcp_mask), table(tables.config.udp_mask)];
         Self {

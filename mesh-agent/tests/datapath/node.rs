@@ -174,7 +174,7 @@ impl Node {
 
     /// The same of what comes out of the tunnel: in memory only, for the kernel gives no packet a tunnel that it is
     /// run on for a test. What the pipeline remembers is given to the programs.
-    pub(crate) fn from_mesh(&mut self, peer: u32, vni: u32, bytes: &[u8]) -> Out {
+    pub(crate) fn run_mesh(&mut self, peer: u32, vni: u32, bytes: &[u8]) -> Out {
         self.model.now.set(now());
         let mac = bytes[..6].try_into().expect("six bytes");
         let mut packet = match Packet::parse(&Frame::new(bytes)) {

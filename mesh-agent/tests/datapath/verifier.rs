@@ -2,7 +2,7 @@
 
 use aya::programs::{ProgramInfo, SchedClassifier};
 use aya::{EbpfLoader, VerifierLogLevel};
-use mesh_agent::dataplane::ebpf::{OBJECT, built_in};
+use mesh_agent::dataplane::ebpf::OBJECT;
 
 /// How many instructions the verifier looks at, as recorded; it gives up at a million.
 const RECORDED: [(&str, u32); 6] = [
@@ -17,9 +17,6 @@ const RECORDED: [(&str, u32); 6] = [
 /// An older kernel's verifier may look at more, a changed program too: but not at much more without notice.
 #[test]
 fn the_verifier_looks_at_no_more_than_recorded() {
-    if !built_in() {
-        return;
-    }
     let mut ebpf =
         EbpfLoader::new().verifier_log_level(VerifierLogLevel::STATS).load(OBJECT).expect("the object loads");
     for (name, recorded) in RECORDED {

@@ -135,7 +135,7 @@ impl World {
                     let from = 1 + at as u32;
                     assert_ne!(peer, from, "a packet to itself");
                     at = peer as usize - 1;
-                    out = self.nodes[at].from_mesh(from, tag.vni(), &out.bytes);
+                    out = self.nodes[at].run_mesh(from, tag.vni(), &out.bytes);
                 }
             }
         }
