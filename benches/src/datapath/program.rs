@@ -130,7 +130,7 @@ fn backend(service: u32, task: u32) -> Backend {
     Backend {
         id: TaskId::new(format!("{service:08x}{task:08x}")),
         task: format!("svc{service}.{task}"),
-        address: address([10, 0, 0, 0], service << 6 | task + 1),
+        address: address([10, 0, 0, 0], (service << 6) + task + 1),
         node: NodeId::new("n"),
         local: false,
         weight: 1,
