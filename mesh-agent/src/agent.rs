@@ -121,8 +121,9 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<()> {
     let control = Control::new(id.clone(), Arc::clone(&store), world.clone(), status);
     let tasks = Tasks::new(control.clone(), me.clone());
     let zone = Arc::new(ArcSwap::from_pointee(Zone::default()));
-    let balance = Dataplane::open(&config.dataplane, &config.node.cgroup)
-        .map_err(|error| anyhow::anyhow!("{}; with dataplane.mode = \"nft\" it is not needed", error.in_full()))?;
+    let balance = Dataplane::open(&config.dataplane, &config.node.cgroup).map_err(|error| {
+        anyhow::anyhow!("{}; with dataplane.mode = \"nft\" it is not needed", error.in_full())
+    })?;
     let view = balance.view();
     let reconciler = Reconciler {
         node: id.clone(),

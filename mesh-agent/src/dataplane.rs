@@ -31,6 +31,7 @@ pub enum Dataplane {
 impl Dataplane {
     /// The one that the configuration asks for, for the processes of a control group; of the other nothing is left.
     pub fn open(config: &Config, cgroup: &Path) -> Result<Self, EbpfError> {
+        let tcx = !config.without.contains(&KernelFeature::Tcx);
         let sockets = (!config.without.contains(&KernelFeature::SockLb)).then_some(cgroup);
         let nft = |pins: &Path| {
             // An agent that balanced by programs may have left some.
@@ -41,8 +42,8 @@ impl Dataplane {
         };
         let plane = match config.mode {
             DataplaneMode::Nft => nft(&config.pins),
-            DataplaneMode::Ebpf => Self::Ebpf(Box::new(EbpfPlane::open(&config.pins, sockets)?)),
-            DataplaneMode::Auto => match EbpfPlane::open(&config.pins, sockets) {
+            DataplaneMode::Ebpf => Self::Ebpf(Box::new(EbpfPlane::open(&config.pins, sockets, tcx)?)),
+            DataplaneMode::Auto => match EbpfPlane::open(&config.pins, sockets, tcx) {
                 Ok(plane) => Self::Ebpf(Box::new(plane)),
                 Err(error) => {
                     warn!(error = error.in_full(), "no eBPF here: nftables balances instead");

@@ -215,7 +215,10 @@ fn others_are_not_touched_and_are_served_by_packets() {
     let elsewhere = Group::new();
     let by_packets = |process: &mut Process| {
         let seen = answers(process, &format!("tcp {VIP} 80"));
-        assert!(seen.iter().all(|line| line.ends_with(&format!("told {VIP}:80, really {VIP}:80"))), "{seen:?}");
+        assert!(
+            seen.iter().all(|line| line.ends_with(&format!("told {VIP}:80, really {VIP}:80"))),
+            "{seen:?}"
+        );
     };
     by_packets(&mut elsewhere.process(&node.lab.node));
     by_packets(&mut elsewhere.process(&node.lab.b));
@@ -279,7 +282,9 @@ fn sockets_of_a_backend_that_has_gone_end_and_others_do_not() {
     }
     // Draining changes nothing.
     for vip in [VIP, VIP6] {
-        node.change(vip, |pool| pool.backends.retain(|backend| ![A, A6].contains(&&*backend.address.to_string())));
+        node.change(vip, |pool| {
+            pool.backends.retain(|backend| ![A, A6].contains(&&*backend.address.to_string()))
+        });
     }
     for (netns, what, who, process) in &mut open {
         let answer = process.does("again");

@@ -45,7 +45,7 @@ fn one(services: u32, tasks: u32, published: bool) -> Result<ServiceChange> {
 
 /// The time for all, and the median of those for one change.
 fn changes(pins: &Path, services: u32, tasks: u32, published: bool) -> Result<(Duration, Duration)> {
-    let mut plane = EbpfPlane::open(pins, None).map_err(|error| anyhow!(error.in_full()))?;
+    let mut plane = EbpfPlane::open(pins, None, true).map_err(|error| anyhow!(error.in_full()))?;
     let full = balance(services, tasks, published);
     let all = fill(&mut plane, &full)?;
     let mut times = Vec::new();
@@ -130,7 +130,7 @@ fn backend(service: u32, task: u32) -> Backend {
     Backend {
         id: TaskId::new(format!("{service:08x}{task:08x}")),
         task: format!("svc{service}.{task}"),
-        address: address([10, 0, 0, 0], service << 6 | task + 1),
+        address: address([10, 0, 0, 0], (service << 6) + task + 1),
         node: NodeId::new("n"),
         local: false,
         weight: 1,

@@ -36,7 +36,7 @@ pub use view::{Asked, Foreseen, Live, Occupancy, Served, State, View};
 
 use self::alarm::Alarm;
 use self::books::{Books, Facts, Sizes, Step};
-use self::links::{Device, Links};
+use self::links::{Device, Hook, Links};
 use self::load::{Loaded, program};
 use self::maps::Limits;
 use self::pins::Pins;
@@ -75,8 +75,9 @@ pub struct EbpfPlane {
 
 impl EbpfPlane {
     /// Loads the programs, and the maps that another agent left in `pins`. `sockets` is the control group whose
-    /// processes are balanced at their sockets (empty: the whole machine); none: they are not.
-    pub fn open(pins: &Path, sockets: Option<&Path>) -> Result<Self, EbpfError> {
+    /// processes are balanced at their sockets (empty: the whole machine); none: they are not. Without `tcx` programs
+    /// are filters, also where there are links.
+    pub fn open(pins: &Path, sockets: Option<&Path>, tcx: bool) -> Result<Self, EbpfError> {
         let pins = Pins::make(pins)?;
         let mut loaded = load::load(&pins, &LIMITS, sockets.is_some())?;
         let opened = sockets.map(|cgroup| Sockets::open(&mut loaded, pins.sockets(), cgroup));
@@ -87,7 +88,7 @@ impl EbpfPlane {
             sock::forget(&pins.sockets(), |_| true);
         }
         let view = Arc::new(View::open(&pins, &LIMITS)?);
-        let links = Links::open(pins.links());
+        let links = Links::open(pins.links(), if tcx { Hook::best() } else { Hook::Filter });
         let (gates, alarm) = (NftPlane::gates(), Alarm::default());
         Ok(Self { loaded, links, sockets, books: None, gates, view, alarm })
     }
@@ -98,7 +99,7 @@ impl EbpfPlane {
             "least-conn spreads flows by weight",
             "a task that is reached from a node by that node's own ports or localhost sees the node's overlay address \
              instead of the client's",
-            "fragments to VIPs are refused",
+            "packets with IP options or IPv6 extension headers are not balanced, and are refused",
         ]
         .map(str::to_owned)
         .to_vec()
@@ -170,7 +171,8 @@ fn programs(want: &Balance, facts: &Facts) -> BTreeMap<Device, &'static str> {
 }
 
 fn observe() -> Result<Facts, String> {
-    let devices = nix::net::if_::if_nameindex().map_err(|error| format!("cannot list the devices: {error}"))?;
+    let devices =
+        nix::net::if_::if_nameindex().map_err(|error| format!("cannot list the devices: {error}"))?;
     let name = |device: &nix::net::if_::Interface| device.name().to_string_lossy().into_owned();
     Ok(Facts {
         devices: devices.iter().map(|device| (name(device), device.index())).collect(),
@@ -222,8 +224,9 @@ impl Plane for EbpfPlane {
 /// Removes what any agent left in `pins`: links, and with them programs and maps.
 pub fn remove_all(pins: &Path) -> Applied {
     let mut applied = Applied::default();
+    applied.changed += links::remove_filters();
     match Pins::remove(pins) {
-        Ok(removed) => applied.changed = removed,
+        Ok(removed) => applied.changed += removed,
         Err(error) => _ = applied.errors.insert(format!("{}", pins.display()), error.in_full()),
     }
     applied

@@ -22,7 +22,8 @@ impl Group {
         let mount = ebpf::cgroup2_mount().expect("cgroup v2 must be mounted");
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let dir = mount.join(format!("mesh-test-{}-{number}", std::process::id()));
-        fs::create_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}; this test needs root", dir.display()));
+        fs::create_dir(&dir)
+            .unwrap_or_else(|error| panic!("{}: {error}; this test needs root", dir.display()));
         Self(dir)
     }
 

@@ -18,10 +18,16 @@ fn from_task(ctx: TcContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
     match read(skb) {
         Ok((node, packet)) => {
-            let verdict = whole(skb, &node, packet, #[inline(always)] |packet| {
-                let device = packet.device;
-                pipeline::from_task(&node, packet, device)
-            });
+            let verdict = whole(
+                skb,
+                &node,
+                packet,
+                #[inline(always)]
+                |packet| {
+                    let device = packet.device;
+                    pipeline::from_task(&node, packet, device)
+                },
+            );
             finish(skb, &node, packet, verdict)
         }
         Err(action) => action,
@@ -34,10 +40,16 @@ fn from_net(ctx: TcContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
     match read(skb) {
         Ok((node, packet)) => {
-            let verdict = whole(skb, &node, packet, #[inline(always)] |packet| {
-                let device = packet.device;
-                pipeline::from_net(&node, packet, device)
-            });
+            let verdict = whole(
+                skb,
+                &node,
+                packet,
+                #[inline(always)]
+                |packet| {
+                    let device = packet.device;
+                    pipeline::from_net(&node, packet, device)
+                },
+            );
             finish(skb, &node, packet, verdict)
         }
         Err(action) => action,
@@ -53,7 +65,13 @@ fn from_host(ctx: TcContext) -> i32 {
     }
     match read(skb) {
         Ok((node, packet)) => {
-            let verdict = whole(skb, &node, packet, #[inline(always)] |packet| pipeline::from_host(&node, packet));
+            let verdict = whole(
+                skb,
+                &node,
+                packet,
+                #[inline(always)]
+                |packet| pipeline::from_host(&node, packet),
+            );
             finish(skb, &node, packet, verdict)
         }
         Err(action) => action,
@@ -76,7 +94,13 @@ fn from_mesh6(ctx: TcContext) -> i32 {
 fn from_mesh(skb: Skb, v6: bool) -> i32 {
     match read(skb) {
         Ok((node, packet)) => {
-            let verdict = whole(skb, &node, packet, #[inline(always)] |packet| untunnelled(skb, &node, packet, v6));
+            let verdict = whole(
+                skb,
+                &node,
+                packet,
+                #[inline(always)]
+                |packet| untunnelled(skb, &node, packet, v6),
+            );
             finish(skb, &node, packet, verdict)
         }
         Err(action) => action,

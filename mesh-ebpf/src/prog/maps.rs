@@ -7,8 +7,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
 };
 use mesh_ebpf::abi::{
-    Addr16, AffinityKey, AffinityValue, Backend, Config, Endpoint, Frontend, FrontendKey, MacKey, NetnsKey, Network,
-    PORT_WORDS, Peer, SlotLine, SocketChoice, SocketKey, SocketOrigin, SourceKey, Stats, VIP_WORDS,
+    Addr16, AffinityKey, AffinityValue, Backend, Config, Endpoint, Frontend, FrontendKey, MacKey, NetnsKey,
+    Network, PORT_WORDS, Peer, SlotLine, SocketChoice, SocketKey, SocketOrigin, SourceKey, Stats, VIP_WORDS,
 };
 use mesh_ebpf::flow::Bucket;
 use mesh_ebpf::fragment::{FragmentKey, FragmentValue};

@@ -11,11 +11,11 @@ use mesh_ebpf::kernel::Kernel;
 use mesh_ebpf::packet::Packet;
 use mesh_ebpf::verdict::{Event, Verdict};
 
-use super::steps;
 use super::maps::{
     AFFINITY, BACKENDS, CONFIG, ENDPOINTS, EVENTS, FLOWS_TCP, FLOWS_UDP, FRONTENDS, LOCALS, MACS, NETWORKS,
     PEER_IDS, PEERS, PORTS, SLOTS, SOURCES, STATS, VIP_BITS,
 };
+use super::steps;
 
 /// This node.
 pub(crate) struct Node {

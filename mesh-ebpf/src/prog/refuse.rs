@@ -46,7 +46,10 @@ pub(crate) fn refuse(skb: Skb, node: &Node, packet: &Packet, how: u32) -> i32 {
     } else {
         reply::unreachable(out, &frame, packet, code, packet.tuple.dst)
     };
-    if !made || !replace(skb, out) || (how != Refusal::TooBig as u32 && packet.proto == TCP && !settle(skb, out, packet)) {
+    if !made
+        || !replace(skb, out)
+        || (how != Refusal::TooBig as u32 && packet.proto == TCP && !settle(skb, out, packet))
+    {
         return drop_it(node, Event::Unanswerable);
     }
     back(skb, node, packet)
@@ -119,7 +122,8 @@ fn replace(skb: Skb, out: &Reply) -> bool {
 fn store(skb: Skb, out: &Reply, len: u32) -> bool {
     // SAFETY: the context is valid, and the buffer has more than `len` bytes.
     unsafe {
-        bpf_skb_change_tail(skb.0, len, 0) == 0 && bpf_skb_store_bytes(skb.0, 0, out.start().cast(), len, 0) == 0
+        bpf_skb_change_tail(skb.0, len, 0) == 0
+            && bpf_skb_store_bytes(skb.0, 0, out.start().cast(), len, 0) == 0
     }
 }
 

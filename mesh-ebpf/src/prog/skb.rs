@@ -62,7 +62,11 @@ impl Skb {
     pub(crate) fn segment(&self, packet: &Packet) -> u32 {
         // SAFETY: a field that may be read.
         let payload = unsafe { (*self.0).gso_size };
-        if payload == 0 { u32::from(packet.len) } else { u32::from(packet.l4) - ETH as u32 + TCP_HEADER + payload }
+        if payload == 0 {
+            u32::from(packet.len)
+        } else {
+            u32::from(packet.l4) - ETH as u32 + TCP_HEADER + payload
+        }
     }
 
     /// The device that it came in by.

@@ -10,8 +10,8 @@ use ipnet::IpNet;
 
 use super::overlay::{Mac, Overlay, endpoint_device, own_address};
 use crate::model::{
-    Affinity, Balancing, Locality, Name, NetworkId, Node, NodeId, Origin, Protocol, PublishMode, PublishedPort,
-    Service, Snapshot, Task, TaskAddress, TaskId, TaskState, Vni,
+    Affinity, Balancing, Locality, Name, NetworkId, Node, NodeId, Origin, Protocol, PublishMode,
+    PublishedPort, Service, Snapshot, Task, TaskAddress, TaskId, TaskState, Vni,
 };
 
 /// An address family.

@@ -12,7 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use mesh_core::plan::{Balance, PortGate, Site};
-use mesh_ebpf::abi::{Addr16, Backend, Endpoint, Frontend, FrontendKey, MacKey, Network, Peer, SlotLine, SourceKey};
+use mesh_ebpf::abi::{
+    Addr16, Backend, Endpoint, Frontend, FrontendKey, MacKey, Network, Peer, SlotLine, SourceKey,
+};
 
 pub(super) use self::backends::Backends;
 pub(super) use self::frontends::Frontends;

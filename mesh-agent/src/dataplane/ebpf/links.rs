@@ -2,32 +2,58 @@
 //!
 //! A link is pinned, so a program stays on its device when the agent ends, and a new agent replaces the program
 //! in the link at once: no packet meets a device without one.
+//!
+//! Before Linux 6.6 there are no such links on devices. There a program is a filter of tc(8), which stays until it is
+//! removed, is replaced in place, and is known by its priority and handle.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
 use aya::Ebpf;
-use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
+use aya::programs::links::{FdLink, Link, PinnedLink};
+use aya::programs::tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle};
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
+use aya::util::KernelVersion;
 
 use super::EbpfError;
 
 /// A device: its index and its name.
 pub(super) type Device = (u32, String);
 
+/// Filters of ours are those with this priority and handle, `0x4d` being the mesh's mark.
+const PRIORITY: u16 = 0x4d00;
+const HANDLE: TcHandle = TcHandle::new(0, 0x4d);
+
+/// How programs are put on devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hook {
+    /// By links.
+    Tcx,
+    /// By filters of tc(8).
+    Filter,
+}
+
+impl Hook {
+    /// The best that the kernel has.
+    pub(super) fn best() -> Self {
+        let links = KernelVersion::new(6, 6, 0);
+        if KernelVersion::current().is_ok_and(|kernel| kernel >= links) { Self::Tcx } else { Self::Filter }
+    }
+}
+
 /// Programs on devices.
 #[derive(Debug)]
 pub(super) struct Links {
+    hook: Hook,
     dir: PathBuf,
     held: BTreeMap<Device, &'static str>,
 }
 
 impl Links {
     /// Those that are pinned in a directory.
-    pub(super) fn open(dir: PathBuf) -> Self {
-        Self { dir, held: BTreeMap::new() }
+    pub(super) fn open(dir: PathBuf, hook: Hook) -> Self {
+        Self { hook, dir, held: BTreeMap::new() }
     }
 
     /// Puts each program on its device and takes ours off all others. How many were changed.
@@ -39,12 +65,19 @@ impl Links {
     ) -> usize {
         let mut changed = 0;
         for (device, program) in want {
-            let there = self.held.get(device) == Some(program) && self.path(device, program).exists();
-            if there {
+            let kept = || self.hook == Hook::Filter || self.path(device, program).exists();
+            if self.held.get(device) == Some(program) && kept() {
                 continue;
             }
-            match self.put(ebpf, device, program) {
+            let put = match self.hook {
+                Hook::Tcx => self.put(ebpf, device, program),
+                Hook::Filter => put_filter(ebpf, device, program),
+            };
+            match put {
                 Ok(()) => {
+                    if self.hook == Hook::Tcx {
+                        remove_filter(device);
+                    }
                     changed += 1;
                     self.held.insert(device.clone(), program);
                 }
@@ -91,11 +124,52 @@ impl Links {
     }
 
     fn remove_others(&self, want: &BTreeMap<Device, &'static str>) -> usize {
+        // A link and a filter on one device would do everything twice.
+        let none = BTreeMap::new();
+        let want = if self.hook == Hook::Tcx { want } else { &none };
         let wanted: Vec<PathBuf> = want.iter().map(|(device, program)| self.path(device, program)).collect();
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten().map(|entry| entry.path());
         // Removing the pin of a link removes the link.
         entries.filter(|path| !wanted.contains(path) && fs::remove_file(path).is_ok()).count()
     }
+}
+
+/// Replaces our filter on a device, or makes it.
+fn put_filter(ebpf: &mut Ebpf, device: &Device, name: &'static str) -> Result<(), EbpfError> {
+    let program = program(ebpf, name)?;
+    let failed = |source| EbpfError::Attach { name, device: device.1.clone(), source: Box::new(source) };
+    // Somebody may have made it before; whatever else is wrong, the next step says.
+    let _ = tc::qdisc_add_clsact(&device.1);
+    let replaced = filter(device).and_then(|there| program.attach_to_link(there).ok());
+    let id = match replaced {
+        Some(id) => id,
+        None => {
+            let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
+            let options = TcAttachOptions::Netlink(options);
+            program.attach_with_options(&device.1, TcAttachType::Ingress, options).map_err(failed)?
+        }
+    };
+    // The filter stays when the agent ends.
+    std::mem::forget(program.take_link(id).map_err(failed)?);
+    Ok(())
+}
+
+fn filter((_, name): &Device) -> Option<SchedClassifierLink> {
+    SchedClassifierLink::attached(name, TcAttachType::Ingress, PRIORITY, HANDLE, None).ok()
+}
+
+/// Removes our filter from a device. Whether there was one.
+fn remove_filter(device: &Device) -> bool {
+    filter(device).is_some_and(|there| there.detach().is_ok())
+}
+
+/// Removes our filters from all devices. How many there were.
+pub(super) fn remove_filters() -> usize {
+    let devices = nix::net::if_::if_nameindex();
+    let devices = devices.iter().flat_map(|devices| devices.iter());
+    devices
+        .filter(|device| remove_filter(&(device.index(), device.name().to_string_lossy().into_owned())))
+        .count()
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, EbpfError> {

@@ -96,7 +96,11 @@ fn configure(old: Config, limits: &Limits) -> Result<Config, EbpfError> {
         tcp_mask: limits.tcp_buckets - 1,
         udp_mask: limits.udp_buckets - 1,
         timeouts: Timeouts::default(),
-        csum_v6: if KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(6, 16, 0)) { CSUM_V6 } else { 0 },
+        csum_v6: if KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(6, 16, 0)) {
+            CSUM_V6
+        } else {
+            0
+        },
         ..old
     })
 }

@@ -1,12 +1,12 @@
 //! **Effect.** The maps as the agent holds them: reads what is there, carries out steps.
 
 use aya::Ebpf;
+use aya::Pod;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
-use aya::Pod;
 use mesh_ebpf::abi::{
-    Addr16, Backend, Config, Endpoint, Frontend, FrontendKey, MacKey, Network, PORT_WORDS, Peer, SlotLine, SourceKey,
-    Stats, VIP_WORDS, map,
+    Addr16, Backend, Config, Endpoint, Frontend, FrontendKey, MacKey, Network, PORT_WORDS, Peer, SlotLine,
+    SourceKey, Stats, VIP_WORDS, map,
 };
 
 use super::EbpfError;
@@ -205,7 +205,10 @@ fn mapped<T: Pod>(ebpf: &mut Ebpf, name: &'static str, len: u32) -> Result<Mappe
     }
 }
 
-pub(super) fn all<K: Pod, V: Pod>(map: &HashMap<MapData, K, V>, name: &'static str) -> Result<Vec<(K, V)>, EbpfError> {
+pub(super) fn all<K: Pod, V: Pod>(
+    map: &HashMap<MapData, K, V>,
+    name: &'static str,
+) -> Result<Vec<(K, V)>, EbpfError> {
     map.iter().collect::<Result<_, _>>().map_err(|source| map_error(name, source))
 }
 

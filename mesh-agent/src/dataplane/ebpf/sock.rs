@@ -55,7 +55,8 @@ impl Sockets {
     pub(super) fn open(loaded: &mut Loaded, pins: PathBuf, cgroup: &Path) -> Result<Self, EbpfError> {
         std::mem::replace(&mut loaded.sockets, Ok(()))?;
         let cgroup = if cgroup.as_os_str().is_empty() {
-            cgroup2_mount().ok_or_else(|| no_group(Path::new("of version 2"), io::ErrorKind::NotFound.into()))?
+            cgroup2_mount()
+                .ok_or_else(|| no_group(Path::new("of version 2"), io::ErrorKind::NotFound.into()))?
         } else {
             cgroup.to_path_buf()
         };

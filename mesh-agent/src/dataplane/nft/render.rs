@@ -23,7 +23,8 @@ const MAX_RULES: usize = 16;
 /// The table for a plan.
 pub fn render(balance: &Balance) -> Ruleset {
     // Where tasks are reached is what routes know.
-    let Balance { node: _, tunnel_mtu: _, peers: _, sites: _, frontends, networks, ports, origins: _ } = balance;
+    let Balance { node: _, tunnel_mtu: _, peers: _, sites: _, frontends, networks, ports, origins: _ } =
+        balance;
     let mut ruleset = fixed::ruleset();
     for (vni, gate) in networks {
         network(&mut ruleset, *vni, gate);

@@ -34,7 +34,7 @@ impl Known {
     fn of(world: &World, node: usize) -> Self {
         let tasks = world.tasks.iter().enumerate().filter(|(_, task)| task.node == node);
         let mut netns: HashMap<_, _> =
-            tasks.map(|(index, _)| (NetnsKey::new(self::netns(index), VNI), device(index))).collect();
+            tasks.map(|(index, _)| (NetnsKey::new(netns(index), VNI), device(index))).collect();
         netns.insert(NetnsKey::new(NODE, NetnsKey::NODE), 0);
         Self { netns, ..Self::default() }
     }

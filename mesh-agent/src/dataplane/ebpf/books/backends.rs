@@ -93,8 +93,16 @@ impl Backends {
             let generation = self.generations.get(&id).map_or(1, |last| last + 1);
             self.generations.insert(id, generation);
             let state = BackendState::Draining as u8;
-            let value =
-                Backend { addr: key.1.into(), generation, vni: key.0.0, device, peer, mac: site.mac.0, state, pad: 0 };
+            let value = Backend {
+                addr: key.1.into(),
+                generation,
+                vni: key.0.0,
+                device,
+                peer,
+                mac: site.mac.0,
+                state,
+                pad: 0,
+            };
             self.known.insert(*key, Known { id, value, used: 0 });
             // Active before any slot names it: a slot of a backend that is not is no slot.
             steps.push(Step::Backend(id, Backend { state: BackendState::Active as u8, ..value }));

@@ -79,13 +79,15 @@ impl Frontends {
         for at in self.pools.keys().filter(|at| !want.contains_key(at)) {
             gone.insert(key_of(at));
         }
-        let stale: Vec<plan::Frontend> = self.pools.keys().filter(|at| !want.contains_key(at)).cloned().collect();
+        let stale: Vec<plan::Frontend> =
+            self.pools.keys().filter(|at| !want.contains_key(at)).cloned().collect();
         for at in stale {
             self.pools.remove(&at);
         }
         for (at, pool) in want {
             // A backend may have become known since.
-            let whole = self.known.get(&key_of(at)).is_some_and(|known| known.holds.len() == pool.backends.len());
+            let whole =
+                self.known.get(&key_of(at)).is_some_and(|known| known.holds.len() == pool.backends.len());
             if whole && self.pools.get(at) == Some(pool) {
                 continue;
             }
@@ -186,7 +188,9 @@ impl Frontends {
 
     fn bits(&mut self, key: &FrontendKey, set: bool, steps: &mut Vec<Step>) {
         let others = |known: &BTreeMap<FrontendKey, Known>| {
-            known.keys().any(|other| (other.port, other.proto, other.scope) == (key.port, key.proto, key.scope))
+            known
+                .keys()
+                .any(|other| (other.port, other.proto, other.scope) == (key.port, key.proto, key.scope))
         };
         // A port may be published on several addresses, and for both families.
         if key.port != NetPort::ANY && !set && others(&self.known) {

@@ -54,7 +54,13 @@ impl NodeTables {
         self.changed
     }
 
-    pub(super) fn put(&mut self, want: &Balance, facts: &Facts, steps: &mut Vec<Step>, problems: &mut Problems) {
+    pub(super) fn put(
+        &mut self,
+        want: &Balance,
+        facts: &Facts,
+        steps: &mut Vec<Step>,
+        problems: &mut Problems,
+    ) {
         self.changed = false;
         self.put_peers(&want.peers, steps, problems);
         let networks = want.networks.iter().map(|(vni, gate)| (vni.0, network(gate.gateway))).collect();
@@ -82,8 +88,12 @@ impl NodeTables {
             want.networks.values().any(|gate| gate.subnets.iter().any(|net| net.contains(address)))
         };
         // The node's addresses in networks publish nothing.
-        let locals: BTreeSet<Addr16> =
-            facts.addresses.iter().filter(|address| !inside(address)).map(|address| (*address).into()).collect();
+        let locals: BTreeSet<Addr16> = facts
+            .addresses
+            .iter()
+            .filter(|address| !inside(address))
+            .map(|address| (*address).into())
+            .collect();
         steps.extend(locals.difference(&self.locals).map(|address| Step::Local(*address, true)));
         self.gone.extend(self.locals.difference(&locals).map(|address| Step::Local(*address, false)));
         self.locals = locals;
