@@ -6,8 +6,8 @@ use anyhow::{Result, ensure};
 use mesh_tests::{Lab, LabBuilder};
 
 use crate::kit::{
-    CLIENT_ADDRESS, Cli, DUAL, Datagrams, Place, Talk, Task, addresses, both, lab, mentions, mesh, on_ebpf, planes,
-    served_by, started, status, text, url_at,
+    CLIENT_ADDRESS, Cli, DUAL, Datagrams, Place, Talk, Task, addresses, both, lab, mentions, mesh, on_ebpf,
+    planes, served_by, started, status, text, url_at,
 };
 
 /// `mesh status` names the data plane in use: the one that the configuration asks for.
@@ -116,7 +116,8 @@ fn leads(lab: &Lab, at_sockets: bool) -> Result<()> {
     let at_sockets = at_sockets && on_ebpf(lab, CLIENT_ADDRESS)?;
     let leads = |from: &dyn Place, address: IpAddr, port: u16| -> Result<()> {
         served_by(from, &url_at(address, port), &[&web])?;
-        let said = from.command_at(&["python3", "-c", PEERS, &address.to_string(), &port.to_string()]).ok()?;
+        let said =
+            from.command_at(&["python3", "-c", PEERS, &address.to_string(), &port.to_string()]).ok()?;
         let ends: Vec<IpAddr> = said.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
         ensure!(ends.first() == Some(&address) && (ends.last() != Some(&address)) == at_sockets, "{said}");
         Ok(())
