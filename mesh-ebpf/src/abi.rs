@@ -12,6 +12,7 @@ mod backend;
 mod config;
 mod endpoint;
 mod frontend;
+mod record;
 #[cfg(feature = "user")]
 mod pod;
 
@@ -20,6 +21,7 @@ pub use backend::{Backend, BackendState, Peer, Stats};
 pub use config::{Config, Timeouts};
 pub use endpoint::{Endpoint, MacKey, Network};
 pub use frontend::{AffinityKey, AffinityValue, Frontend, FrontendKey, Scope, SourceKey};
+pub use record::Record;
 
 /// Version of all layouts: part of the path of pinned maps.
 pub const LAYOUT: u32 = 1;
@@ -60,6 +62,8 @@ pub mod map {
     pub const EVENTS: &str = "EVENTS";
     /// Per-CPU array: backend id → [`Stats`](super::Stats).
     pub const STATS: &str = "STATS";
+    /// Ring of [`Record`](super::Record)s, each agent's own.
+    pub const RECORDS: &str = "RECORDS";
     /// Array of one [`Config`](super::Config).
     pub const CONFIG: &str = "CONFIG";
 }

@@ -108,6 +108,8 @@ pub struct Packet {
     pub flags: u8,
     /// Whether it may not be fragmented: IPv4's flag, always with IPv6.
     pub whole: bool,
+    /// What is told of it to those who watch, an [`crate::verdict::Event`], or [`Self::NOTHING`].
+    pub event: u8,
     /// Where the transport header begins, from the start of the frame.
     pub l4: u16,
     /// Bytes from the IP header to the end; the greatest number if there are more.
@@ -127,6 +129,9 @@ pub enum Skip {
 }
 
 impl Packet {
+    /// No event: it is of a flow that is known, or of none of ours.
+    pub const NOTHING: u8 = u8::MAX;
+
     /// Reads the headers of a frame.
     #[inline(always)]
     pub fn parse(frame: &Frame<'_>) -> Result<Self, Skip> {
@@ -166,6 +171,7 @@ impl Packet {
             proto,
             flags: if proto == TCP { tcp::SYN } else { 0 },
             whole: true,
+            event: Self::NOTHING,
             l4: 0,
             len: 0,
         }
@@ -239,6 +245,7 @@ impl Packet {
             proto,
             flags: 0,
             whole,
+            event: Self::NOTHING,
             l4: l4 as u16,
             len,
         };

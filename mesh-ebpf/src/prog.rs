@@ -7,6 +7,7 @@ mod node;
 mod refuse;
 mod skb;
 mod steps;
+mod tell;
 
 use core::panic::PanicInfo;
 

@@ -13,6 +13,8 @@ mod load;
 #[expect(unsafe_code, reason = "memory that is shared with the kernel")]
 mod mapped;
 mod maps;
+#[expect(unsafe_code, reason = "a descriptor that is waited for")]
+mod monitor;
 mod pins;
 mod runs;
 mod view;
@@ -22,17 +24,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use aya::Ebpf;
 use mesh_core::plan::{Balance, Mac, Problem, VTEP_DEVICE};
 use mesh_ebpf::verdict::Event;
 
 pub use error::EbpfError;
+pub use monitor::{Reader, Watching};
 pub use view::{Asked, Foreseen, Live, Occupancy, Served, State, View};
 
 use self::alarm::Alarm;
 use self::books::{Books, Facts, Sizes};
 use self::links::{Device, Links};
 use self::load::{Loaded, program};
-use self::maps::Limits;
+use self::maps::{Limits, Maps};
+use self::monitor::Monitor;
 use self::pins::Pins;
 use crate::dataplane::nft::NftPlane;
 use crate::plane::{Applied, Depth, Plane};
@@ -55,7 +60,10 @@ pub const fn built_in() -> bool {
 
 /// Keeps programs and maps as planned, and the gates beside them.
 pub struct EbpfPlane {
-    loaded: Loaded,
+    ebpf: Ebpf,
+    maps: Maps,
+    /// Until somebody runs it.
+    reader: Option<Reader>,
     links: Links,
     /// None: it is not known how far the last attempt came.
     books: Option<Books>,
@@ -68,10 +76,21 @@ impl EbpfPlane {
     /// Loads the programs, and the maps that another agent left in `pins`.
     pub fn open(pins: &Path) -> Result<Self, EbpfError> {
         let pins = Pins::make(pins)?;
-        let loaded = load::load(&pins, &LIMITS)?;
-        let view = Arc::new(View::open(&pins, &LIMITS)?);
+        let Loaded { ebpf, maps, records } = load::load(&pins, &LIMITS)?;
+        let monitor = Monitor::new(maps.config.clone());
+        let reader = Some(monitor.reader(records));
+        let view = Arc::new(View::open(&pins, &LIMITS, monitor)?);
         let links = Links::open(pins.links());
-        Ok(Self { loaded, links, books: None, gates: NftPlane::gates(), view, alarm: Alarm::default() })
+        Ok(Self {
+            ebpf,
+            maps,
+            reader,
+            links,
+            books: None,
+            gates: NftPlane::gates(),
+            view,
+            alarm: Alarm::default(),
+        })
     }
 
     /// What this plane cannot do, in words for people.
@@ -90,6 +109,11 @@ impl EbpfPlane {
         Arc::clone(&self.view)
     }
 
+    /// Who reads what the programs tell; once.
+    pub fn reader(&mut self) -> Option<Reader> {
+        self.reader.take()
+    }
+
     /// What is wrong in the kernel though all is as planned.
     pub fn problems(&self) -> Vec<Problem> {
         self.alarm.problem(Instant::now()).into_iter().collect()
@@ -98,12 +122,12 @@ impl EbpfPlane {
     fn write(&mut self, want: &Balance, facts: &Facts, applied: &mut Applied) -> Result<(), EbpfError> {
         let mut books = match self.books.take() {
             Some(books) => books,
-            None => Books::open(LIMITS.sizes, self.loaded.maps.found()?),
+            None => Books::open(LIMITS.sizes, self.maps.found()?),
         };
         self.tell(want, facts);
         let steps = books.steps(want, facts, &mut applied.errors);
         for step in &steps {
-            self.loaded.maps.write(step)?;
+            self.maps.write(step)?;
         }
         applied.changed += steps.len();
         self.books = Some(books);
@@ -111,17 +135,14 @@ impl EbpfPlane {
     }
 
     /// What programs must know of the node itself.
-    fn tell(&mut self, want: &Balance, facts: &Facts) {
-        let now = self.loaded.maps.config.get(0);
-        let mut then = now;
-        then.tunnel = facts.devices.get(VTEP_DEVICE).copied().unwrap_or_default();
-        then.tunnel_mtu = want.tunnel_mtu;
-        if let Some(node) = want.node {
-            then.mac = Mac::of_vtep(node).0;
-        }
-        if then != now {
-            self.loaded.maps.config.set(0, then);
-        }
+    fn tell(&self, want: &Balance, facts: &Facts) {
+        self.maps.config.change(|config| {
+            config.tunnel = facts.devices.get(VTEP_DEVICE).copied().unwrap_or_default();
+            config.tunnel_mtu = want.tunnel_mtu;
+            if let Some(node) = want.node {
+                config.mac = Mac::of_vtep(node).0;
+            }
+        });
     }
 }
 
@@ -167,7 +188,7 @@ impl Plane for EbpfPlane {
                     applied.errors.insert("maps".to_owned(), error.in_full());
                 }
                 let programs = programs(want, &facts);
-                applied.changed += self.links.settle(&mut self.loaded.ebpf, &programs, &mut applied.errors);
+                applied.changed += self.links.settle(&mut self.ebpf, &programs, &mut applied.errors);
             }
             Err(error) => _ = applied.errors.insert("devices".to_owned(), error),
         }

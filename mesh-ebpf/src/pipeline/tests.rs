@@ -5,4 +5,5 @@ mod life;
 mod node;
 mod oracle;
 mod ports;
+mod told;
 mod world;

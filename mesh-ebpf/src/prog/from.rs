@@ -10,6 +10,7 @@ use super::act::{PASS, act, read};
 use super::node::Node;
 use super::refuse::{echo, refuse};
 use super::skb::Skb;
+use super::tell::mesh_tell;
 
 /// On the host's end of each task's veth.
 #[classifier]
@@ -88,6 +89,9 @@ fn untunnelled(skb: Skb, node: &Node, packet: &mut Packet, v6: bool) -> Verdict 
 
 #[inline(always)]
 fn finish(skb: Skb, node: &Node, packet: &Packet, verdict: Verdict) -> i32 {
+    if node.config().watched != 0 {
+        mesh_tell(packet, verdict.0);
+    }
     if verdict == Verdict::PASS {
         return PASS;
     }

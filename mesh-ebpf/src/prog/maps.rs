@@ -4,7 +4,7 @@
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use mesh_ebpf::abi::{
     Addr16, AffinityKey, AffinityValue, Backend, Config, Endpoint, Frontend, FrontendKey, MacKey, Network,
@@ -51,6 +51,12 @@ pub(crate) static EVENTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(verdi
 pub(crate) static STATS: PerCpuArray<Stats> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub(crate) static CONFIG: Array<Config> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+/// What those who watch are told.
+#[map]
+pub(crate) static RECORDS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+/// How much was told in which moment.
+#[map]
+pub(crate) static TOLD: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(1, 0);
 /// Where a program keeps the packet that it works on.
 #[map]
 pub(crate) static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);

@@ -2,13 +2,13 @@
 
 use std::io;
 
-use aya::maps::MapInfo;
+use aya::maps::{MapData, MapInfo, RingBuf};
 use aya::programs::SchedClassifier;
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use mesh_ebpf::abi::{Config, Timeouts};
 
-use super::maps::{Limits, Maps};
+use super::maps::{Limits, Maps, take};
 use super::pins::Pins;
 use super::{EbpfError, OBJECT, built_in};
 
@@ -32,6 +32,7 @@ pub(super) mod program {
 pub(super) struct Loaded {
     pub(super) ebpf: Ebpf,
     pub(super) maps: Maps,
+    pub(super) records: RingBuf<MapData>,
 }
 
 /// Loads the programs, over the maps that another agent left if they fit.
@@ -60,10 +61,11 @@ pub(super) fn load(pins: &Pins, limits: &Limits) -> Result<Loaded, EbpfError> {
         let program: &mut SchedClassifier = program.try_into().map_err(failed)?;
         program.load().map_err(failed)?;
     }
-    let mut maps = Maps::take(&mut ebpf, limits)?;
-    let config = configure(maps.config.get(0), limits)?;
-    maps.config.set(0, config);
-    Ok(Loaded { ebpf, maps })
+    let maps = Maps::take(&mut ebpf, limits)?;
+    let records = take(&mut ebpf, mesh_ebpf::abi::map::RECORDS)?;
+    let config = configure(maps.config.get(), limits)?;
+    maps.config.change(|now| *now = config);
+    Ok(Loaded { ebpf, maps, records })
 }
 
 /// Whether all maps that are pinned have the size that is wanted. Types and layouts are the version's, which is
@@ -93,6 +95,8 @@ fn configure(old: Config, limits: &Limits) -> Result<Config, EbpfError> {
         udp_mask: limits.udp_buckets - 1,
         timeouts: Timeouts::default(),
         csum_v6: if KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(6, 16, 0)) { CSUM_V6 } else { 0 },
+        // Whoever watched has gone with the agent that they asked.
+        watched: 0,
         ..old
     })
 }
