@@ -12,9 +12,9 @@ mod backend;
 mod config;
 mod endpoint;
 mod frontend;
-mod record;
 #[cfg(feature = "user")]
 mod pod;
+mod record;
 
 pub use addr::{Addr16, Mac, NetPort};
 pub use backend::{Backend, BackendState, Peer, Stats};

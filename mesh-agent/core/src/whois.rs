@@ -50,7 +50,8 @@ impl Whois {
         }
         for task in world.tasks.values() {
             let service = task.service.as_ref().and_then(|id| world.services.get(id));
-            let node = world.nodes.get(&task.node).map_or_else(|| task.node.to_string(), |n| n.name.to_string());
+            let node =
+                world.nodes.get(&task.node).map_or_else(|| task.node.to_string(), |n| n.name.to_string());
             for (id, address) in &task.addresses {
                 let Some(network) = world.networks.get(id) else { continue };
                 let owner = Owner {

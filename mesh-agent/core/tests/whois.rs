@@ -8,9 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use mesh_core::change::{self, AttachmentRequest, NetworkRequest, ServiceRequest};
-use mesh_core::model::{
-    Affinity, Balancing, EndpointMode, Locality, Protocol, PublishMode, PublishedPort,
-};
+use mesh_core::model::{Affinity, Balancing, EndpointMode, Locality, Protocol, PublishMode, PublishedPort};
 use mesh_core::whois::Whois;
 use sim::Sim;
 

@@ -116,7 +116,15 @@ fn flows(flows: &[LiveFlow]) -> String {
             (node, _) => format!("came in by {node}"),
         };
         let (task, node) = (or_dash(&flow.task), or_dash(&flow.node));
-        vec![port, task, node, or_dash(&flow.address), flow.state.clone(), format!("{} s", flow.idle_seconds), way]
+        vec![
+            port,
+            task,
+            node,
+            or_dash(&flow.address),
+            flow.state.clone(),
+            format!("{} s", flow.idle_seconds),
+            way,
+        ]
     });
     let rows: Vec<_> = rows.collect();
     if rows.is_empty() {

@@ -51,7 +51,10 @@ fn a_new_flow_goes_where_it_is_foretold() -> Result<()> {
         let mut seen = Vec::new();
         for port in 21_000..21_008 {
             let foretold = kernel(n1, &format!("{client}:{port}"), &to)?;
-            ensure!(foretold["Slot"].is_u64() && foretold["Flows"] == Value::Array(Vec::new()), "{foretold:#}");
+            ensure!(
+                foretold["Slot"].is_u64() && foretold["Flows"] == Value::Array(Vec::new()),
+                "{foretold:#}"
+            );
             let who = answer_from(lab.client(), port, &url(n1, 8080))?;
             ensure!(foretold["Task"] == who.as_str(), "{who} answers: {foretold:#}");
             seen.push(who);

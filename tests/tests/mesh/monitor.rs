@@ -7,7 +7,8 @@ use mesh_tests::{Node, Process, eventually};
 use serde_json::Value;
 
 use crate::kit::{
-    Cli, DUAL, Datagrams, SOON, Talk, Task, both, mentions, mesh, on_ebpf, refuses, served_by, spread, url, url_at, vip,
+    Cli, DUAL, Datagrams, SOON, Talk, Task, both, mentions, mesh, on_ebpf, refuses, served_by, spread, url,
+    url_at, vip,
 };
 
 /// How `mesh status` on nftables says that it sees nothing of this.
@@ -118,7 +119,11 @@ fn refusals_are_told_with_their_reason() -> Result<()> {
         eventually(SOON, "all is told", || {
             mentions(
                 &people.text()?,
-                &["(db): refused, no_backend", "(web): refused, prohibited", &format!("-> {} (n1)", web.name)],
+                &[
+                    "(db): refused, no_backend",
+                    "(web): refused, prohibited",
+                    &format!("-> {} (n1)", web.name),
+                ],
             )
         })?;
         mentions(&all.text()?, &[&format!("n1 icmp {} -> {vip} (web): answered, ping", member.address()?)])?;
@@ -142,16 +147,18 @@ fn monitors_end() -> Result<()> {
         let mut first = Monitor::start(n1, "")?;
         let took = std::time::Instant::now();
         n1.restart_agent(crate::kit::READY)?;
-        ensure!(took.elapsed() < Duration::from_secs(5), "the agent waited {:?} for its monitor", took.elapsed());
+        ensure!(
+            took.elapsed() < Duration::from_secs(5),
+            "the agent waited {:?} for its monitor",
+            took.elapsed()
+        );
         let status = first.0.wait(SOON)?;
         ensure!(status.code() == Some(1), "{status}");
         mentions(&first.text()?, &["the agent has ended"])?;
         // As `mesh monitor | head -1`, and the next agent's monitor works as the first one's.
         let pipe = format!("{} monitor | head -1", mesh_tests::built_mesh()?.display());
         let mut headed = n1.spawn_daemon("head", ["sh", "-c", &pipe])?;
-        eventually(SOON, "it watches", || {
-            mentions(&fs::read_to_string(headed.log())?, &["watching"])
-        })?;
+        eventually(SOON, "it watches", || mentions(&fs::read_to_string(headed.log())?, &["watching"]))?;
         eventually(SOON, "it ends", || {
             refuses(lab.client(), &url(n1, 8080))?;
             ensure!(headed.ended()?.is_some(), "it goes on");

@@ -66,7 +66,8 @@ impl InKernel {
         let certain = port_known || by_client;
         let backend = if certain { *backend } else { None };
         let owner = backend.and_then(|backend| whois.task(Vni(backend.vni), backend.addr.into()));
-        let to = owner.map_or_else(|| "a task".to_owned(), |Owner { task, node, .. }| format!("{task} on {node}"));
+        let to =
+            owner.map_or_else(|| "a task".to_owned(), |Owner { task, node, .. }| format!("{task} on {node}"));
         let way = match action {
             Action::Send(To::Peer { tag: mesh_ebpf::tunnel::Tag::Forward(_), .. }) => "tunnelled as it is",
             _ => "translated here",
@@ -84,7 +85,9 @@ impl InKernel {
             (Action::Refuse(_), _) => format!("refused: {}", why()),
             (Action::Drop(event), _) => format!("dropped: {}", event.name()),
             (Action::Echo, _) => "answered here".to_owned(),
-            (Action::Pass, _) if events.is_empty() => "left to the node's own stack: it meets no frontend".to_owned(),
+            (Action::Pass, _) if events.is_empty() => {
+                "left to the node's own stack: it meets no frontend".to_owned()
+            }
             (Action::Pass, _) => format!("left to the node's own stack, which refuses it: {}", why()),
         };
         Self {

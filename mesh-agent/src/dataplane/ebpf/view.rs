@@ -14,8 +14,8 @@ use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use mesh_core::model::Vni;
 use mesh_ebpf::abi::{
-    Addr16, AffinityKey, AffinityValue, Backend, BackendState, Config, Endpoint, Frontend, FrontendKey, NO_BACKEND, Network,
-    PORT_WORDS, Peer, SlotLine, SourceKey, Stats, TCP, UDP, VIP_WORDS, map,
+    Addr16, AffinityKey, AffinityValue, Backend, BackendState, Config, Endpoint, Frontend, FrontendKey,
+    NO_BACKEND, Network, PORT_WORDS, Peer, SlotLine, SourceKey, Stats, TCP, UDP, VIP_WORDS, map,
 };
 use mesh_ebpf::flow::{Bucket, TICK};
 use mesh_ebpf::verdict::Event;

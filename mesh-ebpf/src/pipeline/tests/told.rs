@@ -42,7 +42,8 @@ fn refusals_are_told_with_their_reason_and_the_rest_is_not() {
     let nobody = told(&world, &client(false, 1000), &at(own(0, false), 8001), SYN).unwrap();
     assert_eq!((nobody.event, nobody.backend), (Event::NoBackend as u32, NO_BACKEND));
     assert_eq!(told(&world, &client(false, 1000), &at(own(0, false), 22), SYN), None);
-    let mut packet = tcp(&at(task(0, 0, false), 9).to_string(), &at(vip(0, false), 80).to_string(), SYN).packet();
+    let mut packet =
+        tcp(&at(task(0, 0, false), 9).to_string(), &at(vip(0, false), 80).to_string(), SYN).packet();
     let verdict = pipeline::from_task(&world.nodes[0], &mut packet, device(1));
     assert_eq!(Record::event(&packet, verdict), Event::Prohibited as u32);
 }

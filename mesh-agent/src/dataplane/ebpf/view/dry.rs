@@ -7,8 +7,8 @@ use std::cell::{Cell, OnceCell, RefCell};
 
 use aya::maps::lpm_trie::Key;
 use mesh_ebpf::abi::{
-    Addr16, AffinityKey, AffinityValue, Backend, Config, Endpoint, Frontend, FrontendKey, Mac, NO_BACKEND, NetPort,
-    Network, PORT_WORDS, Peer, SLOT_LINE, SourceKey, TCP, VIP_WORDS,
+    Addr16, AffinityKey, AffinityValue, Backend, Config, Endpoint, Frontend, FrontendKey, Mac, NO_BACKEND,
+    NetPort, Network, PORT_WORDS, Peer, SLOT_LINE, SourceKey, TCP, VIP_WORDS,
 };
 use mesh_ebpf::flow::{Bucket, Flow, Shared, WAYS};
 use mesh_ebpf::hash;
