@@ -1,5 +1,7 @@
-//! A mesh of any size, without a kernel: what the benchmarks decide about.
+//! A mesh of any size, without a kernel: what the benchmarks decide about. And [`datapath`], with one.
 #![forbid(unsafe_code)]
+
+pub mod datapath;
 
 use mesh_core::change::{
     AttachmentRequest, Change, Fresh, Me, NetworkRequest, NodeFacts, Refusal, ServiceRequest, TaskChange,

@@ -153,15 +153,19 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<()> {
     ));
 
     let joined = join::run(config.clone(), name, address, control.clone(), health, me_tx, stop.clone());
-    let joined = parts.spawn(joined);
+    let mut joined = parts.spawn(joined);
     parts.spawn(live::run(control, store, me, config.store.mode == StoreMode::Local, stop.clone()));
     // Under a supervisor that waits for it: the API answers from now on. Nobody waiting is no error.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 
     let ended = tokio::select! {
         signal = signalled() => signal.map(|name| info!("{name}: the agent stops, the data plane goes on")),
-        result = joined => result.context("a part of the agent broke")?,
-        () = stop.cancelled() => Err(anyhow::anyhow!("a part of the agent broke; the data plane goes on")),
+        result = &mut joined => result.context("a part of the agent broke")?,
+        () = stop.cancelled() => match tokio::time::timeout(REASON, &mut joined).await {
+            // What ends first says that it ends before it says why.
+            Ok(Ok(Err(why))) => Err(why),
+            _ => Err(anyhow::anyhow!("a part of the agent broke; the data plane goes on")),
+        },
     };
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     stop.cancel();
@@ -173,6 +177,9 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<()> {
     drop(lock);
     ended
 }
+
+/// How long a part that broke may take to say why.
+const REASON: Duration = Duration::from_millis(500);
 
 /// What the agent is made of while it runs.
 struct Parts {

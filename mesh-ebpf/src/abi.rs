@@ -58,6 +58,8 @@ pub mod map {
     pub const FLOWS_TCP: &str = "FLOWS_TCP";
     /// Array of [`Bucket`](crate::flow::Bucket): flows of UDP.
     pub const FLOWS_UDP: &str = "FLOWS_UDP";
+    /// LRU hash: [`FragmentKey`](crate::fragment::FragmentKey) → [`FragmentValue`](crate::fragment::FragmentValue).
+    pub const FRAGMENTS: &str = "FRAGMENTS";
     /// Per-CPU array of `u64`, by [`Event`](crate::verdict::Event).
     pub const EVENTS: &str = "EVENTS";
     /// Per-CPU array: backend id → [`Stats`](super::Stats).
@@ -80,6 +82,8 @@ pub const VIP_WORDS: u32 = 16_384;
 pub const NO_BACKEND: u32 = 0;
 /// The mark of packets that a program hands to the node's own stack, already translated and let through.
 pub const MARK: u32 = 0x4d00_0000;
+/// The mark of a fragment that waits for the first one, plus how often it did.
+pub const MARK_WAITS: u32 = MARK | 0x0001_0000;
 /// The bits of the mark that are ours.
 pub const MARK_MASK: u32 = 0xff00_0000;
 /// IP protocol number of ICMP.

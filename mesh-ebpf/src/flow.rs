@@ -44,7 +44,7 @@ pub struct Flow {
 impl Flow {
     /// None.
     pub const EMPTY: Self = Self {
-        tuple: Tuple { src: Addr16::ANY_V6, dst: Addr16::ANY_V6, ports: 0 },
+        tuple: Tuple::NONE,
         port: NetPort::ANY,
         client_port: NetPort::ANY,
         head: 0,

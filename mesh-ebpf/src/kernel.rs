@@ -62,6 +62,15 @@ pub trait Kernel {
         step::answer(self, packet)
     }
 
+    /// See [`step::error`].
+    #[inline(always)]
+    fn error(&self, packet: &mut Packet) -> Verdict
+    where
+        Self: Sized,
+    {
+        step::error(self, packet)
+    }
+
     /// See [`step::pick`].
     #[inline(always)]
     fn pick(&self, packet: &Packet, now: u32) -> u32

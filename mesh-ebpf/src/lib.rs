@@ -14,6 +14,7 @@
 pub mod abi;
 pub mod csum;
 pub mod flow;
+pub mod fragment;
 pub mod frame;
 pub mod hash;
 pub mod kernel;

@@ -11,11 +11,17 @@ pub const ETH: usize = 14;
 const IPV4: usize = 20;
 /// Bytes of an IPv6 header.
 const IPV6: usize = 40;
+/// Where an ICMP error quotes the packet that it is about: after its header and 8 bytes of its own.
+const QUOTE_V4: usize = ETH + IPV4 + 8;
+const QUOTE_V6: usize = ETH + IPV6 + 8;
 const ETHERTYPE_V4: u16 = 0x0800_u16.to_be();
 const ETHERTYPE_V6: u16 = 0x86dd_u16.to_be();
-/// "More fragments" or an offset: RFC 791 §3.1.
-const FRAGMENT: u16 = 0x3fff_u16.to_be();
-const DONT_FRAGMENT: u16 = 0x4000_u16.to_be();
+/// Flags of RFC 791 §3.1, and that of RFC 8200 §4.5.
+const MORE_V4: u16 = 0x2000;
+const DONT_FRAGMENT: u16 = 0x4000;
+const MORE_V6: u16 = 1;
+/// Bytes of IPv6's fragment header.
+const FRAGMENT: usize = 8;
 const FRAGMENT_HEADER: u8 = 44;
 
 /// Who speaks to whom.
@@ -31,6 +37,9 @@ pub struct Tuple {
 }
 
 impl Tuple {
+    /// Nobody's.
+    pub const NONE: Self = Self { src: Addr16::ANY_V6, dst: Addr16::ANY_V6, ports: 0 };
+
     /// From its parts.
     #[inline(always)]
     pub const fn new(src: Addr16, sport: NetPort, dst: Addr16, dport: NetPort) -> Self {
@@ -102,18 +111,32 @@ pub struct Packet {
     pub frontend: Frontend,
     /// Where it goes next, if it is sent on.
     pub hop: Hop,
+    /// Of an ICMP error: the packet that it is about, as [`Self::quote`] found it.
+    pub quoted: Tuple,
+    /// The same as it is sent on.
+    pub quoted_sent: Tuple,
     /// IP protocol: TCP, UDP, ICMP or ICMPv6; others are not parsed.
     pub proto: u8,
     /// TCP flags; the type of an ICMP message.
     pub flags: u8,
-    /// Whether it may not be fragmented: IPv4's flag, always with IPv6.
-    pub whole: bool,
+    /// Whether it may not be fragmented: IPv4's flag, always with IPv6. Not a bool: it lies in memory of the kernel's.
+    pub whole: u8,
     /// What is told of it to those who watch, an [`crate::verdict::Event`], or [`Self::NOTHING`].
     pub event: u8,
     /// Where the transport header begins, from the start of the frame.
     pub l4: u16,
     /// Bytes from the IP header to the end; the greatest number if there are more.
     pub len: u16,
+    /// IP protocol of the packet that an ICMP error is about.
+    pub quoted_proto: u8,
+    /// [`Self::WHOLE`], [`Self::FIRST`] or [`Self::LATER`].
+    pub part: u8,
+    /// What all fragments of a packet have in common.
+    pub id: u32,
+    /// The device that it came in by.
+    pub device: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// Why a frame is not parsed.
@@ -122,8 +145,6 @@ pub enum Skip {
     /// Neither IPv4 nor IPv6, options between the headers, or a protocol that is not balanced: nothing of ours. The
     /// node's kernel has it.
     Other,
-    /// Part of a larger packet.
-    Fragment,
     /// Headers that end beyond the frame, or that contradict themselves.
     Malformed,
 }
@@ -131,15 +152,88 @@ pub enum Skip {
 impl Packet {
     /// No event: it is of a flow that is known, or of none of ours.
     pub const NOTHING: u8 = u8::MAX;
+    /// None.
+    pub const EMPTY: Self = Self {
+        tuple: Tuple::NONE,
+        sent: Tuple::NONE,
+        draft: Flow::EMPTY,
+        frontend: Frontend::NONE,
+        hop: Hop::stack(),
+        quoted: Tuple::NONE,
+        quoted_sent: Tuple::NONE,
+        proto: 0,
+        flags: 0,
+        whole: 0,
+        event: Self::NOTHING,
+        l4: 0,
+        len: 0,
+        quoted_proto: 0,
+        part: Self::WHOLE,
+        id: 0,
+        device: 0,
+        pad: 0,
+    };
+    /// No fragment.
+    pub const WHOLE: u8 = 0;
+    /// The first fragment, which has the transport header.
+    pub const FIRST: u8 = 1;
+    /// Another fragment: addresses and protocol are all that is known.
+    pub const LATER: u8 = 2;
 
     /// Reads the headers of a frame.
-    #[inline(always)]
     pub fn parse(frame: &Frame<'_>) -> Result<Self, Skip> {
+        let mut packet = Self::EMPTY;
+        packet.read(frame)?;
+        Ok(packet)
+    }
+
+    /// Reads the headers of a frame into a packet that was another one before.
+    #[inline(always)]
+    pub fn read(&mut self, frame: &Frame<'_>) -> Result<(), Skip> {
         match frame.at::<u16>(12).ok_or(Skip::Malformed)? {
-            ETHERTYPE_V4 => Self::v4(frame),
-            ETHERTYPE_V6 => Self::v6(frame),
+            ETHERTYPE_V4 => self.v4(frame),
+            ETHERTYPE_V6 => self.v6(frame),
             _ => Err(Skip::Other),
         }
+    }
+
+    /// An ICMP message that is about a packet which its receiver sent.
+    #[inline(always)]
+    pub const fn is_error(&self) -> bool {
+        match self.proto {
+            // Unreachable, time exceeded, parameter problem (RFC 792).
+            ICMP => self.flags == 3 || self.flags == 11 || self.flags == 12,
+            // All below 128 (RFC 4443 §2.1).
+            ICMP6 => self.flags < 128,
+            _ => false,
+        }
+    }
+
+    /// Reads what an ICMP error is about. False: nothing that is balanced, or too little of it.
+    #[inline(always)]
+    pub fn quote(&mut self, frame: &Frame<'_>) -> bool {
+        let (addresses, proto, ports) = if self.proto == ICMP {
+            let Some(ip) = frame.at::<[u32; 5]>(QUOTE_V4) else { return false };
+            let Some(ports) = frame.at::<u32>(QUOTE_V4 + IPV4) else { return false };
+            if ip[0].to_ne_bytes()[0] != 0x45 || u32::from_be(ip[1]) & 0x1fff != 0 {
+                return false;
+            }
+            let addresses = (Addr16::from_word(ip[3]), Addr16::from_word(ip[4]));
+            (addresses, ip[2].to_ne_bytes()[1], ports)
+        } else {
+            let Some(head) = frame.at::<[u32; 2]>(QUOTE_V6) else { return false };
+            let Some(src) = frame.at::<[u32; 4]>(QUOTE_V6 + 8) else { return false };
+            let Some(dst) = frame.at::<[u32; 4]>(QUOTE_V6 + 24) else { return false };
+            let Some(ports) = frame.at::<u32>(QUOTE_V6 + IPV6) else { return false };
+            ((Addr16(src), Addr16(dst)), head[1].to_ne_bytes()[2], ports)
+        };
+        if proto != TCP && proto != UDP {
+            return false;
+        }
+        self.quoted = Tuple { src: addresses.0, dst: addresses.1, ports };
+        self.quoted_sent = self.quoted;
+        self.quoted_proto = proto;
+        true
     }
 
     /// A TCP segment that begins a flow.
@@ -162,23 +256,12 @@ impl Packet {
 
     /// The first packet of a flow, as far as it matters to where that goes.
     pub const fn opening(tuple: Tuple, proto: u8) -> Self {
-        Self {
-            tuple,
-            sent: tuple,
-            draft: Flow::EMPTY,
-            frontend: Frontend::NONE,
-            hop: Hop::stack(),
-            proto,
-            flags: if proto == TCP { tcp::SYN } else { 0 },
-            whole: true,
-            event: Self::NOTHING,
-            l4: 0,
-            len: 0,
-        }
+        let flags = if proto == TCP { tcp::SYN } else { 0 };
+        Self { tuple, sent: tuple, proto, flags, whole: 1, ..Self::EMPTY }
     }
 
     #[inline(always)]
-    fn v4(frame: &Frame<'_>) -> Result<Self, Skip> {
+    fn v4(&mut self, frame: &Frame<'_>) -> Result<(), Skip> {
         // Five words: version … length, id … fragment, ttl … checksum, source, destination.
         let [first, _, third, src, dst] = frame.at::<[u32; 5]>(ETH).ok_or(Skip::Malformed)?;
         let [version, _, len_high, len_low] = first.to_ne_bytes();
@@ -189,20 +272,20 @@ impl Packet {
         if version & 0xf != 5 {
             return Err(Skip::Other);
         }
-        let fragment = frame.at::<u16>(ETH + 6).ok_or(Skip::Malformed)?;
-        if fragment & FRAGMENT != 0 {
-            return Err(Skip::Fragment);
-        }
+        let [id, fragment] = frame.at::<[u16; 2]>(ETH + 4).ok_or(Skip::Malformed)?;
+        let fragment = u16::from_be(fragment);
+        self.part = part(fragment & 0x1fff, fragment & MORE_V4 != 0);
+        self.id = id as u32;
         let addresses = Tuple { src: Addr16::from_word(src), dst: Addr16::from_word(dst), ports: 0 };
         let proto = third.to_ne_bytes()[1];
         if proto == ICMP6 {
             return Err(Skip::Other);
         }
-        Self::transport(frame, addresses, proto, ETH + IPV4, len, fragment & DONT_FRAGMENT != 0)
+        self.transport(frame, addresses, proto, ETH + IPV4, len, fragment & DONT_FRAGMENT != 0)
     }
 
     #[inline(always)]
-    fn v6(frame: &Frame<'_>) -> Result<Self, Skip> {
+    fn v6(&mut self, frame: &Frame<'_>) -> Result<(), Skip> {
         let head = frame.at::<[u32; 2]>(ETH).ok_or(Skip::Malformed)?;
         let [version, ..] = head[0].to_ne_bytes();
         let [len_high, len_low, proto, _] = head[1].to_ne_bytes();
@@ -212,9 +295,6 @@ impl Packet {
         }
         let src = frame.at::<[u32; 4]>(ETH + 8).ok_or(Skip::Malformed)?;
         let dst = frame.at::<[u32; 4]>(ETH + 24).ok_or(Skip::Malformed)?;
-        if proto == FRAGMENT_HEADER {
-            return Err(Skip::Fragment);
-        }
         if proto == ICMP {
             return Err(Skip::Other);
         }
@@ -224,31 +304,39 @@ impl Packet {
             return Err(Skip::Malformed);
         }
         let len = if payload == 0 { 0 } else { payload + IPV6 as u16 };
-        Self::transport(frame, addresses, proto, ETH + IPV6, len, true)
+        self.part = Self::WHOLE;
+        if proto == FRAGMENT_HEADER {
+            let [head, id] = frame.at::<[u32; 2]>(ETH + IPV6).ok_or(Skip::Malformed)?;
+            let [proto, _, high, low] = head.to_ne_bytes();
+            let fragment = u16::from_be_bytes([high, low]);
+            self.part = part(fragment & !7, fragment & MORE_V6 != 0);
+            self.id = id;
+            // Also one of a packet that was never cut (RFC 6946): nothing is to be remembered of it.
+            return self.transport(frame, addresses, proto, ETH + IPV6 + FRAGMENT, len, true);
+        }
+        self.transport(frame, addresses, proto, ETH + IPV6, len, true)
     }
 
     #[inline(always)]
     fn transport(
+        &mut self,
         frame: &Frame<'_>,
         addresses: Tuple,
         proto: u8,
         l4: usize,
         len: u16,
         whole: bool,
-    ) -> Result<Self, Skip> {
-        let mut packet = Self {
-            tuple: addresses,
-            sent: addresses,
-            draft: Flow::EMPTY,
-            frontend: Frontend::NONE,
-            hop: Hop::stack(),
-            proto,
-            flags: 0,
-            whole,
-            event: Self::NOTHING,
-            l4: l4 as u16,
-            len,
-        };
+    ) -> Result<(), Skip> {
+        let packet = self;
+        packet.tuple = addresses;
+        packet.sent = addresses;
+        (packet.proto, packet.flags) = (proto, 0);
+        packet.whole = whole as u8;
+        packet.event = Self::NOTHING;
+        (packet.l4, packet.len) = (l4 as u16, len);
+        if packet.part == Self::LATER {
+            return if len as usize + ETH >= l4 { Ok(()) } else { Err(Skip::Malformed) };
+        }
         let header = match proto {
             TCP => {
                 // At once: the verifier forgets about one pointer what it learned of another.
@@ -276,7 +364,17 @@ impl Packet {
             return Err(Skip::Malformed);
         }
         packet.sent.ports = packet.tuple.ports;
-        Ok(packet)
+        Ok(())
+    }
+}
+
+/// Which part of a packet a fragment is.
+#[inline(always)]
+const fn part(offset: u16, more: bool) -> u8 {
+    match (offset, more) {
+        (0, false) => Packet::WHOLE,
+        (0, true) => Packet::FIRST,
+        _ => Packet::LATER,
     }
 }
 

@@ -8,11 +8,13 @@
 //! None of this needs the socket-level balancer; that only saves it work.
 
 mod balance;
+mod errors;
 mod replies;
 
 /// Steps that a kernel may have as functions of their own.
 pub mod step {
     pub use super::balance::{note, pick};
+    pub use super::errors::error;
     pub use super::replies::{answer, place};
 }
 
@@ -34,7 +36,7 @@ pub fn from_task<K: Kernel>(k: &K, packet: &mut Packet, device: u32) -> Verdict 
         }
     }
     if !has_ports(packet) {
-        return Verdict::PASS;
+        return if packet.quoted_proto != 0 { k.error(packet) } else { Verdict::PASS };
     }
     let verdict = k.answer(packet);
     if verdict != Verdict::PASS {
@@ -57,7 +59,7 @@ pub fn from_net<K: Kernel>(k: &K, packet: &mut Packet, device: u32) -> Verdict {
     {
         return balance::published(k, packet, Client { place: Place::Uplink, via: device });
     }
-    Verdict::PASS
+    if packet.quoted_proto != 0 { k.error(packet) } else { Verdict::PASS }
 }
 
 /// A packet of the node's own, as its loopback device receives it.
@@ -76,14 +78,21 @@ pub fn from_host<K: Kernel>(k: &K, packet: &mut Packet) -> Verdict {
     if has_ports(packet) && k.is_published(packet.proto, packet.tuple.dport()) {
         return balance::published(k, packet, client);
     }
-    Verdict::PASS
+    if packet.quoted_proto != 0 { k.error(packet) } else { Verdict::PASS }
 }
 
 /// A packet out of the tunnel: from which node, with which key, and the inner frame's destination.
 #[inline(always)]
 pub fn from_mesh<K: Kernel>(k: &K, packet: &mut Packet, peer: u32, vni: u32, mac: Mac) -> Verdict {
     if !has_ports(packet) {
-        return Verdict::PASS;
+        if packet.quoted_proto == 0 {
+            return Verdict::PASS;
+        }
+        return match Tag::of(vni) {
+            Tag::Network(_) => k.error(packet),
+            Tag::Forward(port) => errors::arrive(k, packet, port, mac),
+            Tag::Reply => errors::back(k, packet),
+        };
     }
     match Tag::of(vni) {
         Tag::Network(_) => k.answer(packet),
@@ -115,6 +124,9 @@ fn to_vip<K: Kernel>(k: &K, packet: &mut Packet, client: Client) -> Verdict {
     if !balance::is_member(k, packet, client, &frontend) {
         count(k, packet, Event::Prohibited);
         return Verdict::refuse(Refusal::Prohibited);
+    }
+    if packet.quoted_proto != 0 {
+        return k.error(packet);
     }
     if !packet.is_ping() {
         return Verdict::drop(Event::Unsupported);

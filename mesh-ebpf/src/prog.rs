@@ -1,6 +1,7 @@
 //! The programs and what they share.
 
 mod act;
+mod fragments;
 mod from;
 mod maps;
 mod node;

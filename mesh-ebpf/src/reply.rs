@@ -40,7 +40,7 @@ const AFTER_V6: usize = IP + IPV6 / 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// [`Self::BEFORE`] bytes of nothing, then the frame.
-    pub words: [u32; 28],
+    pub words: [u32; 30],
     /// Bytes of the frame.
     pub len: u32,
     /// Zero.
@@ -50,8 +50,8 @@ pub struct Reply {
 impl Reply {
     /// Bytes of [`Self::words`] before the frame.
     pub const BEFORE: usize = 2;
-    /// Bytes of the longest frame: an ICMPv6 error.
-    pub const MAX: usize = ETH + IPV6 + ICMP_HEADER as usize + IPV6 + 8;
+    /// Bytes of the longest frame: an ICMPv6 error about a fragment.
+    pub const MAX: usize = ETH + IPV6 + ICMP_HEADER as usize + IPV6 + 8 + 8;
     /// Bytes of a frame with a TCP segment or an ICMP error, by family: what a program that wants a constant
     /// compares [`Self::len`] with.
     pub const RESET_V4: u32 = (ETH + IPV4) as u32 + TCP_HEADER as u32;
@@ -60,12 +60,14 @@ impl Reply {
     /// See [`Self::RESET_V4`].
     pub const ERROR_V4: u32 = (ETH + 2 * IPV4 + 8) as u32 + ICMP_HEADER as u32;
     /// See [`Self::RESET_V4`].
-    pub const ERROR_V6: u32 = Self::MAX as u32;
+    pub const ERROR_V6: u32 = Self::MAX as u32 - 8;
+    /// See [`Self::RESET_V4`]; about a fragment, whose own header comes first.
+    pub const ERROR_FRAGMENT: u32 = Self::MAX as u32;
 
     /// Nothing yet.
     #[inline(always)]
     pub const fn new() -> Self {
-        Self { words: [0; 28], len: 0, pad: 0 }
+        Self { words: [0; 30], len: 0, pad: 0 }
     }
 
     /// Where the frame begins.
@@ -83,8 +85,8 @@ impl Default for Reply {
 }
 
 const _: () = {
-    assert!(size_of::<Reply>() == 120);
-    assert!(Reply::BEFORE + Reply::MAX == 112);
+    assert!(size_of::<Reply>() == 128);
+    assert!(Reply::BEFORE + Reply::MAX == 120);
     assert!((Reply::BEFORE + ETH) / 4 == IP);
 };
 
@@ -234,15 +236,15 @@ const fn is_host(addr: &Addr16) -> bool {
     }
 }
 
-/// Errors are not answered with errors.
+/// Errors are not answered with errors, nor are the old source quench and redirects.
 #[inline(always)]
 const fn is_error(packet: &Packet) -> bool {
-    match packet.proto {
-        ICMP => matches!(packet.flags, 3 | 4 | 5 | 11 | 12),
-        // All below 128, and a redirect.
-        ICMP6 => packet.flags < 128 || packet.flags == 137,
+    let others = match packet.proto {
+        ICMP => packet.flags == 4 || packet.flags == 5,
+        ICMP6 => packet.flags == 137,
         _ => false,
-    }
+    };
+    others || packet.is_error()
 }
 
 #[inline(always)]
@@ -272,8 +274,15 @@ fn error(
         put_error::<AFTER_V4, { QUOTED / 4 }>(out, frame, first, rest, 0)
     } else {
         const QUOTED: usize = IPV6 + 8;
-        if packet.l4 as usize != ETH + IPV6 || !ethernet(out, frame, ETHERTYPE_V6) {
+        // A stack that has to find the port behind a fragment's header wants to see it.
+        const FRAGMENT: usize = QUOTED + 8;
+        if !ethernet(out, frame, ETHERTYPE_V6) {
             return false;
+        }
+        if packet.part == Packet::FIRST {
+            let sum = ipv6(out, &source, dst, ICMP6, ICMP_HEADER + FRAGMENT as u16);
+            out.len = Reply::ERROR_FRAGMENT;
+            return put_error::<AFTER_V6, { FRAGMENT / 4 }>(out, frame, first, rest, sum);
         }
         let sum = ipv6(out, &source, dst, ICMP6, ICMP_HEADER + QUOTED as u16);
         out.len = Reply::ERROR_V6;

@@ -13,7 +13,7 @@ const V6: (&str, &str) = ("[2001:db8::7]:41000", "[fd00::1]:80");
 fn answer(bytes: &[u8], give: impl FnOnce(&mut Reply, &Frame<'_>, &Packet) -> bool) -> Option<Vec<u8>> {
     let frame = Frame::new(bytes);
     let packet = Packet::parse(&frame).unwrap();
-    let mut out = Reply { words: [0xdead_beef; 28], ..Reply::new() };
+    let mut out = Reply { words: [0xdead_beef; 30], ..Reply::new() };
     give(&mut out, &frame, &packet).then(|| {
         let all: Vec<u8> = out.words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         all[Reply::BEFORE..Reply::BEFORE + out.len as usize].to_vec()

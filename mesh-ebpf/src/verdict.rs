@@ -20,6 +20,10 @@ impl Verdict {
     pub const SEND: Self = Self(2);
     /// Between steps of the pipeline: a flow may begin.
     pub(crate) const ADMIT: Self = Self(3);
+    /// It is lost, and was counted.
+    pub const LOSE: Self = Self(4);
+    /// A program has sent it to the end of a queue.
+    pub const WAIT: Self = Self(5);
     const REFUSE: u32 = 0x100;
     const DROP: u32 = 0x200;
 
@@ -50,7 +54,8 @@ impl Verdict {
         Some(match self.0 & !Self::REFUSE {
             0 => Refusal::Closed,
             1 => Refusal::Unreachable,
-            _ => Refusal::Prohibited,
+            2 => Refusal::Prohibited,
+            _ => Refusal::TooBig,
         })
     }
 
@@ -183,6 +188,8 @@ pub enum Refusal {
     Unreachable,
     /// It is not allowed: RST, or "administratively prohibited".
     Prohibited,
+    /// It does not fit into the tunnel: "fragmentation needed", or "packet too big".
+    TooBig,
 }
 
 macro_rules! events {
@@ -237,8 +244,12 @@ events! {
     Unanswerable = "unanswerable",
     /// Dropped: a protocol that no VIP speaks.
     Unsupported = "unsupported",
-    /// A fragment was left to the node's kernel.
+    /// A packet did not fit into the tunnel, and its sender was told so.
+    TooBig = "too_big",
+    /// A fragment that no first one was seen of was left to the node's kernel.
     Fragment = "fragment",
+    /// A fragment overtook the first one, and waited.
+    FragmentWaits = "fragment_waits",
 }
 
 /// How many there are.

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod check;
 mod ci;
 mod demo;
@@ -43,6 +44,15 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Measure. Needs root
+    Bench {
+        /// What
+        #[arg(value_enum)]
+        what: bench::What,
+        /// Print one line of JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
     /// Write what is generated from the code: API description, default configuration, CLI reference
     Gen {
         /// Write nothing; fail when what is in docs/ is out of date
@@ -81,6 +91,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Check => check::run(),
         Verb::Test { rung, args } => test::run(rung, &args),
         Verb::Demo { args } => demo::run(&args),
+        Verb::Bench { what, json } => bench::run(what, json),
         Verb::Gen { check } => generate::run(check),
         Verb::Ci => ci::run(),
         Verb::Tidy => tidy::run(),

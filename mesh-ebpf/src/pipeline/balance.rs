@@ -290,16 +290,24 @@ fn translate<K: Kernel>(
     port: NetPort,
     client_port: NetPort,
 ) -> u64 {
-    let mut src = packet.tuple.src;
-    let mut marks = Head::HERE;
-    let to_itself = client.place == Place::Task && client.via == backend.device;
-    if to_itself || src.is_loopback() {
-        // It would not answer itself, and cannot answer 127.0.0.1.
-        let own = k.network(backend.vni).and_then(|network| network.beside(&backend.addr));
-        let Some(own) = own else { return 0 };
-        src = own;
-        marks |= if to_itself { Head::SELF } else { Head::LOOPBACK };
+    let (src, marks) = client_of(k, &packet.tuple.src, client, backend);
+    if marks == 0 {
+        return 0;
     }
     packet.sent = Tuple::new(src, client_port.or(packet.tuple.sport()), backend.addr, port);
     marks
+}
+
+/// A client's address as the backend is to see it, and the marks that undo it; 0: it cannot be.
+#[inline(always)]
+pub(super) fn client_of<K: Kernel>(k: &K, own: &Addr16, client: Client, backend: &Backend) -> (Addr16, u64) {
+    let to_itself = client.place == Place::Task && client.via == backend.device;
+    if !to_itself && !own.is_loopback() {
+        return (*own, Head::HERE);
+    }
+    // It would not answer itself, and cannot answer 127.0.0.1.
+    match k.network(backend.vni).and_then(|network| network.beside(&backend.addr)) {
+        Some(node) => (node, Head::HERE | if to_itself { Head::SELF } else { Head::LOOPBACK }),
+        None => (Addr16::ANY_V6, 0),
+    }
 }

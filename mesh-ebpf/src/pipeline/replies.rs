@@ -22,15 +22,8 @@ pub fn answer<K: Kernel>(k: &K, packet: &mut Packet) -> Verdict {
     let Some(found) = found else { return Verdict::PASS };
     let Some((port, client_port, addr)) = found.read() else { return Verdict::PASS };
     found.touch(now, states(packet));
-    let Tuple { src, dst, .. } = packet.tuple;
     let client = found.head.client();
-    let dst = if found.head.has(Head::SELF) {
-        src
-    } else if found.head.has(Head::LOOPBACK) {
-        loopback(&dst, client)
-    } else {
-        dst
-    };
+    let dst = client_address(found.head, &packet.tuple);
     packet.sent = Tuple::new(addr, port, dst, client_port.or(packet.tuple.dport()));
     if packet.ends() || found.head.age(now) != 0 {
         // The client's side may never say that it has ended, or may have nothing to say for long.
@@ -212,7 +205,7 @@ const fn other_port(tuple: &Tuple, round: u32) -> NetPort {
 
 /// To where a client is.
 #[inline(always)]
-fn deliver<K: Kernel>(k: &K, packet: &mut Packet, client: Client) -> Verdict {
+pub(super) fn deliver<K: Kernel>(k: &K, packet: &mut Packet, client: Client) -> Verdict {
     packet.hop = match client.place {
         Place::Task => match k.endpoint(client.via) {
             Some(task) => Hop::task(client.via, task.mac),
@@ -226,6 +219,18 @@ fn deliver<K: Kernel>(k: &K, packet: &mut Packet, client: Client) -> Verdict {
         },
     };
     Verdict::SEND
+}
+
+/// The client's own address, from what its backend answers to.
+#[inline(always)]
+pub(super) const fn client_address(head: Head, answer: &Tuple) -> Addr16 {
+    if head.has(Head::SELF) {
+        answer.src
+    } else if head.has(Head::LOOPBACK) {
+        loopback(&answer.dst, head.client())
+    } else {
+        answer.dst
+    }
 }
 
 /// The loopback address that a process of this node used.

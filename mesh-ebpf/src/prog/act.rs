@@ -26,18 +26,18 @@ pub(crate) fn read(skb: Skb) -> Result<(Node, &'static mut Packet), i32> {
     // Not on the stack, which has 512 bytes.
     let place = PACKET.get_ptr_mut(0).ok_or(PASS)?;
     skb.pull();
-    match Packet::parse(&skb.frame()) {
-        Ok(packet) => {
-            // SAFETY: this CPU's own value; programs of this hook do not interrupt each other.
-            let place = unsafe { &mut *place };
-            *place = packet;
-            Ok((node, place))
+    // SAFETY: this CPU's own value; programs of this hook do not interrupt each other.
+    let packet = unsafe { &mut *place };
+    match packet.read(&skb.frame()) {
+        Ok(()) => {
+            packet.quoted_proto = 0;
+            packet.device = skb.device();
+            if packet.is_error() && packet.part == Packet::WHOLE {
+                packet.quote(&skb.frame());
+            }
+            Ok((node, packet))
         }
         Err(Skip::Other) => Err(PASS),
-        Err(Skip::Fragment) => {
-            node.count(Event::Fragment);
-            Err(PASS)
-        }
         Err(Skip::Malformed) => {
             // The kernel is better at saying so.
             node.count(Event::Malformed);
@@ -46,11 +46,24 @@ pub(crate) fn read(skb: Skb) -> Result<(Node, &'static mut Packet), i32> {
     }
 }
 
+/// Whether a packet goes where it is to go in one piece, or may be cut into several.
+#[inline(always)]
+pub(crate) fn fits(skb: Skb, node: &Node, packet: &Packet) -> bool {
+    packet.hop.kind != Hop::PEER || packet.whole == 0 || skb.segment(packet) <= node.config().tunnel_mtu
+}
+
 /// Does what the verdict says.
 #[inline(never)]
 pub(crate) fn act(skb: Skb, node: &Node, packet: &Packet, verdict: Verdict) -> i32 {
     if verdict == Verdict::SEND {
-        if !skb.rewrite(packet, node.config().csum_v6) {
+        let rewritten = if packet.part == Packet::LATER {
+            skb.readdress(packet)
+        } else if packet.quoted_proto != 0 {
+            skb.requote(packet)
+        } else {
+            skb.rewrite(packet, node.config().csum_v6)
+        };
+        if !rewritten {
             return drop_it(node, Event::Malformed);
         }
         return match send(skb, node, packet) {

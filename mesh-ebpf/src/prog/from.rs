@@ -1,12 +1,13 @@
 //! The programs, one for each kind of device that packets come in by.
 
-use aya_ebpf::{macros::classifier, programs::TcContext};
+use aya_ebpf::{bindings::TC_ACT_REDIRECT, macros::classifier, programs::TcContext};
 use mesh_ebpf::kernel::Kernel;
 use mesh_ebpf::packet::Packet;
 use mesh_ebpf::pipeline;
-use mesh_ebpf::verdict::{Event, Hop, Verdict};
+use mesh_ebpf::verdict::{Event, Refusal, Verdict};
 
-use super::act::{PASS, act, read};
+use super::act::{PASS, act, fits, read};
+use super::fragments::{recall, remember};
 use super::node::Node;
 use super::refuse::{echo, refuse};
 use super::skb::Skb;
@@ -18,8 +19,10 @@ fn from_task(ctx: TcContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
     match read(skb) {
         Ok((node, packet)) => {
-            packet.hop = Hop::uplink(skb.device());
-            let verdict = pipeline::from_task(&node, packet, skb.device());
+            let verdict = whole(skb, &node, packet, #[inline(always)] |packet| {
+                let device = packet.device;
+                pipeline::from_task(&node, packet, device)
+            });
             finish(skb, &node, packet, verdict)
         }
         Err(action) => action,
@@ -32,8 +35,10 @@ fn from_net(ctx: TcContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
     match read(skb) {
         Ok((node, packet)) => {
-            packet.hop = Hop::uplink(skb.device());
-            let verdict = pipeline::from_net(&node, packet, skb.device());
+            let verdict = whole(skb, &node, packet, #[inline(always)] |packet| {
+                let device = packet.device;
+                pipeline::from_net(&node, packet, device)
+            });
             finish(skb, &node, packet, verdict)
         }
         Err(action) => action,
@@ -49,7 +54,7 @@ fn from_host(ctx: TcContext) -> i32 {
     }
     match read(skb) {
         Ok((node, packet)) => {
-            let verdict = pipeline::from_host(&node, packet);
+            let verdict = whole(skb, &node, packet, #[inline(always)] |packet| pipeline::from_host(&node, packet));
             finish(skb, &node, packet, verdict)
         }
         Err(action) => action,
@@ -72,7 +77,7 @@ fn from_mesh6(ctx: TcContext) -> i32 {
 fn from_mesh(skb: Skb, v6: bool) -> i32 {
     match read(skb) {
         Ok((node, packet)) => {
-            let verdict = untunnelled(skb, &node, packet, v6);
+            let verdict = whole(skb, &node, packet, #[inline(always)] |packet| untunnelled(skb, &node, packet, v6));
             finish(skb, &node, packet, verdict)
         }
         Err(action) => action,
@@ -87,6 +92,19 @@ fn untunnelled(skb: Skb, node: &Node, packet: &mut Packet, v6: bool) -> Verdict 
     pipeline::from_mesh(node, packet, peer, vni, mac)
 }
 
+/// Has a packet judged; of one in parts only the first.
+#[inline(always)]
+fn whole(skb: Skb, node: &Node, packet: &mut Packet, judge: impl FnOnce(&mut Packet) -> Verdict) -> Verdict {
+    if packet.part == Packet::LATER {
+        return recall(skb, node, packet);
+    }
+    let verdict = judge(packet);
+    if packet.part == Packet::FIRST {
+        remember(packet, verdict);
+    }
+    verdict
+}
+
 #[inline(always)]
 fn finish(skb: Skb, node: &Node, packet: &Packet, verdict: Verdict) -> i32 {
     if node.config().watched != 0 {
@@ -95,13 +113,20 @@ fn finish(skb: Skb, node: &Node, packet: &Packet, verdict: Verdict) -> i32 {
     if verdict == Verdict::PASS {
         return PASS;
     }
+    if verdict == Verdict::WAIT {
+        return TC_ACT_REDIRECT;
+    }
     if verdict == Verdict::ECHO {
         return echo(skb, node, packet);
     }
-    match verdict.refused() {
-        Some(how) => refuse(skb, node, packet, how as u32),
-        None => act(skb, node, packet, verdict),
+    if let Some(how) = verdict.refused() {
+        return refuse(skb, node, packet, how as u32);
     }
+    if verdict == Verdict::SEND && !fits(skb, node, packet) {
+        node.count(Event::TooBig);
+        return refuse(skb, node, packet, Refusal::TooBig as u32);
+    }
+    act(skb, node, packet, verdict)
 }
 
 /// Does nothing: what a hook alone costs.

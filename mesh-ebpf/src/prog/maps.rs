@@ -11,6 +11,7 @@ use mesh_ebpf::abi::{
     PORT_WORDS, Peer, SlotLine, SourceKey, Stats, VIP_WORDS,
 };
 use mesh_ebpf::flow::Bucket;
+use mesh_ebpf::fragment::{FragmentKey, FragmentValue};
 use mesh_ebpf::packet::Packet;
 use mesh_ebpf::reply::Reply;
 use mesh_ebpf::verdict;
@@ -51,6 +52,8 @@ pub(crate) static EVENTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(verdi
 pub(crate) static STATS: PerCpuArray<Stats> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub(crate) static CONFIG: Array<Config> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue> = LruHashMap::with_max_entries(8192, 0);
 /// What those who watch are told.
 #[map]
 pub(crate) static RECORDS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);

@@ -170,6 +170,11 @@ impl Kernel for Node {
     }
 
     #[inline(always)]
+    fn error(&self, packet: &mut Packet) -> Verdict {
+        Verdict(steps::mesh_error(packet))
+    }
+
+    #[inline(always)]
     fn pick(&self, packet: &Packet, now: u32) -> u32 {
         steps::mesh_pick(packet, now)
     }

@@ -1,7 +1,7 @@
 //! Says no, and answers pings: turns a packet into its answer and sends it back the way it came.
 
 use aya_ebpf::helpers::generated::{bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_store_bytes};
-use mesh_ebpf::abi::{ICMP, TCP};
+use mesh_ebpf::abi::TCP;
 use mesh_ebpf::csum;
 use mesh_ebpf::kernel::Kernel;
 use mesh_ebpf::packet::{ETH, Packet};
@@ -11,7 +11,7 @@ use mesh_ebpf::verdict::{Event, Hop, Refusal};
 use super::act::{NOBODY, drop_it};
 use super::maps::{RATE, REPLY};
 use super::node::Node;
-use super::skb::Skb;
+use super::skb::{LOOPBACK, Skb};
 use super::tell::within;
 
 /// Answers per CPU and millisecond: enough for every client that knocks, and no more than that
@@ -37,12 +37,14 @@ pub(crate) fn refuse(skb: Skb, node: &Node, packet: &Packet, how: u32) -> i32 {
     } else {
         Unreachable::Prohibited
     };
-    let made = if packet.proto == TCP {
+    let made = if how == Refusal::TooBig as u32 {
+        reply::too_big(out, &frame, packet, node.config().tunnel_mtu as u16, packet.tuple.dst)
+    } else if packet.proto == TCP {
         reply::reset(out, &frame, packet)
     } else {
         reply::unreachable(out, &frame, packet, code, packet.tuple.dst)
     };
-    if !made || !replace(skb, out) || (packet.proto == TCP && !settle(skb, out, packet)) {
+    if !made || !replace(skb, out) || (how != Refusal::TooBig as u32 && packet.proto == TCP && !settle(skb, out, packet)) {
         return drop_it(node, Event::Unanswerable);
     }
     back(skb, node, packet)
@@ -67,25 +69,35 @@ fn turn(skb: Skb, packet: &Packet) -> bool {
     let Some([to, from]) = frame.at::<[[u8; 6]; 2]>(0) else { return false };
     let family = Family::of(packet);
     let (src, dst) = (packet.tuple.src.0, packet.tuple.dst.0);
-    if packet.proto == ICMP {
-        let Some([kind, field]) = frame.at::<[u16; 2]>(ETH + 20) else { return false };
+    let later = packet.part == Packet::LATER;
+    if packet.tuple.src.is_v4() {
         let Some([ttl, header]) = frame.at::<[u16; 2]>(ETH + 8) else { return false };
         let new = u16::from_ne_bytes([TTL, ttl.to_ne_bytes()[1]]);
         let header = csum::update(header, csum::diff(u32::from(ttl), u32::from(new)));
-        let kind = u16::from_ne_bytes([0, kind.to_ne_bytes()[1]]);
         skb.address(from, to)
             && skb.put(ETH + 8, [new, header])
             && skb.put(ETH + 12, [dst[3], src[3]])
-            && skb.put(ETH + 20, [kind, reply::echo_csum(field, family)])
+            && (later || answer::<{ ETH + 20 }>(skb, 0, family))
     } else {
-        let Some([kind, field]) = frame.at::<[u16; 2]>(ETH + 40) else { return false };
-        let kind = u16::from_ne_bytes([129, kind.to_ne_bytes()[1]]);
         skb.address(from, to)
             && skb.put(ETH + 7, TTL)
             && skb.put(ETH + 8, dst)
             && skb.put(ETH + 24, src)
-            && skb.put(ETH + 40, [kind, reply::echo_csum(field, family)])
+            && (later
+                || if packet.part == Packet::FIRST {
+                    answer::<{ ETH + 40 + 8 }>(skb, 129, family)
+                } else {
+                    answer::<{ ETH + 40 }>(skb, 129, family)
+                })
     }
+}
+
+/// Makes an echo request at a place a reply.
+#[inline(always)]
+fn answer<const AT: usize>(skb: Skb, kind: u8, family: Family) -> bool {
+    let Some([first, field]) = skb.frame().at::<[u16; 2]>(AT) else { return false };
+    let first = u16::from_ne_bytes([kind, first.to_ne_bytes()[1]]);
+    skb.put(AT, [first, reply::echo_csum(field, family)])
 }
 
 /// Puts an answer in the place of the packet.
@@ -96,7 +108,8 @@ fn replace(skb: Skb, out: &Reply) -> bool {
         Reply::RESET_V4 => store(skb, out, Reply::RESET_V4),
         Reply::RESET_V6 => store(skb, out, Reply::RESET_V6),
         Reply::ERROR_V4 => store(skb, out, Reply::ERROR_V4),
-        _ => store(skb, out, Reply::ERROR_V6),
+        Reply::ERROR_V6 => store(skb, out, Reply::ERROR_V6),
+        _ => store(skb, out, Reply::ERROR_FRAGMENT),
     }
 }
 
@@ -133,20 +146,22 @@ const fn addresses(out: &Reply) -> [u32; 8] {
     [w[6], w[7], w[8], w[9], w[10], w[11], w[12], w[13]]
 }
 
-/// Back the way it came, which is the packet's hop.
+/// Back the way it came; what came out of the tunnel has its way back as its hop.
 #[inline(always)]
 fn back(skb: Skb, node: &Node, packet: &Packet) -> i32 {
-    let (config, hop) = (node.config(), &packet.hop);
-    let action = match hop.kind {
-        Hop::PEER => match node.peer(hop.via) {
-            Some(peer) if skb.address(hop.mac, config.mac) => skb.tunnel(peer, hop.vni, config.tunnel),
+    let (config, hop, device) = (node.config(), &packet.hop, packet.device);
+    let action = if device == config.tunnel {
+        match node.peer(hop.via) {
+            Some(peer) if hop.kind == Hop::PEER && skb.address(hop.mac, config.mac) => {
+                skb.tunnel(peer, hop.vni, device)
+            }
             _ => None,
-        },
-        Hop::STACK => {
-            skb.mark();
-            skb.address(NOBODY, NOBODY).then(|| skb.into_loopback())
         }
-        _ => Some(skb.out(hop.via)),
+    } else if device == LOOPBACK {
+        skb.mark();
+        skb.address(NOBODY, NOBODY).then(|| skb.into_loopback())
+    } else {
+        Some(skb.out(device))
     };
     match action {
         Some(action) => action as i32,
@@ -156,6 +171,6 @@ fn back(skb: Skb, node: &Node, packet: &Packet) -> i32 {
 
 /// Whether this CPU may answer once more in this moment.
 #[inline(always)]
-fn may_answer() -> bool {
+pub(crate) fn may_answer() -> bool {
     within(&RATE, ANSWERS)
 }

@@ -10,19 +10,21 @@ use aya_ebpf::{
         bpf_skb_get_tunnel_key, bpf_skb_pull_data, bpf_skb_set_tunnel_key,
     },
 };
-use mesh_ebpf::abi::{Addr16, MARK, Mac, Peer, TCP};
+use mesh_ebpf::abi::{Addr16, MARK, MARK_WAITS, Mac, Peer, TCP};
 use mesh_ebpf::csum;
 use mesh_ebpf::frame::Frame;
 use mesh_ebpf::packet::{ETH, Packet};
 
-/// Bytes that are made linear before they are parsed: Ethernet, IPv6 with an extension, TCP.
-const HEADERS: u32 = 14 + 40 + 8 + 20;
+/// Bytes that are made linear before they are parsed: up to the ports that an ICMPv6 error quotes.
+const HEADERS: u32 = 14 + 40 + 8 + 40 + 8;
+/// Bytes of a TCP header with timestamps, as nearly every segment of a bundle has.
+const TCP_HEADER: u32 = 32;
 /// `PACKET_HOST` of linux/if_packet.h.
 const PACKET_HOST: u32 = 0;
 /// Hops that a tunnelled packet may take.
 const TTL: u8 = 64;
 /// The loopback device of every namespace.
-const LOOPBACK: u32 = 1;
+pub(crate) const LOOPBACK: u32 = 1;
 
 /// The hook's context.
 #[derive(Clone, Copy)]
@@ -55,6 +57,14 @@ impl Skb {
         unsafe { (*self.0).len }
     }
 
+    /// Bytes of an IP packet that it is, or that each segment of it is going to be.
+    #[inline(always)]
+    pub(crate) fn segment(&self, packet: &Packet) -> u32 {
+        // SAFETY: a field that may be read.
+        let payload = unsafe { (*self.0).gso_size };
+        if payload == 0 { u32::from(packet.len) } else { u32::from(packet.l4) - ETH as u32 + TCP_HEADER + payload }
+    }
+
     /// The device that it came in by.
     #[inline(always)]
     pub(crate) fn device(&self) -> u32 {
@@ -67,6 +77,31 @@ impl Skb {
     pub(crate) fn is_marked(&self) -> bool {
         // SAFETY: a field that may be read.
         unsafe { (*self.0).mark == MARK }
+    }
+
+    /// How often a fragment waited already.
+    #[inline(always)]
+    pub(crate) fn waited(&self) -> u32 {
+        // SAFETY: a field that may be read.
+        let mark = unsafe { (*self.0).mark };
+        if mark & !0xffff == MARK_WAITS { mark & 0xffff } else { 0 }
+    }
+
+    /// Has it come in by its device once more, after whatever waits there.
+    #[inline(always)]
+    pub(crate) fn wait(&self, device: u32, times: u32) -> i64 {
+        // SAFETY: a field that may be written; the helper has no preconditions.
+        unsafe {
+            (*self.0).mark = MARK_WAITS | times;
+            bpf_redirect(device, BPF_F_INGRESS as u64)
+        }
+    }
+
+    /// As if it had never waited.
+    #[inline(always)]
+    pub(crate) fn unmark(&self) {
+        // SAFETY: a field that may be written.
+        unsafe { (*self.0).mark = 0 };
     }
 
     /// Marks it as let through.
@@ -90,7 +125,8 @@ impl Skb {
         true
     }
 
-    /// Gives the packet the addresses and ports that it is to be sent on with. False: it is no longer whole, and must be dropped.
+    /// Gives the packet the addresses and ports that it is to be sent on with. False: it is no longer whole, and must
+    /// be dropped.
     #[inline(always)]
     pub(crate) fn rewrite(&self, packet: &Packet, csum_v6: u32) -> bool {
         let (old, new) = (&packet.tuple, &packet.sent);
@@ -98,24 +134,19 @@ impl Skb {
             return true;
         }
         let addresses = csum::add(csum::diff_addr(&old.src, &new.src), csum::diff_addr(&old.dst, &new.dst));
-        // The verifier knows no bound of what was in a map.
-        let l4 = if new.src.is_v4() { ETH + 20 } else { ETH + 40 };
-        let written = if new.src.is_v4() {
-            let Some(header) = self.frame().at::<u16>(ETH + 10) else { return false };
-            self.put(ETH + 10, csum::update(header, addresses))
-                && self.put(ETH + 12, [new.src.0[3], new.dst.0[3]])
-                && self.put(l4, new.ports)
+        // Constants, for the verifier.
+        let l4 = if new.src.is_v4() {
+            ETH + 20
+        } else if packet.part == Packet::FIRST {
+            ETH + 40 + 8
         } else {
-            self.put(ETH + 8, new.src.0) && self.put(ETH + 24, new.dst.0) && self.put(l4, new.ports)
+            ETH + 40
         };
-        if !written {
+        if !self.readdress(packet) || !self.put(l4, new.ports) {
             return false;
         }
-        let (field, mangled) = if packet.proto == TCP {
-            (packet.l4 + 16, 0)
-        } else {
-            (packet.l4 + 6, BPF_F_MARK_MANGLED_0 as u64)
-        };
+        let (field, mangled) =
+            if packet.proto == TCP { (l4 + 16, 0) } else { (l4 + 6, BPF_F_MARK_MANGLED_0 as u64) };
         let v6 = if new.src.is_v4() { 0 } else { csum_v6 };
         let pseudo = BPF_F_PSEUDO_HDR as u64 | mangled | v6 as u64;
         // The helper and not a plain write: only it knows whether the checksum is a sum yet, or is to be
@@ -127,6 +158,55 @@ impl Skb {
             }
             let ports = csum::diff(old.ports, new.ports);
             old.ports == new.ports || bpf_l4_csum_replace(self.0, field as u32, 0, ports as u64, mangled) == 0
+        }
+    }
+
+    /// Gives it the addresses only: all that a later fragment has.
+    #[inline(always)]
+    pub(crate) fn readdress(&self, packet: &Packet) -> bool {
+        let (old, new) = (&packet.tuple, &packet.sent);
+        if !new.src.is_v4() {
+            return self.put(ETH + 8, new.src.0) && self.put(ETH + 24, new.dst.0);
+        }
+        let addresses = csum::add(csum::diff_addr(&old.src, &new.src), csum::diff_addr(&old.dst, &new.dst));
+        let Some(header) = self.frame().at::<u16>(ETH + 10) else { return false };
+        self.put(ETH + 10, csum::update(header, addresses))
+            && self.put(ETH + 12, [new.src.0[3], new.dst.0[3]])
+    }
+
+    /// The same for an ICMP error and the packet that it quotes.
+    ///
+    /// What the quoted transport header says of its checksum stays: nobody can check it, for the packet is cut off.
+    #[inline(always)]
+    pub(crate) fn requote(&self, packet: &Packet) -> bool {
+        let (old, new) = (&packet.tuple, &packet.sent);
+        let (was, is) = (&packet.quoted, &packet.quoted_sent);
+        let outer = csum::add(csum::diff_addr(&old.src, &new.src), csum::diff_addr(&old.dst, &new.dst));
+        let inner = csum::add(csum::diff_addr(&was.src, &is.src), csum::diff_addr(&was.dst, &is.dst));
+        let ports = csum::diff(was.ports, is.ports);
+        let frame = self.frame();
+        if new.src.is_v4() {
+            const QUOTE: usize = ETH + 20 + 8;
+            let Some(header) = frame.at::<u16>(ETH + 10) else { return false };
+            let Some(quoted) = frame.at::<u16>(QUOTE + 10) else { return false };
+            let Some(message) = frame.at::<u16>(ETH + 20 + 2) else { return false };
+            // The quoted header's checksum balances its addresses.
+            self.put(ETH + 10, csum::update(header, outer))
+                && self.put(ETH + 12, [new.src.0[3], new.dst.0[3]])
+                && self.put(QUOTE + 10, csum::update(quoted, inner))
+                && self.put(QUOTE + 12, [is.src.0[3], is.dst.0[3]])
+                && self.put(QUOTE + 20, is.ports)
+                && self.put(ETH + 20 + 2, csum::update(message, ports))
+        } else {
+            const QUOTE: usize = ETH + 40 + 8;
+            let Some(message) = frame.at::<u16>(ETH + 40 + 2) else { return false };
+            let all = csum::add(outer, csum::add(inner, ports));
+            self.put(ETH + 8, new.src.0)
+                && self.put(ETH + 24, new.dst.0)
+                && self.put(QUOTE + 8, is.src.0)
+                && self.put(QUOTE + 24, is.dst.0)
+                && self.put(QUOTE + 40, is.ports)
+                && self.put(ETH + 40 + 2, csum::update(message, all))
         }
     }
 

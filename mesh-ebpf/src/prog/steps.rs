@@ -29,6 +29,14 @@ pub(crate) extern "C" fn mesh_answer(packet: *mut Packet) -> u32 {
     step::answer(&node, packet).0
 }
 
+/// See [`step::error`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn mesh_error(packet: *mut Packet) -> u32 {
+    let (node, packet) = known!(packet, Verdict::PASS.0);
+    step::error(&node, packet).0
+}
+
 /// See [`step::pick`].
 #[unsafe(no_mangle)]
 #[inline(never)]

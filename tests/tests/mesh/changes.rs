@@ -160,6 +160,8 @@ fn a_node_comes_back_from_a_reboot() -> Result<()> {
         let wipe = "nft flush ruleset; ip route flush table all proto 77; \
                     for link in $(ip -o link | cut -d: -f2 | cut -d@ -f1 | grep mesh); do ip link del $link || true; done";
         lab.host("n2")?.exec(["sh", "-c", wipe])?.ok()?;
+        // Where the eBPF plane keeps its programs.
+        lab.host("n2")?.exec(["sh", "-c", &format!("umount {}/bpf || true", n2.run_dir().display())])?.ok()?;
         fs::remove_dir_all(n2.run_dir())?;
         fs::create_dir(n2.run_dir())?;
         n2.start_agent()?;

@@ -72,7 +72,7 @@ impl Pins {
             fs::remove_dir_all(dir).map_err(|source| failed("remove", dir, source))?;
             return Ok(removed);
         }
-        empty(dir).map_err(|source| failed("empty", dir, source))?;
+        // With the mount goes what is in it.
         umount(dir).map_err(|errno| failed("unmount", dir, errno.into()))?;
         fs::remove_dir(dir).map_err(|source| failed("remove", dir, source))?;
         Ok(removed)

@@ -42,7 +42,11 @@ impl Talk {
         let mut answer = Vec::new();
         let mut buffer = [0; 4096];
         while !answer.ends_with(b"\n") || answer.ends_with(b"\r\n") {
-            let read = self.0.read(&mut buffer)?;
+            // A read with a time limit ends when the process is stopped and goes on.
+            let read = match self.0.read(&mut buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                read => read?,
+            };
             ensure!(read > 0, "the connection was closed");
             answer.extend_from_slice(&buffer[..read]);
         }
@@ -82,7 +86,10 @@ impl Datagrams {
     /// The next answer.
     pub(crate) fn hear(&self) -> Result<String> {
         let mut buffer = [0; 2048];
-        let read = self.0.recv(&mut buffer)?;
+        let read = match self.0.recv(&mut buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => self.0.recv(&mut buffer)?,
+            read => read?,
+        };
         Ok(String::from_utf8_lossy(&buffer[..read]).trim_end().to_owned())
     }
 

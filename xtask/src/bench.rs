@@ -1,0 +1,30 @@
+//! `bench`: builds what measures, as it would be released, and becomes it.
+
+use std::{os::unix::process::CommandExt, process::Command};
+
+use anyhow::{Result, anyhow, bail};
+use clap::ValueEnum;
+
+use crate::{setup, shell};
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum What {
+    /// What a packet costs in the programs, and a changed service in their maps
+    Datapath,
+}
+
+pub(crate) fn run(what: What, json: bool) -> Result<()> {
+    let What::Datapath = what;
+    if !shell::is_root() {
+        bail!(
+            "this loads eBPF programs, which needs root. \
+             Run `sudo -E env PATH=\"$PATH\" cargo xtask bench datapath`"
+        );
+    }
+    setup::run(setup::Talk::Problems)?;
+    shell::run(shell::cargo().args(["build", "--release", "--package=mesh-benches", "--bin=datapath"]))?;
+    let program = shell::target_dir().join("release/datapath");
+    // Replaces this process: standard output and the exit code are the program's own.
+    let error = Command::new(&program).args(json.then_some("--json")).exec();
+    Err(anyhow!(error).context(format!("cannot start {}", program.display())))
+}
