@@ -86,7 +86,7 @@ impl Node {
         let pins = self.pins();
         let cgroup = self.group.0.clone();
         self.plane = None;
-        self.plane = Some(self.lab.node.inside(|| EbpfPlane::open(&pins, Some(&cgroup)).unwrap()));
+        self.plane = Some(self.lab.node.inside(|| EbpfPlane::open(&pins, Some(&cgroup), true).unwrap()));
         assert!(self.apply(Depth::Sweep).changed > 0);
         assert_eq!(self.apply(Depth::Sweep).changed, 0, "a second round changes nothing");
     }
@@ -329,7 +329,7 @@ fn programs_stay_while_no_agent_runs_and_are_replaced_in_place() {
     // Without, nothing is left of it, and packets are balanced.
     node.plane = None;
     let pins = node.pins();
-    node.plane = Some(node.lab.node.inside(|| EbpfPlane::open(&pins, None).unwrap()));
+    node.plane = Some(node.lab.node.inside(|| EbpfPlane::open(&pins, None, true).unwrap()));
     node.apply(Depth::Sweep);
     assert_eq!(std::fs::read_dir(pins.join("sockets")).unwrap().count(), 0);
     let seen = answers(&mut process, &format!("tcp {VIP} 80"));
@@ -338,5 +338,5 @@ fn programs_stay_while_no_agent_runs_and_are_replaced_in_place() {
     // A group that is not there is no reason not to balance.
     node.plane = None;
     let none = Path::new("/sys/fs/cgroup/none");
-    node.plane = Some(node.lab.node.inside(|| EbpfPlane::open(&pins, Some(none)).unwrap()));
+    node.plane = Some(node.lab.node.inside(|| EbpfPlane::open(&pins, Some(none), true).unwrap()));
 }

@@ -15,6 +15,7 @@ mod frontend;
 #[cfg(feature = "user")]
 mod pod;
 mod socket;
+mod record;
 
 pub use addr::{Addr16, Mac, NetPort};
 pub use backend::{Backend, BackendState, Peer, Stats};
@@ -22,6 +23,7 @@ pub use config::{Config, Timeouts};
 pub use endpoint::{Endpoint, MacKey, Network};
 pub use frontend::{AffinityKey, AffinityValue, Frontend, FrontendKey, Scope, SourceKey};
 pub use socket::{NetnsKey, SocketChoice, SocketKey, SocketOrigin};
+pub use record::Record;
 
 /// Version of all layouts: part of the path of pinned maps.
 pub const LAYOUT: u32 = 1;
@@ -70,6 +72,8 @@ pub mod map {
     pub const SOCK_REV: &str = "SOCK_REV";
     /// LRU hash: [`SocketKey`](super::SocketKey) → [`SocketChoice`](super::SocketChoice).
     pub const SOCK_FWD: &str = "SOCK_FWD";
+    /// Ring of [`Record`](super::Record)s, each agent's own.
+    pub const RECORDS: &str = "RECORDS";
     /// Array of one [`Config`](super::Config).
     pub const CONFIG: &str = "CONFIG";
 }

@@ -206,15 +206,19 @@ impl Node {
         let mut packet = match Packet::parse(&Frame::new(bytes)) {
             Ok(packet) => packet,
             Err(Skip::Other) => return pass,
-            Err(Skip::Fragment) => {
-                self.model.count(Event::Fragment);
-                return pass;
-            }
             Err(Skip::Malformed) => {
                 self.model.count(Event::Malformed);
                 return pass;
             }
         };
+        if packet.part == Packet::LATER {
+            // Back to the end of the queue as it is, to wait for the first: an answer of sorts.
+            self.model.count(Event::FragmentWaits);
+            return Out { action: Action::Echo, bytes: bytes.to_vec() };
+        }
+        if packet.is_error() && packet.part == Packet::WHOLE {
+            packet.quote(&Frame::new(bytes));
+        }
         let verdict = match hook {
             Hook::Task(device) => {
                 packet.hop = Hop::uplink(device);
@@ -377,7 +381,7 @@ fn refuse(bytes: &[u8], packet: &Packet, how: Refusal) -> Option<Vec<u8>> {
     let code = match how {
         Refusal::Closed => Unreachable::Port,
         Refusal::Unreachable => Unreachable::Host,
-        Refusal::Prohibited => Unreachable::Prohibited,
+        Refusal::Prohibited | Refusal::TooBig => Unreachable::Prohibited,
     };
     let made = if packet.proto == TCP {
         reply::reset(&mut out, &frame, packet)
