@@ -12,6 +12,7 @@ use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
 use mesh_agent::dataplane::ebpf::OBJECT;
 use mesh_ebpf::abi::{Addr16, Mac, NetPort, SourceKey, Stats, map};
 use mesh_ebpf::flow::{Bucket, Flow, Head, Role, TICK};
+use mesh_ebpf::fragment::{FragmentKey, FragmentValue};
 use mesh_ebpf::frame::Frame;
 use mesh_ebpf::kernel::Kernel;
 use mesh_ebpf::packet::{Packet, Skip, Tuple};
@@ -136,6 +137,12 @@ impl Node {
             Hook::Net(device) => ("from_net", device),
             Hook::Host => ("from_host", 1),
         };
+        // The model forgets each packet's first fragment.
+        if let Ok(packet) = Packet::parse(&Frame::new(bytes)) {
+            type Fragments<'a> = HashMap<&'a mut MapData, FragmentKey, FragmentValue>;
+            let mut fragments: Fragments<'_> = open(self.ebpf.map_mut(map::FRAGMENTS));
+            let _ = fragments.remove(&FragmentKey::of(&packet, device));
+        }
         let program: &SchedClassifier =
             self.ebpf.program(name).expect(name).try_into().expect("a program of tc");
         let mut out = vec![0; bytes.len() + 256];
