@@ -29,7 +29,7 @@ use crate::dataplane::ebpf::{View, Watching};
         (status = 404, description = "There is no such service, or the node's data plane tells nothing", body = ErrorBody)))]
 pub(super) async fn monitor(State(state): State<ApiState>, RawQuery(query): RawQuery) -> Answer<Response> {
     let mut wanted = Wanted::read(query.as_deref().unwrap_or_default())?;
-    let view = view(&state, "monitor")?;
+    let view = view(&state, "monitor", "there is one")?;
     let control = state.control;
     if let Some(reference) = &mut wanted.service {
         let world = control.world();
