@@ -82,7 +82,7 @@ impl Node {
         {
             loader.map_max_entries(name, entries);
         }
-        let mut ebpf = loader.load(OBJECT).expect("the object loads: is this root?");
+        let mut ebpf = loader.load(OBJECT).expect("the object loads: was it built, and is this root?");
         for name in ["from_task", "from_net", "from_host", "from_mesh4", "from_mesh6"] {
             let program: &mut SchedClassifier =
                 ebpf.program_mut(name).expect("a program").try_into().expect("a program of tc");

@@ -17,8 +17,10 @@ const RECORDED: [(&str, u32); 6] = [
 /// An older kernel's verifier may look at more, a changed program too: but not at much more without notice.
 #[test]
 fn the_verifier_looks_at_no_more_than_recorded() {
-    let mut ebpf =
-        EbpfLoader::new().verifier_log_level(VerifierLogLevel::STATS).load(OBJECT).expect("the object loads");
+    let mut ebpf = EbpfLoader::new()
+        .verifier_log_level(VerifierLogLevel::STATS)
+        .load(OBJECT)
+        .expect("the object loads: was it built, and is this root?");
     for (name, recorded) in RECORDED {
         let program = ebpf.program_mut(name).unwrap_or_else(|| panic!("the object has no {name}"));
         let program: &mut SchedClassifier = program.try_into().expect("a program of tc");
