@@ -161,7 +161,10 @@ async fn status_and_explain() {
     assert!(explained.contains("balanced by node n1") && !explained.contains("In the kernel"), "{explained}");
     let (said, code) = m.refused(&["monitor"]).await;
     assert_eq!(code, 1);
-    assert_eq!(said, "mesh: the nft data plane has no monitor; with dataplane.mode = \"ebpf\" there is one\n");
+    assert_eq!(
+        said,
+        "mesh: the nft data plane has no monitor; with dataplane.mode = \"ebpf\" there is one\n"
+    );
     let (said, _) = m.refused(&["monitor", "--service", "a b"]).await;
     assert_eq!(said, "mesh: service a b not found\n");
     let (said, _) = m.refused(&["monitor", "--format", "{{.Nmae}}"]).await;

@@ -14,16 +14,16 @@ mod endpoint;
 mod frontend;
 #[cfg(feature = "user")]
 mod pod;
-mod socket;
 mod record;
+mod socket;
 
 pub use addr::{Addr16, Mac, NetPort};
 pub use backend::{Backend, BackendState, Peer, Stats};
 pub use config::{Config, Timeouts};
 pub use endpoint::{Endpoint, MacKey, Network};
 pub use frontend::{AffinityKey, AffinityValue, Frontend, FrontendKey, Scope, SourceKey};
-pub use socket::{NetnsKey, SocketChoice, SocketKey, SocketOrigin};
 pub use record::Record;
+pub use socket::{NetnsKey, SocketChoice, SocketKey, SocketOrigin};
 
 /// Version of all layouts: part of the path of pinned maps.
 pub const LAYOUT: u32 = 1;

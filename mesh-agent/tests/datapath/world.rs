@@ -194,7 +194,7 @@ fn tables(number: usize, nodes: usize, tasks: &[usize], services: &[Service]) ->
         csum_v6: if new { 0x80 } else { 0 },
         mac: vtep(number),
         watched: 0,
-            pad: 0,
+        pad: 0,
     };
     let mut tables = Tables {
         config,
