@@ -121,10 +121,13 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<()> {
     let control = Control::new(id.clone(), Arc::clone(&store), world.clone(), status);
     let tasks = Tasks::new(control.clone(), me.clone());
     let zone = Arc::new(ArcSwap::from_pointee(Zone::default()));
-    let balance = Dataplane::open(&config.dataplane, &config.node.cgroup).map_err(|error| {
+    let mut balance = Dataplane::open(&config.dataplane, &config.node.cgroup).map_err(|error| {
         anyhow::anyhow!("{}; with dataplane.mode = \"nft\" it is not needed", error.in_full())
     })?;
     let view = balance.view();
+    if let Some(reader) = balance.reader() {
+        parts.spawn(reader.run(stop.clone()));
+    }
     let reconciler = Reconciler {
         node: id.clone(),
         world,

@@ -12,6 +12,7 @@ mod about;
 mod answer;
 mod counters;
 mod explain;
+mod monitor;
 mod networks;
 mod nodes;
 mod services;
@@ -65,6 +66,7 @@ fn router(state: ApiState) -> Router {
         .route("/v1/status", get(about::status))
         .route("/v1/counters", get(counters::counters))
         .route("/v1/explain", post(explain::explain))
+        .route("/v1/monitor", get(monitor::monitor))
         .route("/v1/openapi.json", get(about::openapi))
         .fallback(answer::no_route)
         .method_not_allowed_fallback(answer::no_method)

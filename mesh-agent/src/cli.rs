@@ -9,6 +9,7 @@ mod converge;
 mod docs;
 mod explain;
 mod format;
+mod monitor;
 mod network;
 mod node;
 mod options;
@@ -83,6 +84,7 @@ enum Verb {
     Node(node::Verb),
     Status(status::StatusArgs),
     Explain(explain::ExplainArgs),
+    Monitor(monitor::MonitorArgs),
     /// Run the mesh's daemon on this node
     Agent(AgentArgs),
     /// Show the mesh at work on this machine, in namespaces of its own
@@ -125,6 +127,7 @@ fn run(verb: Verb, global: &Global, out: &Out) -> anyhow::Result<u8> {
         Verb::Node(verb) => talk(global, |session| node::run(verb, session)),
         Verb::Status(args) => talk(global, |session| status::run(args, session)),
         Verb::Explain(args) => talk(global, |session| explain::run(args, session)),
+        Verb::Monitor(args) => talk(global, |session| monitor::run(args, session)),
         Verb::Version(args) => talk(global, |session| version::run(args, session)),
     }
 }

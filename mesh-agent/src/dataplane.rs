@@ -15,7 +15,7 @@ use std::sync::Arc;
 use mesh_core::plan::{Balance, Problem};
 use tracing::{info, warn};
 
-use self::ebpf::{EbpfError, EbpfPlane, View};
+use self::ebpf::{EbpfError, EbpfPlane, Reader, View};
 use self::nft::NftPlane;
 use crate::config::{Dataplane as Config, DataplaneMode, KernelFeature};
 use crate::plane::{Applied, Depth, Plane};
@@ -67,6 +67,14 @@ impl Dataplane {
     pub fn view(&self) -> Option<Arc<View>> {
         match self {
             Self::Ebpf(plane) => Some(plane.view()),
+            Self::Nft(_) => None,
+        }
+    }
+
+    /// Who reads what the kernel tells of flows; once.
+    pub fn reader(&mut self) -> Option<Reader> {
+        match self {
+            Self::Ebpf(plane) => plane.reader(),
             Self::Nft(_) => None,
         }
     }

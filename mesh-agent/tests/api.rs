@@ -270,7 +270,7 @@ async fn routes_answer_as_documented() {
             }
         }
     }
-    assert_eq!(routes, 23);
+    assert_eq!(routes, 24);
 }
 
 async fn raw(mesh: &Mesh, method: &str, path: &str, body: &str) -> (String, String) {

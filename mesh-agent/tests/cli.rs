@@ -156,6 +156,19 @@ async fn status_and_explain() {
         .stdout(&["explain", "198.51.100.1", "192.0.2.1:8080", "--format", "{{.Service}} {{.Refused}}"])
         .await;
     assert_eq!(verdict, "web false\n");
+    // The port of the client changes nothing of the decision; without a kernel there is no more to tell.
+    let explained = m.stdout(&["explain", "web.1:4000", "web:80"]).await;
+    assert!(explained.contains("balanced by node n1") && !explained.contains("In the kernel"), "{explained}");
+    let (said, code) = m.refused(&["monitor"]).await;
+    assert_eq!(code, 1);
+    assert_eq!(
+        said,
+        "mesh: the nft data plane has no monitor; with dataplane.mode = \"ebpf\" there is one\n"
+    );
+    let (said, _) = m.refused(&["monitor", "--service", "a b"]).await;
+    assert_eq!(said, "mesh: service a b not found\n");
+    let (said, _) = m.refused(&["monitor", "--format", "{{.Nmae}}"]).await;
+    assert!(said.contains("there is no field .Nmae"), "{said}");
 }
 
 #[tokio::test]
@@ -230,7 +243,7 @@ async fn a_closed_pipe_is_no_panic() {
 #[tokio::test]
 async fn completions_know_every_verb() {
     let script = String::from_utf8(mesh("unix:///x", &["completions", "bash"]).await.stdout).unwrap();
-    for verb in ["network", "service", "task", "node", "status", "explain"] {
+    for verb in ["network", "service", "task", "node", "status", "explain", "monitor"] {
         assert!(script.contains(verb));
     }
     let offered = script.lines().filter(|line| line.trim_start().starts_with("opts="));

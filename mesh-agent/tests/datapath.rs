@@ -2,7 +2,6 @@
 //!
 //! Nothing is attached: the kernel is given a packet and says what its program made of it (`BPF_PROG_TEST_RUN`). The
 //! pipeline decides the same packet in memory, and both must agree in everything: verdict, bytes, flows, counters.
-#![cfg(not(mesh_ebpf_stub))]
 
 #[path = "datapath/frame.rs"]
 mod frame;

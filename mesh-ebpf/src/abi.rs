@@ -14,6 +14,7 @@ mod endpoint;
 mod frontend;
 #[cfg(feature = "user")]
 mod pod;
+mod record;
 mod socket;
 
 pub use addr::{Addr16, Mac, NetPort};
@@ -21,6 +22,7 @@ pub use backend::{Backend, BackendState, Peer, Stats};
 pub use config::{Config, Timeouts};
 pub use endpoint::{Endpoint, MacKey, Network};
 pub use frontend::{AffinityKey, AffinityValue, Frontend, FrontendKey, Scope, SourceKey};
+pub use record::Record;
 pub use socket::{NetnsKey, SocketChoice, SocketKey, SocketOrigin};
 
 /// Version of all layouts: part of the path of pinned maps.
@@ -70,6 +72,8 @@ pub mod map {
     pub const SOCK_REV: &str = "SOCK_REV";
     /// LRU hash: [`SocketKey`](super::SocketKey) → [`SocketChoice`](super::SocketChoice).
     pub const SOCK_FWD: &str = "SOCK_FWD";
+    /// Ring of [`Record`](super::Record)s, each agent's own.
+    pub const RECORDS: &str = "RECORDS";
     /// Array of one [`Config`](super::Config).
     pub const CONFIG: &str = "CONFIG";
 }

@@ -121,6 +121,8 @@ pub struct Packet {
     pub flags: u8,
     /// Whether it may not be fragmented: IPv4's flag, always with IPv6. Not a bool: it lies in memory of the kernel's.
     pub whole: u8,
+    /// What is told of it to those who watch, an [`crate::verdict::Event`], or [`Self::NOTHING`].
+    pub event: u8,
     /// Where the transport header begins, from the start of the frame.
     pub l4: u16,
     /// Bytes from the IP header to the end; the greatest number if there are more.
@@ -148,6 +150,8 @@ pub enum Skip {
 }
 
 impl Packet {
+    /// No event: it is of a flow that is known, or of none of ours.
+    pub const NOTHING: u8 = u8::MAX;
     /// None.
     pub const EMPTY: Self = Self {
         tuple: Tuple::NONE,
@@ -160,6 +164,7 @@ impl Packet {
         proto: 0,
         flags: 0,
         whole: 0,
+        event: Self::NOTHING,
         l4: 0,
         len: 0,
         quoted_proto: 0,
@@ -327,6 +332,7 @@ impl Packet {
         packet.sent = addresses;
         (packet.proto, packet.flags) = (proto, 0);
         packet.whole = whole as u8;
+        packet.event = Self::NOTHING;
         (packet.l4, packet.len) = (l4 as u16, len);
         if packet.part == Self::LATER {
             return if len as usize + ETH >= l4 { Ok(()) } else { Err(Skip::Malformed) };

@@ -102,6 +102,13 @@ pub fn from_mesh<K: Kernel>(k: &K, packet: &mut Packet, peer: u32, vni: u32, mac
     }
 }
 
+/// Counts what becomes of a packet, and notes it for those who watch.
+#[inline(always)]
+fn count<K: Kernel>(k: &K, packet: &mut Packet, event: Event) {
+    k.count(event);
+    packet.event = event as u8;
+}
+
 /// TCP and UDP, the protocols that are balanced.
 #[inline(always)]
 const fn has_ports(packet: &Packet) -> bool {
@@ -116,7 +123,7 @@ fn to_vip<K: Kernel>(k: &K, packet: &mut Packet, client: Client) -> Verdict {
     }
     let Some(frontend) = k.frontend(&FrontendKey::vip(packet.tuple.dst)) else { return Verdict::PASS };
     if !balance::is_member(k, packet, client, &frontend) {
-        k.count(Event::Prohibited);
+        count(k, packet, Event::Prohibited);
         return Verdict::refuse(Refusal::Prohibited);
     }
     if packet.quoted_proto != 0 {
@@ -126,10 +133,10 @@ fn to_vip<K: Kernel>(k: &K, packet: &mut Packet, client: Client) -> Verdict {
         return Verdict::drop(Event::Unsupported);
     }
     if frontend.backends == 0 {
-        k.count(Event::NoBackend);
+        count(k, packet, Event::NoBackend);
         return Verdict::refuse(Refusal::Unreachable);
     }
-    k.count(Event::Ping);
+    count(k, packet, Event::Ping);
     Verdict::ECHO
 }
 

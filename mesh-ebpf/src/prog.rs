@@ -9,6 +9,7 @@ mod refuse;
 mod skb;
 mod sock;
 mod steps;
+mod tell;
 
 use core::panic::PanicInfo;
 

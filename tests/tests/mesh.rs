@@ -32,6 +32,8 @@ mod leaving;
 mod lifecycle;
 #[path = "mesh/localhost.rs"]
 mod localhost;
+#[path = "mesh/monitor.rs"]
+mod monitor;
 #[path = "mesh/ping.rs"]
 mod ping;
 #[path = "mesh/plane.rs"]

@@ -180,7 +180,8 @@ fn config() -> Result<Config> {
         timeouts: Timeouts::default(),
         csum_v6: if new { 0x80 } else { 0 },
         mac: [2, 0x4d, 198, 51, 100, 1],
-        pad: [0; 2],
+        watched: 0,
+        pad: 0,
     })
 }
 

@@ -140,6 +140,50 @@ impl Client {
         self.request(Method::DELETE, path, None::<&()>).await
     }
 
+    /// Reads lines for as long as they come. `began` is called when the agent has agreed, `each` with each line, until
+    /// it says that it has seen enough: then the answer is true. False: the agent ended.
+    pub async fn lines(
+        &self,
+        path: &str,
+        began: impl FnOnce(),
+        mut each: impl FnMut(&str) -> bool,
+    ) -> Result<bool, ClientError> {
+        let broken = |why: String| ClientError::Broken { host: self.host.clone(), why };
+        let request = Request::builder().uri(path).header("host", "mesh").body(Full::new(Bytes::new()));
+        let request = request.map_err(|error| broken(error.to_string()))?;
+        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(self.connect().await?)).await;
+        let (mut sender, connection) = handshake.map_err(|error| broken(error.to_string()))?;
+        let read = async move {
+            let response = sender.send_request(request).await.map_err(|error| broken(error.to_string()))?;
+            let (status, mut body) = (response.status(), response.into_body());
+            if !status.is_success() {
+                let bytes = body.collect().await.map_err(|error| broken(error.to_string()))?.to_bytes();
+                return Err(match serde_json::from_slice::<ErrorBody>(&bytes) {
+                    Ok(ErrorBody { message, kind }) => ClientError::Refused { message, kind },
+                    Err(_) => broken(format!("{status}: {}", String::from_utf8_lossy(&bytes))),
+                });
+            }
+            began();
+            let mut rest = Vec::new();
+            // An agent that is killed breaks off; that is an end as well.
+            while let Some(Ok(frame)) = body.frame().await {
+                rest.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+                while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                    let line: Vec<u8> = rest.drain(..=end).collect();
+                    if !each(String::from_utf8_lossy(&line).trim_end()) {
+                        return Ok(true);
+                    }
+                }
+            }
+            Ok(false)
+        };
+        tokio::pin!(connection, read);
+        tokio::select! {
+            read = &mut read => read,
+            _ = &mut connection => read.await,
+        }
+    }
+
     async fn request<T: DeserializeOwned>(
         &self,
         method: Method,

@@ -18,7 +18,7 @@ use crate::dataplane::ebpf::{EbpfError, View};
         (status = 404, description = "The node's data plane counts nothing", body = ErrorBody),
         (status = 503, description = "The kernel cannot be asked", body = ErrorBody)))]
 pub(super) async fn counters(State(state): State<ApiState>) -> Answer<Json<AllCounters>> {
-    let view = view(&state, "counters")?;
+    let view = view(&state, "counters", "there are")?;
     let world = state.control.world();
     let whois = Whois::of(&world, state.control.node());
     let read = look(move || Ok((read(&view)?, view.served()?))).await;
@@ -27,10 +27,9 @@ pub(super) async fn counters(State(state): State<ApiState>) -> Answer<Json<AllCo
 }
 
 /// The kernel's maps, where there are some.
-pub(super) fn view(state: &ApiState, what: &str) -> Answer<Arc<View>> {
-    state.view.clone().ok_or_else(|| {
-        Refused::absent(format!("the nft data plane has no {what}; with dataplane.mode = \"ebpf\" there are"))
-    })
+pub(super) fn view(state: &ApiState, what: &str, there: &str) -> Answer<Arc<View>> {
+    let missing = format!("the nft data plane has no {what}; with dataplane.mode = \"ebpf\" {there}");
+    state.view.clone().ok_or_else(|| Refused::absent(missing))
 }
 
 /// What is counted as a whole.

@@ -3,7 +3,7 @@
 
 use utoipa::OpenApi;
 
-use super::{about, counters, explain, networks, nodes, services, tasks};
+use super::{about, counters, explain, monitor, networks, nodes, services, tasks};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -20,7 +20,7 @@ use super::{about, counters, explain, networks, nodes, services, tasks};
         services::list, services::create, services::inspect, services::tasks, services::update, services::remove,
         tasks::list, tasks::register, tasks::inspect, tasks::update, tasks::remove,
         nodes::list, nodes::inspect, nodes::update, nodes::remove,
-        about::status, counters::counters, explain::explain, about::openapi,
+        about::status, counters::counters, explain::explain, monitor::monitor, about::openapi,
     ),
     tags(
         (name = "networks", description = "Isolated overlays"),

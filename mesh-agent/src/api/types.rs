@@ -5,6 +5,7 @@
 
 mod counters;
 mod duration;
+mod flow_event;
 mod in_kernel;
 mod network;
 mod node;
@@ -19,6 +20,7 @@ use utoipa::ToSchema;
 
 pub use counters::{AllCounters, BackendCounters, Counters, FlowTable, ServiceCounters};
 pub use duration::{format_duration, parse_duration};
+pub use flow_event::FlowEvent;
 pub use in_kernel::{InKernel, LiveFlow};
 pub use network::{Ipam, Network, NetworkPeer, NetworkService, NetworkServiceTask, NetworkSpec, Subnet};
 pub use node::{Node, NodeDescription, NodeSpec, NodeStatus, NodeUpdate};

@@ -23,6 +23,12 @@ impl Out {
         self.bytes(format!("{}\n", text.as_ref()).as_bytes());
     }
 
+    /// A result; false: nobody reads any more.
+    pub(super) fn is_read(&self, text: &str) -> bool {
+        let mut stdout = std::io::stdout().lock();
+        writeln!(stdout, "{text}").and_then(|()| stdout.flush()).is_ok()
+    }
+
     /// Results that are lines already.
     pub(super) fn bytes(&self, bytes: &[u8]) {
         let mut stdout = std::io::stdout().lock();

@@ -15,6 +15,8 @@ mod load;
 mod mapped;
 mod maps;
 mod members;
+#[expect(unsafe_code, reason = "a descriptor that is waited for")]
+mod monitor;
 mod pins;
 mod runs;
 mod sock;
@@ -27,18 +29,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use aya::Ebpf;
 use mesh_core::plan::{Balance, Mac, Problem, VTEP_DEVICE};
 use mesh_ebpf::verdict::Event;
 use tracing::warn;
 
 pub use error::EbpfError;
+pub use monitor::{Reader, Watching};
 pub use view::{Asked, Foreseen, Live, Occupancy, Served, State, View};
 
 use self::alarm::Alarm;
 use self::books::{Books, Facts, Sizes, Step};
 use self::links::{Device, Hook, Links};
 use self::load::{Loaded, program};
-use self::maps::Limits;
+use self::maps::{Limits, Maps};
+use self::monitor::Monitor;
 use self::pins::Pins;
 use self::sock::Sockets;
 use crate::dataplane::nft::NftPlane;
@@ -62,7 +67,10 @@ pub const fn built_in() -> bool {
 
 /// Keeps programs and maps as planned, and the gates beside them.
 pub struct EbpfPlane {
-    loaded: Loaded,
+    ebpf: Ebpf,
+    maps: Maps,
+    /// Until somebody runs it.
+    reader: Option<Reader>,
     links: Links,
     /// None: packets alone are balanced.
     sockets: Option<Sockets>,
@@ -87,10 +95,13 @@ impl EbpfPlane {
         if sockets.is_none() {
             sock::forget(&pins.sockets(), |_| true);
         }
-        let view = Arc::new(View::open(&pins, &LIMITS)?);
+        let Loaded { ebpf, maps, records, sockets: _ } = loaded;
+        let monitor = Monitor::new(maps.config.clone());
+        let reader = Some(monitor.reader(records));
+        let view = Arc::new(View::open(&pins, &LIMITS, monitor)?);
         let links = Links::open(pins.links(), if tcx { Hook::best() } else { Hook::Filter });
         let (gates, alarm) = (NftPlane::gates(), Alarm::default());
-        Ok(Self { loaded, links, sockets, books: None, gates, view, alarm })
+        Ok(Self { ebpf, maps, reader, links, sockets, books: None, gates, view, alarm })
     }
 
     /// What this plane cannot do, in words for people.
@@ -119,6 +130,11 @@ impl EbpfPlane {
         Arc::clone(&self.view)
     }
 
+    /// Who reads what the programs tell; once.
+    pub fn reader(&mut self) -> Option<Reader> {
+        self.reader.take()
+    }
+
     /// What is wrong in the kernel though all is as planned.
     pub fn problems(&self) -> Vec<Problem> {
         self.alarm.problem(Instant::now()).into_iter().collect()
@@ -128,12 +144,12 @@ impl EbpfPlane {
     fn write(&mut self, want: &Balance, facts: &Facts, applied: &mut Applied) -> Result<bool, EbpfError> {
         let mut books = match self.books.take() {
             Some(books) => books,
-            None => Books::open(LIMITS.sizes, self.loaded.maps.found()?),
+            None => Books::open(LIMITS.sizes, self.maps.found()?),
         };
         self.tell(want, facts);
         let steps = books.steps(want, facts, &mut applied.errors);
         for step in &steps {
-            self.loaded.maps.write(step)?;
+            self.maps.write(step)?;
         }
         applied.changed += steps.len();
         self.books = Some(books);
@@ -141,17 +157,14 @@ impl EbpfPlane {
     }
 
     /// What programs must know of the node itself.
-    fn tell(&mut self, want: &Balance, facts: &Facts) {
-        let now = self.loaded.maps.config.get(0);
-        let mut then = now;
-        then.tunnel = facts.devices.get(VTEP_DEVICE).copied().unwrap_or_default();
-        then.tunnel_mtu = want.tunnel_mtu;
-        if let Some(node) = want.node {
-            then.mac = Mac::of_vtep(node).0;
-        }
-        if then != now {
-            self.loaded.maps.config.set(0, then);
-        }
+    fn tell(&self, want: &Balance, facts: &Facts) {
+        self.maps.config.change(|config| {
+            config.tunnel = facts.devices.get(VTEP_DEVICE).copied().unwrap_or_default();
+            config.tunnel_mtu = want.tunnel_mtu;
+            if let Some(node) = want.node {
+                config.mac = Mac::of_vtep(node).0;
+            }
+        });
     }
 }
 
@@ -199,11 +212,11 @@ impl Plane for EbpfPlane {
                     true
                 });
                 let programs = programs(want, &facts);
-                applied.changed += self.links.settle(&mut self.loaded.ebpf, &programs, &mut applied.errors);
+                applied.changed += self.links.settle(&mut self.ebpf, &programs, &mut applied.errors);
                 if let Some(sockets) = &mut self.sockets {
-                    sockets.settle(&mut self.loaded.ebpf, want, &facts, &mut applied);
+                    sockets.settle(&mut self.ebpf, want, &facts, &mut applied);
                     if moved || depth == Depth::Sweep {
-                        sockets.end_lost(&self.loaded.maps, &mut applied).await;
+                        sockets.end_lost(&self.maps, &mut applied).await;
                     }
                 }
             }

@@ -180,15 +180,18 @@ fn what_is_not_ours_is_left_alone() {
     world.agree();
 }
 
+/// The first has the ports, and goes as a whole packet would. Another waits until the first was seen.
 #[test]
-fn fragments_are_left_to_the_node() {
+fn fragments_wait_for_the_first() {
     let mut world = one(0);
-    for (offset, value) in [(6, 0x20), (6, 0x1f), (7, 1)] {
+    let mut fragment = |offset: usize, value| {
         let mut bytes = frame(UDP, 0, client(false, 7), at(own(0, false), 8000), b"payload");
         bytes[ETH + offset] = value;
-        assert_eq!(world.carry(OUTSIDE, bytes), End::Passed(0));
-    }
-    assert_eq!(world.nodes[0].counted(Event::Fragment), 3);
+        world.carry(OUTSIDE, bytes)
+    };
+    assert!(matches!(fragment(6, 0x1f), End::Echoed(_)));
+    assert!(matches!(fragment(7, 1), End::Echoed(_)));
+    assert_eq!(world.nodes[0].counted(Event::FragmentWaits), 2);
 }
 
 /// A datagram without a checksum has none afterwards (RFC 768).

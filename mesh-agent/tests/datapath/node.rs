@@ -12,6 +12,7 @@ use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
 use mesh_agent::dataplane::ebpf::OBJECT;
 use mesh_ebpf::abi::{Addr16, Mac, NetPort, SourceKey, Stats, map};
 use mesh_ebpf::flow::{Bucket, Flow, Head, Role, TICK};
+use mesh_ebpf::fragment::{FragmentKey, FragmentValue};
 use mesh_ebpf::frame::Frame;
 use mesh_ebpf::kernel::Kernel;
 use mesh_ebpf::packet::{Packet, Skip, Tuple};
@@ -81,7 +82,7 @@ impl Node {
         {
             loader.map_max_entries(name, entries);
         }
-        let mut ebpf = loader.load(OBJECT).expect("the object loads: is this root?");
+        let mut ebpf = loader.load(OBJECT).expect("the object loads: was it built, and is this root?");
         for name in ["from_task", "from_net", "from_host", "from_mesh4", "from_mesh6"] {
             let program: &mut SchedClassifier =
                 ebpf.program_mut(name).expect("a program").try_into().expect("a program of tc");
@@ -136,6 +137,12 @@ impl Node {
             Hook::Net(device) => ("from_net", device),
             Hook::Host => ("from_host", 1),
         };
+        // The model forgets each packet's first fragment.
+        if let Ok(packet) = Packet::parse(&Frame::new(bytes)) {
+            type Fragments<'a> = HashMap<&'a mut MapData, FragmentKey, FragmentValue>;
+            let mut fragments: Fragments<'_> = open(self.ebpf.map_mut(map::FRAGMENTS));
+            let _ = fragments.remove(&FragmentKey::of(&packet, device));
+        }
         let program: &SchedClassifier =
             self.ebpf.program(name).expect(name).try_into().expect("a program of tc");
         let mut out = vec![0; bytes.len() + 256];
@@ -206,15 +213,19 @@ impl Node {
         let mut packet = match Packet::parse(&Frame::new(bytes)) {
             Ok(packet) => packet,
             Err(Skip::Other) => return pass,
-            Err(Skip::Fragment) => {
-                self.model.count(Event::Fragment);
-                return pass;
-            }
             Err(Skip::Malformed) => {
                 self.model.count(Event::Malformed);
                 return pass;
             }
         };
+        if packet.part == Packet::LATER {
+            // Back to the end of the queue as it is, to wait for the first: an answer of sorts.
+            self.model.count(Event::FragmentWaits);
+            return Out { action: Action::Echo, bytes: bytes.to_vec() };
+        }
+        if packet.is_error() && packet.part == Packet::WHOLE {
+            packet.quote(&Frame::new(bytes));
+        }
         let verdict = match hook {
             Hook::Task(device) => {
                 packet.hop = Hop::uplink(device);
@@ -377,7 +388,7 @@ fn refuse(bytes: &[u8], packet: &Packet, how: Refusal) -> Option<Vec<u8>> {
     let code = match how {
         Refusal::Closed => Unreachable::Port,
         Refusal::Unreachable => Unreachable::Host,
-        Refusal::Prohibited => Unreachable::Prohibited,
+        Refusal::Prohibited | Refusal::TooBig => Unreachable::Prohibited,
     };
     let made = if packet.proto == TCP {
         reply::reset(&mut out, &frame, packet)

@@ -6,19 +6,21 @@ use mesh_agent::dataplane::ebpf::OBJECT;
 
 /// How many instructions the verifier looks at, as recorded; it gives up at a million.
 const RECORDED: [(&str, u32); 6] = [
-    ("from_net", 61_000),
-    ("from_task", 71_000),
-    ("from_host", 67_000),
-    ("from_mesh4", 39_000),
-    ("from_mesh6", 39_000),
+    ("from_net", 75_000),
+    ("from_task", 85_000),
+    ("from_host", 89_000),
+    ("from_mesh4", 50_000),
+    ("from_mesh6", 50_000),
     ("empty", 10),
 ];
 
 /// An older kernel's verifier may look at more, a changed program too: but not at much more without notice.
 #[test]
 fn the_verifier_looks_at_no_more_than_recorded() {
-    let mut ebpf =
-        EbpfLoader::new().verifier_log_level(VerifierLogLevel::STATS).load(OBJECT).expect("the object loads");
+    let mut ebpf = EbpfLoader::new()
+        .verifier_log_level(VerifierLogLevel::STATS)
+        .load(OBJECT)
+        .expect("the object loads: was it built, and is this root?");
     for (name, recorded) in RECORDED {
         let program = ebpf.program_mut(name).unwrap_or_else(|| panic!("the object has no {name}"));
         let program: &mut SchedClassifier = program.try_into().expect("a program of tc");

@@ -193,7 +193,8 @@ fn tables(number: usize, nodes: usize, tasks: &[usize], services: &[Service]) ->
         timeouts: Timeouts::default(),
         csum_v6: if new { 0x80 } else { 0 },
         mac: vtep(number),
-        pad: [0; 2],
+        watched: 0,
+        pad: 0,
     };
     let mut tables = Tables {
         config,

@@ -50,8 +50,10 @@ pub struct Config {
     pub csum_v6: u32,
     /// The MAC of the tunnel device.
     pub mac: Mac,
+    /// Whether somebody watches: 1, and then records are written; otherwise 0.
+    pub watched: u8,
     /// Zero.
-    pub pad: [u8; 2],
+    pub pad: u8,
 }
 
 const _: () = assert!(size_of::<Config>() == 72);

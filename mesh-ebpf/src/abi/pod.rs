@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::flow::{Bucket, Flow};
+use crate::fragment::{FragmentKey, FragmentValue};
 
 macro_rules! pod {
     ($($type:ty),+ $(,)?) => { $(
@@ -20,6 +21,8 @@ pod!(
     Config,
     Endpoint,
     Flow,
+    FragmentKey,
+    FragmentValue,
     Frontend,
     FrontendKey,
     MacKey,

@@ -1,5 +1,6 @@
 //! From the client to a backend.
 
+use super::count;
 use super::replies::{self, NO_PORT, remember};
 use crate::abi::{
     Addr16, AffinityKey, AffinityValue, Backend, Frontend, FrontendKey, NO_BACKEND, NetPort, SourceKey, TCP,
@@ -22,7 +23,7 @@ pub(super) fn vip<K: Kernel>(k: &K, packet: &mut Packet, client: Client) -> Verd
         let Some(frontend) = k.frontend(&FrontendKey::vip(packet.tuple.dst)) else { return Verdict::PASS };
         packet.frontend = frontend;
         if !is_member(k, packet, client, &frontend) {
-            k.count(Event::Prohibited);
+            count(k, packet, Event::Prohibited);
             return Verdict::refuse(Refusal::Prohibited);
         }
         Verdict::ADMIT
@@ -70,15 +71,15 @@ fn find<K: Kernel>(k: &K, packet: &Packet, client: Client) -> Option<Frontend> {
 
 /// Whether a client is let in, where there is somebody to let it in to.
 #[inline(always)]
-fn may_enter<K: Kernel>(k: &K, packet: &Packet) -> Verdict {
+fn may_enter<K: Kernel>(k: &K, packet: &mut Packet) -> Verdict {
     let frontend = &packet.frontend;
     if frontend.backends == 0 {
-        k.count(Event::NoBackend);
+        count(k, packet, Event::NoBackend);
         return Verdict::PASS;
     }
     let source = SourceKey { frontend: frontend.id, addr: packet.tuple.src };
     if frontend.has(Frontend::GUARDED) && !k.lets_in(&source) {
-        k.count(Event::Prohibited);
+        count(k, packet, Event::Prohibited);
         return Verdict::PASS;
     }
     Verdict::ADMIT
@@ -122,7 +123,7 @@ fn balance<K: Kernel>(
             return forward(k, packet, head, backend, (port, client_port), renew);
         }
         if packet.proto == TCP && !packet.is_syn() {
-            k.count(Event::BackendGone);
+            count(k, packet, Event::BackendGone);
             return Verdict::refuse(Refusal::Closed);
         }
     }
@@ -139,7 +140,7 @@ fn begin<K: Kernel>(k: &K, packet: &mut Packet, head: Head) -> Verdict {
     let (client, now) = (head.client(), k.now());
     let id = k.pick(packet, now);
     let Some(backend) = k.backend(id).filter(|backend| backend.is_active()) else {
-        k.count(Event::NoBackend);
+        count(k, packet, Event::NoBackend);
         return Verdict::refuse(Refusal::Closed);
     };
     let port = packet.frontend.target.or(packet.tuple.dport());
@@ -163,15 +164,22 @@ fn begin<K: Kernel>(k: &K, packet: &mut Packet, head: Head) -> Verdict {
         head: head.0 | if here { Head::HERE } else { 0 },
         addr: Flow::target(id, backend.generation, packet.frontend.id),
     };
+    packet.event = first(packet) as u8;
     k.note(packet, now);
     k.account(id, packet.len, true);
     forward(k, packet, Head(packet.draft.head), backend, (port, client_port), false)
 }
 
+/// What the first packet of a flow that comes by here counts as.
+#[inline(always)]
+const fn first(packet: &Packet) -> Event {
+    if packet.proto == TCP && !packet.is_syn() { Event::MidFlow } else { Event::NewFlow }
+}
+
 /// Remembers the drafted flow, if there is room, in the place of an old one with the same tuple.
 #[inline(always)]
 pub fn note<K: Kernel>(k: &K, packet: &Packet, now: u32) {
-    k.count(if packet.proto == TCP && !packet.is_syn() { Event::MidFlow } else { Event::NewFlow });
+    k.count(first(packet));
     let config = k.config();
     let flow = &packet.draft;
     let Some(bucket) = k.bucket(packet.proto, hash::place(&flow.tuple, config.table_seed)) else { return };

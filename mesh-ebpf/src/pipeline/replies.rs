@@ -1,5 +1,6 @@
 //! From the backend to the client, and what is remembered for it.
 
+use super::count;
 use crate::abi::{Addr16, Mac, NetPort, TCP};
 use crate::flow::{Client, Flow, Head, Inserted, Place, Role, states};
 use crate::hash;
@@ -42,7 +43,7 @@ pub fn answer<K: Kernel>(k: &K, packet: &mut Packet) -> Verdict {
 pub(super) fn arrive<K: Kernel>(k: &K, packet: &mut Packet, peer: u32, port: NetPort, mac: Mac) -> Verdict {
     let tuple = packet.tuple;
     let Some(task) = k.endpoint_of(mac) else {
-        k.count(Event::BackendGone);
+        count(k, packet, Event::BackendGone);
         if let Some(node) = k.peer(peer) {
             packet.hop = Hop::peer(peer, Tag::Reply, node.mac);
         }

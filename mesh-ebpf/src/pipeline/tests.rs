@@ -6,4 +6,5 @@ mod node;
 mod oracle;
 mod ports;
 mod sockets;
+mod told;
 mod world;

@@ -11,6 +11,7 @@ use super::fragments::{recall, remember};
 use super::node::Node;
 use super::refuse::{echo, refuse};
 use super::skb::Skb;
+use super::tell::mesh_tell;
 
 /// On the host's end of each task's veth.
 #[classifier]
@@ -130,6 +131,9 @@ fn whole(skb: Skb, node: &Node, packet: &mut Packet, judge: impl FnOnce(&mut Pac
 
 #[inline(always)]
 fn finish(skb: Skb, node: &Node, packet: &Packet, verdict: Verdict) -> i32 {
+    if node.config().watched != 0 {
+        mesh_tell(packet, verdict.0);
+    }
     if verdict == Verdict::PASS {
         return PASS;
     }

@@ -4,7 +4,7 @@
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use mesh_ebpf::abi::{
     Addr16, AffinityKey, AffinityValue, Backend, Config, Endpoint, Frontend, FrontendKey, MacKey, NetnsKey,
@@ -60,6 +60,12 @@ pub(crate) static SOCK_REV: LruHashMap<SocketKey, SocketOrigin> = LruHashMap::wi
 pub(crate) static SOCK_FWD: LruHashMap<SocketKey, SocketChoice> = LruHashMap::with_max_entries(1, 0);
 #[map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue> = LruHashMap::with_max_entries(8192, 0);
+/// What those who watch are told.
+#[map]
+pub(crate) static RECORDS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+/// How much was told in which moment.
+#[map]
+pub(crate) static TOLD: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(1, 0);
 /// Where a program keeps the packet that it works on.
 #[map]
 pub(crate) static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);

@@ -1,8 +1,6 @@
 //! Says no, and answers pings: turns a packet into its answer and sends it back the way it came.
 
-use aya_ebpf::helpers::generated::{
-    bpf_ktime_get_coarse_ns, bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_store_bytes,
-};
+use aya_ebpf::helpers::generated::{bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_store_bytes};
 use mesh_ebpf::abi::TCP;
 use mesh_ebpf::csum;
 use mesh_ebpf::kernel::Kernel;
@@ -14,11 +12,11 @@ use super::act::{NOBODY, drop_it};
 use super::maps::{RATE, REPLY};
 use super::node::Node;
 use super::skb::{LOOPBACK, Skb};
+use super::tell::within;
 
-/// Answers per CPU and 2^20 ns, about a millisecond: enough for every client that knocks, and no more than that
+/// Answers per CPU and millisecond: enough for every client that knocks, and no more than that
 /// for one that floods.
 const ANSWERS: u64 = 64;
-const WINDOW: u32 = 20;
 /// Hop limit of an answered ping, as if it came from a host.
 const TTL: u8 = 64;
 
@@ -178,13 +176,5 @@ fn back(skb: Skb, node: &Node, packet: &Packet) -> i32 {
 /// Whether this CPU may answer once more in this moment.
 #[inline(always)]
 pub(crate) fn may_answer() -> bool {
-    let Some(rate) = RATE.get_ptr_mut(0) else { return false };
-    // SAFETY: this CPU's own value; the helper has no preconditions.
-    unsafe {
-        let window = bpf_ktime_get_coarse_ns() >> WINDOW;
-        let [last, count] = *rate;
-        let count = if last == window { count + 1 } else { 1 };
-        *rate = [window, count];
-        count <= ANSWERS
-    }
+    within(&RATE, ANSWERS)
 }

@@ -223,8 +223,13 @@ impl Skb {
     /// Has it be taken for one that was sent to this node.
     #[inline(always)]
     pub(crate) fn for_us(&self) {
-        // SAFETY: the context is valid; it fails for types that cannot come in by a device.
-        unsafe { bpf_skb_change_type(self.0, PACKET_HOST) };
+        // SAFETY: a field that may be read; it fails for types that cannot come in by a device. Most packets are
+        // of the right one, and the call costs more than to look.
+        unsafe {
+            if (*self.0).pkt_type != PACKET_HOST {
+                bpf_skb_change_type(self.0, PACKET_HOST);
+            }
+        }
     }
 
     /// From which underlay address it was tunnelled, and with which key.

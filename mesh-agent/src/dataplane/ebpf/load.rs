@@ -2,13 +2,13 @@
 
 use std::io;
 
-use aya::maps::MapInfo;
+use aya::maps::{MapData, MapInfo, RingBuf};
 use aya::programs::SchedClassifier;
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use mesh_ebpf::abi::{Config, Timeouts};
 
-use super::maps::{Limits, Maps};
+use super::maps::{Limits, Maps, take};
 use super::pins::Pins;
 use super::{EbpfError, OBJECT, built_in, sock};
 
@@ -34,6 +34,7 @@ pub(super) struct Loaded {
     pub(super) maps: Maps,
     /// Why the programs at sockets are not, if they are not.
     pub(super) sockets: Result<(), EbpfError>,
+    pub(super) records: RingBuf<MapData>,
 }
 
 /// Loads the programs, over the maps that another agent left if they fit; those at sockets if they are wanted.
@@ -64,10 +65,11 @@ pub(super) fn load(pins: &Pins, limits: &Limits, sockets: bool) -> Result<Loaded
     }
     // Before the maps are taken: a program is loaded with the descriptors of its maps.
     let sockets = if sockets { sock::load(&mut ebpf) } else { Ok(()) };
-    let mut maps = Maps::take(&mut ebpf, limits)?;
-    let config = configure(maps.config.get(0), limits)?;
-    maps.config.set(0, config);
-    Ok(Loaded { ebpf, maps, sockets })
+    let maps = Maps::take(&mut ebpf, limits)?;
+    let records = take(&mut ebpf, mesh_ebpf::abi::map::RECORDS)?;
+    let config = configure(maps.config.get(), limits)?;
+    maps.config.change(|now| *now = config);
+    Ok(Loaded { ebpf, maps, sockets, records })
 }
 
 /// Whether all maps that are pinned have the size that is wanted. Types and layouts are the version's, which is
@@ -101,6 +103,8 @@ fn configure(old: Config, limits: &Limits) -> Result<Config, EbpfError> {
         } else {
             0
         },
+        // Whoever watched has gone with the agent that they asked.
+        watched: 0,
         ..old
     })
 }

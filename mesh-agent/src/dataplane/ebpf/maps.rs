@@ -1,5 +1,7 @@
 //! **Effect.** The maps as the agent holds them: reads what is there, carries out steps.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use aya::Ebpf;
 use aya::Pod;
 use aya::maps::lpm_trie::{Key, LpmTrie};
@@ -65,7 +67,7 @@ pub(super) struct Maps {
     sources: LpmTrie<MapData, SourceKey, u32>,
     ports: Mapped<u64>,
     vips: Mapped<u64>,
-    pub(super) config: Mapped<Config>,
+    pub(super) config: SharedConfig,
     stats: PerCpuArray<MapData, Stats>,
 }
 
@@ -86,7 +88,7 @@ impl Maps {
             sources: take(ebpf, map::SOURCES)?,
             ports: mapped(ebpf, map::PORTS, 2 * PORT_WORDS)?,
             vips: mapped(ebpf, map::VIP_BITS, VIP_WORDS)?,
-            config: mapped(ebpf, map::CONFIG, 1)?,
+            config: SharedConfig(Arc::new(Mutex::new(mapped(ebpf, map::CONFIG, 1)?))),
             stats: take(ebpf, map::STATS)?,
         })
     }
@@ -185,6 +187,27 @@ impl Maps {
     fn put_source(&mut self, key: &Key<SourceKey>, there: bool) -> Result<(), EbpfError> {
         let done = if there { self.sources.insert(key, 1, 0) } else { self.sources.remove(key) };
         gone_is_removed(done).map_err(|source| map_error(map::SOURCES, source))
+    }
+}
+
+/// The node's configuration, which several parts of the agent change.
+#[derive(Clone)]
+pub(super) struct SharedConfig(Arc<Mutex<Mapped<Config>>>);
+
+impl SharedConfig {
+    pub(super) fn get(&self) -> Config {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(0)
+    }
+
+    /// Changes what is to be changed, whatever others change meanwhile.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Config)) {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = map.get(0);
+        let mut then = now;
+        change(&mut then);
+        if then != now {
+            map.set(0, then);
+        }
     }
 }
 

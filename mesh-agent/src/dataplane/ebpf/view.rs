@@ -7,6 +7,7 @@ mod dry;
 mod flows;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use aya::Pod;
 use aya::maps::lpm_trie::LpmTrie;
@@ -14,7 +15,7 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use mesh_core::model::Vni;
 use mesh_ebpf::abi::{
     Addr16, AffinityKey, AffinityValue, Backend, BackendState, Config, Endpoint, Frontend, FrontendKey,
-    Network, PORT_WORDS, Peer, SlotLine, SourceKey, Stats, TCP, UDP, VIP_WORDS, map,
+    NO_BACKEND, Network, PORT_WORDS, Peer, SlotLine, SourceKey, Stats, TCP, UDP, VIP_WORDS, map,
 };
 use mesh_ebpf::flow::{Bucket, TICK};
 use mesh_ebpf::verdict::Event;
@@ -25,6 +26,7 @@ pub use self::flows::{Asked, Live, Occupancy, State};
 use super::EbpfError;
 use super::mapped::Mapped;
 use super::maps::{Limits, map_error};
+use super::monitor::{Monitor, Watching};
 use super::pins::Pins;
 
 /// Maps to read.
@@ -45,6 +47,7 @@ pub struct View {
     config: Mapped<Config>,
     flows_tcp: Mapped<Bucket>,
     flows_udp: Mapped<Bucket>,
+    monitor: Arc<Monitor>,
 }
 
 /// What a backend got since its task came.
@@ -62,7 +65,7 @@ pub struct Served {
 
 impl View {
     /// Of maps that are loaded and pinned.
-    pub(super) fn open(pins: &Pins, limits: &Limits) -> Result<Self, EbpfError> {
+    pub(super) fn open(pins: &Pins, limits: &Limits, monitor: Arc<Monitor>) -> Result<Self, EbpfError> {
         Ok(Self {
             events: opened(pins, map::EVENTS)?,
             stats: opened(pins, map::STATS)?,
@@ -80,6 +83,7 @@ impl View {
             config: mapped(pins, map::CONFIG, 1)?,
             flows_tcp: mapped(pins, map::FLOWS_TCP, limits.tcp_buckets)?,
             flows_udp: mapped(pins, map::FLOWS_UDP, limits.udp_buckets)?,
+            monitor,
         })
     }
 
@@ -107,6 +111,17 @@ impl View {
                 })
             })
             .collect()
+    }
+
+    /// A backend by its number.
+    pub fn backend(&self, id: u32) -> Option<Backend> {
+        let there = id != NO_BACKEND && (id as usize) < self.backends.len();
+        there.then(|| self.backends.get(id as usize))
+    }
+
+    /// What becomes of flows from now on.
+    pub fn watch(&self) -> Watching {
+        self.monitor.watch()
     }
 
     fn stats(&self, id: u32) -> Result<Stats, EbpfError> {
@@ -143,9 +158,7 @@ impl View {
         let mut live = read.live;
         match read.task {
             flows::Task::Backend { id, generation } => {
-                let backend = (id as usize) < self.backends.len();
-                let backend = backend.then(|| self.backends.get(id as usize));
-                if let Some(backend) = backend.filter(|backend| backend.serves(generation)) {
+                if let Some(backend) = self.backend(id).filter(|backend| backend.serves(generation)) {
                     live.task = Some((Vni(backend.vni), backend.addr.into()));
                 }
             }

@@ -42,7 +42,8 @@ impl Node {
             timeouts: Timeouts::default(),
             csum_v6: 0,
             mac: [2, 9, 9, 9, 9, number as u8],
-            pad: [0; 2],
+            watched: 0,
+            pad: 0,
         };
         Self {
             config,
