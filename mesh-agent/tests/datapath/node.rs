@@ -226,18 +226,26 @@ impl Node {
         if packet.is_error() && packet.part == Packet::WHOLE {
             packet.quote(&Frame::new(bytes));
         }
+        let origin = match hook {
+            Hook::Task(device) | Hook::Net(device) => Hop::uplink(device),
+            Hook::Host => Hop::stack(),
+        };
+        packet.hop = origin;
         let verdict = match hook {
-            Hook::Task(device) => {
-                packet.hop = Hop::uplink(device);
-                pipeline::from_task(&self.model, &mut packet, device)
-            }
-            Hook::Net(device) => {
-                packet.hop = Hop::uplink(device);
-                pipeline::from_net(&self.model, &mut packet, device)
-            }
+            Hook::Task(device) => pipeline::from_task(&self.model, &mut packet, device),
+            Hook::Net(device) => pipeline::from_net(&self.model, &mut packet, device),
             Hook::Host => pipeline::from_host(&self.model, &mut packet),
         };
-        self.carry_out(bytes, &packet, verdict.action(&packet.hop))
+        let mut action = verdict.action(&packet.hop);
+        let tunnelled = matches!(action, Action::Send(To::Peer { .. }));
+        if tunnelled && packet.whole != 0 && u32::from(packet.len) > self.model.tables.config.tunnel_mtu {
+            self.model.count(Event::TooBig);
+            action = Action::Refuse(Refusal::TooBig);
+        }
+        if matches!(action, Action::Refuse(_) | Action::Echo) {
+            packet.hop = origin;
+        }
+        self.carry_out(bytes, &packet, action)
     }
 
     fn carry_out(&self, bytes: &[u8], packet: &Packet, action: Action) -> Out {
@@ -253,7 +261,7 @@ impl Node {
                 (action, bytes)
             }
             Action::Echo => (action, echo(bytes)),
-            Action::Refuse(how) => match refuse(bytes, packet, how) {
+            Action::Refuse(how) => match refuse(bytes, packet, how, self.model.tables.config.tunnel_mtu) {
                 Some(bytes) => (action, bytes),
                 None => {
                     self.model.count(Event::Unanswerable);
@@ -382,7 +390,7 @@ fn echo(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// The answer that the library writes.
-fn refuse(bytes: &[u8], packet: &Packet, how: Refusal) -> Option<Vec<u8>> {
+fn refuse(bytes: &[u8], packet: &Packet, how: Refusal, mtu: u32) -> Option<Vec<u8>> {
     let mut out = Reply::new();
     let frame = Frame::new(bytes);
     let code = match how {
@@ -390,7 +398,9 @@ fn refuse(bytes: &[u8], packet: &Packet, how: Refusal) -> Option<Vec<u8>> {
         Refusal::Unreachable => Unreachable::Host,
         Refusal::Prohibited | Refusal::TooBig => Unreachable::Prohibited,
     };
-    let made = if packet.proto == TCP {
+    let made = if how == Refusal::TooBig {
+        reply::too_big(&mut out, &frame, packet, mtu as u16, packet.tuple.dst)
+    } else if packet.proto == TCP {
         reply::reset(&mut out, &frame, packet)
     } else {
         reply::unreachable(&mut out, &frame, packet, code, packet.tuple.dst)

@@ -104,9 +104,8 @@ impl Backends {
                 pad: 0,
             };
             self.known.insert(*key, Known { id, value, used: 0 });
-            // Active before any slot names it: a slot of a backend that is not is no slot.
-            steps.push(Step::Backend(id, Backend { state: BackendState::Active as u8, ..value }));
-            self.touched.push(*key);
+            // It is in no slots yet; before it is, it is made active.
+            steps.push(Step::Backend(id, value));
         }
     }
 

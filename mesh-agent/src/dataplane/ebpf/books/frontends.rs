@@ -133,12 +133,17 @@ impl Frontends {
                 Weighted { key, weight: backend.weight, value: *id }
             })
             .collect();
+        let value = value_of(id, slots, order, pool, reached.len());
+        let is_new = old.as_ref().is_none_or(|old| old.value != value);
+        if is_new && reached.is_empty() {
+            // Before its slots are emptied: then nobody looks into them.
+            steps.push(Step::Frontend(key, Some(value)));
+        }
         steps.push(Step::Slots(slots, table(&weighted, order)));
         let sources = sources(id, &pool.allow);
         let known = old.as_ref().map(|old| old.sources.clone()).unwrap_or_default();
         steps.extend(sources.difference(&known).map(|(bits, source)| Step::Source(*bits, *source, true)));
-        let value = value_of(id, slots, order, pool, reached.len());
-        if old.as_ref().is_none_or(|old| old.value != value) {
+        if is_new && !reached.is_empty() {
             steps.push(Step::Frontend(key, Some(value)));
         }
         steps.extend(known.difference(&sources).map(|(bits, source)| Step::Source(*bits, *source, false)));
