@@ -8,7 +8,7 @@ use mesh_ebpf::verdict::Verdict;
 use super::maps::{RECORDS, TOLD};
 
 /// Records per CPU and window: more than anybody reads, and few enough to cost nothing in a flood.
-const RECORDS_AT_ONCE: u64 = 8;
+pub(crate) const RECORDS_AT_ONCE: u64 = 8;
 /// A window is 2^20 ns, about a millisecond.
 const WINDOW: u32 = 20;
 
