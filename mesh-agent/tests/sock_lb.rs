@@ -254,7 +254,6 @@ fn a_vip_without_backends_refuses_at_once() {
         for netns in [&node.lab.node, &node.lab.b] {
             let mut process = node.process(netns);
             for kind in ["tcp", "udp", "sendto"] {
-                process.does("ready");
                 assert_eq!(process.does_at_once(&format!("{kind} {vip} 53")), "ECONNREFUSED", "{kind}");
             }
         }
@@ -274,7 +273,11 @@ fn sockets_of_a_backend_that_has_gone_end_and_others_do_not() {
                     continue;
                 }
                 let mut process = node.process(ns);
-                let led = (0..50).any(|_| process.does(&what).starts_with(&format!("{who} ")));
+                let led = (0..50).any(|_| {
+                    let answer = process.does(&what);
+                    // A task that falls on itself goes by packets, which choose again.
+                    answer.starts_with(&format!("{who} ")) && !answer.contains(&format!("really {VIP}"))
+                });
                 assert!(led, "{what}: never {who}");
                 open.push((netns, what.clone(), who, process));
             }

@@ -2,6 +2,7 @@
 
     KIND HOST PORT [SOURCE]   opens a socket (tcp; udp, which is connected; sendto, which is not; of IPv6 for both
                               families with a 6 behind) and asks who is there
+    ready                     does nothing
     again                     asks once more by the last socket
     hear                      waits for what becomes of it
 
@@ -80,7 +81,15 @@ def hear():
 for line in sys.stdin:
     words = line.split()
     try:
-        answer = "yes" if words == ["ready"] else ask(False) if words == ["again"] else hear() if words == ["hear"] else start(*words)
+        match words:
+            case ["ready"]:
+                answer = "yes"
+            case ["again"]:
+                answer = ask(False)
+            case ["hear"]:
+                answer = hear()
+            case _:
+                answer = start(*words)
     except TimeoutError:
         answer = "nothing"
     except OSError as error:

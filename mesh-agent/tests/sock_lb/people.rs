@@ -39,7 +39,9 @@ impl Group {
             .spawn()
             .expect("sh, nsenter and python3 are needed");
         let (input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
-        Process { child, input, output }
+        let mut process = Process { child, input, output };
+        assert_eq!(process.does("ready"), "yes");
+        process
     }
 }
 
@@ -69,11 +71,11 @@ impl Process {
         answer.trim().to_owned()
     }
 
-    /// The same, for which there must be no wait.
+    /// The same, for which there must be no wait; a socket waits for a second.
     pub(crate) fn does_at_once(&mut self, what: &str) -> String {
         let start = Instant::now();
         let answer = self.does(what);
-        assert!(start.elapsed() < Duration::from_millis(300), "{what}: {answer} after {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_millis(900), "{what}: {answer} after {:?}", start.elapsed());
         answer
     }
 }

@@ -1,11 +1,13 @@
 //! Which data plane is in use, and what it says of itself.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use anyhow::{Result, ensure};
 use mesh_tests::{Lab, LabBuilder};
 
 use crate::kit::{
-    CLIENT_ADDRESS, Cli, DUAL, Datagrams, Talk, Task, addresses, both, lab, mentions, mesh, on_ebpf, planes,
-    served_by, started, status, text, url_at,
+    CLIENT_ADDRESS, Cli, DUAL, Datagrams, Place, Talk, Task, addresses, both, lab, mentions, mesh, on_ebpf,
+    planes, served_by, started, status, text, url_at,
 };
 
 /// `mesh status` names the data plane in use: the one that the configuration asks for.
@@ -90,4 +92,56 @@ fn without_balancing_at_sockets_all_is_served() -> Result<()> {
 #[test]
 fn without_either_all_is_served() -> Result<()> {
     started(without("'tcx', 'sock_lb'")?, serves)
+}
+
+/// Connects, and says whom the process is told that it is connected to, and whom the kernel has its packets go to.
+const PEERS: &str = r#"
+import ipaddress, socket, struct, sys
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)
+port = f"{s.getsockname()[1]:04X}"
+file = "/proc/self/net/tcp6" if s.family == socket.AF_INET6 else "/proc/self/net/tcp"
+ends = [line.split()[1:3] for line in open(file).readlines()[1:]]
+peer = next(peer.split(":")[0] for own, peer in ends if own.endswith(":" + port))
+words = [int(peer[i : i + 8], 16) for i in range(0, len(peer), 8)]
+print(s.getpeername()[0], ipaddress.ip_address(struct.pack(f"={len(words)}I", *words)))
+"#;
+
+/// A process is led to a task at once and still told what it asked for, so that its packets need no translation: where
+/// sockets are balanced, which is where nobody asked to do without.
+fn leads(lab: &Lab, at_sockets: bool) -> Result<()> {
+    let [n1, n2] = [lab.node("n1")?, lab.node("n2")?];
+    n1.ok(DUAL)?;
+    n1.ok("service create --name web --network app -p 8080:80")?;
+    let web = Task::both(lab, n1, "web")?;
+    let at_sockets = at_sockets && on_ebpf(lab, CLIENT_ADDRESS)?;
+    let leads = |from: &dyn Place, address: IpAddr, port: u16| -> Result<()> {
+        served_by(from, &url_at(address, port), &[&web])?;
+        let said =
+            from.command_at(&["python3", "-c", PEERS, &address.to_string(), &port.to_string()]).ok()?;
+        let ends: Vec<IpAddr> = said.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+        ensure!(ends.first() == Some(&address) && (ends.last() != Some(&address)) == at_sockets, "{said}");
+        Ok(())
+    };
+    for node in [n1, n2] {
+        let idle = Task::idle(node, "app")?;
+        for vip in both(&idle, "web")? {
+            leads(&idle, vip, 80)?;
+            leads(node, vip, 80)?;
+        }
+        let localhost = Ipv4Addr::LOCALHOST.into();
+        for address in addresses(node).into_iter().chain([localhost]) {
+            leads(node, address, 8080)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn sockets_are_led_to_tasks() -> Result<()> {
+    mesh(2, |lab| leads(lab, true))
+}
+
+#[test]
+fn sockets_are_not_led_where_that_is_not_wanted() -> Result<()> {
+    started(without("'sock_lb'")?, |lab| leads(lab, false))
 }
