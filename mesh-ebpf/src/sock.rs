@@ -15,11 +15,12 @@
 //! Only a VIP that nobody is behind is refused here, at once.
 
 use crate::abi::{
-    Addr16, Backend, Frontend, FrontendKey, NO_BACKEND, NetPort, NetnsKey, SocketChoice, SocketKey,
+    Addr16, Backend, Frontend, FrontendKey, NO_BACKEND, NetPort, NetnsKey, Record, SocketChoice, SocketKey,
     SocketOrigin, TCP, UDP,
 };
 use crate::hash;
 use crate::kernel::Kernel;
+use crate::packet::Tuple;
 use crate::pipeline::in_slots;
 use crate::verdict::Event;
 
@@ -49,6 +50,10 @@ pub trait Socket {
     fn choice(&self, key: &SocketKey) -> Option<SocketChoice>;
     /// Remembers it, if there is room.
     fn choose(&self, key: &SocketKey, choice: &SocketChoice);
+    /// Tells those who watch.
+    fn tell(&self, record: &Record) {
+        let _ = record;
+    }
 }
 
 /// An address and a port, as the process knows them.
@@ -90,7 +95,8 @@ pub fn connect<S: Socket>(socket: &S, place: &mut Place) -> Outcome {
     if !socket.remember(&key, &origin) {
         return Outcome::LEAVE;
     }
-    lead(socket, place, &key, id, true)
+    began(socket, place, &asked, id);
+    lead(place, &key)
 }
 
 /// A socket that is not connected sends a datagram to a place. All of one socket go to one backend while that serves.
@@ -124,7 +130,10 @@ pub fn send<S: Socket>(socket: &S, place: &mut Place) -> Outcome {
         let choice = SocketChoice { backend: id, generation: origin.generation, seen: now, pad: 0 };
         socket.choose(&flow, &choice);
     }
-    lead(socket, place, &key, id, known.is_none())
+    if known.is_none() {
+        began(socket, place, &asked, id);
+    }
+    lead(place, &key)
 }
 
 /// What the process is told of where a datagram came from, or whom its socket is connected to.
@@ -164,14 +173,14 @@ fn find<S: Socket>(socket: &S, place: &Place, asked: &mut Asked) -> Outcome {
         && let Some(frontend) = k.frontend(&FrontendKey::vip(place.addr))
     {
         asked.frontend = frontend;
-        return find_vip(socket, asked);
+        return find_vip(socket, place, asked);
     }
     if k.is_published(proto, place.port) { find_published(socket, place, asked) } else { Outcome::LEAVE }
 }
 
 /// Tasks of the VIP's network, and the node.
 #[inline(always)]
-fn find_vip<S: Socket>(socket: &S, asked: &mut Asked) -> Outcome {
+fn find_vip<S: Socket>(socket: &S, place: &Place, asked: &mut Asked) -> Outcome {
     let netns = socket.netns();
     let task = socket.device(&NetnsKey::new(netns, asked.frontend.vni));
     let Some(device) = task.or_else(|| socket.device(&NetnsKey::new(netns, NetnsKey::NODE))) else {
@@ -183,6 +192,7 @@ fn find_vip<S: Socket>(socket: &S, asked: &mut Asked) -> Outcome {
     }
     if asked.frontend.backends == 0 {
         socket.kernel().count(Event::NoBackend);
+        tell(socket, place, asked, NO_BACKEND, Event::NoBackend);
         return Outcome::REFUSE;
     }
     if is_simple(&asked.frontend) { Outcome::ADMIT } else { Outcome::LEAVE }
@@ -213,7 +223,7 @@ fn find_published<S: Socket>(socket: &S, place: &Place, asked: &mut Asked) -> Ou
 
 /// Whether its choice needs nothing of the client.
 #[inline(always)]
-const fn is_simple(frontend: &Frontend) -> bool {
+pub const fn is_simple(frontend: &Frontend) -> bool {
     frontend.affinity == 0 && !frontend.has(Frontend::HASHED) && !frontend.has(Frontend::GUARDED)
 }
 
@@ -266,11 +276,33 @@ fn notes<S: Socket>(
 }
 
 #[inline(always)]
-fn lead<S: Socket>(socket: &S, place: &mut Place, key: &SocketKey, id: u32, new_flow: bool) -> Outcome {
-    if new_flow {
-        socket.kernel().count(Event::NewFlow);
-        socket.kernel().account(id, 0, true);
+fn began<S: Socket>(socket: &S, place: &Place, asked: &Asked, id: u32) {
+    socket.kernel().count(Event::NewFlow);
+    socket.kernel().account(id, 0, true);
+    tell(socket, place, asked, id, Event::NewFlow);
+}
+
+/// Tells those who watch, if there are any. The client's port is not known yet.
+#[inline(always)]
+fn tell<S: Socket>(socket: &S, place: &Place, asked: &Asked, backend: u32, event: Event) {
+    let k = socket.kernel();
+    if k.config().watched == 0 {
+        return;
     }
+    let mut client = Addr16::ANY_V6;
+    if asked.device != 0 {
+        if let Some(task) = k.endpoint(asked.device) {
+            client = task.beside(&place.addr);
+        }
+    } else if let Some(network) = k.network(asked.frontend.vni) {
+        client = if place.addr.is_v4() { network.v4 } else { network.v6 };
+    }
+    let tuple = Tuple::new(client, NetPort::ANY, place.addr, place.port);
+    socket.tell(&Record { tuple, backend, event: event as u32, proto: socket.proto(), pad: [0; 3] });
+}
+
+#[inline(always)]
+fn lead(place: &mut Place, key: &SocketKey) -> Outcome {
     *place = Place { addr: key.addr, port: key.port };
     Outcome::REPLACED
 }

@@ -18,7 +18,7 @@ use crate::dataplane::ebpf::{View, Watching};
 
 /// Flows as they begin and packets that are turned away, one JSON document per line
 ///
-/// A sample: the kernel tells of at most a few thousand per second and processor.
+/// Of a flood the kernel tells of some only.
 #[utoipa::path(get, path = "/v1/monitor", tag = "node",
     params(
         ("service" = Option<String>, Query, description = "Only what is for this service, by name or id"),

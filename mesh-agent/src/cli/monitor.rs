@@ -10,7 +10,7 @@ use crate::api::types::FlowEvent;
 
 /// Show flows as they begin on this node, and what is refused, with the reason, until interrupted
 ///
-/// A flow is shown by the node that balances it. Of a flood only a sample is: some thousands a second.
+/// A flow is shown by the node that balances it. Of a flood only a sample is.
 #[derive(Debug, clap::Args)]
 pub(super) struct MonitorArgs {
     /// Only what is for this service

@@ -98,7 +98,7 @@ impl EbpfPlane {
         let Loaded { ebpf, maps, records, sockets: _ } = loaded;
         let monitor = Monitor::new(maps.config.clone());
         let reader = Some(monitor.reader(records));
-        let view = Arc::new(View::open(&pins, &LIMITS, monitor)?);
+        let view = Arc::new(View::open(&pins, &LIMITS, monitor, sockets.is_some())?);
         let links = Links::open(pins.links(), if tcx { Hook::best() } else { Hook::Filter });
         let (gates, alarm) = (NftPlane::gates(), Alarm::default());
         Ok(Self { ebpf, maps, reader, links, sockets, books: None, gates, view, alarm })

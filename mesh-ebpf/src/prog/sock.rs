@@ -10,11 +10,12 @@ use aya_ebpf::{
     macros::{cgroup_sock, cgroup_sock_addr},
     programs::{SockAddrContext, SockContext},
 };
-use mesh_ebpf::abi::{Addr16, NetPort, NetnsKey, SocketChoice, SocketKey, SocketOrigin, TCP, UDP};
+use mesh_ebpf::abi::{Addr16, NetPort, NetnsKey, Record, SocketChoice, SocketKey, SocketOrigin, TCP, UDP};
 use mesh_ebpf::sock::{self, Outcome, Place, Socket};
 
-use super::maps::{NETNS, SOCK_FWD, SOCK_REV};
+use super::maps::{NETNS, RECORDS, SOCK_FWD, SOCK_REV, TOLD};
 use super::node::Node;
+use super::tell::{RECORDS_AT_ONCE, within};
 
 /// The call goes on.
 const GO: i32 = 1;
@@ -234,6 +235,14 @@ impl<const V6: bool, const DATAGRAM: bool> Socket for Call<V6, DATAGRAM> {
     fn choose(&self, key: &SocketKey, choice: &SocketChoice) {
         // One that is not remembered is chosen by the socket's cookie again.
         let _ = SOCK_FWD.insert(key, choice, 0);
+    }
+
+    #[inline(always)]
+    fn tell(&self, record: &Record) {
+        if within(&TOLD, RECORDS_AT_ONCE) {
+            // Whoever reads too slowly misses some.
+            let _ = RECORDS.output::<Record>(record, 0);
+        }
     }
 }
 

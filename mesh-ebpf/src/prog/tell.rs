@@ -8,7 +8,7 @@ use mesh_ebpf::verdict::Verdict;
 use super::maps::{RECORDS, TOLD};
 
 /// Records per CPU and window: more than anybody reads, and few enough to cost nothing in a flood.
-const RECORDS_AT_ONCE: u64 = 8;
+pub(crate) const RECORDS_AT_ONCE: u64 = 8;
 /// A window is 2^20 ns, or as long as the kernel's coarse clock stands still: 1 to 10 ms.
 const WINDOW: u32 = 20;
 

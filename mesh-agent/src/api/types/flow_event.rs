@@ -25,7 +25,8 @@ pub struct FlowEvent {
     pub event: String,
     /// `tcp`, `udp` or `icmp`.
     pub protocol: String,
-    /// Who sent; with a port, where the protocol has them.
+    /// Who sent; with a port, where that is known: a socket of the node or its tasks may be led to its task before
+    /// it has one.
     pub client: String,
     /// To whom.
     pub destination: String,
@@ -57,7 +58,7 @@ impl FlowEvent {
         let Record { tuple, event, proto, .. } = record;
         let event = Event::ALL.get(*event as usize);
         let end = |ip: IpAddr, port: u16| match *proto {
-            TCP | UDP => SocketAddr::new(ip, port).to_string(),
+            TCP | UDP if port != 0 => SocketAddr::new(ip, port).to_string(),
             _ => ip.to_string(),
         };
         let (dst, port) = (IpAddr::from(tuple.dst), tuple.dport().number());

@@ -58,7 +58,7 @@ pub struct LiveFlow {
 impl InKernel {
     /// What was found. `port_known`: whether the client's port was given.
     pub fn of(whois: &Whois, port_known: bool, foreseen: &Foreseen) -> Self {
-        let Foreseen { frontend, slot, backend, action, events } = foreseen;
+        let Foreseen { frontend, slot, backend, action, events, at_socket } = foreseen;
         let slots = frontend.map_or(0, |frontend| frontend.mask + 1);
         // Without its port a flow is sent somewhere, and another of the same client elsewhere.
         let remembered = backend.is_some() && slot.is_none();
@@ -90,8 +90,10 @@ impl InKernel {
             }
             (Action::Pass, _) => format!("left to the node's own stack, which refuses it: {}", why()),
         };
+        let led =
+            "a socket that is bound to no address is led to any of the tasks as it connects; otherwise ";
         Self {
-            verdict,
+            verdict: if *at_socket { format!("{led}{verdict}") } else { verdict },
             events: events.iter().map(|event| event.name().to_owned()).collect(),
             slot: slot.filter(|_| certain),
             slots,
@@ -154,8 +156,14 @@ mod tests {
             backend: Some(Backend::default()),
             action: Action::Send(to),
             events: vec![Event::NewFlow],
+            at_socket: false,
         };
         assert_eq!(verdict(true, &new), "slot 5 of 64 leads to a task, translated here");
+        let led = verdict(true, &Foreseen { at_socket: true, ..new.clone() });
+        assert!(
+            led.starts_with("a socket that is bound to no address is led to") && led.contains("slot 5"),
+            "{led}"
+        );
         let unknown = verdict(false, &new);
         assert_eq!(unknown, "gets one of 64 slots by its client's port: ask with CLIENT:PORT to see which");
         assert_eq!(InKernel::of(&Whois::default(), false, &new).slot, None);

@@ -48,6 +48,8 @@ pub struct View {
     flows_tcp: Mapped<Bucket>,
     flows_udp: Mapped<Bucket>,
     monitor: Arc<Monitor>,
+    /// Whether sockets of this node are led to tasks.
+    sockets: bool,
 }
 
 /// What a backend got since its task came.
@@ -65,7 +67,12 @@ pub struct Served {
 
 impl View {
     /// Of maps that are loaded and pinned.
-    pub(super) fn open(pins: &Pins, limits: &Limits, monitor: Arc<Monitor>) -> Result<Self, EbpfError> {
+    pub(super) fn open(
+        pins: &Pins,
+        limits: &Limits,
+        monitor: Arc<Monitor>,
+        sockets: bool,
+    ) -> Result<Self, EbpfError> {
         Ok(Self {
             events: opened(pins, map::EVENTS)?,
             stats: opened(pins, map::STATS)?,
@@ -84,6 +91,7 @@ impl View {
             flows_tcp: mapped(pins, map::FLOWS_TCP, limits.tcp_buckets)?,
             flows_udp: mapped(pins, map::FLOWS_UDP, limits.udp_buckets)?,
             monitor,
+            sockets,
         })
     }
 

@@ -33,6 +33,8 @@ pub struct Foreseen {
     pub action: Action,
     /// What would be counted.
     pub events: Vec<Event>,
+    /// All of this is of packets: a socket that is not bound to an address is led to any of the tasks before.
+    pub at_socket: bool,
 }
 
 /// No step of the pipeline needs more of them for one packet.
@@ -61,6 +63,7 @@ pub(super) fn run(view: &View, asked: &Asked) -> Foreseen {
         NetPort::new(asked.port),
     );
     let mut packet = Packet::opening(tuple, asked.proto);
+    let here = tuple.src.is_loopback() || node.is_local(&tuple.src) || node.device_of(&tuple.src).is_some();
     let verdict = if tuple.src.is_loopback() || node.is_local(&tuple.src) {
         pipeline::from_host(&node, &mut packet)
     } else if let Some(device) = node.device_of(&tuple.src) {
@@ -69,7 +72,9 @@ pub(super) fn run(view: &View, asked: &Asked) -> Foreseen {
         pipeline::from_net(&node, &mut packet, 0)
     };
     let chosen = node.chosen.get();
+    let led = |frontend: &Frontend| frontend.backends != 0 && mesh_ebpf::sock::is_simple(frontend);
     Foreseen {
+        at_socket: here && view.sockets && chosen != NO_BACKEND && led(&packet.frontend),
         frontend: (packet.frontend != Frontend::NONE).then_some(packet.frontend),
         slot: if chosen == NO_BACKEND { None } else { node.slot_of(&packet, chosen) },
         backend: if chosen == NO_BACKEND { None } else { node.backend(chosen).copied() },
