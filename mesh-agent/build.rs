@@ -89,7 +89,9 @@ fn compile(toolchain: &Toolchain, root: &Path, object: &Path) -> Result<(), Stri
     let target_dir = PathBuf::from(var("OUT_DIR")).join("bpf-target");
     let mut flags = OsString::from("-Clinker=");
     flags.push(&toolchain.linker);
-    for flag in ["-Clink-arg=--btf".into(), "-Cdebuginfo=2".into(), bpf_target_arch()] {
+    // Otherwise each memset is a loop over bytes: a third of what a packet costs.
+    let in_words = "-Clink-arg=--disable-expand-memcpy-in-order".into();
+    for flag in ["-Clink-arg=--btf".into(), in_words, "-Cdebuginfo=2".into(), bpf_target_arch()] {
         flags.push("\x1f");
         flags.push(flag);
     }

@@ -3,8 +3,9 @@
 //! Each flow has one place, a bucket of four, and a flow is one cache line. The kernel's own LRU hash costs
 //! several times as much per lookup and evicts whatever it finds, flows in use too. Here a bucket gives up, in
 //! this order: nothing, what has expired, what is closing, what is only opening. What is established is never
-//! given up: a flood of SYNs finds the bucket full, and its flows are balanced without being remembered. The
-//! agent maps the same memory and reads a table of 16 MiB without a system call.
+//! given up: a flood of SYNs finds the bucket full, and its flows are balanced without being remembered. (What is to
+//! be remembered for answers needs a place: it gets another source port, and so another bucket, or the flow is
+//! lost.) The agent maps the same memory and reads a table of 16 MiB without a system call.
 //!
 //! Writers on several CPUs meet at [`Head`], one word that is compared and exchanged. It counts the flows that
 //! its way has had, so that a reader notices when another one's was read half or whole. A way is never emptied

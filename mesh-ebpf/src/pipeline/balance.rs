@@ -62,7 +62,8 @@ fn find<K: Kernel>(k: &K, packet: &Packet, client: Client) -> Option<Frontend> {
     if at.is_some() {
         return at;
     }
-    if !k.is_local(dst) && !(client.place == Place::Stack && dst.is_loopback()) {
+    let ours = k.is_local(dst) || (client.place == Place::Stack && dst.is_loopback());
+    if !ours {
         return None;
     }
     let any = if dst.is_v4() { Addr16::ANY_V4 } else { Addr16::ANY_V6 };
@@ -151,7 +152,9 @@ fn begin<K: Kernel>(k: &K, packet: &mut Packet, head: Head) -> Verdict {
         if undone == 0 {
             return Verdict::drop(Event::NoRoute);
         }
-        let changed = remember(k, packet, Head::new(Role::Reply, client, undone, now), now);
+        // A datagram of a flow that is known came by its forward entry.
+        let begins = packet.proto != TCP || packet.is_syn();
+        let changed = remember(k, packet, Head::new(Role::Reply, client, undone, now), now, begins);
         if changed == NO_PORT {
             return Verdict::drop(Event::PortsExhausted);
         }

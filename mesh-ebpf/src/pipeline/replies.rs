@@ -56,7 +56,7 @@ pub(super) fn arrive<K: Kernel>(k: &K, packet: &mut Packet, peer: u32, port: Net
     }
     packet.sent = Tuple::new(tuple.src, tuple.sport(), own, port);
     let now = k.now();
-    let changed = remember(k, packet, Head::new(Role::Reply, client, Head::HERE, now), now);
+    let changed = remember(k, packet, Head::new(Role::Reply, client, Head::HERE, now), now, packet.is_syn());
     if changed == NO_PORT {
         return Verdict::drop(Event::PortsExhausted);
     }
@@ -91,10 +91,10 @@ pub(super) const NO_PORT: u32 = 1 << 16;
 /// the client's port must be instead, or 0 if it may stay, or [`NO_PORT`] if none is free.
 ///
 /// Two flows can meet in one tuple: a client may use one port towards two nodes, and both may choose one task.
+/// `begins`: it is the first packet of its flow, of which nothing can be known.
 #[inline(always)]
-pub(super) fn remember<K: Kernel>(k: &K, packet: &mut Packet, head: Head, now: u32) -> u32 {
+pub(super) fn remember<K: Kernel>(k: &K, packet: &mut Packet, head: Head, now: u32, begins: bool) -> u32 {
     draft(packet, head, NetPort::ANY);
-    let begins = packet.is_syn();
     if k.place(packet, now, begins) {
         return 0;
     }

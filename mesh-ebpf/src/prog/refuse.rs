@@ -14,8 +14,8 @@ use super::node::Node;
 use super::skb::{LOOPBACK, Skb};
 use super::tell::within;
 
-/// Answers per CPU and millisecond: enough for every client that knocks, and no more than that
-/// for one that floods.
+/// Answers per CPU and window of some milliseconds: enough for every client that knocks, and no more than that for
+/// one that floods.
 const ANSWERS: u64 = 64;
 /// Hop limit of an answered ping, as if it came from a host.
 const TTL: u8 = 64;

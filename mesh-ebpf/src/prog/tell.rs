@@ -9,7 +9,7 @@ use super::maps::{RECORDS, TOLD};
 
 /// Records per CPU and window: more than anybody reads, and few enough to cost nothing in a flood.
 const RECORDS_AT_ONCE: u64 = 8;
-/// A window is 2^20 ns, about a millisecond.
+/// A window is 2^20 ns, or as long as the kernel's coarse clock stands still: 1 to 10 ms.
 const WINDOW: u32 = 20;
 
 /// Tells of a packet, if there is something to tell. A global function, as those in `steps`: most packets of most

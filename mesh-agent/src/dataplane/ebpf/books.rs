@@ -11,7 +11,8 @@ mod node;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use mesh_core::plan::{Balance, PortGate, Site};
+use mesh_core::diff::{Changes, diff};
+use mesh_core::plan::{Balance, Site};
 use mesh_ebpf::abi::{
     Addr16, Backend, Endpoint, Frontend, FrontendKey, MacKey, Network, Peer, SlotLine, SourceKey,
 };
@@ -66,8 +67,7 @@ pub(super) struct Books {
     backends: Backends,
     frontends: Frontends,
     node: node::NodeTables,
-    sites: BTreeMap<(mesh_core::model::Vni, IpAddr), Site>,
-    ports: BTreeMap<String, PortGate>,
+    sites: Sites,
 }
 
 /// What is found in maps that another agent left.
@@ -93,7 +93,6 @@ impl Books {
             frontends: Frontends::open(&sizes, &found),
             node: node::NodeTables::open(&sizes, found),
             sites: BTreeMap::new(),
-            ports: BTreeMap::new(),
         }
     }
 
@@ -101,18 +100,32 @@ impl Books {
     pub(super) fn steps(&mut self, want: &Balance, facts: &Facts, problems: &mut Problems) -> Vec<Step> {
         let mut steps = Vec::new();
         self.node.put(want, facts, &mut steps, problems);
-        let moved = self.ports != want.ports;
-        if self.sites != want.sites || moved || self.node.changed() {
-            self.backends.put(&want.sites, facts, &self.node, &mut steps, problems);
-            self.sites.clone_from(&want.sites);
-            self.ports.clone_from(&want.ports);
-        }
+        self.put_backends(&want.sites, facts, &mut steps, problems);
         self.frontends.put(&want.frontends, &mut self.backends, &mut steps, problems);
         self.backends.settle(&mut steps);
         self.node.remove(&mut steps);
         steps
     }
+
+    /// All tasks where devices or nodes changed, and at first; otherwise only those that did themselves.
+    fn put_backends(&mut self, sites: &Sites, facts: &Facts, steps: &mut Vec<Step>, problems: &mut Problems) {
+        if self.node.changed() || self.sites.is_empty() {
+            self.backends.put(sites, facts, &self.node, steps, problems);
+            self.backends.leave_all_but(sites);
+            self.sites.clone_from(sites);
+            return;
+        }
+        let Changes { mut added, changed, removed, unchanged: _ } = diff(&self.sites, sites);
+        added.extend(changed);
+        self.backends.put(&added, facts, &self.node, steps, problems);
+        self.backends.leave(removed.keys());
+        self.sites.retain(|key, _| !removed.contains_key(key));
+        self.sites.extend(added);
+    }
 }
+
+/// Where running tasks are, by network and address.
+type Sites = BTreeMap<(mesh_core::model::Vni, IpAddr), Site>;
 
 #[cfg(test)]
 mod tests;

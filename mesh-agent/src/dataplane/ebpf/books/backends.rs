@@ -108,6 +108,15 @@ impl Backends {
             steps.push(Step::Backend(id, Backend { state: BackendState::Active as u8, ..value }));
             self.touched.push(*key);
         }
+    }
+
+    /// These are gone.
+    pub(super) fn leave<'a>(&mut self, keys: impl Iterator<Item = &'a Key>) {
+        self.leaving.extend(keys);
+    }
+
+    /// All others are.
+    pub(super) fn leave_all_but(&mut self, sites: &BTreeMap<Key, Site>) {
         self.leaving.extend(self.known.keys().filter(|key| !sites.contains_key(key)));
     }
 
