@@ -342,4 +342,7 @@ fn programs_stay_while_no_agent_runs_and_are_replaced_in_place() {
     node.plane = None;
     let none = Path::new("/sys/fs/cgroup/none");
     node.plane = Some(node.lab.node.inside(|| EbpfPlane::open(&pins, Some(none), true).unwrap()));
+    node.apply(Depth::Sweep);
+    let seen = answers(&mut process, &format!("tcp {VIP} 80"));
+    assert!(seen.iter().all(|line| line.ends_with(&format!("really {VIP}:80"))), "{seen:?}");
 }

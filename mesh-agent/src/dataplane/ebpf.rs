@@ -53,7 +53,7 @@ use crate::plane::{Applied, Depth, Plane};
 pub const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh-bpf.o"));
 
 const LOOPBACK: &str = "lo";
-/// How much the maps hold: about 60 MiB, most of it flows.
+/// How much the maps hold: about 75 MiB, most of it flows.
 const LIMITS: Limits = Limits {
     sizes: Sizes { backends: 65_536, slots: 22, frontends: 32_768, peers: 4096 },
     tcp_buckets: 1 << 16,
@@ -156,6 +156,23 @@ impl EbpfPlane {
         Ok(steps.iter().any(|step| matches!(step, Step::Backend(..))))
     }
 
+    /// Sockets are led as planned; where they cannot be, the node does without until the agent starts anew.
+    async fn settle_sockets(&mut self, want: &Balance, facts: &Facts, look: bool, applied: &mut Applied) {
+        let Some(sockets) = &mut self.sockets else { return };
+        match sockets.settle(&mut self.ebpf, want, facts) {
+            Ok(changed) => applied.changed += changed,
+            Err(error) => {
+                warn!(error = error.in_full(), "packets alone are balanced");
+                sockets.forget();
+                self.sockets = None;
+                return;
+            }
+        }
+        if look {
+            sockets.end_lost(&self.maps, applied).await;
+        }
+    }
+
     /// What programs must know of the node itself.
     fn tell(&self, want: &Balance, facts: &Facts) {
         self.maps.config.change(|config| {
@@ -213,12 +230,7 @@ impl Plane for EbpfPlane {
                 });
                 let programs = programs(want, &facts);
                 applied.changed += self.links.settle(&mut self.ebpf, &programs, &mut applied.errors);
-                if let Some(sockets) = &mut self.sockets {
-                    sockets.settle(&mut self.ebpf, want, &facts, &mut applied);
-                    if moved || depth == Depth::Sweep {
-                        sockets.end_lost(&self.maps, &mut applied).await;
-                    }
-                }
+                self.settle_sockets(want, &facts, moved || depth == Depth::Sweep, &mut applied).await;
             }
             Err(error) => _ = applied.errors.insert("devices".to_owned(), error),
         }

@@ -68,13 +68,19 @@ impl Sockets {
         Ok(Self { cgroup, pins, held: BTreeSet::new(), members, netns, known, origins })
     }
 
-    /// Has the programs know this node's tasks, and be where they belong.
-    pub(super) fn settle(&mut self, ebpf: &mut Ebpf, want: &Balance, facts: &Facts, applied: &mut Applied) {
-        let done = self.settle_members(want, facts);
-        match done.and_then(|changed| Ok(changed + self.settle_links(ebpf)?)) {
-            Ok(changed) => applied.changed += changed,
-            Err(error) => _ = applied.errors.insert("sockets".to_owned(), error.in_full()),
-        }
+    /// Has the programs know this node's tasks, and be where they belong. How much was changed.
+    pub(super) fn settle(
+        &mut self,
+        ebpf: &mut Ebpf,
+        want: &Balance,
+        facts: &Facts,
+    ) -> Result<usize, EbpfError> {
+        Ok(self.settle_members(want, facts)? + self.settle_links(ebpf)?)
+    }
+
+    /// Takes all programs away.
+    pub(super) fn forget(&self) {
+        forget(&self.pins, |_| true);
     }
 
     fn settle_members(&mut self, want: &Balance, facts: &Facts) -> Result<usize, EbpfError> {
