@@ -149,9 +149,8 @@ impl EbpfPlane {
         self.tell(want, facts);
         let steps = books.steps(want, facts, &mut applied.errors);
         for step in &steps {
-            self.maps.write(step)?;
+            applied.changed += usize::from(self.maps.write(step)?);
         }
-        applied.changed += steps.len();
         self.books = Some(books);
         Ok(steps.iter().any(|step| matches!(step, Step::Backend(..))))
     }
@@ -217,7 +216,11 @@ impl Plane for EbpfPlane {
     async fn reconcile(&mut self, want: &Balance, depth: Depth) -> Applied {
         // The gates first: what programs leave to the stack is to meet them.
         let mut applied = self.gates.reconcile(want, depth).await;
-        if depth == Depth::Sweep || self.books.is_none() {
+        if depth == Depth::Sweep {
+            // What the maps hold is read anew, and what is not as it should be is written.
+            self.books = None;
+        }
+        if self.books.is_none() {
             for (object, result) in crate::overlay::apply_loopback() {
                 applied.record(object, result);
             }

@@ -123,8 +123,27 @@ impl Maps {
         (id as usize) < self.backends.len() && self.backends.get(id as usize).serves(generation)
     }
 
-    /// Carries one out.
-    pub(super) fn write(&mut self, step: &Step) -> Result<(), EbpfError> {
+    /// Carries one out. False: that is how it was.
+    pub(super) fn write(&mut self, step: &Step) -> Result<bool, EbpfError> {
+        match step {
+            Step::Slots(start, lines) => {
+                let first = (start / mesh_ebpf::abi::SLOT_LINE) as usize;
+                let mut changed = false;
+                for (line, index) in lines.iter().zip(first..) {
+                    if self.slots.get(index) != *line {
+                        self.slots.set(index, *line);
+                        changed = true;
+                    }
+                }
+                Ok(changed)
+            }
+            Step::PortWord(index, word) => Ok(put_word(&mut self.ports, *index, *word)),
+            Step::VipWord(index, word) => Ok(put_word(&mut self.vips, *index, *word)),
+            other => self.put_entry(other).map(|()| true),
+        }
+    }
+
+    fn put_entry(&mut self, step: &Step) -> Result<(), EbpfError> {
         match step {
             Step::Peer(number, peer) => {
                 self.peers.set(*number, peer, 0).map_err(|source| map_error(map::PEERS, source))
@@ -143,23 +162,9 @@ impl Maps {
                 self.put_backend(*id as usize, *backend);
                 Ok(())
             }
-            Step::Slots(start, lines) => {
-                let first = start / mesh_ebpf::abi::SLOT_LINE;
-                for (line, index) in lines.iter().zip(first as usize..) {
-                    self.slots.set(index, *line);
-                }
-                Ok(())
-            }
             Step::Source(bits, key, there) => self.put_source(&Key::new(*bits, *key), *there),
             Step::Frontend(key, frontend) => put(&mut self.frontends, map::FRONTENDS, key, frontend.as_ref()),
-            Step::PortWord(index, word) => {
-                self.ports.set(*index as usize, *word);
-                Ok(())
-            }
-            Step::VipWord(index, word) => {
-                self.vips.set(*index as usize, *word);
-                Ok(())
-            }
+            Step::Slots(..) | Step::PortWord(..) | Step::VipWord(..) => Ok(()),
         }
     }
 
@@ -246,6 +251,16 @@ pub(super) fn put<K: Pod, V: Pod>(
         None => map.remove(key),
     };
     gone_is_removed(done).map_err(|source| map_error(name, source))
+}
+
+/// Whether the word was another one.
+fn put_word(map: &mut Mapped<u64>, index: u32, word: u64) -> bool {
+    let index = index as usize;
+    let changed = map.get(index) != word;
+    if changed {
+        map.set(index, word);
+    }
+    changed
 }
 
 fn gone_is_removed(done: Result<(), MapError>) -> Result<(), MapError> {

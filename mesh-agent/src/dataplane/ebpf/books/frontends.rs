@@ -22,6 +22,8 @@ struct Known {
     value: mesh_ebpf::abi::Frontend,
     sources: BTreeSet<(u32, SourceKey)>,
     holds: Vec<(Vni, IpAddr)>,
+    /// It was found, and nobody has looked yet whether the filters know it.
+    found: bool,
 }
 
 /// All frontends.
@@ -51,7 +53,10 @@ impl Frontends {
         let sources = |id| found.sources.iter().filter(move |(_, key)| key.frontend == id).copied().collect();
         for (key, value) in &found.frontends {
             if ids.take_that(value.id) && runs.take_at(value.slots, order_of(value.mask)) {
-                known.insert(*key, Known { value: *value, sources: sources(value.id), holds: Vec::new() });
+                known.insert(
+                    *key,
+                    Known { value: *value, sources: sources(value.id), holds: Vec::new(), found: true },
+                );
                 note_bits(key, true, &mut ports, &mut vips);
             }
         }
@@ -150,6 +155,9 @@ impl Frontends {
         match old {
             None => self.bits(&key, true, steps),
             Some(old) => {
+                if old.found {
+                    steps.extend(words(&key, &self.ports, &self.vips));
+                }
                 for held in old.holds {
                     backends.release(held);
                 }
@@ -158,7 +166,7 @@ impl Frontends {
                 }
             }
         }
-        self.known.insert(key, Known { value, sources, holds });
+        self.known.insert(key, Known { value, sources, holds, found: false });
         Ok(())
     }
 
@@ -208,29 +216,44 @@ impl Frontends {
 /// The words of a filter that change when a frontend comes or goes.
 fn note_bits(key: &FrontendKey, set: bool, ports: &mut BTreeMap<u32, u64>, vips: &mut VipBits) -> Vec<Step> {
     if key.port == NetPort::ANY {
-        return vips.note(&key.addr, set);
+        vips.note(&key.addr, set);
+    } else {
+        let word = ports.entry(port_word(key)).or_default();
+        let bit = 1 << (key.port.number() % 64);
+        *word = if set { *word | bit } else { *word & !bit };
     }
-    let number = u32::from(key.port.number());
-    let index = number / 64 + if key.proto == TCP { 0 } else { PORT_WORDS };
-    let word = ports.entry(index).or_default();
-    let bit = 1 << (number % 64);
-    *word = if set { *word | bit } else { *word & !bit };
-    vec![Step::PortWord(index, *word)]
+    words(key, ports, vips)
+}
+
+/// The words of the filters that a frontend has bits in, as they are to be.
+fn words(key: &FrontendKey, ports: &BTreeMap<u32, u64>, vips: &VipBits) -> Vec<Step> {
+    if key.port == NetPort::ANY {
+        let words: BTreeSet<u32> = VipBits::of(&key.addr).map(|bit| bit / 64).into();
+        return words.into_iter().map(|index| Step::VipWord(index, vips.word(index))).collect();
+    }
+    let index = port_word(key);
+    vec![Step::PortWord(index, ports.get(&index).copied().unwrap_or_default())]
+}
+
+fn port_word(key: &FrontendKey) -> u32 {
+    u32::from(key.port.number()) / 64 + if key.proto == TCP { 0 } else { PORT_WORDS }
 }
 
 impl VipBits {
-    fn note(&mut self, addr: &Addr16, set: bool) -> Vec<Step> {
+    /// The bits of an address.
+    fn of(addr: &Addr16) -> [u32; 2] {
         let (a, b) = hash::bloom(addr);
-        let bits = [a, b].map(|hash| hash % (VIP_WORDS * 64));
-        for bit in bits {
+        [a, b].map(|hash| hash % (VIP_WORDS * 64))
+    }
+
+    fn note(&mut self, addr: &Addr16, set: bool) {
+        for bit in Self::of(addr) {
             let count = self.0.entry(bit).or_default();
             *count = if set { *count + 1 } else { count.saturating_sub(1) };
             if *count == 0 {
                 self.0.remove(&bit);
             }
         }
-        let words: BTreeSet<u32> = bits.map(|bit| bit / 64).into();
-        words.into_iter().map(|index| Step::VipWord(index, self.word(index))).collect()
     }
 
     fn word(&self, index: u32) -> u64 {

@@ -270,3 +270,28 @@ fn what_does_not_fit_is_a_problem_of_its_own() {
     let frontend = kernel.frontends.values().next().unwrap();
     assert_eq!((frontend.backends, kernel.behind(frontend).len()), (3, 3));
 }
+
+/// Whatever somebody did to the maps, the next agent, and each sweep, puts it right.
+#[test]
+fn what_was_damaged_is_repaired() {
+    let wanted = Wanted { running: [true; 6], services: [Some([true; 6]), Some([true; 6]), None] };
+    let mut kernel = Kernel::default();
+    let round = |kernel: &mut Kernel| {
+        let mut books = Books::open(SIZES, kernel.found());
+        for step in books.steps(&wanted.balance(), &wanted.facts(), &mut Problems::new()) {
+            kernel.carry_out(&step);
+        }
+        wanted.check(kernel);
+    };
+    round(&mut kernel);
+    let whole = kernel.clone();
+    kernel.ports.values_mut().for_each(|word| *word = 0);
+    kernel.slots.values_mut().for_each(|line| line.fill(0));
+    round(&mut kernel);
+    kernel.frontends.pop_first();
+    kernel.backends.get_mut(&1).unwrap().state = BackendState::Gone as u8;
+    kernel.endpoints.clear();
+    kernel.sources.clear();
+    round(&mut kernel);
+    assert_eq!(kernel.endpoints, whole.endpoints);
+}
