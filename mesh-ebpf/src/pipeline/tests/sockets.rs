@@ -6,8 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::life::at;
 use super::node::Node;
-use super::world::{End, Service, VNI, Who, World, device, own, task, vip};
+use super::world::{End, Service, VNI, Who, World, device, inside, own, task, vip};
 use crate::abi::*;
+use crate::packet::Tuple;
 use crate::packet::tcp::SYN;
 use crate::sock::{self, Outcome, Place, Socket};
 use crate::verdict::Event;
@@ -19,6 +20,7 @@ struct Known {
     origins: RefCell<HashMap<SocketKey, SocketOrigin>>,
     choices: RefCell<HashMap<SocketKey, SocketChoice>>,
     full: Cell<bool>,
+    told: RefCell<Vec<Record>>,
 }
 
 const NODE: u64 = 1;
@@ -84,6 +86,9 @@ impl Socket for Asker<'_> {
     }
     fn choose(&self, key: &SocketKey, choice: &SocketChoice) {
         self.known.choices.borrow_mut().insert(*key, *choice);
+    }
+    fn tell(&self, record: &Record) {
+        self.known.told.borrow_mut().push(*record);
     }
 }
 
@@ -274,4 +279,32 @@ fn a_backend_of_two_services_stands_for_the_first() {
     // A socket that is connected has one peer.
     assert_eq!(asker.connect(two), (Outcome::REPLACED, backend));
     assert_eq!(asker.name(backend).1, two);
+}
+
+#[test]
+fn those_who_watch_are_told_of_each_flow_once() {
+    let mut world = world(Service::default());
+    let known = Known::of(&world, 0);
+    let to = at(vip(0, false), 80);
+    let told = |world: &World, watched: u8, netns: u64| {
+        let mut asker = Asker { proto: UDP, ..asker(world, &known, netns) };
+        asker.cookie += netns;
+        let _ = (asker.send(to), asker.send(to));
+        let told = known.told.take();
+        assert_eq!(told.len(), usize::from(watched), "{told:?}");
+        told.first().copied()
+    };
+    assert_eq!(told(&world, 0, NODE), None);
+    world.nodes[0].config.watched = 1;
+    known.choices.borrow_mut().clear();
+    for (netns, client) in [(NODE, inside(0, false)), (IDLE, task(0, 2, false))] {
+        let record = told(&world, 1, netns).unwrap();
+        assert_eq!(record.tuple, Tuple::new(client.into(), NetPort::ANY, to.ip().into(), NetPort::new(80)));
+        assert!(record.backend != NO_BACKEND && record.proto == UDP && record.event == Event::NewFlow as u32);
+    }
+    world.services[0].tasks.clear();
+    world.write();
+    assert_eq!(asker(&world, &known, IDLE).connect(to).0, Outcome::REFUSE);
+    let [record] = known.told.take()[..] else { panic!("not one") };
+    assert_eq!((record.backend, record.event), (NO_BACKEND, Event::NoBackend as u32));
 }
