@@ -16,45 +16,21 @@ use super::tell::mesh_tell;
 /// On the host's end of each task's veth.
 #[classifier]
 fn from_task(ctx: TcContext) -> i32 {
-    let skb = Skb(ctx.skb.skb);
-    match read(skb) {
-        Ok((node, packet)) => {
-            let verdict = whole(
-                skb,
-                &node,
-                packet,
-                #[inline(always)]
-                |packet| {
-                    let device = packet.device;
-                    pipeline::from_task(&node, packet, device)
-                },
-            );
-            finish(skb, &node, packet, verdict)
-        }
-        Err(action) => action,
-    }
+    run(
+        Skb(ctx.skb.skb),
+        #[inline(always)]
+        |node, packet| pipeline::from_task(node, packet, packet.device),
+    )
 }
 
 /// On the node's own devices.
 #[classifier]
 fn from_net(ctx: TcContext) -> i32 {
-    let skb = Skb(ctx.skb.skb);
-    match read(skb) {
-        Ok((node, packet)) => {
-            let verdict = whole(
-                skb,
-                &node,
-                packet,
-                #[inline(always)]
-                |packet| {
-                    let device = packet.device;
-                    pipeline::from_net(&node, packet, device)
-                },
-            );
-            finish(skb, &node, packet, verdict)
-        }
-        Err(action) => action,
-    }
+    run(
+        Skb(ctx.skb.skb),
+        #[inline(always)]
+        |node, packet| pipeline::from_net(node, packet, packet.device),
+    )
 }
 
 /// On the loopback device.
@@ -64,44 +40,41 @@ fn from_host(ctx: TcContext) -> i32 {
     if skb.is_marked() {
         return PASS;
     }
-    match read(skb) {
-        Ok((node, packet)) => {
-            let verdict = whole(
-                skb,
-                &node,
-                packet,
-                #[inline(always)]
-                |packet| pipeline::from_host(&node, packet),
-            );
-            finish(skb, &node, packet, verdict)
-        }
-        Err(action) => action,
-    }
+    run(
+        skb,
+        #[inline(always)]
+        |node, packet| pipeline::from_host(node, packet),
+    )
 }
 
 /// On the tunnel device, over IPv4.
 #[classifier]
 fn from_mesh4(ctx: TcContext) -> i32 {
-    from_mesh(Skb(ctx.skb.skb), false)
+    let skb = Skb(ctx.skb.skb);
+    run(
+        skb,
+        #[inline(always)]
+        |node, packet| untunnelled(skb, node, packet, false),
+    )
 }
 
 /// On the tunnel device, over IPv6.
 #[classifier]
 fn from_mesh6(ctx: TcContext) -> i32 {
-    from_mesh(Skb(ctx.skb.skb), true)
+    let skb = Skb(ctx.skb.skb);
+    run(
+        skb,
+        #[inline(always)]
+        |node, packet| untunnelled(skb, node, packet, true),
+    )
 }
 
+/// Reads a packet, has it judged, and does what the verdict says.
 #[inline(always)]
-fn from_mesh(skb: Skb, v6: bool) -> i32 {
+fn run(skb: Skb, judge: impl FnOnce(&Node, &mut Packet) -> Verdict) -> i32 {
     match read(skb) {
         Ok((node, packet)) => {
-            let verdict = whole(
-                skb,
-                &node,
-                packet,
-                #[inline(always)]
-                |packet| untunnelled(skb, &node, packet, v6),
-            );
+            let verdict = whole(skb, &node, packet, judge);
             finish(skb, &node, packet, verdict)
         }
         Err(action) => action,
@@ -118,11 +91,16 @@ fn untunnelled(skb: Skb, node: &Node, packet: &mut Packet, v6: bool) -> Verdict 
 
 /// Has a packet judged; of one in parts only the first.
 #[inline(always)]
-fn whole(skb: Skb, node: &Node, packet: &mut Packet, judge: impl FnOnce(&mut Packet) -> Verdict) -> Verdict {
+fn whole(
+    skb: Skb,
+    node: &Node,
+    packet: &mut Packet,
+    judge: impl FnOnce(&Node, &mut Packet) -> Verdict,
+) -> Verdict {
     if packet.part == Packet::LATER {
         return recall(skb, node, packet);
     }
-    let verdict = judge(packet);
+    let verdict = judge(node, packet);
     if packet.part == Packet::FIRST {
         remember(packet, verdict);
     }
