@@ -114,6 +114,10 @@ fn what_is_deleted_by_hand_comes_back() -> Result<()> {
         ] {
             n1.exec(["sh", "-c", deletion])?.ok()?;
             eventually(READY, &format!("all is back after `{deletion}`"), both)?;
+            // What programs balance goes on without the table; the next deletion waits for it all the same.
+            eventually(READY, "the table is back", || {
+                n1.exec(["sh", "-c", "nft list chain inet mesh guard | grep -q iifname"])?.ok().map(drop)
+            })?;
         }
         Ok(())
     })
