@@ -103,7 +103,7 @@ pub mod tcp {
 pub struct Packet {
     /// Addresses as it came; for TCP and UDP also the ports, otherwise 0.
     pub tuple: Tuple,
-    /// The same as it is sent on, once [`crate::verdict::Verdict::Send`] says that it is.
+    /// The same as it is sent on, once [`crate::verdict::Verdict::SEND`] says that it is.
     pub sent: Tuple,
     /// Where a flow is written down before it is remembered.
     pub draft: Flow,

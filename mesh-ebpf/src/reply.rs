@@ -196,7 +196,7 @@ pub fn unreachable(
 }
 
 /// "Fragmentation needed" with the MTU of the next hop (RFC 1191 §4), or "packet too big" (RFC 4443 §3.2). As
-/// [`unreachable`].
+/// [`unreachable()`].
 #[inline(always)]
 pub fn too_big(out: &mut Reply, frame: &Frame<'_>, packet: &Packet, mtu: u16, source: Addr16) -> bool {
     // Both have it at the end of the header's second word.

@@ -1,7 +1,7 @@
 //! **Effect.** The eBPF data plane: programs on the node's devices balance each packet, by maps that are kept as
 //! planned.
 //!
-//! What the programs do is in package mesh-ebpf; [`books`] decides what is to be written into their maps. A small
+//! What the programs do is in package mesh-ebpf; `books` decides what is to be written into their maps. A small
 //! nftables table stays beside them: it guards what goes through the node's own stack, and masquerades.
 
 mod alarm;
