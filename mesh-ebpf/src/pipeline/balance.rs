@@ -275,6 +275,12 @@ fn forward<K: Kernel>(
         let now = k.now();
         replies::renew(k, packet, Head::new(Role::Reply, client, undone, now), client_port, now);
     }
+    leave_for(k, packet, backend)
+}
+
+/// To a backend, of what is translated already.
+#[inline(always)]
+pub(super) fn leave_for<K: Kernel>(k: &K, packet: &mut Packet, backend: &Backend) -> Verdict {
     if backend.peer == 0 {
         packet.hop = Hop::task(backend.device, backend.mac);
         return Verdict::SEND;

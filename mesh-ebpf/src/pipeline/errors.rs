@@ -4,7 +4,7 @@
 //! so the quoted addresses and ports are translated along with the error's own: what RFC 5508 asks of every
 //! translator, and what path MTU discovery through a balancer depends on.
 
-use super::balance::client_of;
+use super::balance::{client_of, leave_for};
 use super::replies::{client_address, deliver};
 use crate::abi::{Addr16, Mac, NetPort};
 use crate::flow::{Found, Head, Role};
@@ -95,11 +95,5 @@ fn to_backend<K: Kernel>(k: &K, packet: &mut Packet, found: &Found<'_>) -> Verdi
     if packet.tuple.src == packet.quoted.dst {
         packet.sent.src = client;
     }
-    if backend.peer == 0 {
-        packet.hop = Hop::task(backend.device, backend.mac);
-        return Verdict::SEND;
-    }
-    let Some(peer) = k.peer(backend.peer) else { return Verdict::drop(Event::NoRoute) };
-    packet.hop = Hop::peer(backend.peer, Tag::Network(backend.vni), peer.mac);
-    Verdict::SEND
+    leave_for(k, packet, backend)
 }
