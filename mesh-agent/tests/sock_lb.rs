@@ -58,7 +58,8 @@ impl Node {
             let device = format!("mesh0000000000{number}");
             plan.origins.insert(device.clone(), Origin::Netns { path: netns.path().into() });
             for address in addresses {
-                let site = Site { mac: Mac([2, 0x54, 0, 0, 0, 1]), device: device.clone(), peer: None };
+                let mac = Mac([2, 0x54, 0, 0, 0, 1]);
+                let site = Site { mac, device: device.clone(), peer: None, weight: 1 };
                 plan.sites.insert((APP, address.parse().unwrap()), site);
             }
         }

@@ -12,6 +12,7 @@
 #![deny(missing_docs)]
 
 pub mod abi;
+pub mod atomic;
 pub mod csum;
 pub mod flow;
 pub mod fragment;

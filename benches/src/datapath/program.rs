@@ -85,7 +85,7 @@ fn balance(services: u32, tasks: u32, published: bool) -> Balance {
         for backend in &backends {
             let peer = 1 + u32::from_be_bytes(octets(backend.address)) % (NODES - 1);
             let device = format!("m{}", backend.id);
-            let site = Site { mac: Mac::of_task(&device), device, peer: Some(node(peer)) };
+            let site = Site { mac: Mac::of_task(&device), device, peer: Some(node(peer)), weight: 1 };
             balance.sites.insert((VNI, backend.address), site);
         }
         let pool = Pool {

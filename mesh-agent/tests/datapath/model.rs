@@ -30,9 +30,10 @@ impl Tables {
     pub(crate) fn ports(&self) -> BTreeMap<u32, u64> {
         let mut words = BTreeMap::new();
         for key in self.frontends.keys().filter(|key| key.scope == Scope::Published as u8) {
-            let number = u32::from(key.port.number());
-            let first = if key.proto == TCP { 0 } else { PORT_WORDS };
-            *words.entry(first + number / 64).or_default() |= 1_u64 << (number % 64);
+            let everywhere = [Addr16::ANY_V4, Addr16::ANY_V6].contains(&key.addr);
+            let bits = if everywhere { Published::EVERYWHERE } else { Published::SOMEWHERE };
+            let (word, shift) = Published::place(key.proto, key.port);
+            *words.entry(word).or_default() |= bits.0 << shift;
         }
         words
     }
@@ -153,10 +154,9 @@ impl Kernel for Model {
         self.tables.locals.contains(addr)
     }
 
-    fn is_published(&self, proto: u8, port: NetPort) -> bool {
-        let number = u32::from(port.number());
-        let first = if proto == TCP { 0 } else { PORT_WORDS };
-        self.ports.get(&(first + number / 64)).is_some_and(|word| word >> (number % 64) & 1 != 0)
+    fn published(&self, proto: u8, port: NetPort) -> Published {
+        let (word, shift) = Published::place(proto, port);
+        Published::of(self.ports.get(&word).copied().unwrap_or_default(), shift)
     }
 
     fn may_be_vip(&self, addr: &Addr16) -> bool {

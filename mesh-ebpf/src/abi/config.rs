@@ -1,6 +1,6 @@
 //! What holds for the whole node.
 
-use super::Mac;
+use super::{Addr16, Mac};
 
 /// How long an idle flow is remembered, in ticks of [`crate::flow::TICK`].
 #[repr(C)]
@@ -16,13 +16,35 @@ pub struct Timeouts {
     pub datagram: u32,
     /// UDP, heard again.
     pub stream: u32,
+    /// What is established, by [`Timeouts::step`]; the first means that the service says nothing.
+    pub idle: [u32; Self::STEPS],
 }
 
-impl Default for Timeouts {
+impl Timeouts {
+    /// How many steps there are.
+    pub const STEPS: usize = 16;
     /// Six hours for what is established: nobody's idle connection is cut before its own keep-alive
     /// (two hours, RFC 9293 §3.8.4) had several turns.
-    fn default() -> Self {
-        Self { opening: 60, established: 6 * 3600, closing: 60, datagram: 30, stream: 180 }
+    pub const DEFAULT: Self = Self {
+        opening: 60,
+        established: 6 * 3600,
+        closing: 60,
+        datagram: 30,
+        stream: 180,
+        idle: {
+            let (m, h) = (60, 3600);
+            [0, 10, 30, m, 2 * m, 5 * m, 15 * m, 30 * m, h, 2 * h, 6 * h, 12 * h, 24 * h, 48 * h, 96 * h, 120 * h]
+        },
+    };
+
+    /// The step of what a service asks for: the first that is long enough, or else the last. A flow has four bits for
+    /// it, and carries them to other nodes.
+    pub const fn step(seconds: u32) -> u32 {
+        let mut step = 1;
+        while step < Self::STEPS - 1 && Self::DEFAULT.idle[step] < seconds {
+            step += 1;
+        }
+        step as u32
     }
 }
 
@@ -54,6 +76,28 @@ pub struct Config {
     pub watched: u8,
     /// Zero.
     pub pad: u8,
+    /// The addresses of the node that clients use most, of IPv4 and IPv6: those that are compared before `LOCALS` is
+    /// asked.
+    pub here: [Addr16; 2],
 }
 
-const _: () = assert!(size_of::<Config>() == 72);
+impl Config {
+    /// Of a node that nobody has told anything.
+    pub const NEW: Self = Self {
+        table_seed: 0,
+        node_seed: 0,
+        mesh_seed: 0,
+        tcp_mask: 0,
+        udp_mask: 0,
+        tunnel: 0,
+        tunnel_mtu: 0,
+        timeouts: Timeouts::DEFAULT,
+        csum_v6: 0,
+        mac: [0; 6],
+        watched: 0,
+        pad: 0,
+        here: [Addr16::ANY_V6; 2],
+    };
+}
+
+const _: () = assert!(size_of::<Config>() == 168);

@@ -126,6 +126,8 @@ pub struct Site {
     pub device: String,
     /// The underlay address of the task's node; none: this one.
     pub peer: Option<IpAddr>,
+    /// The task's share of flows in relation to others'; never 0.
+    pub weight: u16,
 }
 
 /// Everything a data plane must know.
@@ -193,7 +195,7 @@ fn plan_sites(world: &Snapshot, me: &Node, task: &Task, overlay: &Overlay, balan
     for (id, address) in &task.addresses {
         let Some(network) = world.networks.get(id) else { continue };
         let device = endpoint_device(&task.id, id);
-        let site = Site { mac: Mac::of_task(&device), device, peer };
+        let site = Site { mac: Mac::of_task(&device), device, peer, weight: task.weight };
         balance.sites.extend(address.addresses().map(|address| ((network.vni, address), site.clone())));
     }
 }

@@ -26,7 +26,7 @@ pub(super) struct Limits {
 
 impl Limits {
     /// By name.
-    pub(super) fn entries(&self) -> [(&'static str, u32); 20] {
+    pub(super) fn entries(&self) -> [(&'static str, u32); 21] {
         let Sizes { backends, slots, frontends, peers } = self.sizes;
         [
             (map::FRONTENDS, frontends),
@@ -43,7 +43,8 @@ impl Limits {
             (map::FLOWS_TCP, self.tcp_buckets),
             (map::FLOWS_UDP, self.udp_buckets),
             (map::STATS, backends),
-            (map::PORTS, 2 * PORT_WORDS),
+            (map::ACTIVE, backends),
+            (map::PORTS, PORT_WORDS),
             (map::VIP_BITS, VIP_WORDS),
             (map::CONFIG, 1),
             (map::NETNS, 8192),
@@ -86,7 +87,7 @@ impl Maps {
             macs: take(ebpf, map::MACS)?,
             locals: take(ebpf, map::LOCALS)?,
             sources: take(ebpf, map::SOURCES)?,
-            ports: mapped(ebpf, map::PORTS, 2 * PORT_WORDS)?,
+            ports: mapped(ebpf, map::PORTS, PORT_WORDS)?,
             vips: mapped(ebpf, map::VIP_BITS, VIP_WORDS)?,
             config: SharedConfig(Arc::new(Mutex::new(mapped(ebpf, map::CONFIG, 1)?))),
             stats: take(ebpf, map::STATS)?,

@@ -72,7 +72,8 @@ impl Backends {
                 continue;
             }
             if let Some(known) = self.known.get_mut(key) {
-                let value = Backend { device, peer, mac: site.mac.0, ..known.value };
+                let weight = u32::from(site.weight);
+                let value = Backend { device, peer, mac: site.mac.0, weight, ..known.value };
                 if value.mac != known.value.mac {
                     // Another task has the address: flows of the former one end.
                     known.value.generation += 1;
@@ -102,6 +103,7 @@ impl Backends {
                 mac: site.mac.0,
                 state,
                 pad: 0,
+                weight: u32::from(site.weight),
             };
             self.known.insert(*key, Known { id, value, used: 0 });
             // It is in no slots yet; before it is, it is made active.

@@ -8,7 +8,7 @@ use mesh_core::maglev::{self, Weighted};
 use mesh_core::model::{Affinity, Balancing, Protocol, Vni, fnv64};
 use mesh_core::plan::{self, Family, Pool};
 use mesh_ebpf::abi::{
-    Addr16, FrontendKey, NetPort, PORT_WORDS, SLOT_LINE, SlotLine, SourceKey, TCP, UDP, VIP_WORDS,
+    Addr16, FrontendKey, NetPort, Published, SLOT_LINE, SlotLine, SourceKey, TCP, UDP, VIP_WORDS,
 };
 use mesh_ebpf::hash;
 
@@ -200,11 +200,8 @@ impl Frontends {
     }
 
     fn bits(&mut self, key: &FrontendKey, set: bool, steps: &mut Vec<Step>) {
-        let others = |known: &BTreeMap<FrontendKey, Known>| {
-            known
-                .keys()
-                .any(|other| (other.port, other.proto, other.scope) == (key.port, key.proto, key.scope))
-        };
+        let same = |key: &FrontendKey| (key.port, key.proto, key.scope, bits_of(key));
+        let others = |known: &BTreeMap<FrontendKey, Known>| known.keys().any(|other| same(other) == same(key));
         // A port may be published on several addresses, and for both families.
         if key.port != NetPort::ANY && !set && others(&self.known) {
             return;
@@ -218,8 +215,9 @@ fn note_bits(key: &FrontendKey, set: bool, ports: &mut BTreeMap<u32, u64>, vips:
     if key.port == NetPort::ANY {
         vips.note(&key.addr, set);
     } else {
-        let word = ports.entry(port_word(key)).or_default();
-        let bit = 1 << (key.port.number() % 64);
+        let (index, shift) = Published::place(key.proto, key.port);
+        let word = ports.entry(index).or_default();
+        let bit = bits_of(key).0 << shift;
         *word = if set { *word | bit } else { *word & !bit };
     }
     words(key, ports, vips)
@@ -231,12 +229,14 @@ fn words(key: &FrontendKey, ports: &BTreeMap<u32, u64>, vips: &VipBits) -> Vec<S
         let words: BTreeSet<u32> = VipBits::of(&key.addr).map(|bit| bit / 64).into();
         return words.into_iter().map(|index| Step::VipWord(index, vips.word(index))).collect();
     }
-    let index = port_word(key);
+    let (index, _) = Published::place(key.proto, key.port);
     vec![Step::PortWord(index, ports.get(&index).copied().unwrap_or_default())]
 }
 
-fn port_word(key: &FrontendKey) -> u32 {
-    u32::from(key.port.number()) / 64 + if key.proto == TCP { 0 } else { PORT_WORDS }
+/// What a published port's frontend adds to what is known of the port.
+fn bits_of(key: &FrontendKey) -> Published {
+    let everywhere = [Addr16::ANY_V4, Addr16::ANY_V6].contains(&key.addr);
+    if everywhere { Published::EVERYWHERE } else { Published::SOMEWHERE }
 }
 
 impl VipBits {

@@ -124,7 +124,7 @@ impl Wanted {
                 let gate = PortGate { vni: NET, addresses: TaskAddress { v4, v6: None } };
                 balance.ports.insert(device.clone(), gate);
             }
-            let site = Site { mac: plan::Mac::of_task(&device), device, peer };
+            let site = Site { mac: plan::Mac::of_task(&device), device, peer, weight: 1 };
             balance.sites.insert((NET, address(task)), site);
         }
         for (number, members) in self.services.iter().enumerate() {
