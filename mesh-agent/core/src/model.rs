@@ -16,7 +16,7 @@ pub use network::{FIRST_VNI, LAST_VNI, Network, Vni};
 pub use node::{Availability, Listener, Live, Node, NodeSpec};
 pub use service::{
     Affinity, Attachment, Balancing, EndpointMode, Locality, PortConflict, Protocol, PublishMode,
-    PublishedPort, Service, Vip,
+    PublishedPort, ReturnPath, Service, Vip,
 };
 pub use snapshot::Snapshot;
 pub use task::{Health, Origin, Task, TaskAddress, TaskState};

@@ -107,6 +107,9 @@ fn take(sim: &mut Sim, step: &Step) -> Result<(), Refusal> {
                 affinity: Affinity::None,
                 locality: [Locality::Spread, Locality::PreferLocal, Locality::LocalOnly][usize::from(s % 3)],
                 drain_timeout: Duration::from_secs(1),
+                return_path: Default::default(),
+                idle_timeout: None,
+                slow_start: Default::default(),
                 labels: BTreeMap::new(),
             };
             sim.change(|world, fresh| change::create_service(world, request, fresh))?;

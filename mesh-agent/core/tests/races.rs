@@ -39,6 +39,9 @@ fn service(name: &str) -> ServiceRequest {
         affinity: Affinity::None,
         locality: Locality::Spread,
         drain_timeout: std::time::Duration::from_secs(1),
+        return_path: Default::default(),
+        idle_timeout: None,
+        slow_start: Default::default(),
         labels: Default::default(),
     }
 }

@@ -147,6 +147,9 @@ fn service(sim: &mut Sim, name: &str, rest: &[&str]) -> Result<String, change::R
         affinity: Affinity::None,
         locality: option(rest, "locality").map_or(Locality::Spread, |word| word.parse().unwrap()),
         drain_timeout: std::time::Duration::from_secs(30),
+        return_path: Default::default(),
+        idle_timeout: None,
+        slow_start: Default::default(),
         labels: Default::default(),
     };
     let service = sim.change(|world, fresh| change::create_service(world, request, fresh))?;

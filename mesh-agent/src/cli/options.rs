@@ -60,6 +60,11 @@ pub(super) fn duration(text: &str) -> Result<String, String> {
     parse_duration(text).map(format_duration)
 }
 
+/// A duration, or `default`.
+pub(super) fn idle_timeout(text: &str) -> Result<String, String> {
+    if text == "default" { Ok(text.to_owned()) } else { duration(text) }
+}
+
 /// `none`, `client-ip`, `client-ip=10m`
 pub(super) fn affinity(text: &str) -> Result<Affinity, String> {
     match text.split_once('=').unwrap_or((text, "")) {

@@ -8,7 +8,7 @@ use super::{Change, Fresh, Refusal, ports};
 use crate::kv::Txn;
 use crate::model::{
     Affinity, Attachment, Balancing, EndpointMode, Locality, Name, Network, Protocol, PublishMode,
-    PublishedPort, Service, ServiceId, Snapshot, Vip, fnv64,
+    PublishedPort, ReturnPath, Service, ServiceId, Snapshot, Vip, fnv64,
 };
 use crate::records::{self, Claim};
 
@@ -40,6 +40,12 @@ pub struct ServiceRequest {
     pub locality: Locality,
     /// How long running flows of a leaving task may take to end.
     pub drain_timeout: Duration,
+    /// How answers return from a task on another node.
+    pub return_path: ReturnPath,
+    /// How long a silent flow is remembered; none: as long as the data plane does by itself.
+    pub idle_timeout: Option<Duration>,
+    /// How long a new task's share grows; zero: not at all.
+    pub slow_start: Duration,
     /// Free text.
     pub labels: BTreeMap<String, String>,
 }
@@ -97,6 +103,12 @@ pub struct ServiceUpdate {
     pub mode: Option<EndpointMode>,
     /// New drain timeout.
     pub drain_timeout: Option<Duration>,
+    /// New return path.
+    pub return_path: Option<ReturnPath>,
+    /// New idle timeout; none inside: as long as the data plane does by itself.
+    pub idle_timeout: Option<Option<Duration>>,
+    /// New slow start.
+    pub slow_start: Option<Duration>,
     /// Labels to set.
     pub label_add: BTreeMap<String, String>,
     /// Labels to remove.
@@ -133,6 +145,9 @@ pub fn create_service(
         affinity: request.affinity,
         locality: request.locality,
         drain_timeout: request.drain_timeout,
+        return_path: request.return_path,
+        idle_timeout: request.idle_timeout,
+        slow_start: request.slow_start,
         labels: request.labels,
         version: 1,
         created: fresh.now,
@@ -197,6 +212,9 @@ pub fn update_service(
     service.affinity = update.affinity.unwrap_or(service.affinity);
     service.locality = update.locality.unwrap_or(service.locality);
     service.drain_timeout = update.drain_timeout.unwrap_or(service.drain_timeout);
+    service.return_path = update.return_path.unwrap_or(service.return_path);
+    service.idle_timeout = update.idle_timeout.unwrap_or(service.idle_timeout);
+    service.slow_start = update.slow_start.unwrap_or(service.slow_start);
     service.labels.extend(update.label_add);
     service.labels.retain(|key, _| !update.label_rm.contains(key));
     if service == **old {

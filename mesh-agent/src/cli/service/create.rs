@@ -1,6 +1,8 @@
 //! **Effect.** `mesh service create`.
 
-use crate::api::types::{Affinity, Balancing, Changed, EndpointMode, EndpointSpec, Locality, ServiceSpec};
+use crate::api::types::{
+    Affinity, Balancing, Changed, EndpointMode, EndpointSpec, Locality, ReturnPath, ServiceSpec,
+};
 use crate::cli::options::{self, Attach, KeyValue};
 use crate::cli::publish::Publish;
 use crate::cli::{OK, Session, converge};
@@ -33,6 +35,20 @@ pub(in crate::cli) struct CreateArgs {
     /// How long running flows of a leaving task may take to end
     #[arg(long, value_name = "DURATION", value_parser = options::duration, default_value = "30s")]
     drain_timeout: String,
+    /// How answers return when a flow comes in by a published port of one node and its task is on another: back through
+    /// the entry node (tunnel); straight from the task's node with the published address as source, which the network
+    /// between must let pass (dsr); or back through the entry node, whose address the task sees instead of the client's,
+    /// for networks where the way back cannot be controlled (snat). It concerns published ports only
+    #[arg(long, value_enum, default_value = "tunnel")]
+    return_path: ReturnPath,
+    /// How long a flow is remembered while nothing is sent: 10s to 120h, rounded up to the next of 10s, 30s, 1m, 2m, 5m,
+    /// 15m, 30m, 1h, 2h, 6h, 12h, 24h, 48h, 96h, 120h; default: 6h for TCP, 180s for UDP
+    #[arg(long, value_name = "DURATION", value_parser = options::idle_timeout, default_value = "default")]
+    idle_timeout: String,
+    /// Give a task that has just come into the balance 10 % of its share, and more in steps until it has all of it after
+    /// this time, at most 1h; 0: all of it at once
+    #[arg(long, value_name = "DURATION", value_parser = options::duration, default_value = "0")]
+    slow_start: String,
     /// Service labels
     #[arg(short, long, value_name = "KEY=VALUE")]
     label: Vec<KeyValue>,
@@ -54,6 +70,9 @@ pub(super) async fn run(args: CreateArgs, session: Session) -> anyhow::Result<u8
         affinity,
         locality,
         drain_timeout,
+        return_path,
+        idle_timeout,
+        slow_start,
         label,
         detach,
         quiet,
@@ -70,6 +89,9 @@ pub(super) async fn run(args: CreateArgs, session: Session) -> anyhow::Result<u8
         affinity: Some(affinity),
         locality: Some(locality),
         drain_timeout: Some(drain_timeout),
+        return_path: Some(return_path),
+        idle_timeout: Some(idle_timeout),
+        slow_start: Some(slow_start),
     };
     let changed: Changed = session.client.post("/v1/services", &spec).await?;
     session.out.line(&changed.id);

@@ -84,6 +84,9 @@ fn pretty(service: &Service) -> String {
             spec.affinity.as_ref().and_then(|a| a.timeout.as_ref().map(|t| format!("client-ip={t}"))),
         ),
         ("Drain Timeout", spec.drain_timeout.clone()),
+        ("Return Path", spec.return_path.map(|word| word.as_str().to_owned())),
+        ("Idle Timeout", Some(spec.idle_timeout.clone().unwrap_or_else(|| "default".to_owned()))),
+        ("Slow Start", spec.slow_start.clone().filter(|window| window != "0s")),
     ];
     for (name, value) in words {
         text.push_str(&format!("{name}:\t{}\n", value.as_deref().unwrap_or("none")));

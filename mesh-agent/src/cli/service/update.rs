@@ -1,6 +1,6 @@
 //! **Effect.** `mesh service update`: in place, what is not named keeps working throughout.
 
-use crate::api::types::{Affinity, Balancing, Changed, EndpointMode, Locality, ServiceUpdate};
+use crate::api::types::{Affinity, Balancing, Changed, EndpointMode, Locality, ReturnPath, ServiceUpdate};
 use crate::cli::options::{self, Attach, KeyValue};
 use crate::cli::publish::{Publish, Unpublish};
 use crate::cli::several::encode;
@@ -42,6 +42,17 @@ pub(in crate::cli) struct UpdateArgs {
     /// How long running flows of a leaving task may take to end
     #[arg(long, value_name = "DURATION", value_parser = options::duration)]
     drain_timeout: Option<String>,
+    /// How answers return when a flow comes in by a published port of one node and its task is on another: back through
+    /// the entry node (tunnel), straight from the task's node (dsr), or back through the entry node, whose address the
+    /// task sees instead of the client's (snat). It concerns published ports only
+    #[arg(long, value_enum)]
+    return_path: Option<ReturnPath>,
+    /// How long a flow is remembered while nothing is sent: 10s to 120h; default, or 0: 6h for TCP, 180s for UDP
+    #[arg(long, value_name = "DURATION", value_parser = options::idle_timeout)]
+    idle_timeout: Option<String>,
+    /// How long the share of a task that has just come into the balance grows, at most 1h; 0: it has all of it at once
+    #[arg(long, value_name = "DURATION", value_parser = options::duration)]
+    slow_start: Option<String>,
     /// Exit at once instead of waiting for the mesh to converge
     #[arg(short, long)]
     detach: bool,
@@ -66,6 +77,9 @@ pub(super) async fn run(args: UpdateArgs, session: Session) -> anyhow::Result<u8
         affinity,
         locality,
         drain_timeout,
+        return_path,
+        idle_timeout,
+        slow_start,
         detach,
         quiet,
         service,
@@ -83,6 +97,9 @@ pub(super) async fn run(args: UpdateArgs, session: Session) -> anyhow::Result<u8
         affinity,
         locality,
         drain_timeout,
+        return_path,
+        idle_timeout,
+        slow_start,
     };
     let changed: Changed =
         session.client.patch(&format!("/v1/services/{}", encode(&service)), &update).await?;
