@@ -111,6 +111,9 @@ mod tests {
         assert_eq!(affinity("client-ip").unwrap().timeout, None);
         assert!(affinity("cookie").unwrap_err().contains("must be 'none'"));
         assert!(affinity("client-ip=").is_err());
+        assert_eq!(idle_timeout("90s"), Ok("1m30s".to_owned()));
+        assert_eq!(["default", "0"].map(idle_timeout), [Ok("default".to_owned()), Ok("0s".to_owned())]);
+        assert!(idle_timeout("never").unwrap_err().contains("invalid duration"));
         assert!(subnet("10.0.3.0").unwrap_err().contains("did you mean 10.0.3.0/24?"));
         assert!(subnet("x").is_err() && subnet("10.0.0.0/16").is_ok());
     }

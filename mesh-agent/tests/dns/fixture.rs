@@ -163,6 +163,7 @@ pub(crate) fn add(
             draining: false,
             message: String::new(),
             origin: Origin::Process { pid: 1, start: 1, supervised: false },
+            ready_since: 0,
             created: 0,
             updated: 0,
         };

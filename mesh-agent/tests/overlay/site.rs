@@ -165,6 +165,7 @@ impl Site {
             draining: false,
             message: String::new(),
             origin,
+            ready_since: 0,
             created: 0,
             updated: 0,
         };
@@ -173,7 +174,7 @@ impl Site {
     }
 
     pub(crate) fn want(&self, node: usize) -> Overlay {
-        desired(&self.world, &node_id(node)).overlay
+        desired(&self.world, &node_id(node), 0).overlay
     }
 
     pub(crate) async fn round(&mut self, node: usize, depth: Depth) -> Applied {

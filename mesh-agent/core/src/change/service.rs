@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{Change, Fresh, Refusal, ports};
@@ -80,6 +81,11 @@ impl fmt::Display for PortPattern {
     }
 }
 
+/// How long a silent flow may be remembered.
+const IDLE_TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_hours(5 * 24);
+/// The longest slow start.
+const SLOWEST_START: Duration = Duration::from_hours(1);
+
 /// What to change; what is not named stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServiceUpdate {
@@ -133,6 +139,7 @@ pub fn create_service(
             "service {name} is in no network: name one with --network (see 'mesh network ls')"
         )));
     }
+    check_times(request.idle_timeout, request.slow_start)?;
     ports::check(world, None, &request.ports, &[])?;
     let mut txn = Txn::default();
     let mut service = Service {
@@ -215,6 +222,7 @@ pub fn update_service(
     service.return_path = update.return_path.unwrap_or(service.return_path);
     service.idle_timeout = update.idle_timeout.unwrap_or(service.idle_timeout);
     service.slow_start = update.slow_start.unwrap_or(service.slow_start);
+    check_times(service.idle_timeout, service.slow_start)?;
     service.labels.extend(update.label_add);
     service.labels.retain(|key, _| !update.label_rm.contains(key));
     if service == **old {
@@ -248,6 +256,18 @@ pub fn remove_service(world: &Snapshot, reference: &str, fresh: Fresh) -> Result
     guard_ports(world, &mut txn, &service.id);
     guard_networks(world, &mut txn, &service.id);
     Ok(Change { txn, result: service.as_ref().clone() })
+}
+
+fn check_times(idle_timeout: Option<Duration>, slow_start: Duration) -> Result<(), Refusal> {
+    if let Some(idle) = idle_timeout.filter(|idle| !IDLE_TIMEOUTS.contains(idle)) {
+        return Err(Refusal::Invalid(format!(
+            "invalid idle timeout ({idle:?}): must be between 10s and 120h, or 'default'"
+        )));
+    }
+    if slow_start > SLOWEST_START {
+        return Err(Refusal::Invalid(format!("invalid slow start ({slow_start:?}): must be at most 1h")));
+    }
+    Ok(())
 }
 
 fn attach(

@@ -105,7 +105,8 @@ mod tests {
             "UpdatedAt": "2026-01-02T00:00:00Z",
             "Spec": {"Name": "web", "Labels": {"tier": "front"}, "Networks": [{"Target": "n1"}],
                 "EndpointSpec": {"Mode": "vip"}, "Balancing": "maglev",
-                "Affinity": {"Mode": "client-ip", "Timeout": "10m"}, "Locality": "spread", "DrainTimeout": "30s"},
+                "Affinity": {"Mode": "client-ip", "Timeout": "10m"}, "Locality": "spread", "DrainTimeout": "30s",
+                "ReturnPath": "dsr", "SlowStart": "5m"},
             "Endpoint": {"Spec": {"Mode": "vip"}, "Ports": [{"Protocol": "tcp", "TargetPort": 80,
                 "PublishedPort": 8080, "PublishMode": "ingress", "HostIP": ["10.0.0.1"], "Allow": ["10.0.0.0/8"]}],
                 "VirtualIPs": [{"NetworkID": "n1", "Addr": "10.0.0.5/16"}]},
@@ -134,6 +135,9 @@ mod tests {
         Locality:	spread
         Affinity:	client-ip=10m
         Drain Timeout:	30s
+        Return Path:	dsr
+        Idle Timeout:	default
+        Slow Start:	5m
         ");
     }
 }
