@@ -136,8 +136,8 @@ pub struct ServiceSpec {
     /// unless said otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub return_path: Option<ReturnPath>,
-    /// How long a flow is remembered while nothing is sent, from `10s` to `120h`; left out or `default`: `6h` for TCP,
-    /// `180s` for UDP.
+    /// How long an established TCP flow, or a UDP flow, is remembered while nothing is sent, from `10s` to `120h`, rounded
+    /// up to the next step that the programs know; left out or `default`: `6h` for TCP, `180s` for UDP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<String>,
     /// How long the share of a task that has just come into the balance grows, at most `1h`; `0s`, which is not at all,

@@ -35,18 +35,24 @@ pub(in crate::cli) struct CreateArgs {
     /// How long running flows of a leaving task may take to end
     #[arg(long, value_name = "DURATION", value_parser = options::duration, default_value = "30s")]
     drain_timeout: String,
-    /// How answers return when a flow comes in by a published port of one node and its task is on another: back through
-    /// the entry node (tunnel); straight from the task's node with the published address as source, which the network
-    /// between must let pass (dsr); or back through the entry node, whose address the task sees instead of the client's,
-    /// for networks where the way back cannot be controlled (snat). It concerns published ports only
+    /// How answers to clients of a published port return from a task on another node
+    ///
+    /// tunnel: back through the node that the client sent to, which needs nothing of the network; dsr: straight from
+    /// the task's node with the published address as source, which the network must let pass; snat: the task sees the
+    /// entry node's address in its network instead of the client's, for networks where the way back cannot be
+    /// controlled. VIPs are not concerned
     #[arg(long, value_enum, default_value = "tunnel")]
     return_path: ReturnPath,
-    /// How long a flow is remembered while nothing is sent: 10s to 120h, rounded up to the next of 10s, 30s, 1m, 2m, 5m,
-    /// 15m, 30m, 1h, 2h, 6h, 12h, 24h, 48h, 96h, 120h; default: 6h for TCP, 180s for UDP
+    /// How long an established TCP flow, or a UDP flow, is remembered while nothing is sent, 10s to 120h; 'default' is
+    /// 6h for TCP and 180s for UDP
+    ///
+    /// It is rounded up to the next of 10s, 30s, 1m, 2m, 5m, 15m, 30m, 1h, 2h, 6h, 12h, 24h, 48h, 96h and 120h
     #[arg(long, value_name = "DURATION", value_parser = options::idle_timeout, default_value = "default")]
     idle_timeout: String,
-    /// Give a task that has just come into the balance 10 % of its share, and more in steps until it has all of it after
-    /// this time, at most 1h; 0: all of it at once
+    /// How long the share of a task that has just come into the balance grows, at most 1h; 0: it has all of it at once
+    ///
+    /// It begins with 10 % of its weight and has 10 % more after each ninth of this time. Tasks that come together do
+    /// not wait for each other
     #[arg(long, value_name = "DURATION", value_parser = options::duration, default_value = "0")]
     slow_start: String,
     /// Service labels

@@ -42,15 +42,24 @@ pub(in crate::cli) struct UpdateArgs {
     /// How long running flows of a leaving task may take to end
     #[arg(long, value_name = "DURATION", value_parser = options::duration)]
     drain_timeout: Option<String>,
-    /// How answers return when a flow comes in by a published port of one node and its task is on another: back through
-    /// the entry node (tunnel), straight from the task's node (dsr), or back through the entry node, whose address the
-    /// task sees instead of the client's (snat). It concerns published ports only
+    /// How answers to clients of a published port return from a task on another node
+    ///
+    /// tunnel: back through the node that the client sent to, which needs nothing of the network; dsr: straight from
+    /// the task's node with the published address as source, which the network must let pass; snat: the task sees the
+    /// entry node's address in its network instead of the client's, for networks where the way back cannot be
+    /// controlled. VIPs are not concerned
     #[arg(long, value_enum)]
     return_path: Option<ReturnPath>,
-    /// How long a flow is remembered while nothing is sent: 10s to 120h; default, or 0: 6h for TCP, 180s for UDP
+    /// How long an established TCP flow, or a UDP flow, is remembered while nothing is sent, 10s to 120h; 'default', or
+    /// 0, is 6h for TCP and 180s for UDP
+    ///
+    /// It is rounded up to the next of 10s, 30s, 1m, 2m, 5m, 15m, 30m, 1h, 2h, 6h, 12h, 24h, 48h, 96h and 120h
     #[arg(long, value_name = "DURATION", value_parser = options::idle_timeout)]
     idle_timeout: Option<String>,
     /// How long the share of a task that has just come into the balance grows, at most 1h; 0: it has all of it at once
+    ///
+    /// It begins with 10 % of its weight and has 10 % more after each ninth of this time. Tasks that come together do
+    /// not wait for each other
     #[arg(long, value_name = "DURATION", value_parser = options::duration)]
     slow_start: Option<String>,
     /// Exit at once instead of waiting for the mesh to converge
