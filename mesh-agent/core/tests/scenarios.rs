@@ -161,7 +161,7 @@ fn service(sim: &mut Sim, name: &str, rest: &[&str]) -> Result<String, change::R
         balancing: Balancing::Random,
         affinity: Affinity::None,
         locality: option(rest, "locality").map_or(Locality::Spread, |word| word.parse().unwrap()),
-        drain_timeout: std::time::Duration::from_secs(30),
+        drain_timeout: Duration::from_secs(30),
         return_path: option(rest, "return-path").map_or(ReturnPath::Tunnel, |word| word.parse().unwrap()),
         idle_timeout: option(rest, "idle-timeout").map(seconds),
         slow_start: option(rest, "slow-start").map(seconds).unwrap_or_default(),
