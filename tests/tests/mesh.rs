@@ -44,6 +44,8 @@ mod published;
 mod refusals;
 #[path = "mesh/restarts.rs"]
 mod restarts;
+#[path = "mesh/slow_start.rs"]
+mod slow_start;
 #[path = "mesh/tasks.rs"]
 mod tasks;
 #[path = "mesh/traces.rs"]

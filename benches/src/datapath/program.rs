@@ -94,6 +94,8 @@ fn balance(services: u32, tasks: u32, published: bool) -> Balance {
             target: None,
             balancing: Balancing::Random,
             affinity: Affinity::None,
+            return_path: Default::default(),
+            idle: None,
             allow: Vec::new(),
             backends,
         };

@@ -5,6 +5,7 @@
 
 mod balance;
 mod overlay;
+mod ramp;
 
 pub use balance::{Backend, Balance, Family, Frontend, NetworkGate, Pool, PortGate, Site};
 pub use overlay::{DEVICE_PREFIX, Endpoint, Mac, Overlay, Route, VTEP_DEVICE, Vtep, endpoint_device};
@@ -14,7 +15,7 @@ use crate::dns::Zone;
 use crate::kv::Rev;
 use std::borrow::Cow;
 
-use crate::model::{Node, NodeId, Snapshot};
+use crate::model::{Node, NodeId, Snapshot, Timestamp};
 
 /// Something that cannot be as it should, in words for people.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,17 +39,20 @@ pub struct Desired {
     pub zone: Zone,
     /// What cannot be as it should.
     pub problems: Vec<Problem>,
+    /// When the same snapshot gives another plan by itself; none: never.
+    pub next: Option<Timestamp>,
 }
 
-/// Plans one node. A node that the snapshot does not know gets nothing.
-pub fn desired(world: &Snapshot, node: &NodeId) -> Desired {
+/// Plans one node, as of now. A node that the snapshot does not know gets nothing.
+pub fn desired(world: &Snapshot, node: &NodeId, now: Timestamp) -> Desired {
     let Some(me) = world.nodes.get(node) else {
         return Desired { rev: world.changed, ..Desired::default() };
     };
     let mut problems = Vec::new();
     let world = &without_own_underlay(world, me, &mut problems);
     let overlay = overlay::plan(world, me, &mut problems);
-    let balance = balance::plan(world, me, &overlay);
+    let mut balance = balance::plan(world, me, &overlay);
+    let next = ramp::apply(world, now, &mut balance);
     for (key, why) in &world.poison {
         problems.push(Problem {
             about: format!("record {key}"),
@@ -56,7 +60,7 @@ pub fn desired(world: &Snapshot, node: &NodeId) -> Desired {
         });
     }
     problems.sort();
-    Desired { rev: world.changed, overlay, balance, zone: Zone::build(world), problems }
+    Desired { rev: world.changed, overlay, balance, zone: Zone::build(world), problems, next }
 }
 
 /// A network around the node's own address would cut the node off: it is left out here, and said so. What else

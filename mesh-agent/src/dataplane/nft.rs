@@ -68,6 +68,8 @@ impl NftPlane {
              entry node's overlay address instead of the client's",
             "a task of an internal network, and a task that is reached from another mesh network or from the \
              node's localhost, sees its node's overlay address instead of the client's",
+            "--return-path tunnel and dsr are not available: answers of a task on another node return as with snat",
+            "--idle-timeout is not available: conntrack's own timeouts hold",
             "least-conn spreads flows at random, by weight",
             "client-ip affinity goes by a hash of the address: the timeout has no effect, and a change of \
              backends moves some clients",

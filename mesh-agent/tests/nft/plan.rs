@@ -61,6 +61,8 @@ pub(crate) fn pool(target: Option<u16>, backends: &[&str]) -> Pool {
         target,
         balancing: Balancing::Random,
         affinity: Affinity::None,
+        return_path: Default::default(),
+        idle: None,
         allow: Vec::new(),
         backends: backends.iter().map(backend).collect(),
     }

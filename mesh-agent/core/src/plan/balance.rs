@@ -5,13 +5,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::overlay::{Mac, Overlay, endpoint_device, own_address};
 use crate::model::{
     Affinity, Balancing, Locality, Name, NetworkId, Node, NodeId, Origin, Protocol, PublishMode,
-    PublishedPort, Service, Snapshot, Task, TaskAddress, TaskId, TaskState, Vni,
+    PublishedPort, ReturnPath, Service, Snapshot, Task, TaskAddress, TaskId, TaskState, Vni,
 };
 
 /// An address family.
@@ -91,6 +92,10 @@ pub struct Pool {
     pub balancing: Balancing,
     /// Whether a client's flows stay together.
     pub affinity: Affinity,
+    /// How answers of a task on another node return; means something for published ports only.
+    pub return_path: ReturnPath,
+    /// How long a silent flow is remembered, as asked for; none: as long as the plane does by itself.
+    pub idle: Option<Duration>,
     /// Only for these clients; empty: for all. Others are refused as if nothing were here.
     pub allow: Vec<IpNet>,
     /// In the order of slots.
@@ -266,6 +271,8 @@ fn pool(service: &Service, vni: Vni, target: Option<u16>, allow: &[IpNet], backe
         target,
         balancing: service.balancing,
         affinity: service.affinity,
+        return_path: service.return_path,
+        idle: service.idle_timeout,
         allow: allow.to_vec(),
         backends,
     }

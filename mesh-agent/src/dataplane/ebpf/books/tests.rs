@@ -146,6 +146,8 @@ impl Wanted {
                 target: Some(80),
                 balancing: Balancing::Maglev,
                 affinity: Affinity::None,
+                return_path: Default::default(),
+                idle: None,
                 allow: vec!["198.51.100.0/24".parse().unwrap()],
                 backends,
             };

@@ -39,6 +39,8 @@ fn pool(target: Option<u16>, backends: &[Backend]) -> Pool {
         target,
         balancing: Balancing::Random,
         affinity: Affinity::None,
+        return_path: Default::default(),
+        idle: None,
         allow: Vec::new(),
         backends: backends.to_vec(),
     }
