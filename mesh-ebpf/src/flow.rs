@@ -181,6 +181,25 @@ impl Found<'_> {
         load(self.flow).is_still(self.head).then_some((port, client_port, addr))
     }
 
+    /// Whether it says the same as another of the same tuple.
+    #[inline(always)]
+    pub fn leads_as(&self, other: &Flow) -> bool {
+        // SAFETY: as in `read`.
+        let mut difference = unsafe {
+            let (port, client_port) = (&raw const (*self.flow).port, &raw const (*self.flow).client_port);
+            u32::from(port.read_volatile().0 ^ other.port.0)
+                | u32::from(client_port.read_volatile().0 ^ other.client_port.0)
+        };
+        let mut word = 0;
+        while word < 4 {
+            // SAFETY: as above; an address has four words.
+            let there = unsafe { (&raw const (*self.flow).addr).cast::<u32>().add(word).read_volatile() };
+            difference |= there ^ other.addr.0[word];
+            word += 1;
+        }
+        difference == 0 && load(self.flow).is_still(self.head)
+    }
+
     /// Gives it another head, unless somebody was faster. Whether it has another one now.
     #[inline(always)]
     pub fn set(&self, head: Head) -> bool {

@@ -4,6 +4,7 @@
 //! What the programs do is in package mesh-ebpf; `books` decides what is to be written into their maps. A small
 //! nftables table stays beside them: it guards what goes through the node's own stack, and masquerades.
 
+mod active;
 mod alarm;
 mod books;
 mod error;
@@ -24,13 +25,15 @@ mod sock;
 mod syscall;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use aya::Ebpf;
 use mesh_core::plan::{Balance, Mac, Problem, VTEP_DEVICE};
+use mesh_ebpf::abi::Addr16;
 use mesh_ebpf::verdict::Event;
 use tracing::warn;
 
@@ -107,7 +110,6 @@ impl EbpfPlane {
     /// What this plane cannot do, in words for people.
     pub fn limits() -> Vec<String> {
         [
-            "least-conn spreads flows by weight",
             "a task that is reached from a node by that node's own ports or localhost sees the node's overlay address \
              instead of the client's",
             "packets with IP options or IPv6 extension headers are not balanced, and are refused",
@@ -177,11 +179,24 @@ impl EbpfPlane {
         self.maps.config.change(|config| {
             config.tunnel = facts.devices.get(VTEP_DEVICE).copied().unwrap_or_default();
             config.tunnel_mtu = want.tunnel_mtu;
+            config.here = here(want.node, &facts.addresses);
             if let Some(node) = want.node {
                 config.mac = Mac::of_vtep(node).0;
             }
         });
     }
+}
+
+/// The addresses of a node that clients use most, we suppose: that of the underlay, and one of the other family.
+fn here(node: Option<IpAddr>, all: &BTreeSet<IpAddr>) -> [Addr16; 2] {
+    [false, true].map(|v6| {
+        let usual = |address: &&IpAddr| match address {
+            IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+            IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+        };
+        let mut known = node.iter().chain(all.iter().filter(usual));
+        known.find(|address| address.is_ipv6() == v6).map_or(Addr16::ANY_V6, |address| (*address).into())
+    })
 }
 
 /// Which program belongs on which device.
@@ -236,6 +251,9 @@ impl Plane for EbpfPlane {
                 self.settle_sockets(want, &facts, moved || depth == Depth::Sweep, &mut applied).await;
             }
             Err(error) => _ = applied.errors.insert("devices".to_owned(), error),
+        }
+        if depth == Depth::Sweep && active::counts(want) {
+            self.maps.set_active(&self.view.active_flows());
         }
         match self.view.count(Event::TableFull) {
             Ok(count) => self.alarm.note(count, Instant::now()),

@@ -102,13 +102,13 @@ fn a_published_port_is_reached_from_outside() {
 #[test]
 fn a_packet_for_another_node_crosses_the_tunnel_as_the_client_sent_it() {
     use mesh_ebpf::abi::NetPort;
-    use mesh_ebpf::tunnel::Tag;
+    use mesh_ebpf::tunnel::{Tag, Terms};
     use mesh_ebpf::verdict::{Action, To};
 
     let mut world = one(1);
     let sent = frame(TCP, SYN, client(false, 41_000), at(own(0, false), 8000), b"payload");
     let out = world.nodes[0].run(crate::node::Hook::Net(crate::world::UPLINK), &sent);
-    let to = To::Peer { peer: 2, tag: Tag::Forward(NetPort::new(80)), mac: mac(0) };
+    let to = To::Peer { peer: 2, tag: Tag::Forward(NetPort::new(80), Terms::default()), mac: mac(0) };
     assert_eq!(out.action, Action::Send(to));
     assert_eq!(out.bytes[..12], [mac(0), [2, 9, 9, 9, 9, 0]].concat());
     assert_eq!(out.bytes[12..], sent[12..]);

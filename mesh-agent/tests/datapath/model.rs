@@ -60,6 +60,7 @@ pub(crate) struct Model {
     affinity: RefCell<BTreeMap<AffinityKey, AffinityValue>>,
     pub(crate) events: RefCell<Vec<u64>>,
     pub(crate) stats: RefCell<BTreeMap<u32, Stats>>,
+    pub(crate) active: RefCell<BTreeMap<u32, i64>>,
     flows: [Vec<Shared<'static>>; 2],
 }
 
@@ -78,6 +79,7 @@ impl Model {
             affinity: RefCell::default(),
             events: RefCell::new(vec![0; EVENTS as usize]),
             stats: RefCell::default(),
+            active: RefCell::default(),
             flows,
             tables,
         }
@@ -125,6 +127,7 @@ impl Kernel for Model {
             mac: [0; 6],
             state: 0,
             pad: 0,
+            weight: 0,
         };
         Some(self.tables.backends.get(&id).unwrap_or(&NONE))
     }
@@ -190,6 +193,14 @@ impl Kernel for Model {
 
     fn count(&self, event: Event) {
         self.events.borrow_mut()[event as usize] += 1;
+    }
+
+    fn active(&self, backend: u32) -> i64 {
+        self.active.borrow().get(&backend).copied().unwrap_or_default()
+    }
+
+    fn more_active(&self, backend: u32, flows: i64) {
+        *self.active.borrow_mut().entry(backend).or_default() += flows;
     }
 
     fn account(&self, backend: u32, bytes: u16, new_flow: bool) {

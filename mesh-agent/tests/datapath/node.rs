@@ -76,6 +76,7 @@ impl Node {
             (map::SOURCES, 64),
             (map::AFFINITY, 1024),
             (map::STATS, 256),
+            (map::ACTIVE, 256),
         ]
         .into_iter()
         .chain(buckets)

@@ -222,6 +222,7 @@ fn tables(number: usize, nodes: usize, tasks: &[usize], services: &[Service]) ->
                 mac: mac(index),
                 state: BackendState::Active as u8,
                 pad: 0,
+                weight: 1,
             };
             tables.backends.insert(backend(index, v6), value);
         }

@@ -98,6 +98,12 @@ impl Config {
         pad: 0,
         here: [Addr16::ANY_V6; 2],
     };
+
+    /// Whether an address is one of [`Self::here`].
+    #[inline(always)]
+    pub fn is_here(&self, addr: &Addr16) -> bool {
+        self.here.contains(addr) && *addr != Addr16::ANY_V6
+    }
 }
 
 const _: () = assert!(size_of::<Config>() == 168);

@@ -15,7 +15,7 @@ use crate::verdict::{Event, Hop, Refusal, Verdict};
 
 /// Slots that are looked into before a frontend is taken for empty: only while the agent writes its table is one
 /// of them not of a live backend. As many are looked into for another backend than one that has just left.
-const TRIES: u32 = 8;
+const TRIES: u32 = 4;
 
 /// A packet to a VIP; `PASS` if it is none.
 #[inline(always)]
@@ -284,39 +284,58 @@ pub fn pick<K: Kernel>(k: &K, packet: &Packet) -> u32 {
     if frontend.backends == 0 {
         return NO_BACKEND;
     }
-    if frontend.affinity != 0 {
-        return stay(k, packet);
+    let stays = frontend.affinity != 0;
+    if stays {
+        let id = known(k, packet);
+        if id != NO_BACKEND {
+            return id;
+        }
     }
     // Even where nodes need not agree it is a hash and no random number: a flow that was forgotten is balanced
-    // as it was before.
-    let seed = if frontend.has(Frontend::HASHED) { config.mesh_seed } else { config.node_seed };
-    let hash = hash::slot(&tuple.src, tuple.sport(), tuple.dport(), packet.proto, seed);
-    if frontend.has(Frontend::LEAST) {
-        return least(k, frontend, hash, packet.except);
+    // as it was before. They also agree about clients whose flows stay together.
+    let (sport, dport, proto) =
+        if stays { (NetPort::ANY, NetPort::ANY, 0) } else { (tuple.sport(), tuple.dport(), packet.proto) };
+    let alike = stays || frontend.has(Frontend::HASHED);
+    let seed = if alike { config.mesh_seed } else { config.node_seed };
+    let hash = hash::slot(&tuple.src, sport, dport, proto, seed);
+    let id = if frontend.has(Frontend::LEAST) {
+        least(k, frontend, hash, packet.except)
+    } else {
+        in_slots(k, frontend, hash, packet.except)
+    };
+    if stays {
+        remember_client(k, packet, id);
     }
-    in_slots(k, frontend, hash, packet.except)
+    id
 }
 
-/// Who gets a flow of a client whose flows stay together.
 #[inline(always)]
-fn stay<K: Kernel>(k: &K, packet: &Packet) -> u32 {
-    let (frontend, now) = (&packet.frontend, packet.now);
-    let key = AffinityKey { client: packet.tuple.src, frontend: frontend.id };
+const fn affinity_key(packet: &Packet) -> AffinityKey {
+    AffinityKey { client: packet.tuple.src, frontend: packet.frontend.id }
+}
+
+/// Who gets the flows of a client, if that is known.
+#[inline(always)]
+fn known<K: Kernel>(k: &K, packet: &Packet) -> u32 {
+    let key = affinity_key(packet);
     if let Some(AffinityValue { backend: id, generation, seen }) = k.affinity(&key)
         // Another CPU may be ahead of this one's time.
-        && now.wrapping_sub(seen).cast_signed() <= frontend.affinity.cast_signed()
+        && packet.now.wrapping_sub(seen).cast_signed() <= packet.frontend.affinity.cast_signed()
         && id != packet.except
         && k.backend(id).is_some_and(|backend| backend.serves(generation) && backend.is_active())
     {
-        k.remember(&key, &AffinityValue { backend: id, generation, seen: now });
+        k.remember(&key, &AffinityValue { backend: id, generation, seen: packet.now });
         return id;
     }
-    // Nodes agree about clients that they see for the first time.
-    let hash = hash::slot(&key.client, NetPort::ANY, NetPort::ANY, 0, k.config().mesh_seed);
-    let id = in_slots(k, frontend, hash, packet.except);
-    let Some(backend) = k.backend(id) else { return NO_BACKEND };
-    k.remember(&key, &AffinityValue { backend: id, generation: backend.generation, seen: now });
-    id
+    NO_BACKEND
+}
+
+#[inline(always)]
+fn remember_client<K: Kernel>(k: &K, packet: &Packet, id: u32) {
+    if let Some(backend) = k.backend(id) {
+        let value = AffinityValue { backend: id, generation: backend.generation, seen: packet.now };
+        k.remember(&affinity_key(packet), &value);
+    }
 }
 
 /// The backend in a slot, or in one of the next; that which is not wanted only if there is no other.
@@ -324,37 +343,33 @@ fn stay<K: Kernel>(k: &K, packet: &Packet) -> u32 {
 pub(crate) fn in_slots<K: Kernel>(k: &K, frontend: &Frontend, hash: u32, except: u32) -> u32 {
     let mut slot = hash;
     let mut left = TRIES;
-    let mut last = NO_BACKEND;
     while left > 0 {
         let id = k.slot(frontend.slots.wrapping_add(slot & frontend.mask));
-        if k.backend(id).is_some_and(Backend::is_active) {
-            last = id;
-            if id != except {
-                return id;
-            }
+        if id != except && k.backend(id).is_some_and(Backend::is_active) {
+            return id;
         }
         slot = slot.wrapping_add(1);
         left -= 1;
     }
-    last
+    except
 }
 
 /// Of the backends in some slots that which has the fewest flows for its weight. To look at a few at random is nearly
 /// as good as to look at all (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001).
 #[inline(always)]
 fn least<K: Kernel>(k: &K, frontend: &Frontend, hash: u32, except: u32) -> u32 {
-    let (mut best, mut flows, mut weight) = (NO_BACKEND, 0, 1);
+    let (mut best, mut fewest) = (except, u64::MAX);
     let mut slot = hash;
     let mut left = TRIES;
     while left > 0 {
         let id = k.slot(frontend.slots.wrapping_add(slot & frontend.mask));
-        if let Some(backend) = k.backend(id)
+        if id != except
+            && let Some(backend) = k.backend(id)
             && backend.is_active()
         {
-            let active = k.active(id).max(0) as u64;
-            let fewer = active * weight < flows * u64::from(backend.weight);
-            if best == NO_BACKEND || best == except || (fewer && id != except) {
-                (best, flows, weight) = (id, active, u64::from(backend.weight));
+            let flows = ((k.active(id).max(0) as u64) << 16) / u64::from(backend.weight.max(1));
+            if flows < fewest {
+                (best, fewest) = (id, flows);
             }
         }
         slot = slot.rotate_right(8).wrapping_add(1);

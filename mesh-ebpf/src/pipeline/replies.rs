@@ -210,9 +210,7 @@ fn place_both<K: Kernel>(k: &K, packet: &mut Packet, may_insert: bool) -> bool {
 }
 
 /// With another port: the one that it is known with, or the first that is free, if one may be taken; else 0.
-///
-/// Its own function, because the stack of a program has 512 bytes.
-#[inline(never)]
+#[inline(always)]
 fn other_place<K: Kernel>(k: &K, packet: &mut Packet, may_insert: bool) -> u32 {
     let mut round = 0;
     while round < TRIES {
@@ -255,8 +253,7 @@ pub fn place<K: Kernel>(k: &K, packet: &Packet, may_insert: bool) -> bool {
         };
     };
     let client = Head(flow.head).client();
-    let same =
-        client.may_be(found.head.client()) && found.read() == Some((flow.port, flow.client_port, flow.addr));
+    let same = client.may_be(found.head.client()) && found.leads_as(flow);
     // The same client may use the same port again, and has more to say than that the last flow ended.
     let again = same && packet.is_syn() && found.head.has(Head::CLOSING);
     if same && !again {

@@ -104,7 +104,7 @@ impl Kernel for Node {
     #[inline(always)]
     fn is_local(&self, addr: &Addr16) -> bool {
         // SAFETY: see above.
-        self.config.here.contains(addr) || unsafe { LOCALS.get(addr) }.is_some()
+        self.config.is_here(addr) || unsafe { LOCALS.get(addr) }.is_some()
     }
 
     #[inline(always)]

@@ -68,6 +68,7 @@ pub(super) struct Maps {
     sources: LpmTrie<MapData, SourceKey, u32>,
     ports: Mapped<u64>,
     vips: Mapped<u64>,
+    active: Mapped<i64>,
     pub(super) config: SharedConfig,
     stats: PerCpuArray<MapData, Stats>,
 }
@@ -89,6 +90,7 @@ impl Maps {
             sources: take(ebpf, map::SOURCES)?,
             ports: mapped(ebpf, map::PORTS, PORT_WORDS)?,
             vips: mapped(ebpf, map::VIP_BITS, VIP_WORDS)?,
+            active: mapped(ebpf, map::ACTIVE, backends)?,
             config: SharedConfig(Arc::new(Mutex::new(mapped(ebpf, map::CONFIG, 1)?))),
             stats: take(ebpf, map::STATS)?,
         })
@@ -117,6 +119,16 @@ impl Maps {
             macs: all(&self.macs, map::MACS)?,
             locals: all(&self.locals, map::LOCALS)?.into_iter().map(|(addr, _)| addr).collect(),
         })
+    }
+
+    /// Has each backend have so many flows.
+    pub(super) fn set_active(&mut self, flows: &std::collections::BTreeMap<u32, i64>) {
+        for id in 0..self.active.len() {
+            let flows = flows.get(&(id as u32)).copied().unwrap_or_default();
+            if self.active.get(id) != flows {
+                self.active.set(id, flows);
+            }
+        }
     }
 
     /// Whether a backend still serves a flow that began when its id had `generation`.
@@ -159,6 +171,7 @@ impl Maps {
             Step::Backend(id, backend) => {
                 if self.backends.get(*id as usize).generation != backend.generation {
                     self.forget_stats(*id)?;
+                    self.active.set(*id as usize, 0);
                 }
                 self.put_backend(*id as usize, *backend);
                 Ok(())

@@ -6,6 +6,7 @@
 mod dry;
 mod flows;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -147,6 +148,16 @@ impl View {
     pub fn occupancy(&self) -> [Occupancy; 2] {
         let (now, timeouts) = (now(), self.config.get(0).timeouts);
         [TCP, UDP].map(|proto| Occupancy::of(self.buckets(proto), proto, now, &timeouts))
+    }
+
+    /// How many flows each backend has, of those that are counted.
+    pub(super) fn active_flows(&self) -> BTreeMap<u32, i64> {
+        let (now, timeouts) = (now(), self.config.get(0).timeouts);
+        let mut flows = BTreeMap::new();
+        for proto in [TCP, UDP] {
+            super::active::add(&mut flows, self.buckets(proto), proto, now, &timeouts);
+        }
+        flows
     }
 
     /// What would become of a flow that began now. The maps stay as they are.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use mesh_core::maglev::{self, Weighted};
-use mesh_core::model::{Affinity, Balancing, Protocol, Vni, fnv64};
+use mesh_core::model::{Affinity, Balancing, Protocol, ReturnPath, Vni, fnv64};
 use mesh_core::plan::{self, Family, Pool};
 use mesh_ebpf::abi::{
     Addr16, FrontendKey, NetPort, Published, SLOT_LINE, SlotLine, SourceKey, TCP, UDP, VIP_WORDS,
@@ -290,13 +290,23 @@ fn key_of(at: &plan::Frontend) -> FrontendKey {
 }
 
 fn value_of(id: u32, slots: u32, order: u32, pool: &Pool, backends: usize) -> mesh_ebpf::abi::Frontend {
-    use mesh_ebpf::abi::Frontend;
-    let mut flags = 0;
-    if pool.balancing == Balancing::Maglev {
-        flags |= Frontend::HASHED;
-    }
+    use mesh_ebpf::abi::{Frontend, Timeouts};
+    let mut flags = match pool.balancing {
+        Balancing::Random => 0,
+        Balancing::Maglev => Frontend::HASHED,
+        Balancing::LeastConn => Frontend::LEAST,
+    };
+    flags |= match pool.return_path {
+        ReturnPath::Tunnel => 0,
+        ReturnPath::Dsr => Frontend::DSR,
+        ReturnPath::Snat => Frontend::SNAT,
+    };
     if !pool.allow.is_empty() {
         flags |= Frontend::GUARDED;
+    }
+    if let Some(idle) = pool.idle {
+        let seconds = u32::try_from(idle.as_secs()).unwrap_or(u32::MAX);
+        flags |= (Timeouts::step(seconds) as u16) << Frontend::IDLE;
     }
     let affinity = match pool.affinity {
         Affinity::None => 0,
