@@ -19,7 +19,7 @@ mod socket;
 
 pub use addr::{Addr16, Mac, NetPort};
 pub use backend::{Backend, BackendState, Peer, Stats};
-pub use config::{Config, Timeouts};
+pub use config::{Config, Named, Timeouts};
 pub use endpoint::{Endpoint, MacKey, Network};
 pub use frontend::{AffinityKey, AffinityValue, Frontend, FrontendKey, Published, Scope, SourceKey};
 pub use record::Record;
