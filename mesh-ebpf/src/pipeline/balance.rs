@@ -14,8 +14,10 @@ use crate::tunnel::{Tag, Terms};
 use crate::verdict::{Event, Hop, Refusal, Verdict};
 
 /// Slots that are looked into before a frontend is taken for empty: only while the agent writes its table is one
-/// of them not of a live backend. As many are looked into for another backend than one that has just left.
+/// of them not of a live backend.
 const TRIES: u32 = 4;
+/// The same for another backend than one that has just left: of two, each slot is that one's as likely as not.
+const OTHER_TRIES: u32 = 16;
 
 /// A packet to a VIP; `PASS` if it is none.
 #[inline(always)]
@@ -342,7 +344,7 @@ fn remember_client<K: Kernel>(k: &K, packet: &Packet, id: u32) {
 #[inline(always)]
 pub(crate) fn in_slots<K: Kernel>(k: &K, frontend: &Frontend, hash: u32, except: u32) -> u32 {
     let mut slot = hash;
-    let mut left = TRIES;
+    let mut left = if except == NO_BACKEND { TRIES } else { OTHER_TRIES };
     while left > 0 {
         let id = k.slot(frontend.slots.wrapping_add(slot & frontend.mask));
         if id != except && k.backend(id).is_some_and(Backend::is_active) {
