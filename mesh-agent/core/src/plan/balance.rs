@@ -138,9 +138,9 @@ pub struct Balance {
     /// Those of the nodes that it tunnels to.
     pub peers: BTreeSet<IpAddr>,
     /// Running tasks: flows that they have go on, also while they get no new ones.
-    pub sites: BTreeMap<(Vni, IpAddr), Site>,
-    /// Frontends and what is behind them.
-    pub frontends: BTreeMap<Frontend, Pool>,
+    pub sites: BTreeMap<(Vni, IpAddr), Arc<Site>>,
+    /// Frontends and what is behind them. What a plan shares with the one before is compared by its address.
+    pub frontends: BTreeMap<Frontend, Arc<Pool>>,
     /// Networks.
     pub networks: BTreeMap<Vni, NetworkGate>,
     /// Local tasks' devices.
@@ -193,8 +193,9 @@ fn plan_sites(world: &Snapshot, me: &Node, task: &Task, overlay: &Overlay, balan
     for (id, address) in &task.addresses {
         let Some(network) = world.networks.get(id) else { continue };
         let device = endpoint_device(&task.id, id);
-        let site = Site { mac: Mac::of_task(&device), device, peer };
-        balance.sites.extend(address.addresses().map(|address| ((network.vni, address), site.clone())));
+        let site = Arc::new(Site { mac: Mac::of_task(&device), device, peer });
+        let at = |address| ((network.vni, address), Arc::clone(&site));
+        balance.sites.extend(address.addresses().map(at));
     }
 }
 
@@ -246,7 +247,7 @@ fn plan_port(
         let mut insert = |address| {
             let frontend =
                 Frontend::Published { protocol: port.protocol, port: port.published, address, family };
-            balance.frontends.insert(frontend, pool.clone());
+            balance.frontends.insert(frontend, Arc::clone(&pool));
         };
         if port.host_ip.is_empty() {
             insert(None);
@@ -257,8 +258,14 @@ fn plan_port(
     }
 }
 
-fn pool(service: &Service, vni: Vni, target: Option<u16>, allow: &[IpNet], backends: Vec<Backend>) -> Pool {
-    Pool {
+fn pool(
+    service: &Service,
+    vni: Vni,
+    target: Option<u16>,
+    allow: &[IpNet],
+    backends: Vec<Backend>,
+) -> Arc<Pool> {
+    Arc::new(Pool {
         service: service.name.clone(),
         vni,
         target,
@@ -266,7 +273,7 @@ fn pool(service: &Service, vni: Vni, target: Option<u16>, allow: &[IpNet], backe
         affinity: service.affinity,
         allow: allow.to_vec(),
         backends,
-    }
+    })
 }
 
 fn backends(
