@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use mesh_core::dns::Zone;
 use mesh_core::model::{NetworkId, NodeId, Snapshot, TaskId};
-use mesh_core::plan::{self, Desired};
+use mesh_core::plan::{Desired, Planner};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -50,6 +50,7 @@ impl Reconciler {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut timer = tokio::time::interval(self.sweep);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut planner = Planner::default();
         let mut named = BTreeMap::new();
         loop {
             // A closed channel means that the agent is ending; then only the token counts.
@@ -64,13 +65,19 @@ impl Reconciler {
             };
             let world = Arc::clone(&self.world.borrow_and_update());
             if world.nodes.contains_key(&self.node) {
-                self.round(&world, depth, &mut named).await;
+                let desired = planner.desired(&world, &self.node);
+                self.round(&world, desired, depth, &mut named).await;
             }
         }
     }
 
-    async fn round(&mut self, world: &Snapshot, depth: Depth, named: &mut BTreeMap<TaskId, Vec<NetworkId>>) {
-        let desired = plan::desired(world, &self.node);
+    async fn round(
+        &mut self,
+        world: &Snapshot,
+        desired: Desired,
+        depth: Depth,
+        named: &mut BTreeMap<TaskId, Vec<NetworkId>>,
+    ) {
         let known = self.status.borrow().planned;
         if depth == Depth::Delta && known == desired.rev {
             // Only signs of life: the same world for the kernel.

@@ -23,8 +23,14 @@ const NODES: u32 = 10;
 const TASKS: u32 = 0x0a00_0000;
 const VIPS: u32 = 0x0a60_0000;
 
-/// How many services, and tasks of each. Every service has a VIP and a published port, for both families.
-const SIZES: [(u32, u32); 4] = [(1, 10), (100, 10), (1000, 10), (10_000, 2)];
+/// How many services, tasks of each, and the families of their VIPs, published ports and tasks.
+const SIZES: [(u32, u32, &[Family]); 5] = [
+    (1, 10, &[Family::V4]),
+    (100, 10, &[Family::V4]),
+    (1000, 10, &[Family::V4]),
+    (10_000, 2, &[Family::V4]),
+    (10_000, 2, &Family::ALL),
+];
 
 /// Measures all sizes.
 pub(super) fn measure() -> Result<Vec<ServiceChange>> {
@@ -32,24 +38,26 @@ pub(super) fn measure() -> Result<Vec<ServiceChange>> {
     unshare(CloneFlags::CLONE_NEWNS).context("cannot have mounts of its own")?;
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
         .context("cannot keep its mounts to itself")?;
-    SIZES.into_iter().map(|(services, tasks)| one(services, tasks)).collect()
+    SIZES.into_iter().map(|(services, tasks, families)| one(services, tasks, families)).collect()
 }
 
-fn one(services: u32, tasks: u32) -> Result<ServiceChange> {
+fn one(services: u32, tasks: u32, families: &[Family]) -> Result<ServiceChange> {
     let dir = tempfile::tempdir()?;
     let pins = dir.path().join("bpf");
-    let measured = changes(&pins, services, tasks);
+    let measured = changes(&pins, services, tasks, families);
     mesh_agent::dataplane::ebpf::remove_all(&pins);
     let (all, change) = measured?;
     let (change_us, all_ms) = (change.as_micros() as u64, all.as_millis() as u64);
-    eprintln!("{services} services: one change {change_us} us, all {all_ms} ms");
-    Ok(ServiceChange { services, change_us, all_ms })
+    let families = families.len();
+    eprintln!("{services} services of {families} families: one change {change_us} us, all {all_ms} ms");
+    Ok(ServiceChange { services, families, change_us, all_ms })
 }
 
-/// The time for all, and the median of those for one change.
-fn changes(pins: &Path, services: u32, tasks: u32) -> Result<(Duration, Duration)> {
+/// The time for all, and the median of those for one change. What does not change is shared by the plans, as by those
+/// of a [`mesh_core::plan::Planner`].
+fn changes(pins: &Path, services: u32, tasks: u32, families: &[Family]) -> Result<(Duration, Duration)> {
     let mut plane = EbpfPlane::open(pins, None, true).map_err(|error| anyhow!(error.in_full()))?;
-    let full = balance(services, tasks);
+    let full = balance(services, tasks, families);
     let all = fill(&mut plane, &full)?;
     let mut times = Vec::new();
     for turn in 0..CHANGES {
@@ -76,14 +84,16 @@ fn worked() -> Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?.into())
 }
 
-fn balance(services: u32, tasks: u32) -> Balance {
+fn balance(services: u32, tasks: u32, families: &[Family]) -> Balance {
     let mut balance = Balance {
         node: Some(node(0)),
         tunnel_mtu: 1450,
         peers: (1..NODES).map(node).collect(),
         ..Balance::default()
     };
-    for (service, family) in (0..services).flat_map(|service| Family::ALL.map(|family| (service, family))) {
+    for (service, family) in
+        (0..services).flat_map(|service| families.iter().map(move |family| (service, *family)))
+    {
         let backends: Vec<Backend> = (0..tasks).map(|task| backend(service, task, family)).collect();
         for (task, backend) in (0..).zip(&backends) {
             let peer = node(1 + (service + task) % (NODES - 1));

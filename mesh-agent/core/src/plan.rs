@@ -4,6 +4,7 @@
 //! problems, never a panic. A plan leaves no choice to whoever carries it out.
 
 mod balance;
+mod memo;
 mod overlay;
 
 pub use balance::{Backend, Balance, Family, Frontend, NetworkGate, Pool, PortGate, Site};
@@ -12,6 +13,7 @@ pub use overlay::{DEVICE_PREFIX, Endpoint, Mac, Overlay, Route, VTEP_DEVICE, Vte
 use crate::change::overlap;
 use crate::dns::Zone;
 use crate::kv::Rev;
+use memo::Memo;
 use std::borrow::Cow;
 
 use crate::model::{Node, NodeId, Snapshot};
@@ -40,15 +42,33 @@ pub struct Desired {
     pub problems: Vec<Problem>,
 }
 
+/// Plans one node, round after round. The plans are those of [`desired`]; what comes of records that stayed is shared
+/// with the last one.
+#[derive(Debug, Default)]
+pub struct Planner {
+    memo: Memo,
+}
+
+impl Planner {
+    /// As [`desired`].
+    pub fn desired(&mut self, world: &Snapshot, node: &NodeId) -> Desired {
+        plan(world, node, &mut self.memo)
+    }
+}
+
 /// Plans one node. A node that the snapshot does not know gets nothing.
 pub fn desired(world: &Snapshot, node: &NodeId) -> Desired {
+    plan(world, node, &mut Memo::default())
+}
+
+fn plan(world: &Snapshot, node: &NodeId, memo: &mut Memo) -> Desired {
     let Some(me) = world.nodes.get(node) else {
         return Desired { rev: world.changed, ..Desired::default() };
     };
     let mut problems = Vec::new();
     let world = &without_own_underlay(world, me, &mut problems);
     let overlay = overlay::plan(world, me, &mut problems);
-    let balance = balance::plan(world, me, &overlay);
+    let balance = balance::plan(world, me, &overlay, memo);
     for (key, why) in &world.poison {
         problems.push(Problem {
             about: format!("record {key}"),

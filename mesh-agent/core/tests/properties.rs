@@ -4,6 +4,7 @@
 mod sim;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_core::change::{
@@ -230,6 +231,24 @@ proptest! {
             unique(sim.world());
         }
         planned(sim.world());
+    }
+
+    /// Whoever plans round after round plans the same as who begins with this one, and makes nothing anew that stayed.
+    #[test]
+    fn what_came_before_does_not_matter(steps in prop::collection::vec(step(), 0..60)) {
+        let mut sim = Sim::new();
+        let mut planners: BTreeMap<_, plan::Planner> = BTreeMap::new();
+        for step in &steps {
+            drop(take(&mut sim, step));
+            for node in sim.world().nodes.keys() {
+                let planner = planners.entry(node.clone()).or_default();
+                let planned = planner.desired(sim.world(), node);
+                prop_assert_eq!(&planned, &plan::desired(sim.world(), node));
+                let again = planner.desired(&sim.world().clone(), node).balance.frontends;
+                let same = again.iter().zip(&planned.balance.frontends).all(|(a, b)| Arc::ptr_eq(a.1, b.1));
+                prop_assert!(same, "two plans of one world share their pools");
+            }
+        }
     }
 
     /// Applying the difference of any two plans gives the second one, and then nothing is left to do.
