@@ -32,7 +32,7 @@ pub const LAYOUT: u32 = 2;
 pub mod map {
     /// Hash: [`FrontendKey`](super::FrontendKey) → [`Frontend`](super::Frontend).
     pub const FRONTENDS: &str = "FRONTENDS";
-    /// Array of [`SlotLine`](super::SlotLine): backend ids; each frontend owns a run of it. Mapped into the agent.
+    /// Array of [`SlotLine`](super::SlotLine): backend ids; each frontend leads to a run of it. Mapped into the agent.
     pub const SLOTS: &str = "SLOTS";
     /// Array: backend id → [`Backend`](super::Backend). Mapped into the agent.
     pub const BACKENDS: &str = "BACKENDS";

@@ -172,9 +172,10 @@ fn time_wraps_without_notice() {
 #[test]
 fn idle_timeouts_are_rounded_up() {
     let of = |seconds| Timeouts::WISHES[Timeouts::step(seconds) as usize];
-    assert_eq!([1, 10, 11, 60, 61, 3600, 5 * 86_400, u32::MAX].map(of), [
-        10, 10, 30, 60, 120, 3600, 432_000, 432_000
-    ]);
+    assert_eq!(
+        [1, 10, 11, 60, 61, 3600, 5 * 86_400, u32::MAX].map(of),
+        [10, 10, 30, 60, 120, 3600, 432_000, 432_000]
+    );
     // Twice the longest is still told from what is yet to come.
     assert!(Timeouts::WISHES.iter().all(|seconds| 2 * seconds < 1 << 20));
 }

@@ -178,7 +178,11 @@ fn find<S: Socket>(socket: &S, place: &Place, asked: &mut Asked) -> Outcome {
         asked.frontend = frontend;
         return find_vip(socket, place, asked);
     }
-    if k.published(proto, place.port).is_any() { find_published(socket, place, asked) } else { Outcome::LEAVE }
+    if k.published(proto, place.port).is_any() {
+        find_published(socket, place, asked)
+    } else {
+        Outcome::LEAVE
+    }
 }
 
 /// Tasks of the VIP's network, and the node.

@@ -117,8 +117,11 @@ fn a_packet_for_another_node_crosses_the_tunnel_as_the_client_sent_it() {
 /// Wherever the option stands, and also at an odd byte.
 #[test]
 fn a_syn_announces_no_more_than_fits_into_the_tunnel() {
-    const OPTIONS: [([u8; 8], usize); 3] =
-        [([2, 4, 0x23, 0x28, 1, 3, 3, 7], 2), ([1, 2, 4, 0x23, 0x28, 1, 1, 1], 3), ([1, 1, 2, 4, 1, 0, 1, 1], 4)];
+    const OPTIONS: [([u8; 8], usize); 3] = [
+        ([2, 4, 0x23, 0x28, 1, 3, 3, 7], 2),
+        ([1, 2, 4, 0x23, 0x28, 1, 1, 1], 3),
+        ([1, 1, 2, 4, 1, 0, 1, 1], 4),
+    ];
     // Its task is on another node, or here: then nothing is tunnelled.
     for node in [1, 0] {
         let mut world = one(node);

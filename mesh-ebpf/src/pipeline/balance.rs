@@ -3,8 +3,8 @@
 use super::count;
 use super::replies::{self, NO_PORT, remember};
 use crate::abi::{
-    Addr16, AffinityKey, AffinityValue, Backend, Frontend, FrontendKey, NO_BACKEND, NetPort, Published, SourceKey,
-    TCP,
+    Addr16, AffinityKey, AffinityValue, Backend, Frontend, FrontendKey, NO_BACKEND, NetPort, Published,
+    SourceKey, TCP,
 };
 use crate::flow::{Client, Flow, Found, Head, Inserted, Place, Role, states};
 use crate::hash;
@@ -232,7 +232,11 @@ pub fn begin<K: Kernel>(k: &K, packet: &mut Packet, head: Head) -> Verdict {
         k.more_active(id, 1);
     }
     k.account(id, packet.len, true);
-    if head.has(Head::HERE) { leave_for(k, packet, backend) } else { leave_as_it_is(packet, head, backend, port) }
+    if head.has(Head::HERE) {
+        leave_for(k, packet, backend)
+    } else {
+        leave_as_it_is(packet, head, backend, port)
+    }
 }
 
 /// What a flow keeps of its service's wishes while it lasts, as marks of its head.

@@ -2,12 +2,14 @@
 
 use aya_ebpf::{
     bindings::{
-        __sk_buff, BPF_F_INGRESS, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, TC_ACT_SHOT, bpf_fib_lookup as Route, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_TUNINFO_IPV6,
-        BPF_F_ZERO_CSUM_TX, bpf_tunnel_key,
+        __sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_TUNINFO_IPV6,
+        BPF_F_ZERO_CSUM_TX, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, TC_ACT_SHOT,
+        bpf_fib_lookup as Route, bpf_tunnel_key,
     },
     helpers::generated::{
-        bpf_fib_lookup, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_type,
-        bpf_skb_get_tunnel_key, bpf_skb_pull_data, bpf_skb_load_bytes, bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
+        bpf_fib_lookup, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
+        bpf_skb_change_type, bpf_skb_get_tunnel_key, bpf_skb_load_bytes, bpf_skb_pull_data,
+        bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
     },
 };
 use mesh_ebpf::abi::{Addr16, MARK, MARK_WAITS, Mac, Peer, TCP};
