@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_core::model::{Affinity, Balancing, NodeId, Protocol, TaskAddress, TaskId, Vni};
 use mesh_core::plan::{self, Family, Pool, PortGate};
-use mesh_ebpf::abi::{BackendState, NetPort, SLOT_LINE};
+use mesh_ebpf::abi::{BackendState, NetPort, Published, SLOT_LINE, TCP};
 use proptest::prelude::*;
 
 use self::kernel::Kernel;
@@ -123,8 +123,10 @@ impl Wanted {
         let mut taken: BTreeMap<u32, (u32, BTreeSet<u32>)> = BTreeMap::new();
         for (number, members) in self.services.iter().enumerate() {
             let (key, port) = (frontend_key(number), 8000 + number as u16);
-            let word = kernel.ports.get(&(u32::from(port) / 64)).copied().unwrap_or_default();
-            assert_eq!(word >> (port % 64) & 1 != 0, members.is_some(), "the bit of port {port}");
+            let (index, shift) = Published::place(TCP, NetPort::new(port));
+            let word = kernel.ports.get(&index).copied().unwrap_or_default();
+            let bits = if members.is_some() { Published::EVERYWHERE.0 } else { 0 };
+            assert_eq!(word >> shift & 3, bits, "the bits of port {port}");
             let Some(members) = members else {
                 assert!(!kernel.frontends.contains_key(&key), "port {port}");
                 continue;
