@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use std::ptr::NonNull;
 
 use aya::Pod;
+use mesh_ebpf::flow::{Bucket, Shared};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 /// The values of an array map that was made with `BPF_F_MMAPABLE`.
@@ -65,6 +66,14 @@ impl<T: Pod> Mapped<T> {
     pub(super) fn set(&mut self, index: usize, value: T) {
         // SAFETY: within the mapping.
         unsafe { self.place(index).write_volatile(value) };
+    }
+}
+
+impl Mapped<Bucket> {
+    /// A bucket of flows, which programs read and write meanwhile.
+    pub(super) fn bucket(&self, index: usize) -> Shared<'_> {
+        // SAFETY: within the mapping, for as long as it is borrowed; whoever writes does so as a program does.
+        unsafe { Shared::at(self.place(index)) }
     }
 }
 
