@@ -291,7 +291,8 @@ impl Plane for EbpfPlane {
             Err(error) => _ = applied.errors.insert("devices".to_owned(), error),
         }
         if depth == Depth::Sweep && active::counts(want) {
-            self.maps.set_active(&self.view.active_flows());
+            let (before, flows) = (self.maps.active(), self.view.active_flows());
+            self.maps.add_active(active::corrections(&flows, &before, &self.maps.active()));
         }
         match self.view.count(Event::TableFull) {
             Ok(count) => self.alarm.note(count, Instant::now()),

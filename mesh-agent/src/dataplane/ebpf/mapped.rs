@@ -6,6 +6,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use aya::Pod;
 use mesh_ebpf::flow::{Bucket, Shared};
@@ -66,6 +67,14 @@ impl<T: Pod> Mapped<T> {
     pub(super) fn set(&mut self, index: usize, value: T) {
         // SAFETY: within the mapping.
         unsafe { self.place(index).write_volatile(value) };
+    }
+}
+
+impl Mapped<i64> {
+    /// Adds to a value, whoever else does at the same time.
+    pub(super) fn add(&self, index: usize, value: i64) {
+        // SAFETY: within the mapping and aligned; programs, too, change it by whole instructions only.
+        unsafe { AtomicI64::from_ptr(self.place(index)) }.fetch_add(value, Ordering::Relaxed);
     }
 }
 

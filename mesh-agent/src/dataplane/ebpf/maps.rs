@@ -128,13 +128,15 @@ impl Maps {
         })
     }
 
-    /// Has each backend have so many flows.
-    pub(super) fn set_active(&mut self, flows: &std::collections::BTreeMap<u32, i64>) {
-        for id in 0..self.active.len() {
-            let flows = flows.get(&(id as u32)).copied().unwrap_or_default();
-            if self.active.get(id) != flows {
-                self.active.set(id, flows);
-            }
+    /// How many flows each backend has, by what programs counted.
+    pub(super) fn active(&self) -> Vec<i64> {
+        (0..self.active.len()).map(|id| self.active.get(id)).collect()
+    }
+
+    /// Corrects it by as much.
+    pub(super) fn add_active(&self, corrections: impl Iterator<Item = (u32, i64)>) {
+        for (id, flows) in corrections {
+            self.active.add(id as usize, flows);
         }
     }
 
