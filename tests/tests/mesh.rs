@@ -30,6 +30,8 @@ mod large;
 mod leaving;
 #[path = "mesh/lifecycle.rs"]
 mod lifecycle;
+#[path = "mesh/liveness.rs"]
+mod liveness;
 #[path = "mesh/localhost.rs"]
 mod localhost;
 #[path = "mesh/monitor.rs"]

@@ -1,0 +1,36 @@
+//! **Decision.** Nodes that do not answer get no new flows, where others serve.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Balance, Problem};
+use crate::liveness::Verdict;
+use crate::model::{NodeId, Snapshot};
+
+/// Takes their tasks out of all pools. A pool that would be empty stays as it is: whom we do not hear may serve all
+/// the same, and nobody certainly does not.
+pub(super) fn apply(
+    world: &Snapshot,
+    masks: &BTreeMap<NodeId, Verdict>,
+    balance: &mut Balance,
+    problems: &mut Vec<Problem>,
+) {
+    for (id, verdict) in masks {
+        let Some(node) = world.nodes.get(id) else { continue };
+        let why = match verdict {
+            Verdict::PathDown => "answers other nodes and not this one: look at the network between them",
+            _ => "does not answer",
+        };
+        let message = format!("{why}; its tasks get no new flows by this node, where others serve");
+        problems.push(Problem { about: format!("node {}", node.name), message });
+    }
+    if masks.is_empty() {
+        return;
+    }
+    for pool in balance.frontends.values_mut() {
+        let masked = pool.backends.iter().filter(|backend| masks.contains_key(&backend.node)).count();
+        if masked > 0 && masked < pool.backends.len() {
+            Arc::make_mut(pool).backends.retain(|backend| !masks.contains_key(&backend.node));
+        }
+    }
+}
