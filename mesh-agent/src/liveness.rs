@@ -5,6 +5,7 @@
 
 mod echo;
 mod prober;
+mod way;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,7 +13,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use mesh_core::liveness::Verdict;
-use mesh_core::model::{NodeId, Snapshot, TaskState};
+use mesh_core::model::{Node, NodeId, Snapshot, TaskState};
+use mesh_core::plan::own_address;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -67,4 +69,15 @@ fn peers(world: &Snapshot, node: &NodeId) -> BTreeMap<NodeId, IpAddr> {
     let others = world.nodes.values().filter(|other| other.id != *node);
     let probed = others.filter(|other| world.nodes.len() <= ALL || serves(&other.id));
     probed.map(|other| (other.id.clone(), other.address)).collect()
+}
+
+/// The addresses that the same nodes have in a network of the overlay, where they have one.
+fn inside(world: &Snapshot, node: &NodeId) -> BTreeMap<NodeId, IpAddr> {
+    let others = peers(world, node).into_keys().filter_map(|id| world.nodes.get(&id));
+    let inside = |other: &Arc<Node>| {
+        let mut networks = world.networks.keys();
+        let own = networks.find_map(|network| own_address(world, other, network))?;
+        Some((other.id.clone(), own.v4.into()))
+    };
+    others.filter_map(inside).collect()
 }

@@ -10,7 +10,9 @@ mod overlay;
 mod ramp;
 
 pub use balance::{Backend, Balance, Family, Frontend, NetworkGate, Pool, PortGate, Site};
-pub use overlay::{DEVICE_PREFIX, Endpoint, Mac, Overlay, Route, VTEP_DEVICE, Vtep, endpoint_device};
+pub use overlay::{
+    DEVICE_PREFIX, Endpoint, Mac, Overlay, Route, VTEP_DEVICE, Vtep, endpoint_device, own_address,
+};
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -73,3 +73,24 @@ fn the_last_task_stays_in_the_balance_and_a_dead_agent_is_no_dead_node() -> Resu
         n2.start_agent()
     })
 }
+
+/// A node that is heard but not through the tunnel gets no new connections either, and `mesh status` says where to look.
+#[test]
+fn a_tunnel_that_is_blocked_is_found() -> Result<()> {
+    mesh(2, |lab: &Lab| {
+        let [n1, n2] = [lab.node("n1")?, lab.node("n2")?];
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app -p 8080:80")?;
+        let tasks = [Task::web(lab, n1, "web")?, Task::web(lab, n2, "web")?];
+        served_by(lab.client(), &url(n1, 8080), &[&tasks[0], &tasks[1]])?;
+        let block = "add table inet wall; add chain inet wall in { type filter hook prerouting priority raw - 10; }; \
+                     add rule inet wall in udp dport 4789 drop";
+        n2.exec(["nft", block])?.ok()?;
+        is(n1, "n2", "disconnected")?;
+        mentions(&n1.mesh(["status"])?.stdout, &["node n2", "not through the tunnel", "VXLAN"])?;
+        all_answered(lab.client(), &url(n1, 8080))?;
+        n2.exec(["nft", "delete table inet wall"])?.ok()?;
+        is(n1, "n2", "ready")?;
+        served_by(lab.client(), &url(n1, 8080), &[&tasks[0], &tasks[1]])
+    })
+}

@@ -19,6 +19,9 @@ pub(super) fn apply(
         let Some(node) = world.nodes.get(id) else { continue };
         let why = match verdict {
             Verdict::PathDown => "answers other nodes and not this one: look at the network between them",
+            Verdict::TunnelDown => {
+                "answers, but not through the tunnel: look for what drops VXLAN between them"
+            }
             _ => "does not answer",
         };
         let message = format!("{why}; its tasks get no new flows by this node, where others serve");

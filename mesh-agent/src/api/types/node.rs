@@ -42,8 +42,8 @@ pub struct NodeDescription {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct NodeStatus {
-    /// `ready`; `down` when the node does not answer, `disconnected` when it answers others and not the node that was
-    /// asked; `unknown` when its agent has shown no life for a while, though its traffic may flow all the same.
+    /// `ready`; `down` when the node does not answer, `disconnected` when it answers, but others only or not through
+    /// the tunnel; `unknown` when its agent has shown no life for a while, though its traffic may flow all the same.
     pub state: String,
     /// Where other nodes reach it.
     pub addr: String,
@@ -107,7 +107,7 @@ impl Node {
         let live = world.live.get(id);
         let applied = live.map(|live| live.applied).unwrap_or_default().max(own.unwrap_or_default());
         let state = match silent {
-            Some(Verdict::PathDown) => "disconnected",
+            Some(Verdict::PathDown | Verdict::TunnelDown) => "disconnected",
             Some(_) => "down",
             None if live.is_some() || own.is_some() => "ready",
             None => "unknown",
