@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use mesh_tests::{Lab, Node, eventually};
 
-use crate::kit::{Cli, Place, SOON, Task, curl, mentions, mesh, served_by, text, url};
+use crate::kit::{Cli, Datagrams, Place, SOON, Task, curl, mentions, mesh, served_by, text, url};
 
 /// How a node is listed by another.
 fn is(by: &Node, name: &str, state: &str) -> Result<()> {
@@ -26,13 +26,25 @@ fn a_node_that_is_cut_off_gets_no_new_connections() -> Result<()> {
     mesh(3, |lab: &Lab| {
         let [n1, n2, n3] = [lab.node("n1")?, lab.node("n2")?, lab.node("n3")?];
         n1.ok("network create app")?;
-        n1.ok("service create --name web --network app -p 8080:80")?;
-        let tasks = [Task::web(lab, n2, "web")?, Task::web(lab, n3, "web")?];
+        n1.ok("service create --name web --network app -p 8080:80 -p 8080:80/udp")?;
+        let tasks = [Task::both(lab, n2, "web")?, Task::both(lab, n3, "web")?];
         let idle = Task::idle(n1, "app")?;
         for node in lab.nodes() {
             served_by(lab.client(), &url(node, 8080), &[&tasks[0], &tasks[1]])?;
         }
+        let open = || Datagrams::open(lab.client(), (n1.address(), 8080));
+        let flows: Vec<_> = (0..8).map(|_| open()).collect::<Result<_>>()?;
+        let served = |name: &str| -> Result<usize> {
+            let answers: Vec<_> = flows.iter().map(|flow| flow.ask("who")).collect::<Result<_>>()?;
+            Ok(answers.iter().filter(|answer| answer.starts_with(name)).count())
+        };
+        ensure!(served(&tasks[1].name)? > 0, "no flow leads to the node that is about to die");
         lab.unplug("n3")?;
+        is(n1, "n3", "down")?;
+        eventually(SOON, "datagrams go elsewhere", || {
+            ensure!(served(&tasks[0].name)? == flows.len());
+            Ok(())
+        })?;
         for node in [n1, n2] {
             is(node, "n3", "down")?;
             all_answered(lab.client(), &url(node, 8080))?;

@@ -134,6 +134,8 @@ pub struct Site {
     pub peer: Option<IpAddr>,
     /// The task's share of flows in relation to others'; never 0.
     pub weight: u16,
+    /// The task's node does not answer.
+    pub silent: bool,
 }
 
 /// Everything a data plane must know.
@@ -225,7 +227,8 @@ fn sites(world: &Snapshot, me: &Node, task: &Task, overlay: &Overlay) -> Vec<((V
     for (id, address) in &task.addresses {
         let Some(network) = world.networks.get(id) else { continue };
         let device = endpoint_device(&task.id, id);
-        let site = Arc::new(Site { mac: Mac::of_task(&device), device, peer, weight: task.weight });
+        let site =
+            Arc::new(Site { mac: Mac::of_task(&device), device, peer, weight: task.weight, silent: false });
         sites.extend(address.addresses().map(|address| ((network.vni, address), Arc::clone(&site))));
     }
     sites

@@ -1,6 +1,6 @@
 //! **Decision.** Nodes that do not answer get no new flows, where others serve.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Balance, Problem};
@@ -8,7 +8,7 @@ use crate::liveness::Verdict;
 use crate::model::{NodeId, Snapshot};
 
 /// Takes their tasks out of all pools. A pool that would be empty stays as it is: whom we do not hear may serve all
-/// the same, and nobody certainly does not.
+/// the same, and nobody certainly does not. Datagrams do not wait for a node that is dead either.
 pub(super) fn apply(
     world: &Snapshot,
     masks: &BTreeMap<NodeId, Verdict>,
@@ -29,6 +29,11 @@ pub(super) fn apply(
     }
     if masks.is_empty() {
         return;
+    }
+    let dead = masks.iter().filter(|(_, verdict)| **verdict == Verdict::Dead);
+    let dead: BTreeSet<_> = dead.filter_map(|(id, _)| Some(world.nodes.get(id)?.address)).collect();
+    for site in balance.sites.values_mut().filter(|site| site.peer.is_some_and(|peer| dead.contains(&peer))) {
+        Arc::make_mut(site).silent = true;
     }
     for pool in balance.frontends.values_mut() {
         let masked = pool.backends.iter().filter(|backend| masks.contains_key(&backend.node)).count();
