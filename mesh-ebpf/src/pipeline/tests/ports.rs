@@ -1,10 +1,10 @@
 //! Flows that meet in one tuple, that come another way, and that find no place.
 
 use super::life::{OUTSIDE, at, client};
-use super::node::Node;
 use super::world::{End, Service, Who, World, own, task};
 use crate::abi::{Frontend, TCP, UDP};
 use crate::packet::tcp::{ACK, FIN, SYN};
+use crate::testing::Node;
 use crate::verdict::Event;
 
 const fn outside(node: usize) -> Who {

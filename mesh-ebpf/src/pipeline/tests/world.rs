@@ -2,11 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::node::Node;
 use crate::abi::*;
 use crate::packet::Packet;
 use crate::pipeline;
-use crate::testing::{Build, addr, icmp, tcp, udp};
+use crate::testing::{Build, Node, addr, icmp, tcp, udp};
 use crate::verdict::{Action, Event, Refusal, To};
 
 /// The network of all tasks.
