@@ -283,7 +283,7 @@ fn error(
         if !ethernet(out, frame, ETHERTYPE_V6) {
             return false;
         }
-        if packet.part == Packet::FIRST {
+        if packet.has_fragment_header() {
             let sum = ipv6(out, &source, dst, ICMP6, ICMP_HEADER + FRAGMENT as u16);
             out.len = Reply::ERROR_FRAGMENT;
             return put_error::<AFTER_V6, { FRAGMENT / 4 }>(out, frame, first, rest, sum);

@@ -174,6 +174,19 @@ fn errors_are_no_answer_to_errors() {
     }
 }
 
+/// Whose sender has to find the port behind that header, in one fragment (RFC 6946) or several.
+#[test]
+fn an_error_quotes_the_ports_behind_a_fragment_header() {
+    for fragment in [1, 6] {
+        // Of the six the lowest three are reserved, or say that there are others.
+        let build = Build { fragment, ..udp(V6.0, V6.1).with(&[0; 40]) };
+        let bytes = build.bytes();
+        let source = build.packet().tuple.dst;
+        let frame = answer(&bytes, |out, frame, packet| too_big(out, frame, packet, 1400, source)).unwrap();
+        assert_eq!(check(&build, &frame, ICMP6)[8..], bytes[14..14 + 40 + 8 + 8], "{fragment}");
+    }
+}
+
 /// RFC 1122 §3.2.2; RFC 4443 has no such rule.
 #[test]
 fn errors_of_v4_are_about_first_fragments_only() {
