@@ -245,7 +245,11 @@ impl Packet {
             let Some(src) = frame.at::<[u32; 4]>(QUOTE_V6 + 8) else { return false };
             let Some(dst) = frame.at::<[u32; 4]>(QUOTE_V6 + 24) else { return false };
             let Some(ports) = frame.at::<u32>(QUOTE_V6 + IPV6) else { return false };
-            ((Addr16(src), Addr16(dst)), head[1].to_ne_bytes()[2], ports)
+            let (src, dst) = (Addr16(src), Addr16(dst));
+            if src.is_v4() || dst.is_v4() {
+                return false;
+            }
+            ((src, dst), head[1].to_ne_bytes()[2], ports)
         };
         if proto != TCP && proto != UDP {
             return false;
