@@ -1,0 +1,178 @@
+//! Nodes with tasks and services, as agents would tell their programs of them.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+use mesh_ebpf::abi::*;
+use mesh_ebpf::fragment::{FragmentKey, FragmentValue};
+use mesh_ebpf::testing::Node;
+
+/// How many there are.
+pub const NODES: usize = 3;
+/// The tasks of every service, and one of none on the first node.
+pub const TASKS: usize = 5;
+/// The last task: it is a client only.
+pub const MEMBER: usize = TASKS - 1;
+/// What each service wishes.
+pub const SERVICES: [u16; 4] = [0, Frontend::DSR, Frontend::SNAT, Frontend::HASHED | Frontend::LEAST];
+/// The port of the tasks.
+pub const TARGET: u16 = 80;
+/// The network of all tasks.
+pub const VNI: u32 = 4096;
+
+const SLOTS: usize = 16;
+const BUCKETS: u32 = 256;
+
+/// Who sends, or gets something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// Somebody beyond the devices of a node.
+    Net(usize),
+    /// A task.
+    Task(usize),
+    /// A process of a node.
+    Stack(usize),
+}
+
+/// A node, and what became of first fragments there.
+pub struct World {
+    pub nodes: Vec<Node>,
+    pub fragments: Vec<RefCell<HashMap<FragmentKey, FragmentValue>>>,
+}
+
+fn text(v6: bool, four: String, six: String) -> IpAddr {
+    if v6 { six } else { four }.parse().unwrap()
+}
+
+/// A node's own address.
+pub fn own(node: usize, v6: bool) -> IpAddr {
+    text(v6, format!("198.51.100.{}", 2 * node + 1), format!("2001:db8:f::{}", 2 * node + 1))
+}
+
+/// A node's own address in the network.
+pub fn inside(node: usize, v6: bool) -> IpAddr {
+    text(v6, format!("10.0.{node}.254"), format!("fd00::{node}:ffff"))
+}
+
+/// A task's address.
+pub fn address(task: usize, v6: bool) -> IpAddr {
+    let node = home(task);
+    text(v6, format!("10.0.{node}.{}", task + 1), format!("fd00::{node}:{}", task + 1))
+}
+
+/// A service's address.
+pub fn vip(service: usize, v6: bool) -> IpAddr {
+    text(v6, format!("10.200.0.{}", service + 1), format!("fd00:200::{}", service + 1))
+}
+
+/// The port at which a service is published.
+pub fn published(service: usize) -> u16 {
+    8000 + service as u16
+}
+
+/// Where a task is.
+pub fn home(task: usize) -> usize {
+    if task == MEMBER { 0 } else { task % NODES }
+}
+
+/// The host's end of a task's veth.
+pub fn device(task: usize) -> u32 {
+    100 + task as u32
+}
+
+/// The task's end.
+pub fn mac(task: usize) -> Mac {
+    [2, 1, 1, 1, 1, task as u8]
+}
+
+/// A node's tunnel device.
+pub fn tunnel_mac(node: usize) -> Mac {
+    [2, 9, 9, 9, 9, node as u8]
+}
+
+/// One of several clients of a service, with the place where it sends to.
+pub fn client(kind: usize, port: u16, service: usize, v6: bool) -> (Who, SocketAddr, SocketAddr) {
+    let at = SocketAddr::new;
+    let outside = text(v6, "192.0.2.7".to_owned(), "2001:db8::7".to_owned());
+    let local = text(v6, "127.0.0.1".to_owned(), "::1".to_owned());
+    match kind % 7 {
+        // One client by two nodes, with the same ports.
+        node @ (0 | 1) => (Who::Net(node), at(outside, port), at(own(node, v6), published(service))),
+        2 => (Who::Task(MEMBER), at(address(MEMBER, v6), port), at(vip(service, v6), TARGET)),
+        // With ports of its own: two nodes that translate for one task do not know of each other.
+        3 => (Who::Task(MEMBER), at(address(MEMBER, v6), port + 100), at(own(0, v6), published(service))),
+        // One of the backends.
+        4 => (Who::Task(0), at(address(0, v6), port), at(vip(service, v6), TARGET)),
+        5 => (Who::Stack(1), at(local, port), at(local, published(service))),
+        _ => (Who::Stack(1), at(own(1, v6), port), at(own(1, v6), published(service))),
+    }
+}
+
+impl Default for World {
+    fn default() -> Self {
+        let nodes = (0..NODES).map(node).collect();
+        Self { nodes, fragments: vec![RefCell::default(); NODES] }
+    }
+}
+
+fn node(number: usize) -> Node {
+    let mut node = Node::new(number as u32, BUCKETS);
+    node.locals = [own(number, false).into(), own(number, true).into()].into();
+    let network = Network { v4: inside(number, false).into(), v6: inside(number, true).into() };
+    node.networks = [(VNI, network)].into();
+    node.peers.extend((0..NODES).map(|peer| Peer {
+        addr: own(peer, false).into(),
+        mac: tunnel_mac(peer),
+        pad: [0; 2],
+    }));
+    for task in 0..TASKS {
+        let here = home(task) == number;
+        for v6 in [false, true] {
+            node.backends.push(Backend {
+                addr: address(task, v6).into(),
+                generation: 1,
+                vni: VNI,
+                device: if here { device(task) } else { 0 },
+                peer: if here { 0 } else { 1 + home(task) as u32 },
+                mac: mac(task),
+                state: BackendState::Active as u8,
+                pad: 0,
+                weight: 1,
+            });
+        }
+        if here {
+            let (v4, v6) = (address(task, false).into(), address(task, true).into());
+            let endpoint = Endpoint { v4, v6, vni: VNI, device: device(task), mac: mac(task), pad: [0; 2] };
+            node.endpoints.insert(device(task), endpoint);
+        }
+    }
+    for (service, flags) in SERVICES.into_iter().enumerate() {
+        for v6 in [false, true] {
+            balance(&mut node, service, flags, v6);
+        }
+    }
+    node
+}
+
+/// Has a service be reached by all tasks but the last.
+fn balance(node: &mut Node, service: usize, flags: u16, v6: bool) {
+    let published = Frontend {
+        slots: node.slots.len() as u32,
+        mask: SLOTS as u32 - 1,
+        backends: MEMBER as u32,
+        vni: VNI,
+        id: 1 + service as u32,
+        affinity: 0,
+        target: NetPort::new(TARGET),
+        flags,
+    };
+    node.slots.extend((0..SLOTS).map(|slot| 1 + 2 * (slot % MEMBER) as u32 + u32::from(v6)));
+    let any = if v6 { Addr16::ANY_V6 } else { Addr16::ANY_V4 };
+    for proto in [TCP, UDP] {
+        let port = NetPort::new(self::published(service));
+        node.frontends.insert(FrontendKey::published(any, port, proto), published);
+    }
+    let virtual_ip = FrontendKey::vip(vip(service, v6).into());
+    node.frontends.insert(virtual_ip, Frontend { target: NetPort::ANY, ..published });
+}
