@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use mesh_core::dns::Zone;
 use mesh_core::model::{NetworkId, NodeId, Snapshot, TaskId, Timestamp};
-use mesh_core::plan::{self, Desired};
+use mesh_core::plan::{Desired, Planner};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -53,6 +53,7 @@ impl Reconciler {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut timer = tokio::time::interval(self.sweep);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut planner = Planner::default();
         let mut named = BTreeMap::new();
         let mut next = None;
         loop {
@@ -69,7 +70,7 @@ impl Reconciler {
             };
             let world = Arc::clone(&self.world.borrow_and_update());
             next = if world.nodes.contains_key(&self.node) {
-                self.round(&world, depth, next, &mut named).await
+                self.round(&world, depth, next, &mut planner, &mut named).await
             } else {
                 None
             };
@@ -82,15 +83,16 @@ impl Reconciler {
         world: &Snapshot,
         depth: Depth,
         next: Option<Timestamp>,
+        planner: &mut Planner,
         named: &mut BTreeMap<TaskId, Vec<NetworkId>>,
     ) -> Option<Timestamp> {
         let now = now();
-        let desired = plan::desired(world, &self.node, now);
         let known = self.status.borrow().planned;
-        if depth == Depth::Delta && known == desired.rev && next.is_none_or(|next| now < next) {
+        if depth == Depth::Delta && known == world.changed && next.is_none_or(|next| now < next) {
             // Only signs of life: the same world for the kernel.
             return next;
         }
+        let desired = planner.desired(world, &self.node, now);
         let next = desired.next;
         // Routes before rules: what a rule sends somewhere must have a way there.
         let overlay = timed(&mut self.overlay, &desired.overlay, depth).await;

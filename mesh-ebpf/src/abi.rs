@@ -19,7 +19,7 @@ mod socket;
 
 pub use addr::{Addr16, Mac, NetPort};
 pub use backend::{Backend, BackendState, Peer, Stats};
-pub use config::{Config, Timeouts};
+pub use config::{Config, Named, Timeouts};
 pub use endpoint::{Endpoint, MacKey, Network};
 pub use frontend::{AffinityKey, AffinityValue, Frontend, FrontendKey, Published, Scope, SourceKey};
 pub use record::Record;
@@ -32,7 +32,7 @@ pub const LAYOUT: u32 = 2;
 pub mod map {
     /// Hash: [`FrontendKey`](super::FrontendKey) → [`Frontend`](super::Frontend).
     pub const FRONTENDS: &str = "FRONTENDS";
-    /// Array of [`SlotLine`](super::SlotLine): backend ids; each frontend owns a run of it. Mapped into the agent.
+    /// Array of [`SlotLine`](super::SlotLine): backend ids; each frontend leads to a run of it. Mapped into the agent.
     pub const SLOTS: &str = "SLOTS";
     /// Array: backend id → [`Backend`](super::Backend). Mapped into the agent.
     pub const BACKENDS: &str = "BACKENDS";

@@ -1,18 +1,12 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::abi::{TCP, UDP};
+use crate::abi::{Named, TCP, UDP};
 use crate::packet::tcp;
 use crate::testing::{addr, tcp as segment};
 
-const TIMEOUTS: Timeouts = Timeouts {
-    opening: 60,
-    established: 1000,
-    closing: 50,
-    datagram: 30,
-    stream: 180,
-    idle: Timeouts::DEFAULT.idle,
-};
+const NAMED: Named = Named { opening: 60, established: 1000, closing: 50, datagram: 30, stream: 180 };
+const TIMEOUTS: Timeouts = Timeouts::new(NAMED);
 const CLIENT: Client = Client { place: Place::Uplink, via: 7 };
 const EMPTY: Bucket = Bucket([Flow::EMPTY; WAYS]);
 
@@ -147,11 +141,11 @@ fn a_flood_takes_no_established_flows_place() {
 #[test]
 fn each_state_has_its_time() {
     let cases = [
-        (TCP, 0, TIMEOUTS.opening),
-        (TCP, Head::ESTABLISHED, TIMEOUTS.established),
-        (TCP, Head::ESTABLISHED | Head::CLOSING, TIMEOUTS.closing),
-        (UDP, 0, TIMEOUTS.datagram),
-        (UDP, Head::ESTABLISHED, TIMEOUTS.stream),
+        (TCP, 0, NAMED.opening),
+        (TCP, Head::ESTABLISHED, NAMED.established),
+        (TCP, Head::ESTABLISHED | Head::CLOSING, NAMED.closing),
+        (UDP, 0, NAMED.datagram),
+        (UDP, Head::ESTABLISHED, NAMED.stream),
     ];
     for (proto, states, timeout) in cases {
         let head = Head::new(Role::Forward, CLIENT, 0, 10).used(10, states);
@@ -177,12 +171,13 @@ fn time_wraps_without_notice() {
 
 #[test]
 fn idle_timeouts_are_rounded_up() {
-    let of = |seconds| Timeouts::DEFAULT.idle[Timeouts::step(seconds) as usize];
-    assert_eq!([1, 10, 11, 60, 61, 3600, 5 * 86_400, u32::MAX].map(of), [
-        10, 10, 30, 60, 120, 3600, 432_000, 432_000
-    ]);
+    let of = |seconds| Timeouts::WISHES[Timeouts::step(seconds) as usize];
+    assert_eq!(
+        [1, 10, 11, 60, 61, 3600, 5 * 86_400, u32::MAX].map(of),
+        [10, 10, 30, 60, 120, 3600, 432_000, 432_000]
+    );
     // Twice the longest is still told from what is yet to come.
-    assert!(Timeouts::DEFAULT.idle.iter().all(|seconds| 2 * seconds < 1 << 20));
+    assert!(Timeouts::WISHES.iter().all(|seconds| 2 * seconds < 1 << 20));
 }
 
 #[test]

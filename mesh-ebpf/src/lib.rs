@@ -19,6 +19,7 @@ pub mod fragment;
 pub mod frame;
 pub mod hash;
 pub mod kernel;
+pub mod mss;
 pub mod packet;
 pub mod pipeline;
 pub mod reply;

@@ -266,6 +266,12 @@ impl Packet {
         self.proto == TCP && self.flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN
     }
 
+    /// A TCP segment that announces how large segments may be: of either side the first.
+    #[inline(always)]
+    pub const fn announces(&self) -> bool {
+        self.proto == TCP && self.flags & (tcp::SYN | tcp::RST) == tcp::SYN && self.part == Self::WHOLE
+    }
+
     /// A TCP segment after which its sender says no more.
     #[inline(always)]
     pub const fn ends(&self) -> bool {

@@ -178,7 +178,11 @@ fn find<S: Socket>(socket: &S, place: &Place, asked: &mut Asked) -> Outcome {
         asked.frontend = frontend;
         return find_vip(socket, place, asked);
     }
-    if k.published(proto, place.port).is_any() { find_published(socket, place, asked) } else { Outcome::LEAVE }
+    if k.published(proto, place.port).is_any() {
+        find_published(socket, place, asked)
+    } else {
+        Outcome::LEAVE
+    }
 }
 
 /// Tasks of the VIP's network, and the node.
@@ -233,7 +237,7 @@ pub const fn is_simple(frontend: &Frontend) -> bool {
 #[inline(always)]
 fn stays<K: Kernel>(k: &K, choice: &SocketChoice, frontend: &Frontend, now: u32) -> bool {
     // Another CPU may be ahead of this one's time.
-    now.wrapping_sub(choice.seen).cast_signed() <= k.config().timeouts.stream.cast_signed()
+    now.wrapping_sub(choice.seen).cast_signed() <= k.config().timeouts.of(UDP, 1, 0).cast_signed()
         && k.backend(choice.backend)
             .is_some_and(|backend| backend.serves(choice.generation) && backend.vni == frontend.vni)
 }

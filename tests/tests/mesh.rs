@@ -34,6 +34,8 @@ mod lifecycle;
 mod localhost;
 #[path = "mesh/monitor.rs"]
 mod monitor;
+#[path = "mesh/options.rs"]
+mod options;
 #[path = "mesh/ping.rs"]
 mod ping;
 #[path = "mesh/plane.rs"]

@@ -121,6 +121,7 @@ fn find<'a>(balance: &'a plan::Balance, flow: &Flow) -> Option<(&'a Frontend, &'
         balance.networks.values().flat_map(|gate| &gate.subnets).any(|net| net.contains(&flow.destination));
     vip.or_else(|| balance.frontends.get_key_value(&published(Some(flow.destination))))
         .or_else(|| if inside { None } else { balance.frontends.get_key_value(&published(None)) })
+        .map(|(frontend, pool)| (frontend, pool.as_ref()))
         .filter(|(_, pool)| pool.allow.is_empty() || allowed(&pool.allow, flow.client))
 }
 

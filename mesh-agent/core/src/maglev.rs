@@ -21,7 +21,7 @@ const FIRST_PERCENT: u128 = 10;
 const STEPS: u128 = 9;
 
 /// A backend and its share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Weighted {
     /// Who it is, on every node and for its whole life: a hash of the task's id and the network. It need not be
     /// spread well. Of two backends with the same key both get their share.

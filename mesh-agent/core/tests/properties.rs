@@ -4,6 +4,7 @@
 mod sim;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_core::change::{
@@ -275,6 +276,30 @@ proptest! {
         }
         planned(sim.world(), sim.now());
         ramps(sim.world(), sim.now());
+    }
+
+    /// Whoever plans round after round plans the same as who begins with this one, and makes nothing anew that stayed.
+    #[test]
+    fn what_came_before_does_not_matter(steps in prop::collection::vec(step(), 0..60)) {
+        let mut sim = Sim::new();
+        let mut planners: BTreeMap<_, plan::Planner> = BTreeMap::new();
+        for step in &steps {
+            drop(take(&mut sim, step));
+            for node in sim.world().nodes.keys() {
+                let planner = planners.entry(node.clone()).or_default();
+                let now = sim.now();
+                let planned = planner.desired(sim.world(), node, now);
+                prop_assert_eq!(&planned, &plan::desired(sim.world(), node, now));
+                let again = planner.desired(&sim.world().clone(), node, now).balance.frontends;
+                let ramps = |pool: &plan::Pool| {
+                    let mut services = sim.world().services.values();
+                    services.any(|service| service.name == pool.service && !service.slow_start.is_zero())
+                };
+                let mut both = again.iter().zip(&planned.balance.frontends);
+                let same = both.all(|(a, b)| Arc::ptr_eq(a.1, b.1) || ramps(a.1));
+                prop_assert!(same, "two plans of one world share their pools");
+            }
+        }
     }
 
     /// Applying the difference of any two plans gives the second one, and then nothing is left to do.

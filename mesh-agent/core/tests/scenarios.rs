@@ -183,7 +183,7 @@ fn shares(sim: &Sim, service: &str, node: &str) -> String {
     let (mut now, mut last) = (sim.now(), String::new());
     loop {
         let desired = plan::desired(sim.world(), &id, now);
-        let vip = |(at, pool): &(&Frontend, &Pool)| {
+        let vip = |(at, pool): &(&Frontend, &std::sync::Arc<Pool>)| {
             matches!(at, Frontend::Vip { .. }) && pool.service.as_str() == service
         };
         let (_, pool) = desired.balance.frontends.iter().find(vip).unwrap();

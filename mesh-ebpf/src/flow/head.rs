@@ -83,10 +83,11 @@ impl Head {
     /// So far may another CPU be ahead.
     const AHEAD: u32 = 16;
     const IDLE: u32 = 52;
+    const STATES: u32 = 56;
     /// More than the beginning was heard from this side.
-    pub const ESTABLISHED: u64 = 1 << 56;
+    pub const ESTABLISHED: u64 = 1 << Self::STATES;
     /// This side, or the other, has ended.
-    pub const CLOSING: u64 = 1 << 57;
+    pub const CLOSING: u64 = 2 << Self::STATES;
     const COUNT: u64 = 0x1f << 58;
     const NEXT: u64 = 1 << 58;
     /// Somebody is writing the entry.
@@ -221,17 +222,7 @@ impl Head {
     /// How long it is remembered, in ticks.
     #[inline(always)]
     pub const fn timeout(self, proto: u8, timeouts: &Timeouts) -> u32 {
-        if self.has(Self::CLOSING) {
-            timeouts.closing
-        } else if self.idle() != 0 && (proto != TCP || self.has(Self::ESTABLISHED)) {
-            timeouts.idle[self.idle() as usize]
-        } else if self.has(Self::ESTABLISHED) {
-            if proto == TCP { timeouts.established } else { timeouts.stream }
-        } else if proto == TCP {
-            timeouts.opening
-        } else {
-            timeouts.datagram
-        }
+        timeouts.of(proto, (self.0 >> Self::STATES) as u32, self.idle())
     }
 
     /// How gladly it is given up for another: 0 is never.

@@ -3,8 +3,8 @@
 use super::count;
 use super::replies::{self, NO_PORT, remember};
 use crate::abi::{
-    Addr16, AffinityKey, AffinityValue, Backend, Frontend, FrontendKey, NO_BACKEND, NetPort, Published, SourceKey,
-    TCP,
+    Addr16, AffinityKey, AffinityValue, Backend, Frontend, FrontendKey, NO_BACKEND, NetPort, Published,
+    SourceKey, TCP,
 };
 use crate::flow::{Client, Flow, Found, Head, Inserted, Place, Role, states};
 use crate::hash;
@@ -14,8 +14,10 @@ use crate::tunnel::{Tag, Terms};
 use crate::verdict::{Event, Hop, Refusal, Verdict};
 
 /// Slots that are looked into before a frontend is taken for empty: only while the agent writes its table is one
-/// of them not of a live backend. As many are looked into for another backend than one that has just left.
+/// of them not of a live backend.
 const TRIES: u32 = 4;
+/// The same for another backend than one that has just left: of two, each slot is that one's as likely as not.
+const OTHER_TRIES: u32 = 16;
 
 /// A packet to a VIP; `PASS` if it is none.
 #[inline(always)]
@@ -230,7 +232,11 @@ pub fn begin<K: Kernel>(k: &K, packet: &mut Packet, head: Head) -> Verdict {
         k.more_active(id, 1);
     }
     k.account(id, packet.len, true);
-    if head.has(Head::HERE) { leave_for(k, packet, backend) } else { leave_as_it_is(packet, head, backend, port) }
+    if head.has(Head::HERE) {
+        leave_for(k, packet, backend)
+    } else {
+        leave_as_it_is(packet, head, backend, port)
+    }
 }
 
 /// What a flow keeps of its service's wishes while it lasts, as marks of its head.
@@ -342,7 +348,7 @@ fn remember_client<K: Kernel>(k: &K, packet: &Packet, id: u32) {
 #[inline(always)]
 pub(crate) fn in_slots<K: Kernel>(k: &K, frontend: &Frontend, hash: u32, except: u32) -> u32 {
     let mut slot = hash;
-    let mut left = TRIES;
+    let mut left = if except == NO_BACKEND { TRIES } else { OTHER_TRIES };
     while left > 0 {
         let id = k.slot(frontend.slots.wrapping_add(slot & frontend.mask));
         if id != except && k.backend(id).is_some_and(Backend::is_active) {

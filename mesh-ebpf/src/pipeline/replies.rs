@@ -135,8 +135,7 @@ pub(super) fn back<K: Kernel>(k: &K, packet: &mut Packet) -> Verdict {
     }
     // Forgotten, but it can only have come for one of the node's own addresses.
     if k.is_local(&packet.tuple.src) {
-        packet.hop = if k.is_local(&packet.tuple.dst) { Hop::stack() } else { Hop::uplink(0) };
-        return Verdict::SEND;
+        return deliver(k, packet, Client { place: Place::Uplink, via: 0 });
     }
     Verdict::drop(Event::NoRoute)
 }
@@ -283,6 +282,8 @@ pub(super) fn deliver<K: Kernel>(k: &K, packet: &mut Packet, client: Client) -> 
             Some(task) => Hop::task(client.via, task.mac),
             None => return Verdict::drop(Event::NoRoute),
         },
+        // By whichever device, or it is a process here.
+        Place::Uplink if client.via == 0 && k.is_local(&packet.sent.dst) => Hop::stack(),
         Place::Uplink => Hop::uplink(client.via),
         Place::Stack => Hop::stack(),
         Place::Peer => match k.peer(client.via) {

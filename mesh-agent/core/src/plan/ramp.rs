@@ -4,6 +4,7 @@
 //! differ for no longer at each step than their clocks do, and their tables are the same in between.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Backend, Balance};
@@ -29,7 +30,12 @@ pub(super) fn apply(world: &Snapshot, now: Timestamp, balance: &mut Balance) -> 
                 world.tasks.get(&backend.id).map_or(0, |task| world.in_balance_since(task))
             };
             let sinces: Vec<_> = pool.backends.iter().map(since).collect();
-            weigh(&mut pool.backends, &sinces, window, now)
+            // What others share stays as it is.
+            if alike(&sinces, window) {
+                None
+            } else {
+                weigh(&mut Arc::make_mut(pool).backends, &sinces, window, now)
+            }
         })
         .min()
 }

@@ -102,9 +102,9 @@ impl Maps {
             .map(|id| (id as u32, self.backends.get(id)))
             .filter(|(_, value)| value.generation != 0)
             .collect();
-        let peers = (1..self.peers.len())
-            .filter_map(|number| Some((number, self.peers.get(&number, 0).ok()?)))
-            .filter(|(_, peer)| peer.addr != Addr16::ANY_V6)
+        let peers = all(&self.peer_ids, map::PEER_IDS)?
+            .into_iter()
+            .filter_map(|(addr, number)| Some((addr, number, self.peers.get(&number, 0).ok()?)))
             .collect();
         let sources: Result<Vec<_>, MapError> =
             self.sources.keys().map(|key| key.map(|key| (key.prefix_len(), key.data()))).collect();
@@ -113,7 +113,6 @@ impl Maps {
             peers,
             frontends: all(&self.frontends, map::FRONTENDS)?,
             sources: sources.map_err(|source| map_error(map::SOURCES, source))?,
-            peer_ids: all(&self.peer_ids, map::PEER_IDS)?.into_iter().map(|(addr, _)| addr).collect(),
             networks: all(&self.networks, map::NETWORKS)?,
             endpoints: all(&self.endpoints, map::ENDPOINTS)?,
             macs: all(&self.macs, map::MACS)?,

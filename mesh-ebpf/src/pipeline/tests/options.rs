@@ -120,7 +120,10 @@ fn new_flows_go_to_whoever_has_the_fewest() {
         for port in 1000..1300 {
             flows[open(port)].push(port);
         }
-        assert!(flows.iter().all(|ports| (97..=103).contains(&ports.len())), "hardly more than a hundred each");
+        assert!(
+            flows.iter().all(|ports| (97..=103).contains(&ports.len())),
+            "hardly more than a hundred each"
+        );
         // One loses half of its flows, half of those by the client's wish.
         for (index, port) in flows[1].drain(..50).enumerate() {
             let (src, dst) = (client(false, port), to_port(false));
@@ -153,9 +156,8 @@ fn a_flow_is_remembered_for_as_long_as_its_service_wishes() {
     let step = Timeouts::step(3600);
     for (node, proto) in [(0, TCP), (0, UDP), (1, TCP), (1, UDP)] {
         let mut world = with((step as u16) << Frontend::IDLE, &[node, 2]);
-        let port = (1000..).find(|port| {
-            world.both_ways(OUTSIDE, proto, SYN, client(false, *port), to_port(false)).0 == 0
-        });
+        let port = (1000..)
+            .find(|port| world.both_ways(OUTSIDE, proto, SYN, client(false, *port), to_port(false)).0 == 0);
         let src = client(false, port.unwrap());
         world.both_ways(OUTSIDE, proto, ACK, src, to_port(false));
         for entry in world.nodes[..2].iter().flat_map(|node| node.entries(proto)) {
