@@ -146,7 +146,6 @@ fn a_bundle_without_a_length_is_long() {
     assert_eq!(parse(&datagram), Err(Skip::Malformed));
 }
 
-/// `::ffff:10.9.0.1` in an IPv6 header is not 10.9.0.1.
 /// What an ICMP error is about, if it says.
 fn quote(error: &Build) -> Option<(Tuple, u8)> {
     let bytes = error.bytes();
@@ -177,6 +176,7 @@ fn an_error_is_about_the_packet_that_it_quotes() {
     assert_eq!(quote(&icmp("fd00::1", "2001:db8::7", 1).with(&mapped[ETH..])), None);
 }
 
+/// `::ffff:10.9.0.1` in an IPv6 header is not 10.9.0.1.
 #[test]
 fn mapped_addresses_are_not_taken_for_others() {
     for (src, dst) in [("[::ffff:192.0.2.7]:1", V6.1), (V6.0, "[::ffff:10.9.0.1]:80")] {

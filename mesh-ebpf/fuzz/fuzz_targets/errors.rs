@@ -2,30 +2,18 @@
 
 #![no_main]
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use mesh_ebpf::abi::{TCP, UDP};
-use mesh_ebpf::packet::tcp::{ACK, SYN};
-use mesh_ebpf::testing::{icmp, tcp, udp};
-use mesh_ebpf_fuzz::read::{ETH, Read, quote, valid};
+use mesh_ebpf::testing::icmp;
+use mesh_ebpf_fuzz::flow::read;
+use mesh_ebpf_fuzz::read::{ETH, Read, quote};
 use mesh_ebpf_fuzz::world::{self, SERVICES};
-use mesh_ebpf_fuzz::{End, Hop, Step, Way, Who, World};
-
-/// A flow that reached a task, and was answered.
-struct Flow {
-    client: Who,
-    task: usize,
-    /// As the client sent it, as the task saw it; and the same of the answer.
-    sent: Vec<u8>,
-    seen: Vec<u8>,
-    answered: Vec<u8>,
-    heard: Vec<u8>,
-}
+use mesh_ebpf_fuzz::{End, Flow, Hop, Step, Way, Who, World};
 
 fuzz_target!(|bytes: &[u8]| {
-    let world = World::default();
+    let world = World::new(64);
     // Bytes that are no more there: it is over.
     let _ = run(&world, &mut Unstructured::new(bytes));
 });
@@ -37,7 +25,7 @@ fn run(world: &World, u: &mut Unstructured<'_>) -> Result<()> {
             return Ok(());
         }
         match u.int_in_range(0..=4)? {
-            0 | 1 => flows.push(begin(world, u)?),
+            0 | 1 => flows.push(Flow::begin(world, u)?),
             2 if !flows.is_empty() => to_client(world, u.choose(&flows)?, u)?,
             3 if !flows.is_empty() => to_task(world, u.choose(&flows)?, u)?,
             4 => return forge(world, u),
@@ -45,33 +33,6 @@ fn run(world: &World, u: &mut Unstructured<'_>) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A client sends to a service, and is answered.
-fn begin(world: &World, u: &mut Unstructured<'_>) -> Result<Flow> {
-    let (kind, port) = (u.int_in_range(0..=6)?, u.int_in_range(5000..=5002)?);
-    let (service, v6, proto) = (u.choose_index(SERVICES.len())?, u.arbitrary()?, *u.choose(&[TCP, UDP])?);
-    let (client, src, dst) = world::client(kind, port, service, v6);
-    let sent = packet(proto, SYN, src, dst);
-    let (task, seen) = match world.carry(client, &sent) {
-        Some(End::At(Who::Task(task), seen)) => (task, seen),
-        other => panic!("{client:?} {src} -> {dst}: {other:?}"),
-    };
-    let at = read(&seen);
-    assert_eq!(SocketAddr::new(at.dst, at.ports.1), SocketAddr::new(world::address(task, v6), world::TARGET));
-    let answered = packet(
-        proto,
-        SYN | ACK,
-        SocketAddr::new(at.dst, at.ports.1),
-        SocketAddr::new(at.src, at.ports.0),
-    );
-    let heard = match world.carry(Who::Task(task), &answered) {
-        Some(End::At(who, heard)) if who == client => heard,
-        other => panic!("what {client:?} {src} -> {dst} is answered: {other:?}"),
-    };
-    let back = read(&heard);
-    assert_eq!((back.src, back.ports.0, back.dst, back.ports.1), (dst.ip(), dst.port(), src.ip(), src.port()));
-    Ok(Flow { client, task, sent, seen, answered, heard })
 }
 
 /// The task, or a router before it, says what is wrong with a packet.
@@ -82,7 +43,7 @@ fn to_client(world: &World, flow: &Flow, u: &mut Unstructured<'_>) -> Result<()>
     let Some(End::At(who, got)) = world.carry(from, &frame) else {
         panic!("the client does not hear of it: {:?}", world.carry(from, &frame));
     };
-    assert_eq!(who, flow.client);
+    assert_eq!(who, flow.listener);
     check(&got, &sent, told);
     assert_eq!((read(&got).src, read(&got).dst), (sent.dst, sent.src));
     Ok(())
@@ -153,14 +114,4 @@ fn forge(world: &World, u: &mut Unstructured<'_>) -> Result<()> {
         hop = next;
     }
     Ok(())
-}
-
-fn packet(proto: u8, flags: u8, src: SocketAddr, dst: SocketAddr) -> Vec<u8> {
-    let (src, dst) = (src.to_string(), dst.to_string());
-    let build = if proto == TCP { tcp(&src, &dst, flags) } else { udp(&src, &dst) };
-    build.with(b"payload").bytes()
-}
-
-fn read(frame: &[u8]) -> Read {
-    valid(&frame[ETH..]).unwrap_or_else(|wrong| panic!("{wrong}: {frame:02x?}"))
 }

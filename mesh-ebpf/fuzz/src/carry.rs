@@ -54,6 +54,8 @@ pub enum End {
     Echoed,
     /// Left to a node's kernel, which knows no such address or port.
     Passed,
+    /// Routed to a task that has gone.
+    Late,
 }
 
 impl World {
@@ -87,7 +89,9 @@ impl World {
         if packet.is_error() && packet.part == Packet::WHOLE {
             packet.quote(&frame);
         }
+        let before = self.counted();
         let Some(verdict) = self.judge(at, hop.from, &mut packet) else { return Step::Waits(hop.clone()) };
+        assert!(verdict.refused().is_none() || self.counted() > before, "refused, and nobody knows why");
         if verdict == Verdict::LOSE {
             return Step::Ends(End::Lost);
         }
@@ -149,8 +153,11 @@ impl World {
                 && !from_outside
             {
                 let node = world::home(task);
-                let end = End::At(Who::Task(task), hop.frame.clone());
-                return if node == at { Step::Ends(end) } else { to(node, world::tunnel_mac(node)) };
+                return match self.nodes[node].endpoints.get(&world::device(task)) {
+                    _ if node != at => to(node, world::tunnel_mac(node)),
+                    None => Step::Ends(End::Late),
+                    Some(_) => Step::Ends(End::At(Who::Task(task), hop.frame.clone())),
+                };
             }
             if let Some(node) = (0..NODES).find(|node| world::inside(*node, v6) == read.dst)
                 && matches!(hop.from, Way::Sender(Who::Task(_)))

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use mesh_ebpf::abi::*;
 use mesh_ebpf::fragment::{FragmentKey, FragmentValue};
 use mesh_ebpf::testing::Node;
+use mesh_ebpf::verdict::Event;
 
 /// How many there are.
 pub const NODES: usize = 3;
@@ -14,18 +15,18 @@ pub const NODES: usize = 3;
 pub const TASKS: usize = 5;
 /// The last task: it is a client only.
 pub const MEMBER: usize = TASKS - 1;
-/// What each service wishes.
-pub const SERVICES: [u16; 4] = [0, Frontend::DSR, Frontend::SNAT, Frontend::HASHED | Frontend::LEAST];
+/// What each service wishes: flags, and for how many ticks a client stays with its task.
+pub const SERVICES: [(u16, u32); 5] =
+    [(0, 0), (Frontend::DSR, 0), (Frontend::SNAT, 0), (Frontend::HASHED | Frontend::LEAST, 0), (0, 100)];
 /// The port of the tasks.
 pub const TARGET: u16 = 80;
 /// The network of all tasks.
 pub const VNI: u32 = 4096;
 
 const SLOTS: usize = 16;
-const BUCKETS: u32 = 256;
 
 /// Who sends, or gets something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Who {
     /// Somebody beyond the devices of a node.
     Net(usize),
@@ -109,15 +110,53 @@ pub fn client(kind: usize, port: u16, service: usize, v6: bool) -> (Who, SocketA
     }
 }
 
-impl Default for World {
-    fn default() -> Self {
-        let nodes = (0..NODES).map(node).collect();
+impl World {
+    /// With tables of so many buckets, a power of two, and all tasks in the balance.
+    pub fn new(buckets: u32) -> Self {
+        let nodes = (0..NODES).map(|number| node(number, buckets)).collect();
         Self { nodes, fragments: vec![RefCell::default(); NODES] }
+    }
+
+    /// Has a node know of a task's state; others may know otherwise. One that comes after one that has gone is another.
+    pub fn tell(&mut self, at: usize, task: usize, state: BackendState) {
+        let (node, gone) = (&mut self.nodes[at], state == BackendState::Gone);
+        for v6 in [false, true] {
+            let backend = &mut node.backends[backend(task, v6) as usize];
+            backend.generation += u32::from(gone && backend.state != state as u8);
+            backend.state = state as u8;
+        }
+        if gone {
+            node.endpoints.remove(&device(task));
+        } else if home(task) == at {
+            node.endpoints.insert(device(task), endpoint(task));
+        }
+        balance(node);
+    }
+
+    /// What a node knows of a task.
+    pub fn known(&self, at: usize, task: usize, v6: bool) -> &Backend {
+        &self.nodes[at].backends[backend(task, v6) as usize]
+    }
+
+    /// Whether some flow gave way to another, or found no place.
+    pub fn is_crowded(&self) -> bool {
+        let crowded = |node: &Node| node.counted(Event::Evicted) + node.counted(Event::TableFull) > 0;
+        self.nodes.iter().any(crowded)
+    }
+
+    /// How often anything was counted by anybody.
+    pub fn counted(&self) -> u32 {
+        self.nodes.iter().map(|node| node.events.borrow().values().sum::<u32>()).sum()
+    }
+
+    /// Time passes on all nodes.
+    pub fn pass(&self, ticks: u32) {
+        self.nodes.iter().for_each(|node| node.now.set(node.now.get() + ticks));
     }
 }
 
-fn node(number: usize) -> Node {
-    let mut node = Node::new(number as u32, BUCKETS);
+fn node(number: usize, buckets: u32) -> Node {
+    let mut node = Node::new(number as u32, buckets);
     node.locals = [own(number, false).into(), own(number, true).into()].into();
     let network = Network { v4: inside(number, false).into(), v6: inside(number, true).into() };
     node.networks = [(VNI, network)].into();
@@ -126,53 +165,59 @@ fn node(number: usize) -> Node {
         mac: tunnel_mac(peer),
         pad: [0; 2],
     }));
-    for task in 0..TASKS {
+    for (task, v6) in (0..TASKS).flat_map(|task| [(task, false), (task, true)]) {
         let here = home(task) == number;
-        for v6 in [false, true] {
-            node.backends.push(Backend {
-                addr: address(task, v6).into(),
-                generation: 1,
-                vni: VNI,
-                device: if here { device(task) } else { 0 },
-                peer: if here { 0 } else { 1 + home(task) as u32 },
-                mac: mac(task),
-                state: BackendState::Active as u8,
-                pad: 0,
-                weight: 1,
-            });
-        }
-        if here {
-            let (v4, v6) = (address(task, false).into(), address(task, true).into());
-            let endpoint = Endpoint { v4, v6, vni: VNI, device: device(task), mac: mac(task), pad: [0; 2] };
-            node.endpoints.insert(device(task), endpoint);
-        }
+        node.backends.push(Backend {
+            addr: address(task, v6).into(),
+            generation: 1,
+            vni: VNI,
+            device: if here { device(task) } else { 0 },
+            peer: if here { 0 } else { 1 + home(task) as u32 },
+            mac: mac(task),
+            state: BackendState::Active as u8,
+            pad: 0,
+            weight: 1,
+        });
     }
-    for (service, flags) in SERVICES.into_iter().enumerate() {
-        for v6 in [false, true] {
-            balance(&mut node, service, flags, v6);
-        }
-    }
+    let here = (0..TASKS).filter(|task| home(*task) == number);
+    node.endpoints = here.map(|task| (device(task), endpoint(task))).collect();
+    balance(&mut node);
     node
 }
 
-/// Has a service be reached by all tasks but the last.
-fn balance(node: &mut Node, service: usize, flags: u16, v6: bool) {
-    let published = Frontend {
-        slots: node.slots.len() as u32,
-        mask: SLOTS as u32 - 1,
-        backends: MEMBER as u32,
-        vni: VNI,
-        id: 1 + service as u32,
-        affinity: 0,
-        target: NetPort::new(TARGET),
-        flags,
-    };
-    node.slots.extend((0..SLOTS).map(|slot| 1 + 2 * (slot % MEMBER) as u32 + u32::from(v6)));
-    let any = if v6 { Addr16::ANY_V6 } else { Addr16::ANY_V4 };
-    for proto in [TCP, UDP] {
-        let port = NetPort::new(self::published(service));
-        node.frontends.insert(FrontendKey::published(any, port, proto), published);
+const fn backend(task: usize, v6: bool) -> u32 {
+    1 + 2 * task as u32 + v6 as u32
+}
+
+fn endpoint(task: usize) -> Endpoint {
+    let (v4, v6) = (address(task, false).into(), address(task, true).into());
+    Endpoint { v4, v6, vni: VNI, device: device(task), mac: mac(task), pad: [0; 2] }
+}
+
+/// Has each service be reached by all tasks in the balance but the member.
+fn balance(node: &mut Node) {
+    node.slots.clear();
+    for (service, v6) in (0..SERVICES.len()).flat_map(|service| [(service, false), (service, true)]) {
+        let mut ids = (0..MEMBER).map(|task| backend(task, v6)).collect::<Vec<_>>();
+        ids.retain(|id| node.backends[*id as usize].is_active());
+        let (flags, affinity) = SERVICES[service];
+        let published = Frontend {
+            slots: node.slots.len() as u32,
+            mask: SLOTS as u32 - 1,
+            backends: ids.len() as u32,
+            vni: VNI,
+            id: 1 + service as u32,
+            affinity,
+            target: NetPort::new(TARGET),
+            flags,
+        };
+        node.slots.extend((0..SLOTS).map(|slot| ids.get(slot % ids.len().max(1)).unwrap_or(&NO_BACKEND)));
+        let any = if v6 { Addr16::ANY_V6 } else { Addr16::ANY_V4 };
+        for proto in [TCP, UDP] {
+            let port = NetPort::new(self::published(service));
+            node.frontends.insert(FrontendKey::published(any, port, proto), published);
+        }
+        let virtual_ip = FrontendKey::vip(vip(service, v6).into());
+        node.frontends.insert(virtual_ip, Frontend { target: NetPort::ANY, ..published });
     }
-    let virtual_ip = FrontendKey::vip(vip(service, v6).into());
-    node.frontends.insert(virtual_ip, Frontend { target: NetPort::ANY, ..published });
 }

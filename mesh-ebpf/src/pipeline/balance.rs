@@ -6,7 +6,7 @@ use crate::abi::{
     Addr16, AffinityKey, AffinityValue, Backend, Frontend, FrontendKey, NO_BACKEND, NetPort, Published,
     SourceKey, TCP,
 };
-use crate::flow::{Client, Flow, Found, Head, Inserted, Place, Role, states};
+use crate::flow::{Client, Flow, Found, Head, Place, Role, states};
 use crate::hash;
 use crate::kernel::Kernel;
 use crate::packet::{Packet, Tuple};
@@ -270,17 +270,11 @@ fn note<K: Kernel>(k: &K, packet: &Packet) -> bool {
     let Some(bucket) = k.bucket(packet.proto, hash::place(&flow.tuple, config.table_seed)) else {
         return false;
     };
-    let done = match bucket.find(&flow.tuple, Role::Forward) {
-        Some(found) if found.replace(flow) => Inserted::Placed,
-        Some(_) => Inserted::Full,
-        None => bucket.insert(flow, packet.proto, packet.now, &config.timeouts),
-    };
-    match done {
-        Inserted::Placed => {}
-        Inserted::Evicted => k.count(Event::Evicted),
-        Inserted::Full => k.count(Event::TableFull),
+    match bucket.find(&flow.tuple, Role::Forward) {
+        // Lost only to somebody who writes the same entry.
+        Some(found) => found.replace(flow),
+        None => replies::insert(k, bucket, flow, packet.proto, packet.now),
     }
-    done != Inserted::Full
 }
 
 /// Who gets a new flow; [`NO_BACKEND`]: nobody is there.
