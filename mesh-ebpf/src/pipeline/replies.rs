@@ -11,7 +11,7 @@ use crate::tunnel::{Tag, Terms};
 use crate::verdict::{Event, Hop, Refusal, Verdict};
 
 /// Source ports that are tried for a flow before it is given up.
-const TRIES: u32 = 4;
+pub(super) const TRIES: u32 = 4;
 
 /// A packet that may be a backend's answer: translated back and on its way to the client; `PASS` if it is none.
 #[inline(always)]
@@ -271,7 +271,7 @@ pub fn place<K: Kernel>(k: &K, packet: &Packet, may_insert: bool) -> bool {
 
 /// One of the ports that a flow may get instead of its client's: 32768 to 65535.
 #[inline(always)]
-const fn other_port(tuple: &Tuple, round: u32) -> NetPort {
+pub(super) const fn other_port(tuple: &Tuple, round: u32) -> NetPort {
     let hash = hash::place(tuple, 0x706f_7274 + round as u64);
     NetPort::new(0x8000 | hash as u16)
 }

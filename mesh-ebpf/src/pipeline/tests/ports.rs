@@ -3,9 +3,11 @@
 use super::life::{OUTSIDE, at, client};
 use super::world::{End, Service, Who, World, own, task};
 use crate::abi::{Frontend, TCP, UDP};
+use crate::frame::Frame;
 use crate::packet::tcp::{ACK, FIN, SYN};
-use crate::testing::Node;
-use crate::verdict::Event;
+use crate::pipeline;
+use crate::testing::{Node, icmp, parse, udp};
+use crate::verdict::{Event, To, Verdict};
 
 const fn outside(node: usize) -> Who {
     Who::Net { node, device: 2 }
@@ -35,6 +37,28 @@ fn two_flows_that_meet_are_kept_apart() {
                 assert_eq!(world.both_ways(flow.0, proto, ACK, flow.1, flow.2), *seen);
                 world.answer(0, proto, ACK, (seen.1, seen.2), *flow);
             }
+        }
+    }
+}
+
+/// It is about the answer as the task sent it, and not about that of the flow that has the port.
+#[test]
+fn an_error_finds_the_flow_whose_port_was_changed() {
+    for (v6, kind) in [(false, 3), (true, 2)] {
+        let world = one();
+        let src = client(v6, 41_000);
+        let flows = [0, 1].map(|node| (outside(node), src, at(own(node, v6), 8000)));
+        for (node, (who, src, dst)) in flows.into_iter().enumerate() {
+            let (_, seen, task) = world.both_ways(who, UDP, 0, src, dst);
+            let about = udp(&dst.to_string(), &src.to_string()).bytes();
+            let error = icmp(&src.ip().to_string(), &dst.ip().to_string(), kind).with(&about[14..]).bytes();
+            let mut packet = parse(&error).unwrap();
+            assert!(packet.quote(&Frame::new(&error)));
+            assert_eq!(pipeline::from_net(&world.nodes[node], &mut packet, 2), Verdict::SEND);
+            let To::Peer { tag, mac, .. } = packet.hop.to() else { panic!("{:?}", packet.hop) };
+            let from = 1 + node as u32;
+            assert_eq!(pipeline::from_mesh(&world.nodes[2], &mut packet, from, tag.vni(), mac), Verdict::SEND);
+            assert_eq!(packet.quoted_sent, udp(&task.to_string(), &seen.to_string()).packet().tuple);
         }
     }
 }
