@@ -286,3 +286,22 @@ fn flows_are_never_mixed() {
     });
     assert!(hits > 10_000);
 }
+
+#[test]
+fn two_entries_of_a_flow_know_together_what_each_knows() {
+    let client = Client { place: Place::Uplink, via: 3 };
+    let head = |states, seen| Head::new(Role::Forward, client, Head::HERE, 90).used(seen, states);
+    let (older, newer) = (head(Head::CLOSING, 100), head(Head::ESTABLISHED, 101));
+    let both = head(Head::CLOSING | Head::ESTABLISHED, 101);
+    assert_eq!((older.joined(newer, 105), newer.joined(older, 105)), (both, both));
+}
+
+#[test]
+fn a_role_is_told_where_there_is_one() {
+    let client = Client { place: Place::Task, via: 3 };
+    for role in [Role::Forward, Role::Reply, Role::Origin] {
+        let head = Head::new(role, client, 0, 7);
+        assert_eq!((head.role(), Head(head.0 | Head::BUSY).role()), (Some(role), None));
+    }
+    assert_eq!(Head::default().role(), None);
+}

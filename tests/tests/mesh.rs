@@ -52,5 +52,7 @@ mod slow_start;
 mod tasks;
 #[path = "mesh/traces.rs"]
 mod traces;
+#[path = "mesh/upgrades.rs"]
+mod upgrades;
 #[path = "mesh/vip.rs"]
 mod vip;

@@ -18,6 +18,7 @@ mod maps;
 mod members;
 #[expect(unsafe_code, reason = "a descriptor that is waited for")]
 mod monitor;
+mod pinned;
 mod pins;
 mod runs;
 mod sock;
@@ -47,7 +48,7 @@ use self::alarm::Alarm;
 use self::books::{Books, Facts, Sizes, Step};
 use self::links::{Device, Hook, Links};
 use self::load::{Loaded, program};
-use self::maps::{Limits, Maps};
+use self::maps::{Former, Limits, Maps};
 use self::monitor::Monitor;
 use self::pins::Pins;
 use self::sock::Sockets;
@@ -81,6 +82,8 @@ pub const fn built_in() -> bool {
 pub struct EbpfPlane {
     ebpf: Ebpf,
     maps: Maps,
+    /// None: no flows are left to carry over.
+    former: Option<Former>,
     /// Until somebody runs it.
     reader: Option<Reader>,
     links: Links,
@@ -107,13 +110,13 @@ impl EbpfPlane {
         if sockets.is_none() {
             sock::forget(&pins.sockets(), |_| true);
         }
-        let Loaded { ebpf, maps, records, sockets: _ } = loaded;
+        let Loaded { ebpf, maps, records, sockets: _, former } = loaded;
         let monitor = Monitor::new(maps.config.clone());
         let reader = Some(monitor.reader(records));
-        let view = Arc::new(View::open(&pins, &LIMITS, monitor, sockets.is_some())?);
+        let view = Arc::new(View::open(&pins.maps(), monitor, sockets.is_some())?);
         let links = Links::open(pins.links(), if tcx { Hook::best() } else { Hook::Filter });
         let (gates, alarm) = (NftPlane::gates(), Alarm::default());
-        Ok(Self { ebpf, maps, reader, links, sockets, books: None, gates, view, alarm })
+        Ok(Self { ebpf, maps, former, reader, links, sockets, books: None, gates, view, alarm })
     }
 
     /// What this plane cannot do, in words for people.
@@ -180,6 +183,13 @@ impl EbpfPlane {
         }
         if look {
             sockets.end_lost(&self.maps, applied).await;
+        }
+    }
+
+    /// From maps that programs use until now, if there are such.
+    fn carry_flows(&mut self, applied: &mut Applied) {
+        if let Some(Err(error)) = self.former.as_mut().map(Former::carry_flows) {
+            applied.errors.insert("flows".to_owned(), error.in_full());
         }
     }
 
@@ -268,14 +278,21 @@ impl Plane for EbpfPlane {
                     applied.errors.insert("maps".to_owned(), error.in_full());
                     true
                 });
-                let programs = programs(want, &facts);
-                applied.changed += self.links.settle(&mut self.ebpf, &programs, &mut applied.errors);
+                self.carry_flows(&mut applied);
+                let mut errors = BTreeMap::new();
+                applied.changed += self.links.settle(&mut self.ebpf, &programs(want, &facts), &mut errors);
                 self.settle_sockets(want, &facts, moved || depth == Depth::Sweep, &mut applied).await;
+                self.carry_flows(&mut applied);
+                if errors.is_empty() {
+                    self.former.take().into_iter().for_each(Former::forget);
+                }
+                applied.errors.extend(errors);
             }
             Err(error) => _ = applied.errors.insert("devices".to_owned(), error),
         }
         if depth == Depth::Sweep && active::counts(want) {
-            self.maps.set_active(&self.view.active_flows());
+            let (before, flows) = (self.maps.active(), self.view.active_flows());
+            self.maps.add_active(active::corrections(&flows, &before, &self.maps.active()));
         }
         match self.view.count(Event::TableFull) {
             Ok(count) => self.alarm.note(count, Instant::now()),

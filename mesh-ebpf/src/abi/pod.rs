@@ -29,6 +29,7 @@ pod!(
     NetnsKey,
     Network,
     Peer,
+    SocketChoice,
     SocketKey,
     SocketOrigin,
     SourceKey,

@@ -151,6 +151,24 @@ impl Head {
         (self.0 >> 24) & 3 == role as u64
     }
 
+    /// Its role; none: it is empty, or somebody is writing it.
+    pub const fn role(self) -> Option<Role> {
+        match (self.0 >> 24) & 3 {
+            _ if self.has(Self::BUSY) => None,
+            1 => Some(Role::Forward),
+            2 => Some(Role::Reply),
+            3 => Some(Role::Origin),
+            _ => None,
+        }
+    }
+
+    /// With what another entry of the same flow knows of it.
+    pub const fn joined(self, other: Self, now: u32) -> Self {
+        let latest = if other.age(now) < self.age(now) { other } else { self };
+        let states = (self.0 | other.0) & (Self::ESTABLISHED | Self::CLOSING);
+        Self(latest.0 & Self::TIME << Self::SEEN | self.0 & !(Self::TIME << Self::SEEN) | states)
+    }
+
     /// Where the client is.
     #[inline(always)]
     pub const fn client(self) -> Client {

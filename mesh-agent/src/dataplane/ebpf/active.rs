@@ -31,6 +31,21 @@ pub(super) fn add(
     }
 }
 
+/// By how much what programs counted is wrong, for each backend. While the table was looked at they went on, from
+/// `before` to `after`: whatever lies in between may be right.
+pub(super) fn corrections(
+    flows: &BTreeMap<u32, i64>,
+    before: &[i64],
+    after: &[i64],
+) -> impl Iterator<Item = (u32, i64)> {
+    let counted = before.iter().zip(after).zip(0..);
+    counted.filter_map(|((before, after), id)| {
+        let found = flows.get(&id).copied().unwrap_or_default();
+        let wrong = found - found.clamp(*before.min(after), *before.max(after));
+        (wrong != 0).then_some((id, wrong))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use mesh_ebpf::abi::TCP;
@@ -60,5 +75,12 @@ mod tests {
         };
         assert_eq!(at(101), [(7, 1), (8, 1)].into());
         assert_eq!(at(100 + 61), [(7, 1)].into(), "what only opens is forgotten sooner");
+    }
+
+    #[test]
+    fn only_what_cannot_be_right_is_corrected() {
+        let flows = [(1, 5), (2, 9), (3, 2)].into();
+        let found = corrections(&flows, &[0, 5, 4, 9, 3], &[0, 7, 6, 8, 3]);
+        assert_eq!(found.collect::<Vec<_>>(), [(2, 3), (3, -6), (4, -3)]);
     }
 }

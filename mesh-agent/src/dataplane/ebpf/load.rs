@@ -1,14 +1,16 @@
 //! **Effect.** Brings programs and maps into the kernel, or finds them there.
 
-use std::io;
+use std::{fs, io};
 
-use aya::maps::{MapData, MapInfo, RingBuf};
+use aya::maps::{MapData, RingBuf};
 use aya::programs::SchedClassifier;
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use mesh_ebpf::abi::{Config, Timeouts};
+use tracing::warn;
 
-use super::maps::{Limits, Maps, take};
+use super::maps::{Former, Limits, Maps, take};
+use super::pinned::Pinned;
 use super::pins::Pins;
 use super::{EbpfError, OBJECT, built_in, sock};
 
@@ -35,6 +37,8 @@ pub(super) struct Loaded {
     /// Why the programs at sockets are not, if they are not.
     pub(super) sockets: Result<(), EbpfError>,
     pub(super) records: RingBuf<MapData>,
+    /// Whose flows are still to be carried over.
+    pub(super) former: Option<Former>,
 }
 
 /// Loads the programs, over the maps that another agent left if they fit; those at sockets if they are wanted.
@@ -42,19 +46,12 @@ pub(super) fn load(pins: &Pins, limits: &Limits, sockets: bool) -> Result<Loaded
     if !built_in() {
         return Err(EbpfError::NotBuiltIn);
     }
-    if !fits(pins, limits) {
-        tracing::info!("new maps for the data plane: flows that run are balanced anew");
-        pins.forget_maps()?;
-    }
+    let former = pins.set_aside(pins.maps().fit(limits.entries()))?;
     let mut loader = EbpfLoader::new();
     // Without any log the kernel refuses the BTF; statistics are one line.
     loader.verifier_log_level(VerifierLogLevel::STATS);
-    let dir = pins.maps();
     for (name, entries) in limits.entries() {
-        loader.map_max_entries(name, entries);
-    }
-    for name in limits.entries().map(|(name, _)| name).into_iter().chain([mesh_ebpf::abi::map::EVENTS]) {
-        loader.map_pin_path(name, dir.join(name));
+        loader.map_max_entries(name, entries).map_pin_path(name, pins.maps().path(name));
     }
     let mut ebpf = loader.load(OBJECT).map_err(|source| EbpfError::Load(Box::new(source)))?;
     for name in program::ALL {
@@ -63,23 +60,25 @@ pub(super) fn load(pins: &Pins, limits: &Limits, sockets: bool) -> Result<Loaded
         let program: &mut SchedClassifier = program.try_into().map_err(failed)?;
         program.load().map_err(failed)?;
     }
-    // Before the maps are taken: a program is loaded with the descriptors of its maps.
     let sockets = if sockets { sock::load(&mut ebpf) } else { Ok(()) };
-    let maps = Maps::take(&mut ebpf, limits)?;
+    let mut maps = Maps::open(&pins.maps())?;
     let records = take(&mut ebpf, mesh_ebpf::abi::map::RECORDS)?;
+    let former = former.and_then(|former| carry_over(former, &pins.maps(), &mut maps));
     let config = configure(maps.config.get(), limits)?;
     maps.config.change(|now| *now = config);
-    Ok(Loaded { ebpf, maps, sockets, records })
+    Ok(Loaded { ebpf, maps, sockets, records, former })
 }
 
-/// Whether all maps that are pinned have the size that is wanted. Types and layouts are the version's, which is
-/// part of the path.
-fn fits(pins: &Pins, limits: &Limits) -> bool {
-    let dir = pins.maps();
-    limits.entries().into_iter().all(|(name, entries)| {
-        let path = dir.join(name);
-        !path.exists() || MapInfo::from_pin(path).is_ok_and(|info| info.max_entries() == entries)
-    })
+/// What flows refer to; the flows themselves follow when the programs do. Without it they are balanced anew.
+fn carry_over(former: Pinned, into: &Pinned, maps: &mut Maps) -> Option<Former> {
+    let opened = Former::open(former.clone(), into);
+    let carried = opened.and_then(|former| former.carry_numbers(maps).map(|()| former));
+    match carried {
+        Ok(former) => return Some(former),
+        Err(error) => warn!(error = error.in_full(), "flows that run are balanced anew"),
+    }
+    let _ = fs::remove_dir_all(former.dir());
+    None
 }
 
 /// Seeds stay, for as long as flows do that were placed by them.

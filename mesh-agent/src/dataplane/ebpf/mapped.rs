@@ -6,8 +6,10 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use aya::Pod;
+use mesh_ebpf::flow::{Bucket, Shared};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 /// The values of an array map that was made with `BPF_F_MMAPABLE`.
@@ -65,6 +67,22 @@ impl<T: Pod> Mapped<T> {
     pub(super) fn set(&mut self, index: usize, value: T) {
         // SAFETY: within the mapping.
         unsafe { self.place(index).write_volatile(value) };
+    }
+}
+
+impl Mapped<i64> {
+    /// Adds to a value, whoever else does at the same time.
+    pub(super) fn add(&self, index: usize, value: i64) {
+        // SAFETY: within the mapping and aligned; programs, too, change it by whole instructions only.
+        unsafe { AtomicI64::from_ptr(self.place(index)) }.fetch_add(value, Ordering::Relaxed);
+    }
+}
+
+impl Mapped<Bucket> {
+    /// A bucket of flows, which programs read and write meanwhile.
+    pub(super) fn bucket(&self, index: usize) -> Shared<'_> {
+        // SAFETY: within the mapping, for as long as it is borrowed; whoever writes does so as a program does.
+        unsafe { Shared::at(self.place(index)) }
     }
 }
 

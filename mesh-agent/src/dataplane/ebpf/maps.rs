@@ -1,5 +1,7 @@
 //! **Effect.** The maps as the agent holds them: reads what is there, carries out steps.
 
+mod former;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::Ebpf;
@@ -10,10 +12,14 @@ use mesh_ebpf::abi::{
     Addr16, Backend, Config, Endpoint, Frontend, FrontendKey, MacKey, Network, PORT_WORDS, Peer, SlotLine,
     SourceKey, Stats, VIP_WORDS, map,
 };
+use mesh_ebpf::verdict::EVENTS;
 
 use super::EbpfError;
 use super::books::{Found, Sizes, Step};
 use super::mapped::Mapped;
+use super::pinned::Pinned;
+
+pub(super) use self::former::Former;
 
 /// How many entries each map has whose size is the agent's choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +32,7 @@ pub(super) struct Limits {
 
 impl Limits {
     /// By name.
-    pub(super) fn entries(&self) -> [(&'static str, u32); 21] {
+    pub(super) fn entries(&self) -> [(&'static str, u32); 22] {
         let Sizes { backends, slots, frontends, peers } = self.sizes;
         [
             (map::FRONTENDS, frontends),
@@ -42,6 +48,7 @@ impl Limits {
             (map::AFFINITY, 65_536),
             (map::FLOWS_TCP, self.tcp_buckets),
             (map::FLOWS_UDP, self.udp_buckets),
+            (map::EVENTS, EVENTS),
             (map::STATS, backends),
             (map::ACTIVE, backends),
             (map::PORTS, PORT_WORDS),
@@ -71,28 +78,29 @@ pub(super) struct Maps {
     active: Mapped<i64>,
     pub(super) config: SharedConfig,
     stats: PerCpuArray<MapData, Stats>,
+    events: PerCpuArray<MapData, u64>,
 }
 
 impl Maps {
-    /// Takes them out of the object.
-    pub(super) fn take(ebpf: &mut Ebpf, limits: &Limits) -> Result<Self, EbpfError> {
-        let Sizes { backends, slots, peers: _, frontends: _ } = limits.sizes;
+    /// Those that are pinned.
+    pub(super) fn open(maps: &Pinned) -> Result<Self, EbpfError> {
         Ok(Self {
-            frontends: take(ebpf, map::FRONTENDS)?,
-            slots: mapped(ebpf, map::SLOTS, (1 << slots) / mesh_ebpf::abi::SLOT_LINE)?,
-            backends: mapped(ebpf, map::BACKENDS, backends)?,
-            peers: take(ebpf, map::PEERS)?,
-            peer_ids: take(ebpf, map::PEER_IDS)?,
-            networks: take(ebpf, map::NETWORKS)?,
-            endpoints: take(ebpf, map::ENDPOINTS)?,
-            macs: take(ebpf, map::MACS)?,
-            locals: take(ebpf, map::LOCALS)?,
-            sources: take(ebpf, map::SOURCES)?,
-            ports: mapped(ebpf, map::PORTS, PORT_WORDS)?,
-            vips: mapped(ebpf, map::VIP_BITS, VIP_WORDS)?,
-            active: mapped(ebpf, map::ACTIVE, backends)?,
-            config: SharedConfig(Arc::new(Mutex::new(mapped(ebpf, map::CONFIG, 1)?))),
-            stats: take(ebpf, map::STATS)?,
+            frontends: maps.open(map::FRONTENDS)?,
+            slots: maps.mapped(map::SLOTS)?,
+            backends: maps.mapped(map::BACKENDS)?,
+            peers: maps.open(map::PEERS)?,
+            peer_ids: maps.open(map::PEER_IDS)?,
+            networks: maps.open(map::NETWORKS)?,
+            endpoints: maps.open(map::ENDPOINTS)?,
+            macs: maps.open(map::MACS)?,
+            locals: maps.open(map::LOCALS)?,
+            sources: maps.open(map::SOURCES)?,
+            ports: maps.mapped(map::PORTS)?,
+            vips: maps.mapped(map::VIP_BITS)?,
+            active: maps.mapped(map::ACTIVE)?,
+            config: SharedConfig(Arc::new(Mutex::new(maps.mapped(map::CONFIG)?))),
+            stats: maps.open(map::STATS)?,
+            events: maps.open(map::EVENTS)?,
         })
     }
 
@@ -120,13 +128,15 @@ impl Maps {
         })
     }
 
-    /// Has each backend have so many flows.
-    pub(super) fn set_active(&mut self, flows: &std::collections::BTreeMap<u32, i64>) {
-        for id in 0..self.active.len() {
-            let flows = flows.get(&(id as u32)).copied().unwrap_or_default();
-            if self.active.get(id) != flows {
-                self.active.set(id, flows);
-            }
+    /// How many flows each backend has, by what programs counted.
+    pub(super) fn active(&self) -> Vec<i64> {
+        (0..self.active.len()).map(|id| self.active.get(id)).collect()
+    }
+
+    /// Corrects it by as much.
+    pub(super) fn add_active(&self, corrections: impl Iterator<Item = (u32, i64)>) {
+        for (id, flows) in corrections {
+            self.active.add(id as usize, flows);
         }
     }
 
@@ -235,15 +245,6 @@ where
 {
     let map = ebpf.take_map(name).ok_or(EbpfError::Incomplete { kind: "map", name })?;
     map.try_into().map_err(|source| map_error(name, source))
-}
-
-fn mapped<T: Pod>(ebpf: &mut Ebpf, name: &'static str, len: u32) -> Result<Mapped<T>, EbpfError> {
-    match ebpf.take_map(name) {
-        Some(Map::Array(data)) => {
-            Mapped::new(data.fd(), len).map_err(|source| EbpfError::Share { map: name, source })
-        }
-        _ => Err(EbpfError::Incomplete { kind: "array map", name }),
-    }
 }
 
 pub(super) fn all<K: Pod, V: Pod>(

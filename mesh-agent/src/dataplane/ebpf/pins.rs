@@ -1,7 +1,7 @@
 //! **Effect.** The directory in a BPF file system that keeps maps and links while no agent runs.
 //!
-//! `maps/vN` holds the maps of layout N, `links` what ties programs to devices, `sockets` what ties them to a control
-//! group. Links hold their programs, which hold their maps.
+//! `maps/vN` holds the maps of layout N, `maps/former` those that flows are carried over from, `links` what ties
+//! programs to devices, `sockets` what ties them to a control group. Links hold their programs, which hold their maps.
 
 use std::fs;
 use std::io;
@@ -12,6 +12,7 @@ use nix::mount::{MsFlags, mount, umount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::EbpfError;
+use super::pinned::Pinned;
 
 /// The directory, on a BPF file system.
 #[derive(Debug, Clone)]
@@ -28,16 +29,19 @@ impl Pins {
             let place = if fs::create_dir_all(dir).is_ok() { dir } else { existing(dir) };
             mount_bpffs(place).map_err(|source| failed("mount a BPF file system on", place, source))?;
         }
-        for sub in [pins.maps(), pins.links(), pins.sockets()] {
-            fs::create_dir_all(&sub).map_err(|source| failed("make", &sub, source))?;
+        for sub in [pins.maps().dir(), &pins.links(), &pins.sockets()] {
+            fs::create_dir_all(sub).map_err(|source| failed("make", sub, source))?;
         }
-        pins.forget_other_layouts();
         Ok(pins)
     }
 
     /// Where the maps are.
-    pub(super) fn maps(&self) -> PathBuf {
-        self.dir.join("maps").join(format!("v{LAYOUT}"))
+    pub(super) fn maps(&self) -> Pinned {
+        Pinned::new(self.all_maps().join(format!("v{LAYOUT}")))
+    }
+
+    fn all_maps(&self) -> PathBuf {
+        self.dir.join("maps")
     }
 
     /// Where the links are.
@@ -50,20 +54,24 @@ impl Pins {
         self.dir.join("sockets")
     }
 
-    /// Forgets all maps: the next load makes new ones.
-    pub(super) fn forget_maps(&self) -> Result<(), EbpfError> {
-        let maps = self.maps();
-        empty(&maps).map_err(|source| failed("empty", &maps, source))
-    }
-
-    /// Maps that only another version's programs use. They live on until their links are given other programs.
-    fn forget_other_layouts(&self) {
-        let maps = self.maps();
-        for entry in fs::read_dir(self.dir.join("maps")).into_iter().flatten().flatten() {
-            if entry.path() != maps {
-                let _ = empty(&entry.path()).and_then(|()| fs::remove_dir(entry.path()));
-            }
+    /// Sets maps aside that do not fit, and those of another layout if there are none of this one. What there is to
+    /// carry over from then on, also if somebody else began with it.
+    pub(super) fn set_aside(&self, fit: bool) -> Result<Option<Pinned>, EbpfError> {
+        let (ours, former) = (self.maps(), self.all_maps().join("former"));
+        let mut others: Vec<PathBuf> = listed(&self.all_maps()).collect();
+        others.retain(|path| path != ours.dir() && *path != former);
+        others.sort_by_key(|path| layout_of(path));
+        let is_new = listed(ours.dir()).next().is_none();
+        let aside = if !fit { Some(ours.dir().to_path_buf()) } else { others.pop().filter(|_| is_new) };
+        if let Some(aside) = aside {
+            let _ = fs::remove_dir_all(&former);
+            fs::rename(&aside, &former).map_err(|source| failed("set aside", &aside, source))?;
+            fs::create_dir_all(ours.dir()).map_err(|source| failed("make", ours.dir(), source))?;
         }
+        for other in others {
+            let _ = fs::remove_dir_all(other);
+        }
+        Ok(former.is_dir().then(|| Pinned::new(former)))
     }
 
     /// Removes everything, and the mount if it is the mesh's own. How many objects there were.
@@ -89,6 +97,11 @@ fn existing(dir: &Path) -> &Path {
     dir.ancestors().find(|dir| dir.is_dir()).unwrap_or(dir)
 }
 
+/// The layout of the maps in a directory.
+fn layout_of(dir: &Path) -> Option<u32> {
+    dir.file_name()?.to_str()?.strip_prefix('v')?.parse().ok()
+}
+
 fn is_bpffs(dir: &Path) -> bool {
     statfs(dir).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
 }
@@ -97,17 +110,12 @@ fn mount_bpffs(dir: &Path) -> io::Result<()> {
     mount(Some("bpf"), dir, Some("bpf"), MsFlags::empty(), Some("mode=0700")).map_err(io::Error::from)
 }
 
-fn empty(dir: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
-    }
-    Ok(())
+fn listed(dir: &Path) -> impl Iterator<Item = PathBuf> {
+    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
 fn count(dir: &Path) -> usize {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.map(|entry| if entry.path().is_dir() { count(&entry.path()) } else { 1 }).sum()
+    listed(dir).map(|path| if path.is_dir() { count(&path) } else { 1 }).sum()
 }
 
 fn failed(what: &'static str, path: &Path, source: io::Error) -> EbpfError {

@@ -10,13 +10,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use aya::Pod;
 use aya::maps::lpm_trie::LpmTrie;
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use mesh_core::model::Vni;
 use mesh_ebpf::abi::{
     Addr16, AffinityKey, AffinityValue, Backend, BackendState, Config, Endpoint, Frontend, FrontendKey,
-    NO_BACKEND, Network, PORT_WORDS, Peer, SlotLine, SourceKey, Stats, TCP, UDP, VIP_WORDS, map,
+    NO_BACKEND, Network, Peer, SlotLine, SourceKey, Stats, TCP, UDP, map,
 };
 use mesh_ebpf::flow::{Bucket, TICK};
 use mesh_ebpf::verdict::Event;
@@ -26,9 +25,9 @@ pub use self::flows::{Asked, Live, Occupancy, State};
 
 use super::EbpfError;
 use super::mapped::Mapped;
-use super::maps::{Limits, map_error};
+use super::maps::map_error;
 use super::monitor::{Monitor, Watching};
-use super::pins::Pins;
+use super::pinned::Pinned;
 
 /// Maps to read.
 pub struct View {
@@ -69,30 +68,25 @@ pub struct Served {
 
 impl View {
     /// Of maps that are loaded and pinned.
-    pub(super) fn open(
-        pins: &Pins,
-        limits: &Limits,
-        monitor: Arc<Monitor>,
-        sockets: bool,
-    ) -> Result<Self, EbpfError> {
+    pub(super) fn open(maps: &Pinned, monitor: Arc<Monitor>, sockets: bool) -> Result<Self, EbpfError> {
         Ok(Self {
-            events: opened(pins, map::EVENTS)?,
-            stats: opened(pins, map::STATS)?,
-            frontends: opened(pins, map::FRONTENDS)?,
-            endpoints: opened(pins, map::ENDPOINTS)?,
-            networks: opened(pins, map::NETWORKS)?,
-            locals: opened(pins, map::LOCALS)?,
-            affinity: opened(pins, map::AFFINITY)?,
-            sources: opened(pins, map::SOURCES)?,
-            peers: opened(pins, map::PEERS)?,
-            slots: mapped(pins, map::SLOTS, (1 << limits.sizes.slots) / mesh_ebpf::abi::SLOT_LINE)?,
-            ports: mapped(pins, map::PORTS, PORT_WORDS)?,
-            vips: mapped(pins, map::VIP_BITS, VIP_WORDS)?,
-            backends: mapped(pins, map::BACKENDS, limits.sizes.backends)?,
-            config: mapped(pins, map::CONFIG, 1)?,
-            active: mapped(pins, map::ACTIVE, limits.sizes.backends)?,
-            flows_tcp: mapped(pins, map::FLOWS_TCP, limits.tcp_buckets)?,
-            flows_udp: mapped(pins, map::FLOWS_UDP, limits.udp_buckets)?,
+            events: maps.open(map::EVENTS)?,
+            stats: maps.open(map::STATS)?,
+            frontends: maps.open(map::FRONTENDS)?,
+            endpoints: maps.open(map::ENDPOINTS)?,
+            networks: maps.open(map::NETWORKS)?,
+            locals: maps.open(map::LOCALS)?,
+            affinity: maps.open(map::AFFINITY)?,
+            sources: maps.open(map::SOURCES)?,
+            peers: maps.open(map::PEERS)?,
+            slots: maps.mapped(map::SLOTS)?,
+            ports: maps.mapped(map::PORTS)?,
+            vips: maps.mapped(map::VIP_BITS)?,
+            backends: maps.mapped(map::BACKENDS)?,
+            config: maps.mapped(map::CONFIG)?,
+            active: maps.mapped(map::ACTIVE)?,
+            flows_tcp: maps.mapped(map::FLOWS_TCP)?,
+            flows_udp: maps.mapped(map::FLOWS_UDP)?,
             monitor,
             sockets,
         })
@@ -200,7 +194,7 @@ impl View {
 }
 
 /// A copy that nobody wrote to while it was made, unless they never stop writing.
-fn steady<T: PartialEq>(read: impl Fn() -> T) -> T {
+pub(super) fn steady<T: PartialEq>(read: impl Fn() -> T) -> T {
     let mut value = read();
     for _ in 0..3 {
         let again = read();
@@ -213,22 +207,8 @@ fn steady<T: PartialEq>(read: impl Fn() -> T) -> T {
 }
 
 /// The programs' own time, in ticks.
-fn now() -> u32 {
+pub(super) fn now() -> u32 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
     let nanos = time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned();
     (nanos >> TICK) as u32
-}
-
-fn pinned(pins: &Pins, name: &'static str) -> Result<MapData, EbpfError> {
-    MapData::from_pin(pins.maps().join(name)).map_err(|source| map_error(name, source))
-}
-
-fn opened<M: TryFrom<Map, Error = MapError>>(pins: &Pins, name: &'static str) -> Result<M, EbpfError> {
-    let map = Map::from_map_data(pinned(pins, name)?).and_then(M::try_from);
-    map.map_err(|source| map_error(name, source))
-}
-
-fn mapped<T: Pod>(pins: &Pins, name: &'static str, len: u32) -> Result<Mapped<T>, EbpfError> {
-    let map = pinned(pins, name)?;
-    Mapped::new(map.fd(), len).map_err(|source| EbpfError::Share { map: name, source })
 }
