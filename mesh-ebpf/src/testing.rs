@@ -50,9 +50,14 @@ pub struct Build {
 }
 
 fn build(src: &str, dst: &str, proto: u8, flags: u8) -> Build {
+    between(src.parse().unwrap(), dst.parse().unwrap(), proto, flags)
+}
+
+/// A packet of a protocol, with the flags of TCP or the type of an ICMP message.
+pub fn between(src: SocketAddr, dst: SocketAddr, proto: u8, flags: u8) -> Build {
     Build {
-        src: src.parse().unwrap(),
-        dst: dst.parse().unwrap(),
+        src,
+        dst,
         proto,
         flags,
         seq: 0x0102_0304,

@@ -10,7 +10,7 @@ use mesh_ebpf::testing::icmp;
 use mesh_ebpf_fuzz::flow::read;
 use mesh_ebpf_fuzz::read::{ETH, Read, quote};
 use mesh_ebpf_fuzz::world::{self, SERVICES};
-use mesh_ebpf_fuzz::{End, Flow, Hop, Step, Way, Who, World};
+use mesh_ebpf_fuzz::{End, Flow, Hop, Way, Who, World};
 
 fuzz_target!(|bytes: &[u8]| {
     let world = World::new(64);
@@ -109,9 +109,6 @@ fn forge(world: &World, u: &mut Unstructured<'_>) -> Result<()> {
         let kind = u.arbitrary()?;
         icmp(&src.ip().to_string(), &dst.ip().to_string(), kind).with(u.bytes(u.len())?).bytes()
     };
-    let mut hop = Hop { from, frame };
-    while let Step::On(next) = world.step(&hop) {
-        hop = next;
-    }
+    world.deliver(Hop { from, frame });
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Histories of flows, tasks, and tables that may be full: who has a place stays with its task, whatever others do.
+//! Histories of flows, tasks, and tables that may be full: who has a place stays with its task, whatever others do, and
+//! while no task changes everybody does.
 
 #![no_main]
 
@@ -7,7 +8,7 @@ use std::net::SocketAddr;
 
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use mesh_ebpf::abi::{BackendState, NetPort, TCP, UDP};
+use mesh_ebpf::abi::{BackendState, Frontend, NetPort, TCP, UDP};
 use mesh_ebpf::flow::{Found, Head, Role};
 use mesh_ebpf::hash;
 use mesh_ebpf::kernel::Kernel;
@@ -37,6 +38,8 @@ struct Flow {
     seen: (SocketAddr, SocketAddr),
     /// Until when it has places that are nobody else's.
     kept: Option<u32>,
+    /// How often tasks had changed when it was first seen.
+    changes: u32,
 }
 
 struct History {
@@ -44,6 +47,8 @@ struct History {
     flows: Vec<Flow>,
     known: HashMap<Key, usize>,
     now: u32,
+    /// How often tasks changed.
+    changes: u32,
 }
 
 fuzz_target!(|bytes: &[u8]| {
@@ -53,7 +58,7 @@ fuzz_target!(|bytes: &[u8]| {
 
 fn run(u: &mut Unstructured<'_>) -> Result<()> {
     let world = World::new(*u.choose(&[1, 2, 8, 256])?);
-    let mut history = History { world, flows: Vec::new(), known: HashMap::new(), now: 0 };
+    let mut history = History { world, flows: Vec::new(), known: HashMap::new(), now: 0, changes: 0 };
     while !u.is_empty() {
         history.go_on(u)?;
     }
@@ -125,8 +130,11 @@ impl History {
         let index = index.unwrap_or(self.flows.len());
         if index == self.flows.len() {
             self.known.insert(key, index);
-            self.flows.push(Flow { key, task, seen, kept: None });
+            self.flows.push(Flow { key, task, seen, kept: None, changes: self.changes });
         }
+        let old = &self.flows[index];
+        let hashed = matches!(SERVICES[key.service], (flags, 0) if flags & Frontend::LEAST == 0);
+        assert!(!hashed || old.changes != self.changes || old.task == task, "{old:?} is now with {task}");
         self.flows[index] = Flow { key, task, seen, ..self.flows[index] };
         self.look(index, flags);
     }
@@ -171,6 +179,7 @@ impl History {
 
     fn tell(&mut self, at: usize, task: usize, state: BackendState) {
         self.world.tell(at, task, state);
+        self.changes += 1;
         if state == BackendState::Gone {
             let of = |flow: &&mut Flow| flow.task == task || flow.key.client == Who::Task(task);
             self.flows.iter_mut().filter(of).for_each(|flow| flow.kept = None);

@@ -61,7 +61,11 @@ pub enum End {
 impl World {
     /// Sends a frame to its end; one that waits is `None`.
     pub fn carry(&self, who: Who, frame: &[u8]) -> Option<End> {
-        let mut hop = Hop { from: Way::Sender(who), frame: frame.to_vec() };
+        self.deliver(Hop { from: Way::Sender(who), frame: frame.to_vec() })
+    }
+
+    /// The same of one that is under way.
+    pub fn deliver(&self, mut hop: Hop) -> Option<End> {
         for _ in 0..MANY {
             match self.step(&hop) {
                 Step::On(next) => hop = next,

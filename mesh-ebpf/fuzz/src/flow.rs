@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use libfuzzer_sys::arbitrary::{Error, Result, Unstructured};
 use mesh_ebpf::abi::{Frontend, TCP, UDP};
 use mesh_ebpf::packet::tcp::{ACK, SYN};
-use mesh_ebpf::testing::{tcp, udp};
+use mesh_ebpf::testing::between;
 
 use crate::carry::End;
 use crate::read::{ETH, Read, valid};
@@ -65,9 +65,7 @@ pub fn listens(client: Who, task: usize, service: usize) -> Who {
 
 /// A TCP segment or a datagram.
 pub fn packet(proto: u8, flags: u8, src: SocketAddr, dst: SocketAddr, payload: &[u8]) -> Vec<u8> {
-    let (src, dst) = (src.to_string(), dst.to_string());
-    let build = if proto == TCP { tcp(&src, &dst, flags) } else { udp(&src, &dst) };
-    build.with(payload).bytes()
+    between(src, dst, proto, flags).with(payload).bytes()
 }
 
 /// What a whole frame says that is all right.

@@ -42,29 +42,32 @@ pub struct World {
     pub fragments: Vec<RefCell<HashMap<FragmentKey, FragmentValue>>>,
 }
 
-fn text(v6: bool, four: String, six: String) -> IpAddr {
-    if v6 { six } else { four }.parse().unwrap()
+/// One of both families' addresses.
+fn of_family(v6: bool, four: [u8; 4], [first, second, last, number]: [u16; 4]) -> IpAddr {
+    if v6 { [first, second, 0, 0, 0, 0, last, number].into() } else { four.into() }
 }
 
 /// A node's own address.
 pub fn own(node: usize, v6: bool) -> IpAddr {
-    text(v6, format!("198.51.100.{}", 2 * node + 1), format!("2001:db8:f::{}", 2 * node + 1))
+    let number = 2 * node as u8 + 1;
+    of_family(v6, [198, 51, 100, number], [0x2001, 0xdb8, 0xf, number.into()])
 }
 
 /// A node's own address in the network.
 pub fn inside(node: usize, v6: bool) -> IpAddr {
-    text(v6, format!("10.0.{node}.254"), format!("fd00::{node}:ffff"))
+    of_family(v6, [10, 0, node as u8, 254], [0xfd00, 0, node as u16, 0xffff])
 }
 
 /// A task's address.
 pub fn address(task: usize, v6: bool) -> IpAddr {
-    let node = home(task);
-    text(v6, format!("10.0.{node}.{}", task + 1), format!("fd00::{node}:{}", task + 1))
+    let (node, number) = (home(task) as u8, task as u8 + 1);
+    of_family(v6, [10, 0, node, number], [0xfd00, 0, node.into(), number.into()])
 }
 
 /// A service's address.
 pub fn vip(service: usize, v6: bool) -> IpAddr {
-    text(v6, format!("10.200.0.{}", service + 1), format!("fd00:200::{}", service + 1))
+    let number = service as u8 + 1;
+    of_family(v6, [10, 200, 0, number], [0xfd00, 0x200, 0, number.into()])
 }
 
 /// The port at which a service is published.
@@ -95,8 +98,8 @@ pub fn tunnel_mac(node: usize) -> Mac {
 /// One of several clients of a service, with the place where it sends to.
 pub fn client(kind: usize, port: u16, service: usize, v6: bool) -> (Who, SocketAddr, SocketAddr) {
     let at = SocketAddr::new;
-    let outside = text(v6, "192.0.2.7".to_owned(), "2001:db8::7".to_owned());
-    let local = text(v6, "127.0.0.1".to_owned(), "::1".to_owned());
+    let outside = of_family(v6, [192, 0, 2, 7], [0x2001, 0xdb8, 0, 7]);
+    let local = of_family(v6, [127, 0, 0, 1], [0, 0, 0, 1]);
     match kind % 7 {
         // One client by two nodes, with the same ports.
         node @ (0 | 1) => (Who::Net(node), at(outside, port), at(own(node, v6), published(service))),
