@@ -137,6 +137,19 @@ impl<'a> Shared<'a> {
         None
     }
 
+    /// Whether there is a place for a flow that is not known.
+    #[inline(always)]
+    pub fn has_room(self, proto: u8, now: u32, timeouts: &Timeouts) -> bool {
+        let mut way = 0;
+        while way < WAYS {
+            if load(self.way(way)).spare(proto, now, timeouts) > 0 {
+                return true;
+            }
+            way += 1;
+        }
+        false
+    }
+
     /// Remembers a flow that [`Self::find`] did not find.
     #[inline(always)]
     pub fn insert(self, new: &Flow, proto: u8, now: u32, timeouts: &Timeouts) -> Inserted {

@@ -57,7 +57,7 @@ fuzz_target!(|bytes: &[u8]| {
 });
 
 fn run(u: &mut Unstructured<'_>) -> Result<()> {
-    let world = World::new(*u.choose(&[1, 2, 8, 256])?);
+    let world = World::new(*u.choose(&[1, 2, 8, 64])?);
     let mut history = History { world, flows: Vec::new(), known: HashMap::new(), now: 0, changes: 0 };
     while !u.is_empty() {
         history.go_on(u)?;

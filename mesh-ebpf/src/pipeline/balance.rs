@@ -199,6 +199,10 @@ pub(super) fn hear<K: Kernel>(
 /// Chooses a backend for a flow, remembers both, and sends its first packet on. `head` is what is known of the flow.
 #[inline(always)]
 pub fn begin<K: Kernel>(k: &K, packet: &mut Packet, head: Head) -> Verdict {
+    // What is not remembered goes where its hash leads, each packet anew.
+    if packet.frontend.has(Frontend::LEAST) && !has_room(k, packet) {
+        packet.frontend.flags &= !Frontend::LEAST;
+    }
     let id = k.pick(packet);
     let Some(backend) = k.backend(id).filter(|backend| backend.is_active()) else {
         count(k, packet, Event::NoBackend);
@@ -237,6 +241,16 @@ pub fn begin<K: Kernel>(k: &K, packet: &mut Packet, head: Head) -> Verdict {
     } else {
         leave_as_it_is(packet, head, backend, port)
     }
+}
+
+/// Whether a flow can be remembered.
+#[inline(always)]
+fn has_room<K: Kernel>(k: &K, packet: &Packet) -> bool {
+    let config = k.config();
+    k.bucket(packet.proto, hash::place(&packet.tuple, config.table_seed)).is_some_and(|bucket| {
+        bucket.find(&packet.tuple, Role::Forward).is_some()
+            || bucket.has_room(packet.proto, packet.now, &config.timeouts)
+    })
 }
 
 /// What a flow keeps of its service's wishes while it lasts, as marks of its head.

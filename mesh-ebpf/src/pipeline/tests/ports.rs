@@ -1,9 +1,10 @@
 //! Flows that meet in one tuple, that come another way, and that find no place.
 
 use super::life::{OUTSIDE, at, client};
-use super::world::{End, Service, Who, World, own, task};
+use super::world::{End, Service, Who, World, backend, own, task};
 use crate::abi::{Frontend, TCP, UDP};
 use crate::frame::Frame;
+use crate::kernel::Kernel;
 use crate::packet::tcp::{ACK, FIN, SYN};
 use crate::pipeline;
 use crate::testing::{Node, icmp, parse, udp};
@@ -88,7 +89,6 @@ fn a_changed_port_stays_changed() {
 /// Gives the place of the reply flow to `port` to another flow.
 fn forget(node: &Node, proto: u8, port: u16) {
     use crate::flow::{Flow, Role};
-    use crate::kernel::Kernel;
     let entries = node.entries(proto);
     let old = entries.iter().find(|flow| flow.tuple.dport().number() == port).unwrap();
     let bucket = node.bucket(proto, crate::hash::place(&old.tuple, node.config.table_seed)).unwrap();
@@ -203,4 +203,28 @@ fn a_full_table_refuses_nobody_who_can_be_served() {
         }
     }
     assert_eq!(world.nodes[0].entries(TCP).len(), 8);
+}
+
+/// How many flows a backend has changes from packet to packet: what is not remembered cannot go by that.
+#[test]
+fn where_a_table_is_full_the_hash_chooses_for_least_conn_too() {
+    let least = Service { tasks: (0..4).collect(), flags: Frontend::LEAST, ..Service::default() };
+    let mut world = World::new(2, &[1; 4], vec![least]);
+    world.nodes[0] = Node::new(0, 1);
+    world.write();
+    let send = |port, flags| match world.send(OUTSIDE, TCP, flags, client(false, port), at(own(0, false), 8000)) {
+        End::At(Who::Task(task), ..) => task,
+        other => panic!("{other:?}"),
+    };
+    for port in 1..5 {
+        assert_eq!([SYN, ACK, ACK].map(|flags| send(port, flags)), [send(port, ACK); 3]);
+    }
+    for port in 1000..1100 {
+        let task = send(port, SYN);
+        for flags in [ACK, FIN | ACK] {
+            world.nodes[0].more_active(backend(task, false), 1);
+            assert_eq!(send(port, flags), task);
+        }
+    }
+    assert_eq!(world.nodes[0].counted(Event::TableFull), 300);
 }

@@ -85,7 +85,7 @@ pub(super) const fn device(task: usize) -> u32 {
     100 + task as u32
 }
 
-const fn backend(task: usize, v6: bool) -> u32 {
+pub(super) const fn backend(task: usize, v6: bool) -> u32 {
     1 + 2 * task as u32 + v6 as u32
 }
 
