@@ -160,7 +160,7 @@ impl<'a> Shared<'a> {
         while way < WAYS {
             let head = load(self.way(way));
             let spare = head.spare(proto, now, timeouts);
-            if spare > best {
+            if spare > best || spare == best && spare > 0 && head.had_fewer(old) {
                 (victim, best, old) = (way, spare, head);
             }
             if head.is_empty() {
