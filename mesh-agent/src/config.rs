@@ -4,6 +4,7 @@
 //! never be out of date.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -14,6 +15,9 @@ use toml::{Spanned, Table, Value};
 pub const DEFAULT_FILE: &str = include_str!("../packaging/mesh.toml");
 /// Where the file is looked for.
 pub const DEFAULT_PATH: &str = "/etc/mesh/mesh.toml";
+
+/// How many flows there may be room for: a table of more is greater than one gibibyte.
+const FLOWS: RangeInclusive<u32> = 1 << 10..=1 << 24;
 
 /// The whole configuration. See the default file for what each key means.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -73,6 +77,7 @@ pub struct Dataplane {
     pub mode: DataplaneMode,
     pub without: Vec<KernelFeature>,
     pub pins: PathBuf,
+    pub flows: u32,
     pub sweep: u64,
 }
 
@@ -210,6 +215,10 @@ impl Config {
         }
         if self.overlay.port == 0 {
             return wrong("overlay.port", "ports are 1 to 65535");
+        }
+        if !FLOWS.contains(&self.dataplane.flows) {
+            let (least, most) = (FLOWS.start(), FLOWS.end());
+            return wrong("dataplane.flows", format!("{} is not from {least} to {most}", self.dataplane.flows));
         }
         for upstream in &self.dns.upstreams {
             if upstream.parse::<IpAddr>().is_err() && upstream.parse::<SocketAddr>().is_err() {
@@ -401,6 +410,12 @@ mod tests {
             (told("", &[("MESH_NODE_NMAE", "x")], &[]), "environment variable MESH_NODE_NMAE: unknown key"),
             (told("", &[("MESH_DNS_TTL", "x")], &[]), "'x' is no number"),
             (told("", &[], &["name=x"]), "flag --set name=x: write it as section.key=value"),
+            (told("", &[], &["dataplane.flows=1000"]), "dataplane.flows: 1000 is not from 1024 to 16777216"),
+            (told("", &[], &["dataplane.flows=-1"]), "invalid value: integer `-1`, expected u32"),
+            (
+                told("[dataplane]\nflows = 16777217\n", &[], &[]),
+                "dataplane.flows: 16777217 is not from 1024 to 16777216",
+            ),
             (told("", &[], &["node.address=nowhere"]), "node.address: 'nowhere' is neither"),
         ];
         for (message, expected) in cases {

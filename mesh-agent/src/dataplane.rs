@@ -40,10 +40,11 @@ impl Dataplane {
             }
             Self::Nft(NftPlane::new())
         };
+        let open = || EbpfPlane::open(&config.pins, sockets, tcx, config.flows);
         let plane = match config.mode {
             DataplaneMode::Nft => nft(&config.pins),
-            DataplaneMode::Ebpf => Self::Ebpf(Box::new(EbpfPlane::open(&config.pins, sockets, tcx)?)),
-            DataplaneMode::Auto => match EbpfPlane::open(&config.pins, sockets, tcx) {
+            DataplaneMode::Ebpf => Self::Ebpf(Box::new(open()?)),
+            DataplaneMode::Auto => match open() {
                 Ok(plane) => Self::Ebpf(Box::new(plane)),
                 Err(error) => {
                     warn!(error = error.in_full(), "no eBPF here: nftables balances instead");

@@ -137,6 +137,19 @@ impl<'a> Shared<'a> {
         None
     }
 
+    /// Whether there is a place for a flow that is not known.
+    #[inline(always)]
+    pub fn has_room(self, proto: u8, now: u32, timeouts: &Timeouts) -> bool {
+        let mut way = 0;
+        while way < WAYS {
+            if load(self.way(way)).spare(proto, now, timeouts) > 0 {
+                return true;
+            }
+            way += 1;
+        }
+        false
+    }
+
     /// Remembers a flow that [`Self::find`] did not find.
     #[inline(always)]
     pub fn insert(self, new: &Flow, proto: u8, now: u32, timeouts: &Timeouts) -> Inserted {
@@ -147,7 +160,7 @@ impl<'a> Shared<'a> {
         while way < WAYS {
             let head = load(self.way(way));
             let spare = head.spare(proto, now, timeouts);
-            if spare > best {
+            if spare > best || spare == best && spare > 0 && head.had_fewer(old) {
                 (victim, best, old) = (way, spare, head);
             }
             if head.is_empty() {

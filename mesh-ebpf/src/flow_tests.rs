@@ -138,6 +138,26 @@ fn a_flood_takes_no_established_flows_place() {
     assert_eq!(put(&mut bucket, 5, 1001), Inserted::Placed);
 }
 
+/// In a flood of openings each has some time to be gone on with.
+#[test]
+fn equals_give_way_in_turn() {
+    for established in 0..WAYS as u16 {
+        let mut bucket = EMPTY;
+        for port in 1..=WAYS as u16 {
+            put(&mut bucket, port, 0);
+        }
+        for port in 1..=established {
+            touch(&mut bucket, port, 0, Head::ESTABLISHED);
+        }
+        let others = WAYS as u16 - established;
+        for port in 100..300 {
+            assert_eq!(put(&mut bucket, port, 0), Inserted::Evicted);
+            let last = port.saturating_sub(others - 1).max(100);
+            assert!((last..=port).all(|port| knows(&mut bucket, port)), "{port}");
+        }
+    }
+}
+
 #[test]
 fn each_state_has_its_time() {
     let cases = [

@@ -24,7 +24,8 @@ pub mod packet;
 pub mod pipeline;
 pub mod reply;
 pub mod sock;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "testing"))]
+#[allow(clippy::unwrap_used, reason = "for tests")]
+pub mod testing;
 pub mod tunnel;
 pub mod verdict;

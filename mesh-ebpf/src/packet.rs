@@ -218,9 +218,20 @@ impl Packet {
         }
     }
 
+    /// Whether IPv6's fragment header comes before that of the transport: also in a packet that was never cut
+    /// (RFC 6946).
+    #[inline(always)]
+    pub const fn has_fragment_header(&self) -> bool {
+        self.l4 as usize == ETH + IPV6 + FRAGMENT
+    }
+
     /// Reads what an ICMP error is about. False: nothing that is balanced, or too little of it.
     #[inline(always)]
     pub fn quote(&mut self, frame: &Frame<'_>) -> bool {
+        // Nobody fragments one (RFC 4443 §2.4 has it fit).
+        if self.has_fragment_header() {
+            return false;
+        }
         let (addresses, proto, ports) = if self.proto == ICMP {
             let Some(ip) = frame.at::<[u32; 5]>(QUOTE_V4) else { return false };
             let Some(ports) = frame.at::<u32>(QUOTE_V4 + IPV4) else { return false };
@@ -234,7 +245,11 @@ impl Packet {
             let Some(src) = frame.at::<[u32; 4]>(QUOTE_V6 + 8) else { return false };
             let Some(dst) = frame.at::<[u32; 4]>(QUOTE_V6 + 24) else { return false };
             let Some(ports) = frame.at::<u32>(QUOTE_V6 + IPV6) else { return false };
-            ((Addr16(src), Addr16(dst)), head[1].to_ne_bytes()[2], ports)
+            let (src, dst) = (Addr16(src), Addr16(dst));
+            if src.is_v4() || dst.is_v4() {
+                return false;
+            }
+            ((src, dst), head[1].to_ne_bytes()[2], ports)
         };
         if proto != TCP && proto != UDP {
             return false;

@@ -146,6 +146,36 @@ fn a_bundle_without_a_length_is_long() {
     assert_eq!(parse(&datagram), Err(Skip::Malformed));
 }
 
+/// What an ICMP error is about, if it says.
+fn quote(error: &Build) -> Option<(Tuple, u8)> {
+    let bytes = error.bytes();
+    let mut packet = parse(&bytes).unwrap();
+    assert!(packet.is_error());
+    packet.quote(&Frame::new(&bytes)).then_some((packet.quoted, packet.quoted_proto))
+}
+
+#[test]
+fn an_error_is_about_the_packet_that_it_quotes() {
+    for ((src, dst), kind) in [(V4, 3), (V6, 1)] {
+        let host = |text: &str| text.parse::<std::net::SocketAddr>().unwrap().ip().to_string();
+        for about in [udp(src, dst), segment(src, dst, tcp::ACK)] {
+            let quoted = about.bytes()[ETH..].to_vec();
+            let error = icmp(&host(dst), &host(src), kind);
+            assert_eq!(quote(&error.clone().with(&quoted)), Some((about.packet().tuple, about.proto)));
+            // The ports are needed, and no more.
+            let ports = about.l4() - ETH + 4;
+            assert!(quote(&error.clone().with(&quoted[..ports])).is_some());
+            assert_eq!(quote(&error.clone().with(&quoted[..ports - 1])), None);
+            // In a fragment of its own it would begin elsewhere.
+            if src == V6.0 {
+                assert_eq!(quote(&Build { fragment: 6, ..error.with(&quoted) }), None);
+            }
+        }
+    }
+    let mapped = udp("[::ffff:192.0.2.7]:41000", "[::ffff:10.9.0.1]:80").bytes();
+    assert_eq!(quote(&icmp("fd00::1", "2001:db8::7", 1).with(&mapped[ETH..])), None);
+}
+
 /// `::ffff:10.9.0.1` in an IPv6 header is not 10.9.0.1.
 #[test]
 fn mapped_addresses_are_not_taken_for_others() {

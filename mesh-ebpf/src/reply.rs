@@ -5,7 +5,7 @@
 //! places into a buffer of the caller's, as the verifier wants it and the 512 bytes of stack allow.
 //!
 //! No answer goes to a sender that cannot be one host, nor to what came in a broadcast frame (RFC 1122 §3.2.2,
-//! RFC 4443 §2.4, RFC 9293 §3.9.2.3), and none to fragments: [`Packet::parse`] refuses those.
+//! RFC 4443 §2.4, RFC 9293 §3.9.2.3), and none of IPv4 to a fragment that is not the first.
 
 use crate::abi::{Addr16, ICMP, ICMP6, TCP};
 use crate::csum::{diff, update};
@@ -182,7 +182,7 @@ pub fn reset(out: &mut Reply, frame: &Frame<'_>, packet: &Packet) -> bool {
 }
 
 /// "Destination unreachable" (RFC 792; RFC 4443 §3.1) from `source` to whoever sent a packet. `false`: there is
-/// none, because it would answer an error or because the packet has IP options or extension headers.
+/// none, because it would answer an error, or a fragment of IPv4 that is not the first.
 #[inline(always)]
 pub fn unreachable(
     out: &mut Reply,
@@ -265,7 +265,11 @@ fn error(
     let first = u32::from_ne_bytes([kind, code, 0, 0]);
     if dst.is_v4() {
         const QUOTED: usize = IPV4 + 8;
-        if packet.l4 as usize != ETH + IPV4 || !ethernet(out, frame, ETHERTYPE_V4) {
+        // Of a packet in parts the sender is told once (RFC 1122 §3.2.2).
+        if packet.part == Packet::LATER
+            || packet.l4 as usize != ETH + IPV4
+            || !ethernet(out, frame, ETHERTYPE_V4)
+        {
             return false;
         }
         // ICMP has no pseudo-header.
@@ -279,7 +283,7 @@ fn error(
         if !ethernet(out, frame, ETHERTYPE_V6) {
             return false;
         }
-        if packet.part == Packet::FIRST {
+        if packet.has_fragment_header() {
             let sum = ipv6(out, &source, dst, ICMP6, ICMP_HEADER + FRAGMENT as u16);
             out.len = Reply::ERROR_FRAGMENT;
             return put_error::<AFTER_V6, { FRAGMENT / 4 }>(out, frame, first, rest, sum);

@@ -174,6 +174,31 @@ fn errors_are_no_answer_to_errors() {
     }
 }
 
+/// Whose sender has to find the port behind that header, in one fragment (RFC 6946) or several.
+#[test]
+fn an_error_quotes_the_ports_behind_a_fragment_header() {
+    for fragment in [1, 6] {
+        // Of the six the lowest three are reserved, or say that there are others.
+        let build = Build { fragment, ..udp(V6.0, V6.1).with(&[0; 40]) };
+        let bytes = build.bytes();
+        let source = build.packet().tuple.dst;
+        let frame = answer(&bytes, |out, frame, packet| too_big(out, frame, packet, 1400, source)).unwrap();
+        assert_eq!(check(&build, &frame, ICMP6)[8..], bytes[14..14 + 40 + 8 + 8], "{fragment}");
+    }
+}
+
+/// RFC 1122 §3.2.2; RFC 4443 has no such rule.
+#[test]
+fn errors_of_v4_are_about_first_fragments_only() {
+    for (src, dst) in [V4, V6] {
+        let part = |fragment| Build { fragment, ..udp(src, dst).with(&[0; 40]) };
+        let (first, later) = if src == V4.0 { (0x2000, 0x4005) } else { (1, 0x29) };
+        assert!(is_answered(&part(first)));
+        assert_eq!(part(later).packet().part, Packet::LATER);
+        assert_eq!(is_answered(&part(later)), src == V6.0);
+    }
+}
+
 #[test]
 fn nobody_is_answered_who_is_not_one() {
     for src in ["0.0.0.0", "255.255.255.255", "224.0.0.1", "239.1.2.3"] {

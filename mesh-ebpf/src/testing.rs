@@ -1,4 +1,6 @@
-//! Frames for tests, built by hand: nothing here uses the code that is tested.
+//! For tests and for fuzzing: frames, built by hand, and a node without a kernel.
+//!
+//! Nothing here uses the code that is tested.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,41 +8,56 @@ use crate::abi::{Addr16, ICMP, ICMP6, TCP, UDP};
 use crate::frame::Frame;
 use crate::packet::{Packet, Skip};
 
+mod node;
+
+pub use node::Node;
+
 /// The destination MAC of each frame.
-pub(crate) const TO_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xaa];
+pub const TO_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xaa];
 /// The source MAC of each frame.
-pub(crate) const FROM_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xbb];
+pub const FROM_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xbb];
 
 /// An address.
-pub(crate) fn addr(text: &str) -> Addr16 {
+pub fn addr(text: &str) -> Addr16 {
     text.parse::<IpAddr>().unwrap().into()
 }
 
 /// A packet that is to be built.
 #[derive(Clone, Debug)]
-pub(crate) struct Build {
-    pub(crate) src: SocketAddr,
-    pub(crate) dst: SocketAddr,
-    pub(crate) proto: u8,
+pub struct Build {
+    /// The sender.
+    pub src: SocketAddr,
+    /// The receiver.
+    pub dst: SocketAddr,
+    /// IP protocol: TCP, UDP, ICMP or ICMPv6.
+    pub proto: u8,
     /// TCP flags, or an ICMP type.
-    pub(crate) flags: u8,
-    pub(crate) seq: u32,
-    pub(crate) ack: u32,
-    pub(crate) payload: Vec<u8>,
+    pub flags: u8,
+    /// Sequence number.
+    pub seq: u32,
+    /// Acknowledgement number.
+    pub ack: u32,
+    /// What comes after the transport header.
+    pub payload: Vec<u8>,
     /// Of IPv4; a multiple of four bytes.
-    pub(crate) options: Vec<u8>,
+    pub options: Vec<u8>,
     /// Of IPv6: kinds and bytes of bodies, each 6 more than a multiple of eight.
-    pub(crate) extensions: Vec<(u8, usize)>,
+    pub extensions: Vec<(u8, usize)>,
     /// The 16 bits of IPv4 with the flags and the offset; of IPv6 a fragment header, if it is not zero.
-    pub(crate) fragment: u16,
+    pub fragment: u16,
     /// Words of TCP options.
-    pub(crate) tcp_options: usize,
+    pub tcp_options: usize,
 }
 
 fn build(src: &str, dst: &str, proto: u8, flags: u8) -> Build {
+    between(src.parse().unwrap(), dst.parse().unwrap(), proto, flags)
+}
+
+/// A packet of a protocol, with the flags of TCP or the type of an ICMP message.
+pub fn between(src: SocketAddr, dst: SocketAddr, proto: u8, flags: u8) -> Build {
     Build {
-        src: src.parse().unwrap(),
-        dst: dst.parse().unwrap(),
+        src,
+        dst,
         proto,
         flags,
         seq: 0x0102_0304,
@@ -54,17 +71,17 @@ fn build(src: &str, dst: &str, proto: u8, flags: u8) -> Build {
 }
 
 /// A TCP segment.
-pub(crate) fn tcp(src: &str, dst: &str, flags: u8) -> Build {
+pub fn tcp(src: &str, dst: &str, flags: u8) -> Build {
     build(src, dst, TCP, flags)
 }
 
 /// A UDP datagram.
-pub(crate) fn udp(src: &str, dst: &str) -> Build {
+pub fn udp(src: &str, dst: &str) -> Build {
     build(src, dst, UDP, 0)
 }
 
 /// An ICMP message of the addresses' family.
-pub(crate) fn icmp(src: &str, dst: &str, kind: u8) -> Build {
+pub fn icmp(src: &str, dst: &str, kind: u8) -> Build {
     let proto = if src.parse::<IpAddr>().unwrap().is_ipv4() { ICMP } else { ICMP6 };
     let socket = |text: &str| SocketAddr::new(text.parse().unwrap(), 0);
     Build { src: socket(src), dst: socket(dst), flags: kind, ..build("0.0.0.0:0", "0.0.0.0:0", proto, 0) }
@@ -72,18 +89,18 @@ pub(crate) fn icmp(src: &str, dst: &str, kind: u8) -> Build {
 
 impl Build {
     /// With this payload.
-    pub(crate) fn with(self, payload: &[u8]) -> Self {
+    pub fn with(self, payload: &[u8]) -> Self {
         Self { payload: payload.to_vec(), ..self }
     }
 
     /// Bytes before the transport header.
-    pub(crate) fn l4(&self) -> usize {
+    pub fn l4(&self) -> usize {
         let headers = if self.src.is_ipv4() { 20 + self.options.len() } else { 40 };
         14 + headers + self.extensions.iter().map(|(_, len)| len + 2).sum::<usize>()
     }
 
     /// The frame.
-    pub(crate) fn bytes(&self) -> Vec<u8> {
+    pub fn bytes(&self) -> Vec<u8> {
         let mut transport = self.transport();
         let at = match self.proto {
             TCP => 16,
@@ -168,18 +185,18 @@ impl Build {
     }
 
     /// The packet, as it is read from the frame.
-    pub(crate) fn packet(&self) -> Packet {
+    pub fn packet(&self) -> Packet {
         parse(&self.bytes()).unwrap()
     }
 }
 
 /// Reads a frame.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Packet, Skip> {
+pub fn parse(bytes: &[u8]) -> Result<Packet, Skip> {
     Packet::parse(&Frame::new(bytes))
 }
 
 /// By the definition of RFC 1071.
-pub(crate) fn checksum(bytes: &[u8]) -> u16 {
+pub fn checksum(bytes: &[u8]) -> u16 {
     let mut sum = 0_u64;
     for pair in bytes.chunks(2) {
         sum += u64::from(pair[0]) << 8 | u64::from(*pair.get(1).unwrap_or(&0));
@@ -191,7 +208,7 @@ pub(crate) fn checksum(bytes: &[u8]) -> u16 {
 }
 
 /// That of a transport header and payload. Zero over one that carries its right checksum.
-pub(crate) fn checksum_of(src: &IpAddr, dst: &IpAddr, proto: u8, transport: &[u8]) -> u16 {
+pub fn checksum_of(src: &IpAddr, dst: &IpAddr, proto: u8, transport: &[u8]) -> u16 {
     let mut bytes = Vec::new();
     if proto != ICMP {
         for address in [src, dst] {

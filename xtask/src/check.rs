@@ -2,13 +2,14 @@
 
 use anyhow::Result;
 
-use crate::{shell, tidy};
+use crate::{fuzz, shell, tidy};
 
 pub(crate) fn run() -> Result<()> {
     shell::run(shell::cargo().args(["fmt", "--all", "--check"]))?;
     shell::say("tidy: the house rules");
     tidy::run()?;
     shell::run(shell::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    fuzz::check()?;
     shell::run(shell::cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
     deny()
 }

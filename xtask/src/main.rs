@@ -6,6 +6,7 @@ mod bench;
 mod check;
 mod ci;
 mod demo;
+mod fuzz;
 mod generate;
 mod setup;
 mod shell;
@@ -53,6 +54,15 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Look for packets that the code of the kernel's half mistakes, with libFuzzer
+    Fuzz {
+        /// Where [default: all, in turn]
+        #[arg(value_enum)]
+        target: Option<fuzz::Target>,
+        /// How long, for each
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
     /// Write what is generated from the code: API description, default configuration, CLI reference
     Gen {
         /// Write nothing; fail when what is in docs/ is out of date
@@ -92,6 +102,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Test { rung, args } => test::run(rung, &args),
         Verb::Demo { args } => demo::run(&args),
         Verb::Bench { what, json } => bench::run(what, json),
+        Verb::Fuzz { target, seconds } => fuzz::run(target, seconds),
         Verb::Gen { check } => generate::run(check),
         Verb::Ci => ci::run(),
         Verb::Tidy => tidy::run(),

@@ -10,8 +10,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 
-use crate::{Rung, setup, shell};
+use crate::{Rung, fuzz, setup, shell};
 
 /// Packages whose tests need neither root nor a kernel feature.
 const PURE: [&str; 3] = ["mesh-core", "mesh-ebpf", "xtask"];
@@ -39,9 +40,25 @@ pub(crate) fn run(rung: Rung, args: &[OsString]) -> Result<()> {
             break;
         }
     }
-    print(&tally.summary(status.success(), start.elapsed().as_secs_f32()));
+    let fuzzed = if status.success() && rung != Rung::Lab && args.is_empty() {
+        fuzz(&mut tally)
+    } else {
+        Ok(())
+    };
+    print(&tally.summary(status.success() && fuzzed.is_ok(), start.elapsed().as_secs_f32()));
     if !status.success() {
         bail!("the tests failed ({status}); the first failure is above");
+    }
+    fuzzed
+}
+
+/// Has the fuzzer look for a while: a test for each of its targets.
+fn fuzz(tally: &mut Tally) -> Result<()> {
+    for target in fuzz::Target::value_variants() {
+        let result = fuzz::run(Some(*target), fuzz::BRIEFLY);
+        let count = if result.is_ok() { &mut tally.passed } else { &mut tally.failed };
+        *count += 1;
+        result?;
     }
     Ok(())
 }

@@ -35,6 +35,7 @@ use std::time::Instant;
 use aya::Ebpf;
 use mesh_core::plan::{Balance, Mac, Problem, VTEP_DEVICE};
 use mesh_ebpf::abi::Addr16;
+use mesh_ebpf::flow::WAYS;
 use mesh_ebpf::verdict::Event;
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::if_nametoindex;
@@ -59,18 +60,23 @@ use crate::plane::{Applied, Depth, Plane};
 pub const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh-bpf.o"));
 
 const LOOPBACK: &str = "lo";
-/// How much the maps hold: about 95 MiB, most of it flows. Ten thousand services fit, each with a VIP and a published
-/// port for both families: 40,000 frontends, and for two tasks each 5.1 million slots.
-const LIMITS: Limits = Limits {
-    sizes: Sizes { backends: 65_536, slots: 23, frontends: 65_536, peers: 4096 },
-    tcp_buckets: 1 << 16,
-    udp_buckets: 1 << 15,
-};
+/// For how many flows of TCP there is room, unless the configuration says otherwise.
+#[doc(hidden)]
+pub const FLOWS: u32 = 1 << 18;
+/// How much else the maps hold: about 70 MiB. Ten thousand services fit, each with a VIP and a published port for both
+/// families: 40,000 frontends, and for two tasks each 5.1 million slots.
+const SIZES: Sizes = Sizes { backends: 65_536, slots: 23, frontends: 65_536, peers: 4096 };
+
+/// With room for so many flows of TCP, and half as many of UDP.
+const fn limits(flows: u32) -> Limits {
+    let buckets = flows.next_power_of_two() / WAYS as u32;
+    Limits { sizes: SIZES, tcp_buckets: buckets, udp_buckets: buckets / 2 }
+}
 
 /// How many entries an agent's maps have, by name: what is measured is to be as large.
 #[doc(hidden)]
 pub fn map_sizes() -> impl Iterator<Item = (&'static str, u32)> {
-    LIMITS.entries().into_iter()
+    limits(FLOWS).entries().into_iter()
 }
 
 /// Whether the programs are in this binary.
@@ -99,10 +105,10 @@ pub struct EbpfPlane {
 impl EbpfPlane {
     /// Loads the programs, and the maps that another agent left in `pins`. `sockets` is the control group whose
     /// processes are balanced at their sockets (empty: the whole machine); none: they are not. Without `tcx` programs
-    /// are filters, also where there are links.
-    pub fn open(pins: &Path, sockets: Option<&Path>, tcx: bool) -> Result<Self, EbpfError> {
+    /// are filters, also where there are links. `flows` is for how many of TCP there is to be room.
+    pub fn open(pins: &Path, sockets: Option<&Path>, tcx: bool, flows: u32) -> Result<Self, EbpfError> {
         let pins = Pins::make(pins)?;
-        let mut loaded = load::load(&pins, &LIMITS, sockets.is_some())?;
+        let mut loaded = load::load(&pins, &limits(flows), sockets.is_some())?;
         let opened = sockets.map(|cgroup| Sockets::open(&mut loaded, pins.sockets(), cgroup));
         let sockets = opened.and_then(|opened| {
             opened.inspect_err(|error| warn!(error = error.in_full(), "packets alone are balanced")).ok()
@@ -158,7 +164,7 @@ impl EbpfPlane {
     fn write(&mut self, want: &Balance, facts: &Facts, applied: &mut Applied) -> Result<bool, EbpfError> {
         let mut books = match self.books.take() {
             Some(books) => books,
-            None => Books::open(LIMITS.sizes, self.maps.found()?),
+            None => Books::open(SIZES, self.maps.found()?),
         };
         self.tell(want, facts);
         let steps = books.steps(want, facts, &mut applied.errors);

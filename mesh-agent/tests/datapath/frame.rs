@@ -10,6 +10,7 @@ pub(crate) const FIN: u8 = 1;
 pub(crate) const SYN: u8 = 2;
 pub(crate) const RST: u8 = 4;
 pub(crate) const ACK: u8 = 16;
+const FRAGMENT_HEADER: u8 = 44;
 /// Bytes of an Ethernet header.
 pub(crate) const ETH: usize = 14;
 /// The addresses of a frame that is built.
@@ -71,6 +72,15 @@ pub(crate) fn frame(proto: u8, flags: u8, src: SocketAddr, dst: SocketAddr, payl
     bytes
 }
 
+/// The frame with IPv6's fragment header, as of a packet that was never cut (RFC 6946).
+pub(crate) fn in_one_fragment(bytes: &[u8]) -> Vec<u8> {
+    let (header, transport) = bytes.split_at(ETH + 40);
+    let mut bytes = [header, &[header[ETH + 6], 0, 0, 0, 9, 9, 9, 9], transport].concat();
+    let len = (8 + transport.len() as u16).to_be_bytes();
+    bytes[ETH + 4..ETH + 7].copy_from_slice(&[len[0], len[1], FRAGMENT_HEADER]);
+    bytes
+}
+
 /// What a frame says; none where there is no header of a known protocol.
 pub(crate) fn read(bytes: &[u8]) -> Option<Seen> {
     let be = |at: usize| Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
@@ -83,7 +93,12 @@ pub(crate) fn read(bytes: &[u8]) -> Option<Seen> {
         0x86dd => {
             let six = |at: usize| Some(<[u8; 16]>::try_from(bytes.get(at..at + 16)?).ok()?.into());
             let end = ETH + 40 + usize::from(be(ETH + 4)?);
-            (*bytes.get(ETH + 6)?, ETH + 40, end, six(ETH + 8)?, six(ETH + 24)?)
+            let proto = match *bytes.get(ETH + 6)? {
+                FRAGMENT_HEADER => bytes.get(ETH + 40).map(|proto| (*proto, ETH + 48)),
+                proto => Some((proto, ETH + 40)),
+            };
+            let (proto, l4) = proto?;
+            (proto, l4, end, six(ETH + 8)?, six(ETH + 24)?)
         }
         _ => return None,
     };

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use mesh_ebpf::flow::{Head, Role};
 use mesh_ebpf::verdict::Event;
 
-use crate::frame::{ACK, ETH, FIN, MACS, SYN, TCP, UDP, frame, is_right, read};
+use crate::frame::{ACK, ETH, FIN, MACS, SYN, TCP, UDP, frame, in_one_fragment, is_right, read};
 use crate::node::{HOST_END, Hook};
 use crate::world::{End, Service, UPLINK, Who, World, backend, device, inside, mac, own, task, vip};
 
@@ -233,6 +233,23 @@ fn fragments_wait_for_the_first() {
     assert!(matches!(fragment(6, 0x1f), End::Echoed(_)));
     assert!(matches!(fragment(7, 1), End::Echoed(_)));
     assert_eq!(world.nodes[0].counted(Event::FragmentWaits), 2);
+}
+
+/// A fragment header alone makes no fragment of a packet (RFC 6946).
+#[test]
+fn a_packet_in_one_fragment_is_whole() {
+    for node in [0, 1] {
+        let mut world = one(node);
+        let (src, dst) = (client(true, 7), at(own(0, true), 8000));
+        for (proto, flags) in [(UDP, 0), (TCP, SYN)] {
+            let sent = in_one_fragment(&frame(proto, flags, src, dst, b"payload"));
+            let End::At(Who::Task(0), bytes) = world.carry(OUTSIDE, sent) else { panic!("it is lost") };
+            let seen = read(&bytes).expect("a packet");
+            assert!(is_right(&bytes), "{bytes:02x?}");
+            assert_eq!((seen.src, seen.dst), (src, at(task(node, 0, true), 80)));
+            assert_eq!(bytes[ETH + 40..ETH + 48], [proto, 0, 0, 0, 9, 9, 9, 9]);
+        }
+    }
 }
 
 /// A datagram without a checksum has none afterwards (RFC 768).

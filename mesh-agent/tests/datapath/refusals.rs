@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use mesh_ebpf::abi::Frontend;
 use mesh_ebpf::verdict::{Event, Refusal};
 
-use crate::frame::{ACK, ETH, FIN, ICMP, ICMP6, MACS, RST, SYN, TCP, UDP, frame, is_right, read};
+use crate::frame::{ACK, ETH, FIN, ICMP, ICMP6, MACS, RST, SYN, TCP, UDP, frame, in_one_fragment, is_right, read};
 use crate::life::{FAMILIES, OUTSIDE, at, client, one};
 use crate::world::{End, Service, Who, World, own, task, vip};
 
@@ -128,4 +128,20 @@ fn a_ping_of_a_vip_is_answered() {
         assert_eq!(other, End::Dropped(Event::Unsupported));
     }
     assert_eq!(world.nodes[0].counted(Event::Ping), 6);
+}
+
+/// A fragment header alone makes no fragment of a packet (RFC 6946).
+#[test]
+fn what_comes_in_one_fragment_is_answered() {
+    let (src, dst) = (at(task(0, 0, true), 5000), at(vip(0, true), 80));
+    let mut world = empty();
+    let sent = in_one_fragment(&frame(UDP, 0, src, dst, b"payload"));
+    let bytes = refused(world.carry(Who::Task(0), sent.clone()), Refusal::Closed, &sent);
+    let quoted = &bytes[ETH + 40 + 8..];
+    assert_eq!(quoted, &sent[ETH..ETH + 40 + 8 + 8], "with the ports");
+    let sent = in_one_fragment(&frame(ICMP6, 128, at(task(0, 1, true), 0), at(vip(0, true), 0), b"payload"));
+    let End::Echoed(bytes) = one(0).carry(Who::Task(1), sent.clone()) else { panic!("no echo") };
+    assert!(is_right(&bytes), "{bytes:02x?}");
+    assert_eq!(read(&bytes).expect("a packet").flags, 129);
+    assert_eq!(bytes[ETH + 40..ETH + 48], sent[ETH + 40..ETH + 48]);
 }

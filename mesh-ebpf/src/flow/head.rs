@@ -194,6 +194,12 @@ impl Head {
         (self.0 ^ before.0) & (Self::COUNT | Self::BUSY) == 0
     }
 
+    /// Whether its way has had fewer flows than another: that one's were given up later. The counts wrap.
+    #[inline(always)]
+    pub(super) const fn had_fewer(self, other: Self) -> bool {
+        (self.0 & Self::COUNT).wrapping_sub(other.0 & Self::COUNT) & Self::COUNT > Self::COUNT / 2
+    }
+
     /// The head of the next flow in the same way.
     #[inline(always)]
     pub(super) const fn before(self, next: u64) -> Self {

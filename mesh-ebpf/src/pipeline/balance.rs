@@ -6,7 +6,7 @@ use crate::abi::{
     Addr16, AffinityKey, AffinityValue, Backend, Frontend, FrontendKey, NO_BACKEND, NetPort, Published,
     SourceKey, TCP,
 };
-use crate::flow::{Client, Flow, Found, Head, Inserted, Place, Role, states};
+use crate::flow::{Client, Flow, Found, Head, Place, Role, states};
 use crate::hash;
 use crate::kernel::Kernel;
 use crate::packet::{Packet, Tuple};
@@ -199,6 +199,10 @@ pub(super) fn hear<K: Kernel>(
 /// Chooses a backend for a flow, remembers both, and sends its first packet on. `head` is what is known of the flow.
 #[inline(always)]
 pub fn begin<K: Kernel>(k: &K, packet: &mut Packet, head: Head) -> Verdict {
+    // What is not remembered goes where its hash leads, each packet anew.
+    if packet.frontend.has(Frontend::LEAST) && !has_room(k, packet) {
+        packet.frontend.flags &= !Frontend::LEAST;
+    }
     let id = k.pick(packet);
     let Some(backend) = k.backend(id).filter(|backend| backend.is_active()) else {
         count(k, packet, Event::NoBackend);
@@ -239,6 +243,16 @@ pub fn begin<K: Kernel>(k: &K, packet: &mut Packet, head: Head) -> Verdict {
     }
 }
 
+/// Whether a flow can be remembered.
+#[inline(always)]
+fn has_room<K: Kernel>(k: &K, packet: &Packet) -> bool {
+    let config = k.config();
+    k.bucket(packet.proto, hash::place(&packet.tuple, config.table_seed)).is_some_and(|bucket| {
+        bucket.find(&packet.tuple, Role::Forward).is_some()
+            || bucket.has_room(packet.proto, packet.now, &config.timeouts)
+    })
+}
+
 /// What a flow keeps of its service's wishes while it lasts, as marks of its head.
 #[inline(always)]
 fn terms(packet: &Packet, head: Head, backend: &Backend) -> u64 {
@@ -270,17 +284,11 @@ fn note<K: Kernel>(k: &K, packet: &Packet) -> bool {
     let Some(bucket) = k.bucket(packet.proto, hash::place(&flow.tuple, config.table_seed)) else {
         return false;
     };
-    let done = match bucket.find(&flow.tuple, Role::Forward) {
-        Some(found) if found.replace(flow) => Inserted::Placed,
-        Some(_) => Inserted::Full,
-        None => bucket.insert(flow, packet.proto, packet.now, &config.timeouts),
-    };
-    match done {
-        Inserted::Placed => {}
-        Inserted::Evicted => k.count(Event::Evicted),
-        Inserted::Full => k.count(Event::TableFull),
+    match bucket.find(&flow.tuple, Role::Forward) {
+        // Lost only to somebody who writes the same entry.
+        Some(found) => found.replace(flow),
+        None => replies::insert(k, bucket, flow, packet.proto, packet.now),
     }
-    done != Inserted::Full
 }
 
 /// Who gets a new flow; [`NO_BACKEND`]: nobody is there.

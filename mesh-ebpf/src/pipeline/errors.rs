@@ -5,7 +5,7 @@
 //! translator, and what path MTU discovery through a balancer depends on.
 
 use super::balance::{client_of, leave_for};
-use super::replies::{client_address, deliver};
+use super::replies::{TRIES, client_address, deliver, other_port};
 use crate::abi::{Addr16, Mac, NetPort};
 use crate::flow::{Found, Head, Role};
 use crate::hash;
@@ -33,14 +33,38 @@ pub fn error<K: Kernel>(k: &K, packet: &mut Packet) -> Verdict {
 pub(super) fn arrive<K: Kernel>(k: &K, packet: &mut Packet, port: NetPort, mac: Mac) -> Verdict {
     let Some(task) = k.endpoint_of(mac) else { return Verdict::drop(Event::BackendGone) };
     let own = task.beside(&packet.tuple.dst);
-    let reply = Tuple::new(own, port, packet.quoted.dst, packet.quoted.dport());
-    if find(k, packet, &reply, Role::Reply).is_none() {
+    packet.quoted_sent.src = own;
+    packet.quoted_sent.ports = Tuple::join(port, packet.quoted.dport());
+    if !find_answer(k, packet) {
         return Verdict::drop(Event::NoRoute);
     }
-    packet.quoted_sent = reply;
     packet.sent.dst = own;
     packet.hop = Hop::task(task.device, mac);
     Verdict::SEND
+}
+
+/// Finds the answer that an error is about as the task sent it, in `packet.quoted_sent`, of which the client's port is
+/// not known: it is its own, unless that was another flow's.
+#[inline(always)]
+fn find_answer<K: Kernel>(k: &K, packet: &mut Packet) -> bool {
+    // What its entry says. Field by field and not on the stack, which has 512 bytes.
+    let flow = &mut packet.draft;
+    flow.tuple = packet.quoted.reversed();
+    (flow.port, flow.client_port, flow.addr) = (flow.tuple.dport(), NetPort::ANY, flow.tuple.dst);
+    let port = packet.quoted_sent.sport();
+    let mut round = 0;
+    loop {
+        let found = find(k, packet, &packet.quoted_sent, Role::Reply);
+        if found.is_some_and(|found| found.leads_as(&packet.draft)) {
+            return true;
+        }
+        if round == TRIES {
+            return false;
+        }
+        packet.quoted_sent.ports = Tuple::join(port, other_port(&packet.draft.tuple, round));
+        packet.draft.client_port = packet.draft.tuple.sport();
+        round += 1;
+    }
 }
 
 /// An error that the task's node has translated, at the node that the client came in by.

@@ -3,7 +3,7 @@
 use super::balance::hear;
 use super::count;
 use crate::abi::{Addr16, Mac, NetPort, TCP};
-use crate::flow::{Client, Head, Inserted, Place, Role, states};
+use crate::flow::{Client, Flow, Head, Inserted, Place, Role, Shared, states};
 use crate::hash;
 use crate::kernel::Kernel;
 use crate::packet::{Packet, Tuple};
@@ -11,7 +11,7 @@ use crate::tunnel::{Tag, Terms};
 use crate::verdict::{Event, Hop, Refusal, Verdict};
 
 /// Source ports that are tried for a flow before it is given up.
-const TRIES: u32 = 4;
+pub(super) const TRIES: u32 = 4;
 
 /// A packet that may be a backend's answer: translated back and on its way to the client; `PASS` if it is none.
 #[inline(always)]
@@ -61,7 +61,7 @@ pub fn origin<K: Kernel>(k: &K, packet: &mut Packet, proto: u8, put: bool) -> bo
         flow.head = head.0;
         return match found {
             Some(found) => found.replace(flow),
-            None => bucket.insert(flow, proto, packet.now, &config.timeouts) != Inserted::Full,
+            None => insert(k, bucket, flow, proto, packet.now),
         };
     }
     let Some(found) = found else { return false };
@@ -227,6 +227,18 @@ fn other_place<K: Kernel>(k: &K, packet: &mut Packet, may_insert: bool) -> u32 {
     0
 }
 
+/// Gives a new flow a place if there is one, and counts at whose cost.
+#[inline(always)]
+pub(super) fn insert<K: Kernel>(k: &K, bucket: Shared<'_>, flow: &Flow, proto: u8, now: u32) -> bool {
+    let done = bucket.insert(flow, proto, now, &k.config().timeouts);
+    match done {
+        Inserted::Placed => {}
+        Inserted::Evicted => k.count(Event::Evicted),
+        Inserted::Full => k.count(Event::TableFull),
+    }
+    done != Inserted::Full
+}
+
 /// Whether the drafted reply flow is known, or could be made if it may be.
 #[inline(always)]
 pub fn place<K: Kernel>(k: &K, packet: &Packet, may_insert: bool) -> bool {
@@ -238,18 +250,8 @@ pub fn place<K: Kernel>(k: &K, packet: &Packet, may_insert: bool) -> bool {
         if !may_insert {
             return false;
         }
-        return match bucket.insert(flow, packet.proto, now, &config.timeouts) {
-            Inserted::Placed => true,
-            Inserted::Evicted => {
-                k.count(Event::Evicted);
-                true
-            }
-            // Another port is another bucket.
-            Inserted::Full => {
-                k.count(Event::TableFull);
-                false
-            }
-        };
+        // If it is full: another port is another bucket.
+        return insert(k, bucket, flow, packet.proto, now);
     };
     let client = Head(flow.head).client();
     let same = client.may_be(found.head.client()) && found.leads_as(flow);
@@ -269,7 +271,7 @@ pub fn place<K: Kernel>(k: &K, packet: &Packet, may_insert: bool) -> bool {
 
 /// One of the ports that a flow may get instead of its client's: 32768 to 65535.
 #[inline(always)]
-const fn other_port(tuple: &Tuple, round: u32) -> NetPort {
+pub(super) const fn other_port(tuple: &Tuple, round: u32) -> NetPort {
     let hash = hash::place(tuple, 0x706f_7274 + round as u64);
     NetPort::new(0x8000 | hash as u16)
 }

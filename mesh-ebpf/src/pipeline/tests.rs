@@ -2,7 +2,6 @@
 
 mod failures;
 mod life;
-mod node;
 mod options;
 mod oracle;
 mod ports;

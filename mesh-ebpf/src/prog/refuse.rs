@@ -87,7 +87,7 @@ fn turn(skb: Skb, packet: &Packet) -> bool {
             && skb.put(ETH + 8, dst)
             && skb.put(ETH + 24, src)
             && (later
-                || if packet.part == Packet::FIRST {
+                || if packet.has_fragment_header() {
                     answer::<{ ETH + 40 + 8 }>(skb, 129, family)
                 } else {
                     answer::<{ ETH + 40 }>(skb, 129, family)

@@ -147,7 +147,7 @@ impl Skb {
         // Constants, for the verifier.
         let l4 = if new.src.is_v4() {
             ETH + 20
-        } else if packet.part == Packet::FIRST {
+        } else if packet.has_fragment_header() {
             ETH + 40 + 8
         } else {
             ETH + 40

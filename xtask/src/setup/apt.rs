@@ -8,7 +8,7 @@ use super::{Ebpf, Talk};
 use crate::shell;
 
 /// Programs that Mesh or its tests run.
-const TOOLS: [&str; 12] = [
+const TOOLS: [&str; 13] = [
     "nftables",
     "iproute2",
     "iputils-ping",
@@ -21,11 +21,12 @@ const TOOLS: [&str; 12] = [
     "python3",
     "util-linux",
     "git",
+    "g++",
 ];
 
 /// What compiles the kernel half: a Rust compiler with a core library for BPF, and the libraries of
 /// its LLVM, which bpf-linker is built on.
-const EBPF: [&str; 9] = [
+const EBPF: [&str; 8] = [
     "rustc-web",
     "libstd-rust-web-dev-bpf",
     "llvm-22-dev",
@@ -34,7 +35,6 @@ const EBPF: [&str; 9] = [
     "libzstd-dev",
     "libxml2-dev",
     "libffi-dev",
-    "g++",
 ];
 
 pub(super) fn install_missing(talk: Talk) -> Result<Ebpf> {

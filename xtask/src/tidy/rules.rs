@@ -76,7 +76,7 @@ fn check_one(source: &Source) -> Vec<Finding> {
         if line.ends_with([' ', '\t']) {
             report(number, "white space at the end of the line: remove it".into());
         }
-        if path != "Cargo.lock"
+        if !path.ends_with("Cargo.lock")
             && let Some(host) = REGISTRIES.iter().find(|host| line.contains(**host))
         {
             report(number, format!("names the package registry {host}: name the package instead"));

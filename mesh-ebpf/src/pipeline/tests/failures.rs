@@ -5,6 +5,7 @@ use super::world::{End, Service, Who, World, own, task, vip};
 use crate::abi::{BackendState, Frontend, TCP, UDP};
 use crate::flow::{Head, Role};
 use crate::packet::tcp::{ACK, FIN, RST, SYN};
+use crate::testing::Node;
 use crate::verdict::{Event, Refusal};
 
 const MEMBER: usize = 6;
@@ -132,7 +133,7 @@ fn a_flow_survives_the_loss_of_all_tables() {
         for (who, src, dst) in both(true, 1000) {
             let world = six(flags, 0);
             let first = world.both_ways(who, TCP, SYN, src, dst);
-            world.nodes.iter().for_each(super::node::Node::lose_flows);
+            world.nodes.iter().for_each(Node::lose_flows);
             assert_eq!(world.both_ways(who, TCP, ACK, src, dst), first);
             assert_eq!(world.nodes[0].counted(Event::MidFlow), 1);
         }

@@ -1,11 +1,14 @@
 //! Flows that meet in one tuple, that come another way, and that find no place.
 
 use super::life::{OUTSIDE, at, client};
-use super::node::Node;
-use super::world::{End, Service, Who, World, own, task};
+use super::world::{End, Service, Who, World, backend, own, task};
 use crate::abi::{Frontend, TCP, UDP};
+use crate::frame::Frame;
+use crate::kernel::Kernel;
 use crate::packet::tcp::{ACK, FIN, SYN};
-use crate::verdict::Event;
+use crate::pipeline;
+use crate::testing::{Node, icmp, parse, udp};
+use crate::verdict::{Event, To, Verdict};
 
 const fn outside(node: usize) -> Who {
     Who::Net { node, device: 2 }
@@ -39,6 +42,28 @@ fn two_flows_that_meet_are_kept_apart() {
     }
 }
 
+/// It is about the answer as the task sent it, and not about that of the flow that has the port.
+#[test]
+fn an_error_finds_the_flow_whose_port_was_changed() {
+    for (v6, kind) in [(false, 3), (true, 2)] {
+        let world = one();
+        let src = client(v6, 41_000);
+        let flows = [0, 1].map(|node| (outside(node), src, at(own(node, v6), 8000)));
+        for (node, (who, src, dst)) in flows.into_iter().enumerate() {
+            let (_, seen, task) = world.both_ways(who, UDP, 0, src, dst);
+            let about = udp(&dst.to_string(), &src.to_string()).bytes();
+            let error = icmp(&src.ip().to_string(), &dst.ip().to_string(), kind).with(&about[14..]).bytes();
+            let mut packet = parse(&error).unwrap();
+            assert!(packet.quote(&Frame::new(&error)));
+            assert_eq!(pipeline::from_net(&world.nodes[node], &mut packet, 2), Verdict::SEND);
+            let To::Peer { tag, mac, .. } = packet.hop.to() else { panic!("{:?}", packet.hop) };
+            let from = 1 + node as u32;
+            assert_eq!(pipeline::from_mesh(&world.nodes[2], &mut packet, from, tag.vni(), mac), Verdict::SEND);
+            assert_eq!(packet.quoted_sent, udp(&task.to_string(), &seen.to_string()).packet().tuple);
+        }
+    }
+}
+
 /// The first of two flows that met is over. The second has its other port still.
 #[test]
 fn a_changed_port_stays_changed() {
@@ -64,7 +89,6 @@ fn a_changed_port_stays_changed() {
 /// Gives the place of the reply flow to `port` to another flow.
 fn forget(node: &Node, proto: u8, port: u16) {
     use crate::flow::{Flow, Role};
-    use crate::kernel::Kernel;
     let entries = node.entries(proto);
     let old = entries.iter().find(|flow| flow.tuple.dport().number() == port).unwrap();
     let bucket = node.bucket(proto, crate::hash::place(&old.tuple, node.config.table_seed)).unwrap();
@@ -179,4 +203,28 @@ fn a_full_table_refuses_nobody_who_can_be_served() {
         }
     }
     assert_eq!(world.nodes[0].entries(TCP).len(), 8);
+}
+
+/// How many flows a backend has changes from packet to packet: what is not remembered cannot go by that.
+#[test]
+fn where_a_table_is_full_the_hash_chooses_for_least_conn_too() {
+    let least = Service { tasks: (0..4).collect(), flags: Frontend::LEAST, ..Service::default() };
+    let mut world = World::new(2, &[1; 4], vec![least]);
+    world.nodes[0] = Node::new(0, 1);
+    world.write();
+    let send = |port, flags| match world.send(OUTSIDE, TCP, flags, client(false, port), at(own(0, false), 8000)) {
+        End::At(Who::Task(task), ..) => task,
+        other => panic!("{other:?}"),
+    };
+    for port in 1..5 {
+        assert_eq!([SYN, ACK, ACK].map(|flags| send(port, flags)), [send(port, ACK); 3]);
+    }
+    for port in 1000..1100 {
+        let task = send(port, SYN);
+        for flags in [ACK, FIN | ACK] {
+            world.nodes[0].more_active(backend(task, false), 1);
+            assert_eq!(send(port, flags), task);
+        }
+    }
+    assert_eq!(world.nodes[0].counted(Event::TableFull), 300);
 }

@@ -5,12 +5,12 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::life::at;
-use super::node::Node;
 use super::world::{End, Service, VNI, Who, World, device, inside, own, task, vip};
 use crate::abi::*;
 use crate::packet::Tuple;
 use crate::packet::tcp::SYN;
 use crate::sock::{self, Outcome, Place, Socket};
+use crate::testing::Node;
 use crate::verdict::Event;
 
 /// The maps of sockets, of one node.

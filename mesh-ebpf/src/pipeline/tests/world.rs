@@ -2,11 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::node::Node;
 use crate::abi::*;
 use crate::packet::Packet;
 use crate::pipeline;
-use crate::testing::{Build, addr, icmp, tcp, udp};
+use crate::testing::{Build, Node, addr, icmp, tcp, udp};
 use crate::verdict::{Action, Event, Refusal, To};
 
 /// The network of all tasks.
@@ -86,7 +85,7 @@ pub(super) const fn device(task: usize) -> u32 {
     100 + task as u32
 }
 
-const fn backend(task: usize, v6: bool) -> u32 {
+pub(super) const fn backend(task: usize, v6: bool) -> u32 {
     1 + 2 * task as u32 + v6 as u32
 }
 

@@ -9,28 +9,42 @@ use crate::kernel::Kernel;
 use crate::verdict::Event;
 
 /// A node.
-pub(super) struct Node {
-    pub(super) config: Config,
-    pub(super) now: Cell<u32>,
-    pub(super) frontends: HashMap<FrontendKey, Frontend>,
-    pub(super) slots: Vec<u32>,
-    pub(super) backends: Vec<Backend>,
-    pub(super) peers: Vec<Peer>,
-    pub(super) endpoints: HashMap<u32, Endpoint>,
-    pub(super) networks: HashMap<u32, Network>,
-    pub(super) locals: HashSet<Addr16>,
-    pub(super) sources: HashSet<SourceKey>,
-    pub(super) affinity: RefCell<HashMap<AffinityKey, AffinityValue>>,
-    pub(super) events: RefCell<HashMap<u32, u32>>,
-    pub(super) flows: RefCell<HashMap<u32, u64>>,
-    pub(super) active: RefCell<HashMap<u32, i64>>,
+pub struct Node {
+    /// What holds for it.
+    pub config: Config,
+    /// The moment, in ticks.
+    pub now: Cell<u32>,
+    /// By key, VIPs and published ports.
+    pub frontends: HashMap<FrontendKey, Frontend>,
+    /// The backend id in each slot.
+    pub slots: Vec<u32>,
+    /// By id.
+    pub backends: Vec<Backend>,
+    /// By number.
+    pub peers: Vec<Peer>,
+    /// By device.
+    pub endpoints: HashMap<u32, Endpoint>,
+    /// By VNI.
+    pub networks: HashMap<u32, Network>,
+    /// Its own addresses.
+    pub locals: HashSet<Addr16>,
+    /// Who is let in, one address each.
+    pub sources: HashSet<SourceKey>,
+    /// Where clients' flows go.
+    pub affinity: RefCell<HashMap<AffinityKey, AffinityValue>>,
+    /// How often what happened, by the number of the [`Event`].
+    pub events: RefCell<HashMap<u32, u32>>,
+    /// New flows of each backend.
+    pub flows: RefCell<HashMap<u32, u64>>,
+    /// Flows that each backend has.
+    pub active: RefCell<HashMap<u32, i64>>,
     tcp: UnsafeCell<Vec<Bucket>>,
     udp: UnsafeCell<Vec<Bucket>>,
 }
 
 impl Node {
     /// With tables of so many buckets, a power of two.
-    pub(super) fn new(number: u32, buckets: u32) -> Self {
+    pub fn new(number: u32, buckets: u32) -> Self {
         let config = Config {
             table_seed: 0x1234_5678_9abc_def0 ^ u64::from(number),
             node_seed: 0xfeed_0000_0000_0001 << number,
@@ -63,7 +77,7 @@ impl Node {
     }
 
     /// Forgets all flows.
-    pub(super) fn lose_flows(&self) {
+    pub fn lose_flows(&self) {
         let buckets = self.config.tcp_mask + 1;
         // SAFETY: nobody holds a bucket while no packet is under way.
         unsafe {
@@ -73,7 +87,7 @@ impl Node {
     }
 
     /// All entries of the table of TCP or UDP.
-    pub(super) fn entries(&self, proto: u8) -> Vec<Flow> {
+    pub fn entries(&self, proto: u8) -> Vec<Flow> {
         let table = if proto == TCP { &self.tcp } else { &self.udp };
         // SAFETY: as above.
         let all: Vec<Flow> = unsafe { &*table.get() }.iter().flat_map(|bucket| bucket.0).collect();
@@ -81,7 +95,7 @@ impl Node {
     }
 
     /// How often something happened.
-    pub(super) fn counted(&self, event: Event) -> u32 {
+    pub fn counted(&self, event: Event) -> u32 {
         self.events.borrow().get(&(event as u32)).copied().unwrap_or(0)
     }
 }
