@@ -12,7 +12,7 @@ mod shell;
 mod test;
 mod tidy;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -52,6 +52,9 @@ enum Verb {
         /// Print one line of JSON instead of a table
         #[arg(long)]
         json: bool,
+        /// Measure Katran beside: its object file (docs/benchmarks-datapath.md says how to build it)
+        #[arg(long, value_name = "OBJECT")]
+        katran: Option<PathBuf>,
     },
     /// Write what is generated from the code: API description, default configuration, CLI reference
     Gen {
@@ -91,7 +94,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Check => check::run(),
         Verb::Test { rung, args } => test::run(rung, &args),
         Verb::Demo { args } => demo::run(&args),
-        Verb::Bench { what, json } => bench::run(what, json),
+        Verb::Bench { what, json, katran } => bench::run(what, json, katran.as_deref()),
         Verb::Gen { check } => generate::run(check),
         Verb::Ci => ci::run(),
         Verb::Tidy => tidy::run(),
