@@ -113,16 +113,16 @@ pub(super) fn measure(
     let mut bench = Bench { place, node: &node, mesh: ours, katran: beside };
     for proto in [TCP, UDP] {
         for (case, times) in bench.cases(proto)? {
-            mesh.rows.push(row(case, place, proto, times.mesh));
+            mesh.rows.push(row("Mesh", case, place, proto, times.mesh));
             if !times.katran.is_empty() {
-                katran.rows.push(row(case, place, proto, times.katran));
+                katran.rows.push(row("Katran", case, place, proto, times.katran));
             }
         }
     }
     Ok(())
 }
 
-fn row(case: &'static str, place: Place, proto: u8, mut times: Vec<u32>) -> Row {
+fn row(whose: &str, case: &'static str, place: Place, proto: u8, mut times: Vec<u32>) -> Row {
     let row = Row {
         case,
         proto: if proto == TCP { "tcp" } else { "udp" },
@@ -132,7 +132,8 @@ fn row(case: &'static str, place: Place, proto: u8, mut times: Vec<u32>) -> Row 
         ns_median: quantile(&mut times, 0.5),
         ns_p99: quantile(&mut times, 0.99),
     };
-    eprintln!("{place}, {}: {case} {} ns, 99 % within {} ns", row.proto, row.ns_median, row.ns_p99);
+    let Row { proto, ns_median, ns_p99, .. } = row;
+    eprintln!("{whose}, {place}, {proto}: {case} {ns_median} ns, 99 % within {ns_p99} ns");
     row
 }
 
@@ -196,7 +197,10 @@ impl Bench<'_> {
         let before = self.begun()?;
         let times = measure(self)?;
         let after = self.begun()?;
-        ensure!(after == before, "{case}: flows were not known: {before:?} had begun before and {after:?} after");
+        ensure!(
+            after == before,
+            "{case}: flows were not known: {before:?} had begun before and {after:?} after"
+        );
         Ok(times)
     }
 

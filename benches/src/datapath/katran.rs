@@ -53,7 +53,7 @@ impl Katran {
     }
 
     fn fill(&mut self, place: Place) -> Result<()> {
-        let gateway = [2, 0x4d, 198, 51, 100, 2, 0, 0];
+        let gateway = [2_u8, 0x4d, 198, 51, 100, 2, 0, 0];
         node::set(&mut self.ebpf, "ctl_array", [(0, gateway)])?;
         // None has number 0: that is an empty slot.
         let reals = 1..=place.services * TASKS;

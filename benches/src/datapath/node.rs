@@ -172,7 +172,11 @@ fn config() -> Result<Config> {
 }
 
 /// Writes values of an array.
-pub(super) fn set<V: Pod>(ebpf: &mut Ebpf, name: &str, values: impl IntoIterator<Item = (u32, V)>) -> Result<()> {
+pub(super) fn set<V: Pod>(
+    ebpf: &mut Ebpf,
+    name: &str,
+    values: impl IntoIterator<Item = (u32, V)>,
+) -> Result<()> {
     let mut array: Array<&mut MapData, V> =
         ebpf.map_mut(name).with_context(|| name.to_owned())?.try_into()?;
     for (index, value) in values {
