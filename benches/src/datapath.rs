@@ -15,20 +15,19 @@ mod program;
 mod report;
 mod side;
 
-use std::path::Path;
-
 use anyhow::{Context, Result};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 use self::case::{Measured, Place};
+pub use self::katran::Other;
 pub use self::report::{Beside, Compared, Report, Row, ServiceChange};
 
 /// How many services are published.
 const SERVICES: [u32; 3] = [1, 100, 10_000];
 
 /// Measures everything, and Katran beside if there is its object.
-pub fn run(katran: Option<&Path>) -> Result<Report> {
+pub fn run(katran: Option<&Other>) -> Result<Report> {
     stay_here()?;
     let (mut mesh, mut other) = (Measured::default(), Measured::default());
     for services in SERVICES {
@@ -42,7 +41,9 @@ pub fn run(katran: Option<&Path>) -> Result<Report> {
     for rows in [&mut mesh.rows, &mut other.rows] {
         rows.sort_by_key(Row::order);
     }
-    let beside = katran.map(|_| Beside::new(report::quantile(&mut other.empty, 0.5), other.rows, &mesh.rows));
+    let beside = katran.map(|katran| {
+        Beside::new(katran.flows, report::quantile(&mut other.empty, 0.5), other.rows, &mesh.rows)
+    });
     Ok(Report {
         empty_ns: report::quantile(&mut mesh.empty, 0.5),
         rows: mesh.rows,

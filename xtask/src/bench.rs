@@ -15,7 +15,7 @@ pub(crate) enum What {
     Datapath,
 }
 
-pub(crate) fn run(what: What, json: bool, katran: Option<&Path>) -> Result<()> {
+pub(crate) fn run(what: What, json: bool, katran: Option<&Path>, flows: Option<u32>) -> Result<()> {
     let What::Datapath = what;
     if !shell::is_root() {
         bail!(
@@ -31,6 +31,9 @@ pub(crate) fn run(what: What, json: bool, katran: Option<&Path>) -> Result<()> {
     measure.args(json.then_some("--json"));
     if let Some(object) = katran {
         measure.arg("--katran").arg(object);
+    }
+    if let Some(flows) = flows {
+        measure.arg("--katran-flows").arg(flows.to_string());
     }
     let error = measure.exec();
     Err(anyhow!(error).context(format!("cannot start {}", program.display())))

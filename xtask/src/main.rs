@@ -55,6 +55,9 @@ enum Verb {
         /// Measure Katran beside: its object file (docs/benchmarks-datapath.md says how to build it)
         #[arg(long, value_name = "OBJECT")]
         katran: Option<PathBuf>,
+        /// How many flows Katran remembers, of all processors together [default: as it does, 8000000]
+        #[arg(long, value_name = "N", requires = "katran")]
+        katran_flows: Option<u32>,
     },
     /// Write what is generated from the code: API description, default configuration, CLI reference
     Gen {
@@ -94,7 +97,9 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Check => check::run(),
         Verb::Test { rung, args } => test::run(rung, &args),
         Verb::Demo { args } => demo::run(&args),
-        Verb::Bench { what, json, katran } => bench::run(what, json, katran.as_deref()),
+        Verb::Bench { what, json, katran, katran_flows } => {
+            bench::run(what, json, katran.as_deref(), katran_flows)
+        }
         Verb::Gen { check } => generate::run(check),
         Verb::Ci => ci::run(),
         Verb::Tidy => tidy::run(),

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::path::Path as File;
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::programs::{SchedClassifier, Xdp};
@@ -12,7 +11,7 @@ use mesh_ebpf::packet::Tuple;
 use mesh_ebpf::verdict::Event;
 
 use super::frame::{FIRST, Frame, LATER};
-use super::katran::Katran;
+use super::katran::{Katran, Other};
 use super::node::{self, FIRST_PORT, Node};
 use super::report::{Row, quantile};
 use super::side::{Fate, Side};
@@ -94,13 +93,13 @@ struct Times {
 /// Measures all cases at one place, and Katran beside where it does the same: it only sends to other nodes.
 pub(super) fn measure(
     place: Place,
-    object: Option<&File>,
+    other: Option<&Other>,
     mesh: &mut Measured,
     katran: &mut Measured,
 ) -> Result<()> {
     let node = Node::load(place)?;
-    let object = object.filter(|_| place.path == Path::Encap);
-    let other = object.map(|object| Katran::load(object, place)).transpose()?.flatten();
+    let other = other.filter(|_| place.path == Path::Encap);
+    let other = other.map(|other| Katran::load(other, place)).transpose()?.flatten();
     let beside = match &other {
         None => None,
         Some(other) => {

@@ -1,7 +1,7 @@
 //! Katran, whose XDP program gets the same packets: how its maps are filled (after its `KatranLb.cpp`).
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use aya::maps::{ArrayOfMaps, Map, MapData, PerCpuArray};
@@ -16,13 +16,25 @@ use super::node::{self, FIRST_PORT, TASKS};
 const PROGRAM: &str = "balancer_ingress";
 /// Slots of a VIP.
 const RING: u32 = 65_537;
-/// Flows that it remembers unless told otherwise, of all processors together.
-const FLOWS: u32 = 8_000_000;
 /// In its `stats`, after those of the VIPs: packets and misses, and packets of processors without a table.
 const LRU: u32 = 0;
 const FALLBACK: u32 = 3;
 const F_IPV6: u8 = 1;
 const PROTOCOLS: [u8; 2] = [TCP, UDP];
+
+/// What is measured beside ours.
+#[derive(Debug, Clone)]
+pub struct Other {
+    /// Katran's `balancer.bpf.o`.
+    pub object: PathBuf,
+    /// Flows that it remembers, of all processors together: Katran's `LruSize`.
+    pub flows: u32,
+}
+
+impl Other {
+    /// As many as Katran remembers unless told otherwise.
+    pub const FLOWS: u32 = 8_000_000;
+}
 
 /// One that balances what clients send to a node's ports.
 pub(super) struct Katran {
@@ -33,14 +45,14 @@ pub(super) struct Katran {
 
 impl Katran {
     /// With maps as large as it makes them, and filled as ours; none where it has no room for all services.
-    pub(super) fn load(object: &Path, place: Place) -> Result<Option<Self>> {
+    pub(super) fn load(other: &Other, place: Place) -> Result<Option<Self>> {
         let cpus = u32::try_from(nr_cpus().map_err(|(_, error)| error)?)?;
         let mut loader = EbpfLoader::new();
         loader.verifier_log_level(VerifierLogLevel::STATS);
         // It serves as the table of the one processor that is measured: it is of the same kind.
-        loader.map_max_entries("fallback_cache", FLOWS / cpus);
-        let file = || object.display().to_string();
-        let mut ebpf = loader.load_file(object).with_context(file)?;
+        loader.map_max_entries("fallback_cache", other.flows / cpus);
+        let file = || other.object.display().to_string();
+        let mut ebpf = loader.load_file(&other.object).with_context(file)?;
         let program: &mut Xdp = ebpf.program_mut(PROGRAM).context(PROGRAM).with_context(file)?.try_into()?;
         program.load().with_context(file)?;
         let room = stats(&ebpf)?.len() / 2;

@@ -21,6 +21,8 @@ pub struct Report {
 /// Another balancer, which had its turns between ours.
 #[derive(Debug, Default, Serialize)]
 pub struct Beside {
+    /// Flows that it remembers, of all processors together.
+    pub flows: u32,
     /// What the program that does nothing takes at its hook: median.
     pub empty_ns: u32,
     /// Packets.
@@ -73,13 +75,13 @@ const CASES: [&str; 4] = ["not_ours", "new_flow", "known_flow", "flows_100k"];
 
 impl Beside {
     /// Compares rows with ours of the same kind.
-    pub(super) fn new(empty_ns: u32, rows: Vec<Row>, ours: &[Row]) -> Self {
+    pub(super) fn new(flows: u32, empty_ns: u32, rows: Vec<Row>, ours: &[Row]) -> Self {
         let compared = |row: Row| {
             let ours = ours.iter().find(|ours| ours.order() == row.order())?;
             let ratio = f64::from(ours.ns_median) / f64::from(row.ns_median);
             Some(Compared { row, ratio: (ratio * 1000.0).round() / 1000.0 })
         };
-        Self { empty_ns, rows: rows.into_iter().filter_map(compared).collect() }
+        Self { flows, empty_ns, rows: rows.into_iter().filter_map(compared).collect() }
     }
 }
 
@@ -122,7 +124,7 @@ impl Report {
 
 impl Beside {
     fn table(&self, text: &mut String) {
-        let _ = write!(text, "\nKatran, nothing at all: {} ns\n\n", self.empty_ns);
+        let _ = write!(text, "\nKatran, {} flows, nothing at all: {} ns\n\n", self.flows, self.empty_ns);
         text.push_str("case        proto  family  services  median ns  99 % ns  Mesh / Katran\n");
         for Compared { row, ratio } in &self.rows {
             let Row { case, proto, family, path: _, services, ns_median, ns_p99 } = row;
