@@ -1,6 +1,8 @@
 //! `bench`: builds what measures, as it would be released, and becomes it.
 
-use std::{os::unix::process::CommandExt, process::Command};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Result, anyhow, bail};
 use clap::ValueEnum;
@@ -13,7 +15,7 @@ pub(crate) enum What {
     Datapath,
 }
 
-pub(crate) fn run(what: What, json: bool) -> Result<()> {
+pub(crate) fn run(what: What, json: bool, katran: Option<&Path>, flows: Option<u32>) -> Result<()> {
     let What::Datapath = what;
     if !shell::is_root() {
         bail!(
@@ -25,6 +27,14 @@ pub(crate) fn run(what: What, json: bool) -> Result<()> {
     shell::run(shell::cargo().args(["build", "--release", "--package=mesh-benches", "--bin=datapath"]))?;
     let program = shell::target_dir().join("release/datapath");
     // Replaces this process: standard output and the exit code are the program's own.
-    let error = Command::new(&program).args(json.then_some("--json")).exec();
+    let mut measure = Command::new(&program);
+    measure.args(json.then_some("--json"));
+    if let Some(object) = katran {
+        measure.arg("--katran").arg(object);
+    }
+    if let Some(flows) = flows {
+        measure.arg("--katran-flows").arg(flows.to_string());
+    }
+    let error = measure.exec();
     Err(anyhow!(error).context(format!("cannot start {}", program.display())))
 }
