@@ -218,7 +218,10 @@ impl Config {
         }
         if !FLOWS.contains(&self.dataplane.flows) {
             let (least, most) = (FLOWS.start(), FLOWS.end());
-            return wrong("dataplane.flows", format!("{} is not from {least} to {most}", self.dataplane.flows));
+            return wrong(
+                "dataplane.flows",
+                format!("{} is not from {least} to {most}", self.dataplane.flows),
+            );
         }
         for upstream in &self.dns.upstreams {
             if upstream.parse::<IpAddr>().is_err() && upstream.parse::<SocketAddr>().is_err() {

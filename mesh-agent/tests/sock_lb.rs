@@ -88,7 +88,8 @@ impl Node {
         let pins = self.pins();
         let cgroup = self.group.0.clone();
         self.plane = None;
-        self.plane = Some(self.lab.node.inside(|| EbpfPlane::open(&pins, Some(&cgroup), true, FLOWS).unwrap()));
+        self.plane =
+            Some(self.lab.node.inside(|| EbpfPlane::open(&pins, Some(&cgroup), true, FLOWS).unwrap()));
         assert!(self.apply(Depth::Sweep).changed > 0);
         assert_eq!(self.apply(Depth::Sweep).changed, 0, "a second round changes nothing");
     }

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use mesh_ebpf::abi::Frontend;
 use mesh_ebpf::verdict::{Event, Refusal};
 
-use crate::frame::{ACK, ETH, FIN, ICMP, ICMP6, MACS, RST, SYN, TCP, UDP, frame, in_one_fragment, is_right, read};
+use crate::frame::{
+    ACK, ETH, FIN, ICMP, ICMP6, MACS, RST, SYN, TCP, UDP, frame, in_one_fragment, is_right, read,
+};
 use crate::life::{FAMILIES, OUTSIDE, at, client, one};
 use crate::world::{End, Service, Who, World, own, task, vip};
 

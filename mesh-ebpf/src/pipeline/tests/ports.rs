@@ -58,7 +58,10 @@ fn an_error_finds_the_flow_whose_port_was_changed() {
             assert_eq!(pipeline::from_net(&world.nodes[node], &mut packet, 2), Verdict::SEND);
             let To::Peer { tag, mac, .. } = packet.hop.to() else { panic!("{:?}", packet.hop) };
             let from = 1 + node as u32;
-            assert_eq!(pipeline::from_mesh(&world.nodes[2], &mut packet, from, tag.vni(), mac), Verdict::SEND);
+            assert_eq!(
+                pipeline::from_mesh(&world.nodes[2], &mut packet, from, tag.vni(), mac),
+                Verdict::SEND
+            );
             assert_eq!(packet.quoted_sent, udp(&task.to_string(), &seen.to_string()).packet().tuple);
         }
     }
@@ -212,7 +215,8 @@ fn where_a_table_is_full_the_hash_chooses_for_least_conn_too() {
     let mut world = World::new(2, &[1; 4], vec![least]);
     world.nodes[0] = Node::new(0, 1);
     world.write();
-    let send = |port, flags| match world.send(OUTSIDE, TCP, flags, client(false, port), at(own(0, false), 8000)) {
+    let dst = at(own(0, false), 8000);
+    let send = |port, flags| match world.send(OUTSIDE, TCP, flags, client(false, port), dst) {
         End::At(Who::Task(task), ..) => task,
         other => panic!("{other:?}"),
     };
