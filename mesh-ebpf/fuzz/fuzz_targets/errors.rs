@@ -99,13 +99,19 @@ fn forge(world: &World, u: &mut Unstructured<'_>) -> Result<()> {
         2 => Way::Sender(Who::Stack(node)),
         _ => {
             let mac = if u.arbitrary()? { world::mac(u.choose_index(world::TASKS)?) } else { u.arbitrary()? };
-            Way::Tunnel { from: (node + 1) % world::NODES, to: node, vni: u.int_in_range(0..=0xff_ffff)?, mac }
+            Way::Tunnel {
+                from: (node + 1) % world::NODES,
+                to: node,
+                vni: u.int_in_range(0..=0xff_ffff)?,
+                mac,
+            }
         }
     };
     let frame = if u.arbitrary()? {
         u.bytes(u.len())?.to_vec()
     } else {
-        let (_, src, dst) = world::client(u.arbitrary()?, 5000, u.choose_index(SERVICES.len())?, u.arbitrary()?);
+        let (_, src, dst) =
+            world::client(u.arbitrary()?, 5000, u.choose_index(SERVICES.len())?, u.arbitrary()?);
         let kind = u.arbitrary()?;
         icmp(&src.ip().to_string(), &dst.ip().to_string(), kind).with(u.bytes(u.len())?).bytes()
     };

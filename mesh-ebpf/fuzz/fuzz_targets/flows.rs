@@ -19,6 +19,10 @@ use mesh_ebpf_fuzz::flow::{ends, listens, packet, read};
 use mesh_ebpf_fuzz::world::{self, MEMBER, NODES, SERVICES};
 use mesh_ebpf_fuzz::{End, Who, World};
 
+/// The longest history, and the beginnings of a flood.
+const EVENTS: usize = 256;
+const FLOOD: u16 = 32;
+
 /// A flow, as its client sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {
@@ -59,7 +63,10 @@ fuzz_target!(|bytes: &[u8]| {
 fn run(u: &mut Unstructured<'_>) -> Result<()> {
     let world = World::new(*u.choose(&[1, 2, 8, 64])?);
     let mut history = History { world, flows: Vec::new(), known: HashMap::new(), now: 0, changes: 0 };
-    while !u.is_empty() {
+    for _ in 0..EVENTS {
+        if u.is_empty() {
+            break;
+        }
         history.go_on(u)?;
     }
     for node in &history.world.nodes {
@@ -171,8 +178,8 @@ impl History {
     /// Many begin flows with a service and never go on.
     fn flood(&mut self, service: usize, v6: bool, from: u8) {
         let (client, src, dst) = world::client(0, 0, service, v6);
-        for port in 0..64 {
-            let src = SocketAddr::new(src.ip(), 10_000 + u16::from(from) * 64 + port);
+        for port in 0..FLOOD {
+            let src = SocketAddr::new(src.ip(), 10_000 + u16::from(from) * FLOOD + port);
             self.world.carry(client, &packet(TCP, SYN, src, dst, b""));
         }
     }
@@ -211,7 +218,8 @@ fn has_places(world: &World, flow: &Flow) -> bool {
     let Some(forward) = find(entry, &tuple(src, dst), Role::Forward) else { return false };
     let at = if forward.head.has(Head::HERE) { entry } else { world::home(flow.task) };
     let answers = tuple(flow.seen.1, flow.seen.0);
-    let Some((port, client_port, addr)) = find(at, &answers, Role::Reply).and_then(|found| found.read()) else {
+    let Some((port, client_port, addr)) = find(at, &answers, Role::Reply).and_then(|found| found.read())
+    else {
         return false;
     };
     // Another's may look the same.

@@ -19,6 +19,9 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = run(&world, &mut Unstructured::new(bytes));
 });
 
+/// So many steps are more than all parts can need.
+const MANY: usize = 10_000;
+
 /// What becomes of a packet in parts.
 struct Sent {
     /// Where it would arrive in one piece, and how.
@@ -51,7 +54,11 @@ fn run(world: &World, u: &mut Unstructured<'_>) -> Result<()> {
         }
         all.push(Sent { wanted: (who, seen), parts: Vec::new() });
     }
-    while !on_the_way.is_empty() {
+    for turn in 0.. {
+        if on_the_way.is_empty() {
+            break;
+        }
+        assert!(turn < MANY, "somebody waits for ever: {on_the_way:?}");
         let next = u.choose_index(on_the_way.len())?;
         on_the_way.rotate_left(next);
         let Some((sent, hop)) = on_the_way.pop_front() else { break };
@@ -81,7 +88,7 @@ fn cut(whole: &[u8], said: &Read, u: &mut Unstructured<'_>) -> Result<Vec<Vec<u8
         if said.src.is_ipv4() {
             head[ETH + 2..ETH + 4].copy_from_slice(&((20 + part.len()) as u16).to_be_bytes());
             head[ETH + 4..ETH + 6].copy_from_slice(&(said.id as u16).to_be_bytes());
-            head[ETH + 6..ETH + 8].copy_from_slice(&(more << 13 | from as u16 / 8).to_be_bytes());
+            head[ETH + 6..ETH + 8].copy_from_slice(&((more << 13) | (from as u16 / 8)).to_be_bytes());
             head[ETH + 10..ETH + 12].fill(0);
             let sum = checksum(&head[ETH..]);
             head[ETH + 10..ETH + 12].copy_from_slice(&sum.to_be_bytes());

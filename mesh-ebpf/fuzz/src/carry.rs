@@ -31,7 +31,12 @@ pub struct Hop {
 pub enum Way {
     Sender(Who),
     /// Another node, to a node, with this key and destination.
-    Tunnel { from: usize, to: usize, vni: u32, mac: Mac },
+    Tunnel {
+        from: usize,
+        to: usize,
+        vni: u32,
+        mac: Mac,
+    },
 }
 
 /// What becomes of it next.

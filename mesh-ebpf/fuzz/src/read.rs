@@ -176,16 +176,7 @@ pub fn quote<'a>(packet: &'a [u8], error: &Read) -> Option<(&'a [u8], Read)> {
         return None;
     }
     let ports = (be(&ports[..2]), be(&ports[2..]));
-    let read = Read {
-        src,
-        dst,
-        proto,
-        ports,
-        l4: header,
-        end: None,
-        fragment: (0, false),
-        id: 0,
-        whole: false,
-    };
+    let read =
+        Read { src, dst, proto, ports, l4: header, end: None, fragment: (0, false), id: 0, whole: false };
     Some((quoted, read))
 }

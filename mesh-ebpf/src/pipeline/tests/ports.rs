@@ -215,11 +215,11 @@ fn where_a_table_is_full_the_hash_chooses_for_least_conn_too() {
     let mut world = World::new(2, &[1; 4], vec![least]);
     world.nodes[0] = Node::new(0, 1);
     world.write();
-    let send =
-        |port, flags| match world.send(OUTSIDE, TCP, flags, client(false, port), at(own(0, false), 8000)) {
-            End::At(Who::Task(task), ..) => task,
-            other => panic!("{other:?}"),
-        };
+    let dst = at(own(0, false), 8000);
+    let send = |port, flags| match world.send(OUTSIDE, TCP, flags, client(false, port), dst) {
+        End::At(Who::Task(task), ..) => task,
+        other => panic!("{other:?}"),
+    };
     for port in 1..5 {
         assert_eq!([SYN, ACK, ACK].map(|flags| send(port, flags)), [send(port, ACK); 3]);
     }
