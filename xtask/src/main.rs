@@ -45,14 +45,7 @@ enum Verb {
         args: Vec<OsString>,
     },
     /// Measure. Needs root
-    Bench {
-        /// What
-        #[arg(value_enum)]
-        what: bench::What,
-        /// Print one line of JSON instead of a table
-        #[arg(long)]
-        json: bool,
-    },
+    Bench(bench::Bench),
     /// Write what is generated from the code: API description, default configuration, CLI reference
     Gen {
         /// Write nothing; fail when what is in docs/ is out of date
@@ -91,7 +84,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Check => check::run(),
         Verb::Test { rung, args } => test::run(rung, &args),
         Verb::Demo { args } => demo::run(&args),
-        Verb::Bench { what, json } => bench::run(what, json),
+        Verb::Bench(bench) => bench::run(&bench),
         Verb::Gen { check } => generate::run(check),
         Verb::Ci => ci::run(),
         Verb::Tidy => tidy::run(),

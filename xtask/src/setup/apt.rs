@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail};
 use super::{Ebpf, Talk};
 use crate::shell;
 
-/// Programs that Mesh or its tests run.
-const TOOLS: [&str; 12] = [
+/// Programs that Mesh, its tests or its benchmarks run.
+const TOOLS: [&str; 15] = [
     "nftables",
     "iproute2",
     "iputils-ping",
@@ -21,6 +21,9 @@ const TOOLS: [&str; 12] = [
     "python3",
     "util-linux",
     "git",
+    "wrk",
+    "iperf3",
+    "nginx",
 ];
 
 /// What compiles the kernel half: a Rust compiler with a core library for BPF, and the libraries of

@@ -6,7 +6,7 @@ use super::Ebpf;
 use crate::shell;
 
 /// A program, and the project that it comes from (packages of distributions are named after it).
-const TOOLS: [(&str, &str); 11] = [
+const TOOLS: [(&str, &str); 14] = [
     ("nft", "nftables"),
     ("ip", "iproute2"),
     ("ping", "iputils"),
@@ -18,6 +18,9 @@ const TOOLS: [(&str, &str); 11] = [
     ("conntrack", "conntrack-tools"),
     ("python3", "Python 3"),
     ("unshare", "util-linux"),
+    ("wrk", "wrk"),
+    ("iperf3", "iperf3"),
+    ("nginx", "nginx"),
 ];
 
 pub(super) fn check() -> Result<Ebpf> {
