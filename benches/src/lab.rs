@@ -93,7 +93,7 @@ fn measure(targets: &[&dyn Target], round: usize, seconds: u32, samples: &mut Sa
                 let Some(path) = target.path(entry) else { continue };
                 let what = || format!("{} by {}: {load:?}", target.name(), entry.name());
                 for (metric, value) in load.run(&path, seconds).with_context(what)? {
-                    eprintln!("  {:<6} {:<13} {:<10} {value:.1}", entry.name(), metric.name(), target.name());
+                    eprintln!("  {:<6} {:<16} {:<10} {value:.1}", entry.name(), metric.name(), target.name());
                     samples.add(metric, entry, target.name(), round, value);
                 }
             }

@@ -1,12 +1,13 @@
 //! Two nodes without a mesh: the server in a namespace of the second one, as if it were a task, on a routed network.
 
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::Path as File;
 
 use anyhow::Result;
-use mesh_tests::{Host, Lab, Netns, Process};
+use mesh_tests::{Lab, Netns, Process};
 
 use super::server;
+use super::target::Path;
 
 /// The server's own address.
 pub(super) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 40, 0, 2);
@@ -20,7 +21,7 @@ pub(super) struct Bare {
 }
 
 impl Bare {
-    pub(super) fn build(program: &Path) -> Result<Self> {
+    pub(super) fn build(program: &File) -> Result<Self> {
         let lab = Lab::builder(program).nodes(2).build()?;
         let (entry, node, inside) = (lab.node("n1")?, lab.node("n2")?, Netns::new()?);
         let netns = inside.path().display().to_string();
@@ -46,8 +47,8 @@ impl Bare {
         Ok(Self { lab, _server: server, _inside: inside })
     }
 
-    /// A machine beside the nodes.
-    pub(super) fn client(&self) -> &Host {
-        self.lab.client()
+    /// From the machine beside the nodes to an address and a port of the web server.
+    pub(super) fn path(&self, address: Ipv4Addr, web: u16) -> Path<'_> {
+        Path { host: self.lab.client(), inside: None, address, web, cgroup: self.lab.cgroup() }
     }
 }

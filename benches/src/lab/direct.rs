@@ -30,9 +30,7 @@ impl Target for Direct<'_> {
 
     fn path(&self, entry: Entry) -> Option<Path<'_>> {
         Some(match entry {
-            Entry::Local | Entry::Remote => {
-                Path { host: self.bare.client(), inside: None, address: SERVER, web: WEB }
-            }
+            Entry::Local | Entry::Remote => self.bare.path(SERVER, WEB),
             Entry::Vip => self.mesh.from_task(self.mesh.task()),
         })
     }

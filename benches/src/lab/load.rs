@@ -15,6 +15,9 @@ const CONNECTIONS: u32 = 16;
 /// Bytes of a datagram.
 const DATAGRAM: u32 = 64;
 
+/// Has each request be the only one of its connection.
+const CLOSE: [&str; 2] = ["--header", "Connection: close"];
+
 /// What a number is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Metric {
@@ -30,6 +33,15 @@ pub(super) enum Metric {
     P99Us,
     /// Datagrams of 64 bytes that arrive, a second.
     UdpPps,
+    /// Microseconds of processor time that a request costs everybody: client, nodes and server. Over connections
+    /// that stay. However busy others keep the machine, it is about the same.
+    KeepaliveCpuUs,
+    /// The same over a connection of its own.
+    ShortCpuUs,
+    /// Microseconds of a megabyte in one TCP stream.
+    MbCpuUs,
+    /// Microseconds of a datagram that arrives.
+    UdpCpuUs,
     /// Short connections a second after a minute of them, as a share of those of its first 10 s.
     ShortLasting,
 }
@@ -43,6 +55,10 @@ impl Metric {
             Self::P50Us => "p50_us",
             Self::P99Us => "p99_us",
             Self::UdpPps => "udp_pps",
+            Self::KeepaliveCpuUs => "keepalive_cpu_us",
+            Self::ShortCpuUs => "short_cpu_us",
+            Self::MbCpuUs => "mb_cpu_us",
+            Self::UdpCpuUs => "udp_cpu_us",
             Self::ShortLasting => "short_lasting",
         }
     }
@@ -64,27 +80,52 @@ impl Load {
 
     /// Runs it for some seconds.
     pub(super) fn run(self, path: &Path<'_>, seconds: u32) -> Result<Vec<(Metric, f64)>> {
+        let before = path.worked()?;
+        let (mut values, done) = self.work(path, seconds)?;
+        let cpu = (path.worked()? - before).as_secs_f64() * 1e6 / done;
+        values.extend(self.cost().map(|metric| (metric, cpu)));
+        Ok(values)
+    }
+
+    /// What its processor time is of.
+    const fn cost(self) -> Option<Metric> {
+        match self {
+            Self::Keepalive => Some(Metric::KeepaliveCpuUs),
+            Self::Short => Some(Metric::ShortCpuUs),
+            Self::Stream => Some(Metric::MbCpuUs),
+            Self::Datagrams => Some(Metric::UdpCpuUs),
+            // It waits more than it works.
+            Self::Latency => None,
+        }
+    }
+
+    /// What was measured; and how much was done: requests, megabytes or datagrams.
+    fn work(self, path: &Path<'_>, seconds: u32) -> Result<(Vec<(Metric, f64)>, f64)> {
         Ok(match self {
             Self::Keepalive => {
                 let said = wrk(path, CONNECTIONS, seconds, &[])?;
-                vec![(Metric::KeepaliveRps, said.per_second)]
+                (vec![(Metric::KeepaliveRps, said.per_second)], said.requests)
             }
-            Self::Short => vec![(Metric::ShortCps, short(path, seconds)?)],
+            Self::Short => {
+                let said = wrk(path, CONNECTIONS, seconds, &CLOSE)?;
+                (vec![(Metric::ShortCps, said.per_second)], said.requests)
+            }
             Self::Latency => {
                 let said = wrk(path, 1, seconds, &[])?;
-                vec![(Metric::P50Us, said.p50), (Metric::P99Us, said.p99)]
+                (vec![(Metric::P50Us, said.p50), (Metric::P99Us, said.p99)], said.requests)
             }
             Self::Stream => {
                 let said = iperf3(path, seconds, &[])?;
-                let bits = number(&said["end"]["sum_received"]["bits_per_second"])?;
-                vec![(Metric::Gbps, bits / 1e9)]
+                let sum = &said["end"]["sum_received"];
+                let gbps = number(&sum["bits_per_second"])? / 1e9;
+                (vec![(Metric::Gbps, gbps)], number(&sum["bytes"])? / 1e6)
             }
             Self::Datagrams => {
                 let length = DATAGRAM.to_string();
                 let said = iperf3(path, seconds, &["--udp", "--bitrate", "0", "--length", &length])?;
                 let sum = &said["end"]["sum"];
                 let arrived = number(&sum["packets"])? - number(&sum["lost_packets"])?;
-                vec![(Metric::UdpPps, arrived / number(&sum["seconds"])?)]
+                (vec![(Metric::UdpPps, arrived / number(&sum["seconds"])?)], arrived)
             }
         })
     }
@@ -92,7 +133,7 @@ impl Load {
 
 /// Short connections a second.
 pub(super) fn short(path: &Path<'_>, seconds: u32) -> Result<f64> {
-    Ok(wrk(path, CONNECTIONS, seconds, &["--header", "Connection: close"])?.per_second)
+    Ok(wrk(path, CONNECTIONS, seconds, &CLOSE)?.per_second)
 }
 
 fn wrk(path: &Path<'_>, connections: u32, seconds: u32, options: &[&str]) -> Result<Wrk> {
@@ -134,6 +175,7 @@ fn number(value: &Value) -> Result<f64> {
 /// What wrk says.
 #[derive(Debug, PartialEq)]
 struct Wrk {
+    requests: f64,
     per_second: f64,
     /// Microseconds.
     p50: f64,
@@ -151,7 +193,9 @@ impl Wrk {
         let wrong = said.lines().find(|line| line.contains("Non-2xx"));
         ensure!(wrong.is_none(), "answers of another kind: {}", wrong.unwrap_or_default());
         let errors = value("Socket errors:").ok().map(|errors| format!("socket errors: {errors}"));
+        let requests = said.lines().find_map(|line| line.split_once(" requests in ")?.0.trim().parse().ok());
         Ok(Self {
+            requests: requests.context("it does not say how many requests there were")?,
             per_second: value("Requests/sec:")?.parse()?,
             p50: micros(value("50%")?)?,
             p99: micros(value("99%")?)?,
@@ -193,6 +237,7 @@ Transfer/sec:     18.68MB
     #[test]
     fn what_wrk_says_is_read_with_its_units_and_errors() {
         let read = Wrk::read(SAID).unwrap();
+        assert_eq!(read.requests, 150_652.0);
         assert_eq!((read.per_second, read.p50, read.p99), (71738.18, 180.0, 1250.0));
         assert_eq!(read.errors.as_deref(), Some("socket errors: connect 0, read 3, write 0, timeout 1"));
     }

@@ -13,6 +13,8 @@ use super::target::{Entry, Path, Target};
 
 /// The published port of the web server.
 const PUBLISHED: u16 = 8080;
+/// The client's address towards the node that runs the task.
+const SECOND: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 101);
 const READY: Duration = Duration::from_secs(30);
 
 /// Two nodes: a task that asks on the first, the one that serves on the second.
@@ -37,6 +39,10 @@ impl Mesh {
             ensure!(known == 2, "n1 knows {known}");
             Ok(())
         })?;
+        // What came by one node leaves its mark on the client's ports at the task. By the other comes another client.
+        let second =
+            format!("address add {SECOND}/24 dev eth0\nroute add {} dev eth0 src {SECOND}\n", n2.address());
+        lab.client().ip(&second)?;
         n1.mesh(["network", "create", "app"])?.ok()?;
         let ports = [format!("{PUBLISHED}:{WEB}"), format!("{SINK}:{SINK}"), format!("{SINK}:{SINK}/udp")];
         let mut create: Vec<&str> = "service create --name web --network app".split(' ').collect();
@@ -59,12 +65,18 @@ impl Mesh {
 
     /// From the task that asks to an address of the network.
     pub(super) fn from_task(&self, address: Ipv4Addr) -> Path<'_> {
-        Path { host: &self.lab.nodes()[self.entry], inside: Some(self.client), address, web: WEB }
+        Path {
+            host: &self.lab.nodes()[self.entry],
+            inside: Some(self.client),
+            address,
+            web: WEB,
+            cgroup: self.lab.cgroup(),
+        }
     }
 
     fn published(&self, node: usize) -> Path<'_> {
         let address = self.lab.nodes()[node].address();
-        Path { host: self.lab.client(), inside: None, address, web: PUBLISHED }
+        Path { host: self.lab.client(), inside: None, address, web: PUBLISHED, cgroup: self.lab.cgroup() }
     }
 }
 

@@ -1,11 +1,12 @@
 //! What is compared: ways to the same server.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use mesh_tests::{Exec, Host, eventually};
+use anyhow::{Context, Result, ensure};
+use mesh_tests::{Cgroup, Exec, Host, eventually};
 
 use super::server;
 
@@ -53,6 +54,8 @@ pub(super) struct Path<'a> {
     pub(super) address: Ipv4Addr,
     /// The port of the web server. That of iperf3 is the same everywhere.
     pub(super) web: u16,
+    /// Of all that works for it: client, nodes and server.
+    pub(super) cgroup: &'a Cgroup,
 }
 
 impl Path<'_> {
@@ -66,6 +69,14 @@ impl Path<'_> {
         words.extend(server::CLIENT_CPUS.iter().map(OsStr::new));
         words.extend(argv.iter().map(AsRef::as_ref));
         self.host.command(words)
+    }
+
+    /// How long processors have worked for it: for its programs, and for their packets as they were sent.
+    pub(super) fn worked(&self) -> Result<Duration> {
+        let file = self.cgroup.path().join("cpu.stat");
+        let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let micros = text.lines().find_map(|line| line.strip_prefix("usage_usec ")?.parse().ok());
+        micros.map(Duration::from_micros).with_context(|| format!("no usage in {}", file.display()))
     }
 
     /// The web server's page.
