@@ -316,7 +316,8 @@ fn the_tunnel_is_not_tracked() -> Result<()> {
         answers(&idle, "http://web/")?;
         for node in [n1, n2] {
             let tracked = node.exec(["conntrack", "-L"])?.ok()?;
-            let tunnel = tracked.lines().find(|flow| flow.starts_with("udp") && flow.contains(" dport=4789 "));
+            let tunnel =
+                tracked.lines().find(|flow| flow.starts_with("udp") && flow.contains(" dport=4789 "));
             ensure!(tunnel.is_none(), "{}: {tunnel:?}", node.name());
         }
         Ok(())

@@ -3,10 +3,10 @@
 //! Rules here name no service, network or task; those are elements of the sets and maps that the rules look
 //! into. So a change in the world touches elements and pools' chains, never these rules.
 //!
-//! A packet meets, in this order: `guard` (may this source send to that destination? judged on what the
-//! sender wrote, so before translation), `closed` (nobody is behind that VIP), `balance` (destination
-//! translation, first packet of a flow only), `egress` (forwarded to the world), `source` (source
-//! translation, first packet only). Replies are let through by conntrack and translated back where the flow
+//! A packet meets, in this order: `tunnelled_in` or `tunnelled_out` (nodes among themselves are not tracked), `guard`
+//! (may this source send to that destination? judged on what the sender wrote, so before translation), `closed`
+//! (nobody is behind that VIP), `balance` (destination translation, first packet of a flow only), `egress` (forwarded
+//! to the world), `source` (source translation, first packet only). Replies are let through by conntrack and translated back where the flow
 //! was translated, for they come back through that node: either the client's address is in the same network
 //! and routed, or the source was made this node's own.
 
@@ -24,7 +24,7 @@ use super::words::*;
 const LOOPBACK: &str = "lo";
 
 /// Sets of each family: name, type of a key (`addr` is the family's), whether it has prefixes.
-const SETS: [(&str, &[&str], bool); 7] = [
+const SETS: [(&str, &[&str], bool); 8] = [
     // All networks' addresses.
     ("subnets", &["addr"], true),
     // Which addresses a device group's tasks may reach: those of their network.
@@ -35,6 +35,8 @@ const SETS: [(&str, &[&str], bool); 7] = [
     ("ports", &["ifname", "addr"], false),
     // A local task that was balanced to itself.
     ("hairpins", &["addr", "addr"], false),
+    // The other ends of tunnels, and the port that those lead to.
+    ("tunnels", &["addr", "inet_service"], false),
     // Addresses of networks without, and with, a way to the world.
     ("internal", &["addr"], true),
     ("egress", &["addr"], true),
@@ -73,7 +75,7 @@ pub(super) fn ruleset() -> Ruleset {
         }
     }
     declare("world".to_owned(), &["devgroup"], None, false);
-    let chains = [gates(), balancing(), egress(), refusals()];
+    let chains = [untracked(), gates(), balancing(), egress(), refusals()];
     ruleset.chains.extend(chains.into_iter().flatten().map(|(name, chain)| (name.to_owned(), chain)));
     ruleset.chains.insert("source".to_owned(), source());
     ruleset
@@ -97,6 +99,20 @@ pub(super) fn close_vips(ruleset: &mut Ruleset) {
 
 /// A chain and its name.
 type Named = (&'static str, Chain);
+
+/// Tunnels have a port of their own for each flow. Tracked, every connection of a client would take places in the
+/// tables of two nodes for minutes, also where programs balance and nothing else is tracked; and a full table would cut
+/// the nodes off from each other.
+fn untracked() -> Vec<Named> {
+    // Before conntrack (-200).
+    let coming = Chain::at(Filter, Prerouting, -300).each("tunnels of other nodes", |f| {
+        [is(l4proto(), "udp"), is(concat([saddr(f), dport()]), at("tunnels", f)), is_local(), notrack()]
+    });
+    let going = Chain::at(Filter, Output, -300).each("tunnels to other nodes", |f| {
+        [is(l4proto(), "udp"), is(concat([daddr(f), dport()]), at("tunnels", f)), notrack()]
+    });
+    vec![("tunnelled_in", coming), ("tunnelled_out", going)]
+}
 
 fn gates() -> Vec<Named> {
     // After conntrack (-200), so that replies are known; before any translation (-100).

@@ -102,6 +102,19 @@ fn networks_and_ports() {
 }
 
 #[test]
+fn tunnels_are_known_by_whom_they_lead_to_whoever_balances() {
+    let plan = Balance {
+        peers: ["192.0.2.2", "2001:db8::2"].map(|peer| peer.parse().unwrap()).into(),
+        tunnel_port: 4789,
+        ..balance(Vec::new())
+    };
+    let tunnels = "set tunnels4: ipv4_addr . inet_service\n    192.0.2.2 . 4789\n\
+                   set tunnels6: ipv6_addr . inet_service\n    2001:db8::2 . 4789\n";
+    assert_eq!(without(render(&plan), &render(&balance(Vec::new()))), tunnels);
+    assert_eq!(without(render_gates(&plan), &render_gates(&balance(Vec::new()))), tunnels);
+}
+
+#[test]
 fn a_vip_of_both_families() {
     insta::assert_snapshot!(added(vec![
         vip("10.10.0.5", &[task("10.10.1.2"), task("10.10.1.3")]),
