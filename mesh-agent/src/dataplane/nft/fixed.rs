@@ -92,8 +92,8 @@ pub(super) fn close_vips(ruleset: &mut Ruleset) {
         [is(daddr(f), at("subnets", f)), is_not(daddr(f), at("own", f)), is_local(), goto("refuse")]
     });
     if let Some(guard) = ruleset.chains.get_mut("guard") {
-        // After what the node says to itself: among that is what the programs let through.
-        guard.rules.splice(1..1, closed.rules);
+        // After what the node says to itself (among that is what the programs let through), and tunnels.
+        guard.rules.splice(3..3, closed.rules);
     }
 }
 
@@ -106,11 +106,10 @@ type Named = (&'static str, Chain);
 fn untracked() -> Vec<Named> {
     // Before conntrack (-200).
     let coming = Chain::at(Filter, Prerouting, -300).each("tunnels of other nodes", |f| {
-        [is(l4proto(), "udp"), is(concat([saddr(f), dport()]), at("tunnels", f)), is_local(), notrack()]
+        [is(l4proto(), "udp"), is_tunnel(saddr(f), f), is_local(), notrack()]
     });
-    let going = Chain::at(Filter, Output, -300).each("tunnels to other nodes", |f| {
-        [is(l4proto(), "udp"), is(concat([daddr(f), dport()]), at("tunnels", f)), notrack()]
-    });
+    let going = Chain::at(Filter, Output, -300)
+        .each("tunnels to other nodes", |f| [is(l4proto(), "udp"), is_tunnel(daddr(f), f), notrack()]);
     vec![("tunnelled_in", coming), ("tunnelled_out", going)]
 }
 
@@ -118,6 +117,9 @@ fn gates() -> Vec<Named> {
     // After conntrack (-200), so that replies are known; before any translation (-100).
     let guard = Chain::at(Filter, Prerouting, -150)
         .rule("the node to itself", [is(iifname(), LOOPBACK), accept()])
+        .each("tunnels of other nodes: what is in them comes by the tunnel's own device", |f| {
+            [ct_state(["untracked"]), is(l4proto(), "udp"), is_tunnel(saddr(f), f), accept()]
+        })
         .each("nothing that comes by a device is for the node's loopback", |f| {
             [is(daddr(f), loopback(f)), discard()]
         })
@@ -230,6 +232,11 @@ fn source() -> Chain {
                 masquerade(),
             ]
         })
+}
+
+/// Of UDP: between this node and the one with that address.
+fn is_tunnel(other: Expr, family: Family) -> Stmt {
+    is(concat([other, dport()]), at("tunnels", family))
 }
 
 fn is_inside(family: Family) -> Stmt {
