@@ -36,8 +36,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// About 20 minutes.
-    pub const FULL: Self = Self { rounds: 9, seconds: 2, lasting: true };
+    /// About a quarter of an hour.
+    pub const FULL: Self = Self { rounds: 7, seconds: 1, lasting: true };
     /// Less than five.
     pub const QUICK: Self = Self { rounds: 3, seconds: 1, lasting: false };
 }

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::path::Path as File;
 
 use anyhow::Result;
-use mesh_tests::{Lab, Netns, Process};
+use mesh_tests::{Host, Lab, Netns, Process};
 
 use super::server;
 use super::target::Path;
@@ -12,6 +12,9 @@ use super::target::Path;
 /// The server's own address.
 pub(super) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 40, 0, 2);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 40, 0, 1);
+
+/// Of the machine outside.
+const ROUTER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 254);
 
 /// No agent runs, and nothing tracks connections unless whoever builds on this does so.
 pub(super) struct Bare {
@@ -38,13 +41,19 @@ impl Bare {
         for node in [entry, node] {
             node.sysctl("net/ipv4/ip_forward", "1")?;
         }
-        for host in [entry, lab.client()] {
+        for host in [entry, lab.client(), lab.fabric()] {
             host.ip(&format!("route add {SERVER} via {}\n", node.address()))?;
         }
+        lab.outside().ip(&format!("route add {SERVER} via {ROUTER}\n"))?;
         let mut serve = vec!["nsenter".to_owned(), enter];
         serve.extend(server::command(&lab)?);
         let server = node.spawn_daemon("server", serve)?;
         Ok(Self { lab, _server: server, _inside: inside })
+    }
+
+    /// A machine behind the router.
+    pub(super) fn outside(&self) -> &Host {
+        self.lab.outside()
     }
 
     /// From the machine beside the nodes to an address and a port of the web server.

@@ -3,6 +3,7 @@
 use std::path::Path as File;
 
 use anyhow::Result;
+use mesh_tests::Host;
 
 use super::bare::{Bare, SERVER};
 use super::mesh::Mesh;
@@ -33,5 +34,9 @@ impl Target for Direct<'_> {
             Entry::Local | Entry::Remote => self.bare.path(SERVER, WEB),
             Entry::Vip => self.mesh.from_task(self.mesh.task()),
         })
+    }
+
+    fn outside(&self) -> &Host {
+        self.bare.outside()
     }
 }

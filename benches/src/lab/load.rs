@@ -42,8 +42,12 @@ pub(super) enum Metric {
     MbCpuUs,
     /// Microseconds of a datagram that arrives.
     UdpCpuUs,
-    /// Short connections a second after a minute of them, as a share of those of its first 10 s.
+    /// Short connections a second of one client after a minute of them, as a share of those of its first 10 s.
     ShortLasting,
+    /// The same of two clients at once.
+    TwoLasting,
+    /// What is left of the two clients' after that minute.
+    TwoCps,
 }
 
 impl Metric {
@@ -60,6 +64,8 @@ impl Metric {
             Self::MbCpuUs => "mb_cpu_us",
             Self::UdpCpuUs => "udp_cpu_us",
             Self::ShortLasting => "short_lasting",
+            Self::TwoLasting => "two_clients_lasting",
+            Self::TwoCps => "two_clients_cps",
         }
     }
 }
@@ -115,7 +121,8 @@ impl Load {
                 (vec![(Metric::P50Us, said.p50), (Metric::P99Us, said.p99)], said.requests)
             }
             Self::Stream => {
-                let said = iperf3(path, seconds, &[])?;
+                // Whatever the machine prefers, it is the kernel's default, and does not pace.
+                let said = iperf3(path, seconds, &["--congestion", "cubic"])?;
                 let sum = &said["end"]["sum_received"];
                 let gbps = number(&sum["bits_per_second"])? / 1e9;
                 (vec![(Metric::Gbps, gbps)], number(&sum["bytes"])? / 1e6)

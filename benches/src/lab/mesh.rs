@@ -5,7 +5,7 @@ use std::path::Path as File;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use mesh_tests::{Lab, Node, eventually};
+use mesh_tests::{Host, Lab, Node, eventually};
 use serde_json::Value;
 
 use super::server::{self, SINK, WEB};
@@ -91,6 +91,10 @@ impl Target for Mesh {
             Entry::Remote => self.published(self.entry),
             Entry::Vip => self.from_task(self.vip),
         })
+    }
+
+    fn outside(&self) -> &Host {
+        self.lab.outside()
     }
 }
 

@@ -43,9 +43,13 @@ pub(super) trait Target {
 
     /// The way that a client has; none: a client cannot come in so.
     fn path(&self, entry: Entry) -> Option<Path<'_>>;
+
+    /// A second machine that can ask, from farther away.
+    fn outside(&self) -> &Host;
 }
 
 /// A client, and where it finds the server.
+#[derive(Clone, Copy)]
 pub(super) struct Path<'a> {
     /// Where the client runs.
     pub(super) host: &'a Host,
