@@ -32,7 +32,7 @@ impl Target for Direct<'_> {
     fn path(&self, entry: Entry) -> Option<Path<'_>> {
         Some(match entry {
             Entry::Local | Entry::Remote => self.bare.path(SERVER, WEB),
-            Entry::Vip => self.mesh.from_task(self.mesh.task()),
+            Entry::Vip => self.mesh.between_tasks(self.mesh.task()),
         })
     }
 

@@ -64,7 +64,7 @@ impl Mesh {
     }
 
     /// From the task that asks to an address of the network.
-    pub(super) fn from_task(&self, address: Ipv4Addr) -> Path<'_> {
+    pub(super) fn between_tasks(&self, address: Ipv4Addr) -> Path<'_> {
         Path {
             host: &self.lab.nodes()[self.entry],
             inside: Some(self.client),
@@ -89,7 +89,7 @@ impl Target for Mesh {
         Some(match entry {
             Entry::Local => self.published(self.serving),
             Entry::Remote => self.published(self.entry),
-            Entry::Vip => self.from_task(self.vip),
+            Entry::Vip => self.between_tasks(self.vip),
         })
     }
 
