@@ -15,10 +15,10 @@ fn decisions(criterion: &mut Criterion) {
         let mesh = Mesh::of(10, services, 5).expect("a mesh of this size fits into its network");
         let world = mesh.world();
         let network = world.networks.keys().next().expect("it has a network").clone();
-        let desired = plan::desired(world, &node);
+        let desired = plan::desired(world, &node, 0);
         let size = |name: &str| format!("{name} of {services} services");
         criterion.bench_function(&size("one node's plan"), |bench| {
-            bench.iter(|| plan::desired(black_box(world), &node));
+            bench.iter(|| plan::desired(black_box(world), &node, 0));
         });
         criterion.bench_function(&size("its routes compared"), |bench| {
             bench.iter(|| diff(black_box(&desired.overlay.routes), &desired.overlay.routes));

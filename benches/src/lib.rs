@@ -101,6 +101,9 @@ impl Mesh {
             affinity: Affinity::None,
             locality: Locality::Spread,
             drain_timeout: std::time::Duration::from_secs(30),
+            return_path: Default::default(),
+            idle_timeout: None,
+            slow_start: Default::default(),
             labels: Default::default(),
         };
         self.change(|world, fresh| create_service(world, request, fresh)).map(drop)

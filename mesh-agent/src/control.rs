@@ -164,7 +164,7 @@ impl Control {
     }
 }
 
-/// Milliseconds since 1970, for people.
+/// Milliseconds since 1970.
 pub fn now() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

@@ -1,6 +1,8 @@
 //! **Effect.** The loop: whenever the world changes, and every so often anyway, plan this node and have each
 //! plane make it so.
 //!
+//! It also wakes when a plan changes by itself, as during a slow start.
+//!
 //! Rounds are level-triggered: each is right by itself, whatever was lost or half-done before. Nothing is
 //! touched before this node is in the snapshot, so that a start without a store leaves the kernel as it is.
 
@@ -10,12 +12,13 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use mesh_core::dns::Zone;
-use mesh_core::model::{NetworkId, NodeId, Snapshot, TaskId};
-use mesh_core::plan::{self, Desired};
+use mesh_core::model::{NetworkId, NodeId, Snapshot, TaskId, Timestamp};
+use mesh_core::plan::{Desired, Planner};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::control::now;
 use crate::dataplane::Dataplane;
 use crate::dns::DnsServer;
 use crate::netns::Netns;
@@ -50,7 +53,9 @@ impl Reconciler {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut timer = tokio::time::interval(self.sweep);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut planner = Planner::default();
         let mut named = BTreeMap::new();
+        let mut next = None;
         loop {
             // A closed channel means that the agent is ending; then only the token counts.
             let depth = tokio::select! {
@@ -60,28 +65,42 @@ impl Reconciler {
                     self.publish(|_| {});
                     continue;
                 }
+                () = until(next) => Depth::Delta,
                 _ = timer.tick() => Depth::Sweep,
             };
             let world = Arc::clone(&self.world.borrow_and_update());
-            if world.nodes.contains_key(&self.node) {
-                self.round(&world, depth, &mut named).await;
-            }
+            next = if world.nodes.contains_key(&self.node) {
+                self.round(&world, depth, next, &mut planner, &mut named).await
+            } else {
+                None
+            };
         }
     }
 
-    async fn round(&mut self, world: &Snapshot, depth: Depth, named: &mut BTreeMap<TaskId, Vec<NetworkId>>) {
-        let desired = plan::desired(world, &self.node);
+    /// `next` is when the last plan changes by itself; so is what comes back.
+    async fn round(
+        &mut self,
+        world: &Snapshot,
+        depth: Depth,
+        next: Option<Timestamp>,
+        planner: &mut Planner,
+        named: &mut BTreeMap<TaskId, Vec<NetworkId>>,
+    ) -> Option<Timestamp> {
+        let now = now();
         let known = self.status.borrow().planned;
-        if depth == Depth::Delta && known == desired.rev {
+        if depth == Depth::Delta && known == world.changed && next.is_none_or(|next| now < next) {
             // Only signs of life: the same world for the kernel.
-            return;
+            return next;
         }
+        let desired = planner.desired(world, &self.node, now);
+        let next = desired.next;
         // Routes before rules: what a rule sends somewhere must have a way there.
         let overlay = timed(&mut self.overlay, &desired.overlay, depth).await;
         let balance = timed(&mut self.balance, &desired.balance, depth).await;
         self.zone.store(Arc::new(desired.zone.clone()));
         let dns = self.name(world, &desired, depth, named).await;
         self.finish(desired, overlay, balance, dns);
+        next
     }
 
     /// Gives DNS to every task that is attached, and takes it from those that are gone.
@@ -186,6 +205,14 @@ fn note(name: &'static str, plane: &mut PlaneStatus, applied: Applied, took: Dur
     plane.changed += applied.changed as u64;
     plane.micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     plane.last = applied;
+}
+
+/// Waits for a moment of the wall clock, which is looked at anew in every round; forever without one.
+async fn until(at: Option<Timestamp>) {
+    match at {
+        Some(at) => tokio::time::sleep(Duration::from_millis(at.saturating_sub(now()))).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn timed<P: Plane>(plane: &mut P, want: &P::Want, depth: Depth) -> (Applied, Duration) {

@@ -66,6 +66,27 @@ async fn services_live() {
         r#"{"Protocol":"udp","TargetPort":53,"PublishedPort":53,"PublishMode":"ingress","HostIP":["192.0.2.1"],"Nodes":["n1"],"Allow":["10.0.0.0/8"]}"#
     );
     assert_eq!(web["Spec"]["Affinity"], json!({"Mode": "client-ip", "Timeout": "1m30s"}));
+    assert_eq!(
+        (&web["Spec"]["ReturnPath"], web["Spec"].get("IdleTimeout"), &web["Spec"]["SlowStart"]),
+        (&json!("tunnel"), None, &json!("0s"))
+    );
+    for (update, idle) in [
+        (json!({"ReturnPath": "dsr", "IdleTimeout": "90s", "SlowStart": "10m"}), Some(json!("1m30s"))),
+        (json!({"LabelAdd": {"tier": "back"}}), Some(json!("1m30s"))),
+        (json!({"IdleTimeout": "default"}), None),
+        (json!({"IdleTimeout": "120h"}), Some(json!("120h"))),
+        (json!({"IdleTimeout": "0"}), None),
+    ] {
+        let _: Changed = mesh.client.patch("/v1/services/web", &update).await.unwrap();
+        let spec = mesh.get("/v1/services/web").await["Spec"].clone();
+        assert_eq!(spec.get("IdleTimeout"), idle.as_ref(), "{update}");
+        assert_eq!((&spec["ReturnPath"], &spec["SlowStart"]), (&json!("dsr"), &json!("10m")), "{update}");
+    }
+    let changed: Changed = mesh
+        .client
+        .patch("/v1/services/web", &json!({"ReturnPath": "snat", "SlowStart": "0"}))
+        .await
+        .unwrap();
     let nothing: Changed = mesh.client.patch("/v1/services/web", &json!({})).await.unwrap();
     assert_eq!(
         nothing.revision, changed.revision,
@@ -95,10 +116,12 @@ async fn tasks_live() {
         mesh.get("/v1/services/web").await["ServiceStatus"],
         json!({"RunningTasks": 1, "DesiredTasks": 1})
     );
+    assert_eq!(task["InBalanceSince"], task["CreatedAt"], "it came running");
     let drain = json!({"Draining": true, "Health": "healthy", "Weight": 5, "Message": "soon"});
     let _: Changed = mesh.client.patch("/v1/tasks/web.1", &drain).await.unwrap();
     let task = mesh.get(&format!("/v1/tasks/{}", made.id)).await;
     assert_eq!((&task["Reason"], &task["Weight"]), (&json!("is draining"), &json!(5)));
+    assert_eq!(task.get("InBalanceSince"), None);
     assert_eq!(mesh.get("/v1/services/web/tasks").await, json!([task]));
     let _: Changed = mesh.client.delete("/v1/tasks/web.1").await.unwrap();
     assert_eq!(mesh.get("/v1/tasks/web.1").await["DesiredState"], "shutdown");
@@ -182,6 +205,22 @@ async fn refusals_say_what_is_wrong() {
             "missing field `PublishedPort`",
         ),
         ("/v1/services", json!({"Name": "a", "DrainTimeout": "5"}), "a unit is missing"),
+        ("/v1/services", json!({"Name": "a", "IdleTimeout": "never"}), "a number is missing"),
+        (
+            "/v1/services",
+            json!({"Name": "a", "Networks": [{"Target": "app"}], "IdleTimeout": "9999ms"}),
+            "invalid idle timeout (9.999s): must be between 10s and 120h, or 'default'",
+        ),
+        (
+            "/v1/services",
+            json!({"Name": "a", "Networks": [{"Target": "app"}], "SlowStart": "1h1s"}),
+            "invalid slow start (3601s): must be at most 1h",
+        ),
+        (
+            "/v1/services",
+            json!({"Name": "a", "ReturnPath": "nat"}),
+            "unknown variant `nat`, expected one of `tunnel`, `dsr`, `snat`",
+        ),
         ("/v1/services", json!({"Name": "a"}), "name one with --network"),
         ("/v1/services", json!(["a"]), "it is no JSON object"),
     ] {

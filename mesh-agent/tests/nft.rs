@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics fails, which is what it is for")]
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_agent::plane::{Depth, Plane};
@@ -42,7 +43,7 @@ fn a_vip_spreads_every_port_of_both_protocols_by_weight() {
     refused(|| lab.a.tcp("10.10.0.5:82"));
 
     let at = Frontend::Vip { vni: APP, address: VIP.parse().unwrap() };
-    plan.frontends.get_mut(&at).unwrap().backends[0].weight = 9;
+    behind(&mut plan, &at).backends[0].weight = 9;
     assert_eq!(step(&lab.node, &mut plane, &plan, Depth::Delta), 1);
     let seen = names((0..100).map(|_| lab.b.tcp("10.10.0.5:80").unwrap()));
     assert!(seen["a"] > 75 && seen.get("b").is_some_and(|b| *b > 0), "9 to 1: {seen:?}");
@@ -74,9 +75,9 @@ fn a_published_port_is_reached_from_everywhere_and_keeps_the_client_where_it_can
     publish(&mut plan, Protocol::Tcp, 8080, &["fd10::1:2"]);
     publish(&mut plan, Protocol::Tcp, 8081, &["fd10::2:2"]);
     let one = published(Protocol::Tcp, 8090, Some(NODE), Family::V4);
-    plan.frontends.insert(one, pool(Some(80), &["10.10.1.3"]));
+    plan.frontends.insert(one, pool(Some(80), &["10.10.1.3"]).into());
     let loopback = published(Protocol::Tcp, 8091, Some("127.0.0.1"), Family::V4);
-    plan.frontends.insert(loopback, pool(Some(80), &["10.10.1.3"]));
+    plan.frontends.insert(loopback, pool(Some(80), &["10.10.1.3"]).into());
     // A VIP has its own port 8080: it is not the node's.
     vip(&mut plan, VIP, &["10.10.1.3"]);
     lab.b.serve_tcp("b at 8080", "0.0.0.0:8080");
@@ -128,7 +129,7 @@ fn without_backends_it_is_refused_at_once() {
     let mut running =
         [lab.a.connect("10.10.0.5:80").unwrap(), lab.client.connect("203.0.113.1:8080").unwrap()];
 
-    plan.frontends.values_mut().for_each(|pool| pool.backends.clear());
+    plan.frontends.values_mut().for_each(|pool| Arc::make_mut(pool).backends.clear());
     step(&lab.node, &mut plane, &plan, Depth::Delta);
     for who in [&lab.a, &lab.node] {
         refused(|| who.tcp("10.10.0.5:80"));
@@ -213,11 +214,12 @@ fn an_allow_list_hides_a_port_from_others() {
     publish(&mut plan, Protocol::Tcp, 8080, &["10.10.1.2"]);
     publish(&mut plan, Protocol::Udp, 5300, &["10.10.1.2"]);
     for pool in plan.frontends.values_mut() {
-        pool.allow = vec!["203.0.113.9/32".parse().unwrap(), "198.51.100.0/24".parse().unwrap()];
+        Arc::make_mut(pool).allow =
+            vec!["203.0.113.9/32".parse().unwrap(), "198.51.100.0/24".parse().unwrap()];
     }
     vip(&mut plan, VIP, &["10.10.1.2"]);
     let at = Frontend::Vip { vni: APP, address: VIP.parse().unwrap() };
-    plan.frontends.get_mut(&at).unwrap().allow = vec!["10.10.1.3/32".parse().unwrap()];
+    behind(&mut plan, &at).allow = vec!["10.10.1.3/32".parse().unwrap()];
     apply(&lab.node, &plan);
     assert_eq!(lab.client.tcp("203.0.113.1:8080").unwrap(), format!("a {CLIENT}"));
     assert_eq!(lab.client.udp_as(CLIENT, "203.0.113.1:5300").unwrap(), format!("a {CLIENT}"));
@@ -236,9 +238,9 @@ fn affinity_keeps_a_client_with_its_backend_and_maglev_agrees_between_nodes() {
     let backends = ["10.10.1.2", "10.10.1.3"];
     publish(&mut plan, Protocol::Tcp, 8080, &backends);
     publish(&mut plan, Protocol::Tcp, 8081, &backends);
-    let sticky = plan.frontends.get_mut(&published(Protocol::Tcp, 8080, None, Family::V4)).unwrap();
+    let sticky = behind(&mut plan, &published(Protocol::Tcp, 8080, None, Family::V4));
     sticky.affinity = Affinity::ClientIp { timeout: Duration::from_secs(60) };
-    let hashed = plan.frontends.get_mut(&published(Protocol::Tcp, 8081, None, Family::V4)).unwrap();
+    let hashed = behind(&mut plan, &published(Protocol::Tcp, 8081, None, Family::V4));
     hashed.balancing = Balancing::Maglev;
     apply(&lab.node, &plan);
     apply(&twin.node, &plan);

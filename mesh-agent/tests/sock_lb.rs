@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_agent::dataplane::ebpf::{self, EbpfPlane};
@@ -58,8 +59,9 @@ impl Node {
             let device = format!("mesh0000000000{number}");
             plan.origins.insert(device.clone(), Origin::Netns { path: netns.path().into() });
             for address in addresses {
-                let site = Site { mac: Mac([2, 0x54, 0, 0, 0, 1]), device: device.clone(), peer: None };
-                plan.sites.insert((APP, address.parse().unwrap()), site);
+                let mac = Mac([2, 0x54, 0, 0, 0, 1]);
+                let site = Site { mac, device: device.clone(), peer: None, weight: 1 };
+                plan.sites.insert((APP, address.parse().unwrap()), site.into());
             }
         }
         let origin = Origin::Netns { path: lab.other.path().into() };
@@ -71,7 +73,7 @@ impl Node {
             for (family, backends) in [(Family::V4, [A, B]), (Family::V6, [A6, B6])] {
                 let mut pool = pool(Some(target), &backends);
                 pool.backends.truncate(1);
-                plan.frontends.insert(published(protocol, 8080, None, family), pool);
+                plan.frontends.insert(published(protocol, 8080, None, family), pool.into());
             }
         }
         let mut node =
@@ -111,7 +113,7 @@ impl Node {
 
     fn change(&mut self, address: &str, change: impl Fn(&mut Pool)) {
         let at = Frontend::Vip { vni: APP, address: address.parse().unwrap() };
-        change(self.plan.frontends.get_mut(&at).unwrap());
+        change(behind(&mut self.plan, &at));
         self.apply(Depth::Delta);
     }
 
@@ -121,7 +123,7 @@ impl Node {
             let address: IpAddr = address.parse().unwrap();
             self.plan.sites.remove(&(APP, address));
             for pool in self.plan.frontends.values_mut() {
-                pool.backends.retain(|backend| backend.address != address);
+                Arc::make_mut(pool).backends.retain(|backend| backend.address != address);
             }
         }
         self.apply(Depth::Delta);

@@ -19,20 +19,20 @@ mod socket;
 
 pub use addr::{Addr16, Mac, NetPort};
 pub use backend::{Backend, BackendState, Peer, Stats};
-pub use config::{Config, Timeouts};
+pub use config::{Config, Named, Timeouts};
 pub use endpoint::{Endpoint, MacKey, Network};
-pub use frontend::{AffinityKey, AffinityValue, Frontend, FrontendKey, Scope, SourceKey};
+pub use frontend::{AffinityKey, AffinityValue, Frontend, FrontendKey, Published, Scope, SourceKey};
 pub use record::Record;
 pub use socket::{NetnsKey, SocketChoice, SocketKey, SocketOrigin};
 
 /// Version of all layouts: part of the path of pinned maps.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// Names of the maps.
 pub mod map {
     /// Hash: [`FrontendKey`](super::FrontendKey) → [`Frontend`](super::Frontend).
     pub const FRONTENDS: &str = "FRONTENDS";
-    /// Array of [`SlotLine`](super::SlotLine): backend ids; each frontend owns a run of it. Mapped into the agent.
+    /// Array of [`SlotLine`](super::SlotLine): backend ids; each frontend leads to a run of it. Mapped into the agent.
     pub const SLOTS: &str = "SLOTS";
     /// Array: backend id → [`Backend`](super::Backend). Mapped into the agent.
     pub const BACKENDS: &str = "BACKENDS";
@@ -48,7 +48,7 @@ pub mod map {
     pub const NETWORKS: &str = "NETWORKS";
     /// Hash: addresses of this node → 1.
     pub const LOCALS: &str = "LOCALS";
-    /// Array of `u64`: a bit for each published port, [`PORT_WORDS`](super::PORT_WORDS) for TCP, as many for UDP.
+    /// Array of `u64`: two bits for each port, [`Published`](super::Published).
     pub const PORTS: &str = "PORTS";
     /// Array of `u64`: a Bloom filter of VIPs.
     pub const VIP_BITS: &str = "VIP_BITS";
@@ -62,6 +62,8 @@ pub mod map {
     pub const FLOWS_UDP: &str = "FLOWS_UDP";
     /// LRU hash: [`FragmentKey`](crate::fragment::FragmentKey) → [`FragmentValue`](crate::fragment::FragmentValue).
     pub const FRAGMENTS: &str = "FRAGMENTS";
+    /// Array of `i64`: backend id → flows that are counted. Mapped into the agent.
+    pub const ACTIVE: &str = "ACTIVE";
     /// Per-CPU array of `u64`, by [`Event`](crate::verdict::Event).
     pub const EVENTS: &str = "EVENTS";
     /// Per-CPU array: backend id → [`Stats`](super::Stats).
@@ -82,8 +84,8 @@ pub mod map {
 pub type SlotLine = [u32; SLOT_LINE as usize];
 /// How many slots a line has; a table has at least so many.
 pub const SLOT_LINE: u32 = 16;
-/// Words of 64 bits that hold a bit for every port.
-pub const PORT_WORDS: u32 = 1024;
+/// Words of 64 bits in `PORTS`, for TCP and UDP: two bits for every port.
+pub const PORT_WORDS: u32 = 2 * 2048;
 /// Words of 64 bits of the Bloom filter of VIPs: 2^20 bits, so that 10,000 VIPs leave 99 % of them clear.
 pub const VIP_WORDS: u32 = 16_384;
 /// The backend id that means "none". Arrays start zeroed, so an unwritten slot is empty.

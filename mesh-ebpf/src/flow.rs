@@ -14,6 +14,7 @@
 use core::marker::PhantomData;
 
 use crate::abi::{Addr16, NetPort, Timeouts};
+use crate::atomic;
 use crate::packet::Tuple;
 
 mod head;
@@ -180,19 +181,29 @@ impl Found<'_> {
         load(self.flow).is_still(self.head).then_some((port, client_port, addr))
     }
 
-    /// Notes that the flow was used. A word is written once a tick and not once a packet.
+    /// Whether it says the same as another of the same tuple.
     #[inline(always)]
-    pub fn touch(&self, now: u32, states: u64) {
-        self.touch_by(self.head.client(), now, states);
+    pub fn leads_as(&self, other: &Flow) -> bool {
+        // SAFETY: as in `read`.
+        let mut difference = unsafe {
+            let (port, client_port) = (&raw const (*self.flow).port, &raw const (*self.flow).client_port);
+            u32::from(port.read_volatile().0 ^ other.port.0)
+                | u32::from(client_port.read_volatile().0 ^ other.client_port.0)
+        };
+        let mut word = 0;
+        while word < 4 {
+            // SAFETY: as above; an address has four words.
+            let there = unsafe { (&raw const (*self.flow).addr).cast::<u32>().add(word).read_volatile() };
+            difference |= there ^ other.addr.0[word];
+            word += 1;
+        }
+        difference == 0 && load(self.flow).is_still(self.head)
     }
 
-    /// The same, with the client elsewhere.
+    /// Gives it another head, unless somebody was faster. Whether it has another one now.
     #[inline(always)]
-    pub fn touch_by(&self, client: Client, now: u32, states: u64) {
-        let used = self.head.by(client).used(now, states);
-        if used != self.head {
-            exchange(self.flow, self.head, used);
-        }
+    pub fn set(&self, head: Head) -> bool {
+        head != self.head && exchange(self.flow, self.head, head)
     }
 
     /// Puts another flow in this one's place, unless somebody was faster.
@@ -243,33 +254,11 @@ fn load(flow: *mut Flow) -> Head {
     Head(unsafe { (&raw const (*flow).head).read_volatile() })
 }
 
-/// Atomically puts `new` in the place of `old`, if that is what is there. A full barrier.
+/// Puts `new` in the place of `old`, if that is what is there.
 #[inline(always)]
 fn exchange(flow: *mut Flow, old: Head, new: Head) -> bool {
     // SAFETY: see `Shared::at`; an aligned word.
-    let head = unsafe { &raw mut (*flow).head };
-    #[cfg(target_arch = "bpf")]
-    {
-        let found: u64;
-        // The compiler offers no compare-and-exchange for this target; the kernel has it since 5.12.
-        // SAFETY: as above.
-        unsafe {
-            core::arch::asm!(
-                "r0 = cmpxchg_64({head} + 0, r0, {new})",
-                head = in(reg) head,
-                new = in(reg) new.0,
-                inlateout("r0") old.0 => found,
-            );
-        }
-        found == old.0
-    }
-    #[cfg(not(target_arch = "bpf"))]
-    {
-        use core::sync::atomic::{AtomicU64, Ordering};
-        // SAFETY: as above.
-        let head = unsafe { AtomicU64::from_ptr(head) };
-        head.compare_exchange(old.0, new.0, Ordering::SeqCst, Ordering::SeqCst).is_ok()
-    }
+    unsafe { atomic::compare_exchange(&raw mut (*flow).head, old.0, new.0) }
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::abi::{TCP, UDP};
+use crate::abi::{Named, TCP, UDP};
 use crate::packet::tcp;
 use crate::testing::{addr, tcp as segment};
 
-const TIMEOUTS: Timeouts =
-    Timeouts { opening: 60, established: 1000, closing: 50, datagram: 30, stream: 180 };
+const NAMED: Named = Named { opening: 60, established: 1000, closing: 50, datagram: 30, stream: 180 };
+const TIMEOUTS: Timeouts = Timeouts::new(NAMED);
 const CLIENT: Client = Client { place: Place::Uplink, via: 7 };
 const EMPTY: Bucket = Bucket([Flow::EMPTY; WAYS]);
 
@@ -37,7 +37,8 @@ fn put(bucket: &mut Bucket, port: u16, now: u32) -> Inserted {
 }
 
 fn touch(bucket: &mut Bucket, port: u16, now: u32, states: u64) {
-    Shared::of(bucket).find(&tuple(port), Role::Forward).unwrap().touch(now, states);
+    let found = Shared::of(bucket).find(&tuple(port), Role::Forward).unwrap();
+    found.set(found.head.used(now, states));
 }
 
 fn knows(bucket: &mut Bucket, port: u16) -> bool {
@@ -75,9 +76,11 @@ fn the_same_tuple_has_both_roles() {
 #[test]
 fn a_head_keeps_what_it_is_given() {
     for place in [Place::Task, Place::Uplink, Place::Stack, Place::Peer] {
-        for role in [Role::Forward, Role::Reply] {
+        for role in [Role::Forward, Role::Reply, Role::Origin] {
             let client = Client { place, via: 0xff_ffff };
-            let head = Head::new(role, client, Head::HERE | Head::SELF | Head::LOOPBACK, 0xff_ffff);
+            let marks = Head::HERE | Head::SELF | Head::LOOPBACK | Head::SNAT | Head::idle_mark(15);
+            let head = Head::new(role, client, marks, 0xf_ffff);
+            assert_eq!(head.idle(), 15);
             assert_eq!(head.client(), client);
             assert!(head.is(role) && !head.is_empty() && !head.has(Head::BUSY) && !head.has(Head::CLOSING));
             let used = head.used(3, Head::CLOSING);
@@ -138,15 +141,19 @@ fn a_flood_takes_no_established_flows_place() {
 #[test]
 fn each_state_has_its_time() {
     let cases = [
-        (TCP, 0, TIMEOUTS.opening),
-        (TCP, Head::ESTABLISHED, TIMEOUTS.established),
-        (TCP, Head::ESTABLISHED | Head::CLOSING, TIMEOUTS.closing),
-        (UDP, 0, TIMEOUTS.datagram),
-        (UDP, Head::ESTABLISHED, TIMEOUTS.stream),
+        (TCP, 0, NAMED.opening),
+        (TCP, Head::ESTABLISHED, NAMED.established),
+        (TCP, Head::ESTABLISHED | Head::CLOSING, NAMED.closing),
+        (UDP, 0, NAMED.datagram),
+        (UDP, Head::ESTABLISHED, NAMED.stream),
     ];
     for (proto, states, timeout) in cases {
         let head = Head::new(Role::Forward, CLIENT, 0, 10).used(10, states);
         assert_eq!(head.timeout(proto, &TIMEOUTS), timeout);
+        // A service's own holds for what is established, and for all of UDP.
+        let own = Head(head.0 | Head::idle_mark(Timeouts::step(900))).timeout(proto, &TIMEOUTS);
+        let asked = proto == UDP || states == Head::ESTABLISHED;
+        assert_eq!(own, if asked { 900 } else { timeout });
         assert_ne!(head.spare(proto, 10 + timeout, &TIMEOUTS), 3);
         assert_eq!(head.spare(proto, 11 + timeout, &TIMEOUTS), 3);
     }
@@ -154,12 +161,39 @@ fn each_state_has_its_time() {
 
 #[test]
 fn time_wraps_without_notice() {
-    let head = Head::new(Role::Forward, CLIENT, 0, 0xff_fffe);
-    assert_eq!(head.age(0xff_ffff), 1);
-    assert_eq!(head.age(0x100_0003), 5);
+    let head = Head::new(Role::Forward, CLIENT, 0, 0xf_fffe);
+    assert_eq!(head.age(0xf_ffff), 1);
+    assert_eq!(head.age(0x10_0003), 5);
     assert_eq!(head.age(3), 5);
-    assert_eq!(head.age(0x70_0000), 0x70_0002);
-    assert_eq!(head.used(0x1ff_ffff, 0).age(0x200_0000), 1);
+    assert_eq!(head.age(0x7_0000), 0x7_0002);
+    assert_eq!(head.used(0x1f_ffff, 0).age(0x20_0000), 1);
+}
+
+#[test]
+fn idle_timeouts_are_rounded_up() {
+    let of = |seconds| Timeouts::WISHES[Timeouts::step(seconds) as usize];
+    assert_eq!(
+        [1, 10, 11, 60, 61, 3600, 5 * 86_400, u32::MAX].map(of),
+        [10, 10, 30, 60, 120, 3600, 432_000, 432_000]
+    );
+    // Twice the longest is still told from what is yet to come.
+    assert!(Timeouts::WISHES.iter().all(|seconds| 2 * seconds < 1 << 20));
+}
+
+#[test]
+fn time_is_written_when_it_matters() {
+    let head = Head::new(Role::Forward, CLIENT, 0, 100).used(100, Head::ESTABLISHED);
+    let heard = |client, states, now| head.heard(client, states, TCP, now, &TIMEOUTS);
+    assert_eq!(heard(CLIENT, Head::ESTABLISHED, 108), head);
+    assert_eq!(heard(CLIENT, 0, 109).age(109), 0);
+    let opening = Head::new(Role::Forward, CLIENT, 0, 100);
+    let asked = [103, 104].map(|now| opening.is_stale(TCP, now, &TIMEOUTS));
+    assert_eq!(asked, [false, true], "a sixteenth of 60");
+    // What is closing has a shorter time, and it begins now.
+    let closing = heard(CLIENT, Head::CLOSING, 110);
+    assert!(closing.has(Head::CLOSING) && closing.has(Head::ESTABLISHED) && closing.age(110) == 0);
+    let elsewhere = Client { place: Place::Peer, via: 3 };
+    assert_eq!((heard(elsewhere, 0, 110).client(), heard(elsewhere, 0, 110).age(110)), (elsewhere, 0));
 }
 
 /// Another CPU may have noted a tick that this one has not seen begin.
@@ -198,7 +232,7 @@ fn who_comes_late_changes_nothing() {
     // Same client, same role, same moment: only the flow is another.
     assert_eq!(late.read(), None);
     assert!(!late.replace(&flow(3, 0)));
-    late.touch(0, Head::CLOSING);
+    assert!(!late.set(late.head.used(0, Head::CLOSING)));
     assert!(!shared.find(&tuple(2), Role::Forward).unwrap().head.has(Head::CLOSING));
     assert!(knows(&mut bucket, 2) && !knows(&mut bucket, 1));
 }
@@ -236,7 +270,7 @@ fn flows_are_never_mixed() {
                         hits += 1;
                     }
                     match random >> 20 & 3 {
-                        0 => found.touch(0, Head::CLOSING),
+                        0 => _ = found.set(found.head.used(0, Head::CLOSING)),
                         1 => _ = found.replace(&flow(port % 12 + 1, 0)),
                         _ => {}
                     }

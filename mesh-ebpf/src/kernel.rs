@@ -2,9 +2,9 @@
 
 use crate::abi::{
     Addr16, AffinityKey, AffinityValue, Backend, Config, Endpoint, Frontend, FrontendKey, Mac, NetPort,
-    Network, Peer, SourceKey,
+    Network, Peer, Published, SourceKey,
 };
-use crate::flow::Shared;
+use crate::flow::{Head, Shared};
 use crate::packet::Packet;
 use crate::pipeline::step;
 use crate::verdict::{Event, Verdict};
@@ -33,8 +33,8 @@ pub trait Kernel {
     fn network(&self, vni: u32) -> Option<&Network>;
     /// Whether an address is the node's own, outside of the mesh.
     fn is_local(&self, addr: &Addr16) -> bool;
-    /// Whether any service publishes a port. May not err to "no".
-    fn is_published(&self, proto: u8, port: NetPort) -> bool;
+    /// Where a port is published. May not err to "nowhere".
+    fn published(&self, proto: u8, port: NetPort) -> Published;
     /// Whether an address may be a VIP. May err to "yes", but seldom.
     fn may_be_vip(&self, addr: &Addr16) -> bool;
     /// Whether a guarded frontend lets a client in.
@@ -49,6 +49,10 @@ pub trait Kernel {
     fn count(&self, event: Event);
     /// Counts a packet to a backend.
     fn account(&self, backend: u32, bytes: u16, new_flow: bool);
+    /// Flows that a backend has, as far as they are counted.
+    fn active(&self, backend: u32) -> i64;
+    /// Has it have so many more.
+    fn more_active(&self, backend: u32, flows: i64);
 
     // Steps of the pipeline that are long, and taken from several places. The kernel's verifier follows a program
     // through each call of a function again, unless it is a global one: programs have these as such.
@@ -73,28 +77,37 @@ pub trait Kernel {
 
     /// See [`step::pick`].
     #[inline(always)]
-    fn pick(&self, packet: &Packet, now: u32) -> u32
+    fn pick(&self, packet: &Packet) -> u32
     where
         Self: Sized,
     {
-        step::pick(self, packet, now)
+        step::pick(self, packet)
     }
 
-    /// See [`step::note`].
+    /// See [`step::begin`].
     #[inline(always)]
-    fn note(&self, packet: &Packet, now: u32)
+    fn begin(&self, packet: &mut Packet, head: Head) -> Verdict
     where
         Self: Sized,
     {
-        step::note(self, packet, now);
+        step::begin(self, packet, head)
+    }
+
+    /// See [`step::origin`].
+    #[inline(always)]
+    fn origin(&self, packet: &mut Packet, proto: u8, put: bool) -> bool
+    where
+        Self: Sized,
+    {
+        step::origin(self, packet, proto, put)
     }
 
     /// See [`step::place`].
     #[inline(always)]
-    fn place(&self, packet: &Packet, now: u32, may_insert: bool) -> bool
+    fn place(&self, packet: &Packet, may_insert: bool) -> bool
     where
         Self: Sized,
     {
-        step::place(self, packet, now, may_insert)
+        step::place(self, packet, may_insert)
     }
 }

@@ -12,12 +12,14 @@
 #![deny(missing_docs)]
 
 pub mod abi;
+pub mod atomic;
 pub mod csum;
 pub mod flow;
 pub mod fragment;
 pub mod frame;
 pub mod hash;
 pub mod kernel;
+pub mod mss;
 pub mod packet;
 pub mod pipeline;
 pub mod reply;

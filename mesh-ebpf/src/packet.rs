@@ -1,6 +1,6 @@
 //! What a program must know of a packet, and how it is read from a frame.
 
-use crate::abi::{Addr16, Frontend, ICMP, ICMP6, NetPort, TCP, UDP};
+use crate::abi::{Addr16, Frontend, ICMP, ICMP6, NO_BACKEND, NetPort, TCP, UDP};
 use crate::flow::Flow;
 use crate::frame::Frame;
 use crate::verdict::Hop;
@@ -107,6 +107,8 @@ pub struct Packet {
     pub sent: Tuple,
     /// Where a flow is written down before it is remembered.
     pub draft: Flow,
+    /// Beside a drafted reply flow: the client's own address, where the backend does not know it.
+    pub origin: Flow,
     /// What a new flow is to.
     pub frontend: Frontend,
     /// Where it goes next, if it is sent on.
@@ -135,8 +137,12 @@ pub struct Packet {
     pub id: u32,
     /// The device that it came in by.
     pub device: u32,
-    /// Zero.
-    pub pad: u32,
+    /// When it came, in ticks of [`crate::flow::TICK`].
+    pub now: u32,
+    /// Another task for its flow: this one has gone. [`NO_BACKEND`]: any.
+    pub except: u32,
+    /// 1: there is no further task to send it to.
+    pub last: u32,
 }
 
 /// Why a frame is not parsed.
@@ -157,6 +163,7 @@ impl Packet {
         tuple: Tuple::NONE,
         sent: Tuple::NONE,
         draft: Flow::EMPTY,
+        origin: Flow::EMPTY,
         frontend: Frontend::NONE,
         hop: Hop::stack(),
         quoted: Tuple::NONE,
@@ -171,7 +178,9 @@ impl Packet {
         part: Self::WHOLE,
         id: 0,
         device: 0,
-        pad: 0,
+        now: 0,
+        except: NO_BACKEND,
+        last: 0,
     };
     /// No fragment.
     pub const WHOLE: u8 = 0;
@@ -240,6 +249,12 @@ impl Packet {
     #[inline(always)]
     pub const fn is_syn(&self) -> bool {
         self.proto == TCP && self.flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN
+    }
+
+    /// A TCP segment that announces how large segments may be: of either side the first.
+    #[inline(always)]
+    pub const fn announces(&self) -> bool {
+        self.proto == TCP && self.flags & (tcp::SYN | tcp::RST) == tcp::SYN && self.part == Self::WHOLE
     }
 
     /// A TCP segment after which its sender says no more.

@@ -13,9 +13,9 @@ mod replies;
 
 /// Steps that a kernel may have as functions of their own.
 pub mod step {
-    pub use super::balance::{note, pick};
+    pub use super::balance::{begin, pick};
     pub use super::errors::error;
-    pub use super::replies::{answer, place};
+    pub use super::replies::{answer, origin, place};
 }
 
 pub(crate) use self::balance::in_slots;
@@ -43,10 +43,9 @@ pub fn from_task<K: Kernel>(k: &K, packet: &mut Packet, device: u32) -> Verdict 
     if verdict != Verdict::PASS {
         return verdict;
     }
-    if k.is_published(packet.proto, packet.tuple.dport())
-        && k.endpoint(device).is_some_and(|task| task.owns(&packet.tuple.src))
-    {
-        return balance::published(k, packet, client);
+    let published = k.published(packet.proto, packet.tuple.dport());
+    if published.is_any() && k.endpoint(device).is_some_and(|task| task.owns(&packet.tuple.src)) {
+        return balance::published(k, packet, client, published);
     }
     Verdict::PASS
 }
@@ -54,11 +53,11 @@ pub fn from_task<K: Kernel>(k: &K, packet: &mut Packet, device: u32) -> Verdict 
 /// A packet from beyond one of the node's own devices.
 #[inline(always)]
 pub fn from_net<K: Kernel>(k: &K, packet: &mut Packet, device: u32) -> Verdict {
-    if has_ports(packet)
-        && k.is_published(packet.proto, packet.tuple.dport())
-        && !packet.tuple.src.is_loopback()
-    {
-        return balance::published(k, packet, Client { place: Place::Uplink, via: device });
+    if has_ports(packet) {
+        let published = k.published(packet.proto, packet.tuple.dport());
+        if published.is_any() && !packet.tuple.src.is_loopback() {
+            return balance::published(k, packet, Client { place: Place::Uplink, via: device }, published);
+        }
     }
     if packet.quoted_proto != 0 { k.error(packet) } else { Verdict::PASS }
 }
@@ -76,8 +75,11 @@ pub fn from_host<K: Kernel>(k: &K, packet: &mut Packet) -> Verdict {
             return verdict;
         }
     }
-    if has_ports(packet) && k.is_published(packet.proto, packet.tuple.dport()) {
-        return balance::published(k, packet, client);
+    if has_ports(packet) {
+        let published = k.published(packet.proto, packet.tuple.dport());
+        if published.is_any() {
+            return balance::published(k, packet, client, published);
+        }
     }
     if packet.quoted_proto != 0 { k.error(packet) } else { Verdict::PASS }
 }
@@ -91,14 +93,16 @@ pub fn from_mesh<K: Kernel>(k: &K, packet: &mut Packet, peer: u32, vni: u32, mac
         }
         return match Tag::of(vni) {
             Tag::Network(_) => k.error(packet),
-            Tag::Forward(port) => errors::arrive(k, packet, port, mac),
+            Tag::Forward(port, _) => errors::arrive(k, packet, port, mac),
             Tag::Reply => errors::back(k, packet),
+            Tag::Returned => Verdict::drop(Event::NoRoute),
         };
     }
     match Tag::of(vni) {
         Tag::Network(_) => k.answer(packet),
-        Tag::Forward(port) => replies::arrive(k, packet, peer, port, mac),
+        Tag::Forward(port, terms) => replies::arrive(k, packet, peer, port, terms, mac),
         Tag::Reply => replies::back(k, packet),
+        Tag::Returned => balance::again(k, packet),
     }
 }
 

@@ -89,7 +89,7 @@ pub fn connect<S: Socket>(socket: &S, place: &mut Place) -> Outcome {
     if outcome != Outcome::ADMIT {
         return outcome;
     }
-    let id = in_slots(socket.kernel(), &asked.frontend, socket.random());
+    let id = in_slots(socket.kernel(), &asked.frontend, socket.random(), NO_BACKEND);
     let Some(backend) = usable(socket, &asked, id) else { return Outcome::LEAVE };
     let (key, origin) = notes(socket, place, &asked.frontend, id, backend);
     if !socket.remember(&key, &origin) {
@@ -114,7 +114,10 @@ pub fn send<S: Socket>(socket: &S, place: &mut Place) -> Outcome {
     let known = socket.choice(&flow).filter(|choice| stays(k, choice, &asked.frontend, now));
     let id = match known {
         Some(choice) => choice.backend,
-        None => in_slots(k, &asked.frontend, hash::slot(&place.addr, NetPort::ANY, place.port, UDP, cookie)),
+        None => {
+            let hash = hash::slot(&place.addr, NetPort::ANY, place.port, UDP, cookie);
+            in_slots(k, &asked.frontend, hash, NO_BACKEND)
+        }
     };
     let Some(backend) = usable(socket, &asked, id) else { return Outcome::LEAVE };
     let (key, origin) = notes(socket, place, &asked.frontend, id, backend);
@@ -175,7 +178,11 @@ fn find<S: Socket>(socket: &S, place: &Place, asked: &mut Asked) -> Outcome {
         asked.frontend = frontend;
         return find_vip(socket, place, asked);
     }
-    if k.is_published(proto, place.port) { find_published(socket, place, asked) } else { Outcome::LEAVE }
+    if k.published(proto, place.port).is_any() {
+        find_published(socket, place, asked)
+    } else {
+        Outcome::LEAVE
+    }
 }
 
 /// Tasks of the VIP's network, and the node.
@@ -208,10 +215,9 @@ fn find_published<S: Socket>(socket: &S, place: &Place, asked: &mut Asked) -> Ou
     {
         return Outcome::LEAVE;
     }
-    let any = if place.addr.is_v4() { Addr16::ANY_V4 } else { Addr16::ANY_V6 };
     let frontend = k
         .frontend(&FrontendKey::published(place.addr, place.port, socket.proto()))
-        .or_else(|| k.frontend(&FrontendKey::published(any, place.port, socket.proto())));
+        .or_else(|| k.frontend(&FrontendKey::everywhere(&place.addr, place.port, socket.proto())));
     match frontend {
         Some(frontend) if frontend.backends != 0 && is_simple(&frontend) => {
             asked.frontend = frontend;
@@ -224,14 +230,14 @@ fn find_published<S: Socket>(socket: &S, place: &Place, asked: &mut Asked) -> Ou
 /// Whether its choice needs nothing of the client.
 #[inline(always)]
 pub const fn is_simple(frontend: &Frontend) -> bool {
-    frontend.affinity == 0 && !frontend.has(Frontend::HASHED) && !frontend.has(Frontend::GUARDED)
+    frontend.affinity == 0 && !frontend.has(Frontend::HASHED | Frontend::GUARDED | Frontend::LEAST)
 }
 
 /// Whether an earlier choice still holds: also while the backend drains, as for any flow.
 #[inline(always)]
 fn stays<K: Kernel>(k: &K, choice: &SocketChoice, frontend: &Frontend, now: u32) -> bool {
     // Another CPU may be ahead of this one's time.
-    now.wrapping_sub(choice.seen).cast_signed() <= k.config().timeouts.stream.cast_signed()
+    now.wrapping_sub(choice.seen).cast_signed() <= k.config().timeouts.of(UDP, 1, 0).cast_signed()
         && k.backend(choice.backend)
             .is_some_and(|backend| backend.serves(choice.generation) && backend.vni == frontend.vni)
 }

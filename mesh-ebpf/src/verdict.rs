@@ -250,6 +250,8 @@ events! {
     Fragment = "fragment",
     /// A fragment overtook the first one, and waited.
     FragmentWaits = "fragment_waits",
+    /// A flow that began went back to the node that it came in by, because its task had just left.
+    Returned = "returned",
 }
 
 /// How many there are.

@@ -34,6 +34,8 @@ mod lifecycle;
 mod localhost;
 #[path = "mesh/monitor.rs"]
 mod monitor;
+#[path = "mesh/options.rs"]
+mod options;
 #[path = "mesh/ping.rs"]
 mod ping;
 #[path = "mesh/plane.rs"]
@@ -44,6 +46,8 @@ mod published;
 mod refusals;
 #[path = "mesh/restarts.rs"]
 mod restarts;
+#[path = "mesh/slow_start.rs"]
+mod slow_start;
 #[path = "mesh/tasks.rs"]
 mod tasks;
 #[path = "mesh/traces.rs"]

@@ -8,11 +8,11 @@ use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
-use mesh_agent::dataplane::ebpf::OBJECT;
+use mesh_agent::dataplane::ebpf::{OBJECT, map_sizes};
 use mesh_core::maglev::{self, Weighted};
 use mesh_ebpf::abi::{
-    Addr16, Backend, BackendState, Config, Frontend, FrontendKey, NetPort, PORT_WORDS, Peer, SLOT_LINE,
-    SlotLine, TCP, Timeouts, UDP, map,
+    Addr16, Backend, BackendState, Config, Frontend, FrontendKey, NetPort, PORT_WORDS, Peer, Published,
+    SLOT_LINE, SlotLine, TCP, UDP, map,
 };
 use mesh_ebpf::flow::Bucket;
 use mesh_ebpf::verdict::Event;
@@ -26,8 +26,6 @@ const TASKS: u32 = 2;
 const VNI: u32 = 4096;
 /// Room for 100,000 flows with an entry for each direction. An agent has half of it for TCP and a quarter for UDP.
 const BUCKETS: u32 = 1 << 17;
-const BACKENDS: u32 = 65_536;
-const SLOTS: u32 = 1 << 22;
 
 /// One that publishes services and receives what clients send to its ports.
 pub(super) struct Node {
@@ -45,22 +43,8 @@ impl Node {
         let mut loader = EbpfLoader::new();
         // Without any log the kernel refuses the BTF.
         loader.verifier_log_level(VerifierLogLevel::STATS);
-        for (name, entries) in [
-            (map::FRONTENDS, 32_768),
-            (map::SLOTS, SLOTS / SLOT_LINE),
-            (map::BACKENDS, BACKENDS),
-            (map::PEERS, 4096),
-            (map::PEER_IDS, 4096),
-            (map::ENDPOINTS, 8192),
-            (map::MACS, 8192),
-            (map::NETWORKS, 4096),
-            (map::LOCALS, 4096),
-            (map::SOURCES, 65_536),
-            (map::AFFINITY, 65_536),
-            (map::FLOWS_TCP, BUCKETS),
-            (map::FLOWS_UDP, BUCKETS),
-            (map::STATS, BACKENDS),
-        ] {
+        for (name, entries) in map_sizes().chain([map::FLOWS_TCP, map::FLOWS_UDP].map(|name| (name, BUCKETS)))
+        {
             loader.map_max_entries(name, entries);
         }
         let mut node = Self { ebpf: loader.load(OBJECT).context("cannot load the programs: is this root?")? };
@@ -90,6 +74,7 @@ impl Node {
             mac: [2, 0x54, 0, 0, (id >> 8) as u8, id as u8],
             state: BackendState::Active as u8,
             pad: 0,
+            weight: 1,
         };
         let ids = 1..=place.services * TASKS;
         set(&mut self.ebpf, map::BACKENDS, ids.map(|id| (id, backend(id))))?;
@@ -123,10 +108,11 @@ impl Node {
             [TCP, UDP].map(|proto| (FrontendKey::published(any, port, proto), value))
         });
         put(&mut self.ebpf, map::FRONTENDS, frontends)?;
-        let mut words = vec![0_u64; 2 * PORT_WORDS as usize];
-        for port in (0..place.services).map(|service| u32::from(FIRST_PORT) + service) {
-            for first in [0, PORT_WORDS] {
-                words[(first + port / 64) as usize] |= 1 << (port % 64);
+        let mut words = vec![0_u64; PORT_WORDS as usize];
+        for port in (0..place.services).map(|service| NetPort::new(FIRST_PORT + service as u16)) {
+            for proto in [TCP, UDP] {
+                let (word, shift) = Published::place(proto, port);
+                words[word as usize] |= Published::EVERYWHERE.0 << shift;
             }
         }
         set(&mut self.ebpf, map::PORTS, (0..).zip(words))?;
@@ -177,11 +163,10 @@ fn config() -> Result<Config> {
         udp_mask: BUCKETS - 1,
         tunnel: 9,
         tunnel_mtu: 1450,
-        timeouts: Timeouts::default(),
         csum_v6: if new { 0x80 } else { 0 },
         mac: [2, 0x4d, 198, 51, 100, 1],
-        watched: 0,
-        pad: 0,
+        here: [false, true].map(|v6| address(v6).into()),
+        ..Config::NEW
     })
 }
 

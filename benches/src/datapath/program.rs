@@ -1,8 +1,9 @@
 //! What the agent takes to turn a plan into maps: its own code, without the plan itself.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -18,10 +19,18 @@ use super::report::ServiceChange;
 const VNI: Vni = Vni(4096);
 const CHANGES: u32 = 101;
 const NODES: u32 = 10;
+/// 10.0.0.0 and 10.96.0.0.
+const TASKS: u32 = 0x0a00_0000;
+const VIPS: u32 = 0x0a60_0000;
 
-/// How many services, tasks of each, and whether they have a published port beside the VIP. The agent's maps have
-/// four million slots, which two tables of 256 for each of 10,000 services would exceed.
-const SIZES: [(u32, u32, bool); 4] = [(1, 10, true), (100, 10, true), (1000, 10, true), (10_000, 2, false)];
+/// How many services, tasks of each, and the families of their VIPs, published ports and tasks.
+const SIZES: [(u32, u32, &[Family]); 5] = [
+    (1, 10, &[Family::V4]),
+    (100, 10, &[Family::V4]),
+    (1000, 10, &[Family::V4]),
+    (10_000, 2, &[Family::V4]),
+    (10_000, 2, &Family::ALL),
+];
 
 /// Measures all sizes.
 pub(super) fn measure() -> Result<Vec<ServiceChange>> {
@@ -29,24 +38,26 @@ pub(super) fn measure() -> Result<Vec<ServiceChange>> {
     unshare(CloneFlags::CLONE_NEWNS).context("cannot have mounts of its own")?;
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
         .context("cannot keep its mounts to itself")?;
-    SIZES.into_iter().map(|(services, tasks, published)| one(services, tasks, published)).collect()
+    SIZES.into_iter().map(|(services, tasks, families)| one(services, tasks, families)).collect()
 }
 
-fn one(services: u32, tasks: u32, published: bool) -> Result<ServiceChange> {
+fn one(services: u32, tasks: u32, families: &[Family]) -> Result<ServiceChange> {
     let dir = tempfile::tempdir()?;
     let pins = dir.path().join("bpf");
-    let measured = changes(&pins, services, tasks, published);
+    let measured = changes(&pins, services, tasks, families);
     mesh_agent::dataplane::ebpf::remove_all(&pins);
     let (all, change) = measured?;
     let (change_us, all_ms) = (change.as_micros() as u64, all.as_millis() as u64);
-    eprintln!("{services} services: one change {change_us} us, all {all_ms} ms");
-    Ok(ServiceChange { services, change_us, all_ms })
+    let families = families.len();
+    eprintln!("{services} services of {families} families: one change {change_us} us, all {all_ms} ms");
+    Ok(ServiceChange { services, families, change_us, all_ms })
 }
 
-/// The time for all, and the median of those for one change.
-fn changes(pins: &Path, services: u32, tasks: u32, published: bool) -> Result<(Duration, Duration)> {
+/// The time for all, and the median of those for one change. What does not change is shared by the plans, as by those
+/// of a [`mesh_core::plan::Planner`].
+fn changes(pins: &Path, services: u32, tasks: u32, families: &[Family]) -> Result<(Duration, Duration)> {
     let mut plane = EbpfPlane::open(pins, None, true).map_err(|error| anyhow!(error.in_full()))?;
-    let full = balance(services, tasks, published);
+    let full = balance(services, tasks, families);
     let all = fill(&mut plane, &full)?;
     let mut times = Vec::new();
     for turn in 0..CHANGES {
@@ -73,32 +84,36 @@ fn worked() -> Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?.into())
 }
 
-fn balance(services: u32, tasks: u32, published: bool) -> Balance {
+fn balance(services: u32, tasks: u32, families: &[Family]) -> Balance {
     let mut balance = Balance {
         node: Some(node(0)),
         tunnel_mtu: 1450,
         peers: (1..NODES).map(node).collect(),
         ..Balance::default()
     };
-    for service in 0..services {
-        let backends: Vec<Backend> = (0..tasks).map(|task| backend(service, task)).collect();
-        for backend in &backends {
-            let peer = 1 + u32::from_be_bytes(octets(backend.address)) % (NODES - 1);
+    for (service, family) in
+        (0..services).flat_map(|service| families.iter().map(move |family| (service, *family)))
+    {
+        let backends: Vec<Backend> = (0..tasks).map(|task| backend(service, task, family)).collect();
+        for (task, backend) in (0..).zip(&backends) {
+            let peer = node(1 + (service + task) % (NODES - 1));
             let device = format!("m{}", backend.id);
-            let site = Site { mac: Mac::of_task(&device), device, peer: Some(node(peer)) };
-            balance.sites.insert((VNI, backend.address), site);
+            let site = Site { mac: Mac::of_task(&device), device, peer: Some(peer), weight: 1 };
+            balance.sites.insert((VNI, backend.address), Arc::new(site));
         }
-        let pool = Pool {
+        let pool = Arc::new(Pool {
             service: name(service),
             vni: VNI,
             target: None,
             balancing: Balancing::Random,
             affinity: Affinity::None,
+            return_path: Default::default(),
+            idle: None,
             allow: Vec::new(),
             backends,
-        };
-        for frontend in frontends(service, published) {
-            balance.frontends.insert(frontend, pool.clone());
+        });
+        for frontend in frontends(service).into_iter().filter(|frontend| family_of(frontend) == family) {
+            balance.frontends.insert(frontend, Arc::clone(&pool));
         }
     }
     balance
@@ -106,31 +121,37 @@ fn balance(services: u32, tasks: u32, published: bool) -> Balance {
 
 /// The last task of a service ends.
 fn remove_task(balance: &mut Balance, service: u32) {
-    let mut gone = None;
-    for frontend in frontends(service, true) {
-        gone = balance.frontends.get_mut(&frontend).and_then(|pool| pool.backends.pop()).or(gone);
-    }
-    if let Some(gone) = gone {
-        balance.sites.remove(&(VNI, gone.address));
+    for frontend in frontends(service) {
+        let pool = balance.frontends.get_mut(&frontend).and_then(|pool| Arc::make_mut(pool).backends.pop());
+        if let Some(gone) = pool {
+            balance.sites.remove(&(VNI, gone.address));
+        }
     }
 }
 
-fn frontends(service: u32, published: bool) -> Vec<Frontend> {
-    let vip = Frontend::Vip { vni: VNI, address: address([10, 96, 0, 0], service) };
-    let port = Frontend::Published {
+fn frontends(service: u32) -> Vec<Frontend> {
+    let port = |family| Frontend::Published {
         protocol: Protocol::Tcp,
         port: 10_000 + service as u16,
         address: None,
-        family: Family::V4,
+        family,
     };
-    if published { vec![vip, port] } else { vec![vip] }
+    let vip = |family| Frontend::Vip { vni: VNI, address: address(family, VIPS, service) };
+    Family::ALL.into_iter().flat_map(|family| [vip(family), port(family)]).collect()
 }
 
-fn backend(service: u32, task: u32) -> Backend {
+fn family_of(frontend: &Frontend) -> Family {
+    match frontend {
+        Frontend::Vip { address, .. } => Family::of(*address),
+        Frontend::Published { family, .. } => *family,
+    }
+}
+
+fn backend(service: u32, task: u32, family: Family) -> Backend {
     Backend {
         id: TaskId::new(format!("{service:08x}{task:08x}")),
         task: format!("svc{service}.{task}"),
-        address: address([10, 0, 0, 0], (service << 6) + task + 1),
+        address: address(family, TASKS, (service << 6) + task + 1),
         node: NodeId::new("n"),
         local: false,
         weight: 1,
@@ -143,16 +164,13 @@ fn name(service: u32) -> Name {
 }
 
 fn node(number: u32) -> IpAddr {
-    address([192, 0, 2, 0], number + 1)
+    Ipv4Addr::from(0xc000_0200 + number + 1).into()
 }
 
-fn address(net: [u8; 4], host: u32) -> IpAddr {
-    Ipv4Addr::from(u32::from_be_bytes(net) + host).into()
-}
-
-fn octets(address: IpAddr) -> [u8; 4] {
-    match address {
-        IpAddr::V4(v4) => v4.octets(),
-        IpAddr::V6(_) => [0; 4],
+/// A host of a network, in either family.
+fn address(family: Family, net: u32, host: u32) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::from(net + host).into(),
+        Family::V6 => Ipv6Addr::from(0xfd << 120 | u128::from(net + host)).into(),
     }
 }

@@ -39,6 +39,8 @@ pub struct Row {
 pub struct ServiceChange {
     /// How many services there are.
     pub services: u32,
+    /// 1: IPv4 alone; 2: IPv6, too.
+    pub families: usize,
     /// One task comes or goes: from the new plan to the last write. Processor time, median.
     pub change_us: u64,
     /// All services into empty maps.
@@ -73,9 +75,9 @@ impl Report {
                 "{case:<10}  {proto:<5}  IPv{family}    {path:<5}  {services:>8}  {ns_median:>9}  {ns_p99:>7}"
             );
         }
-        text.push_str("\nservices  one change us  all ms\n");
-        for ServiceChange { services, change_us, all_ms } in &self.program {
-            let _ = writeln!(text, "{services:>8}  {change_us:>13}  {all_ms:>6}");
+        text.push_str("\nservices  families  one change us  all ms\n");
+        for ServiceChange { services, families, change_us, all_ms } in &self.program {
+            let _ = writeln!(text, "{services:>8}  {families:>8}  {change_us:>13}  {all_ms:>6}");
         }
         text
     }

@@ -30,7 +30,7 @@ use crate::model::{InvalidName, Timestamp};
 pub struct Fresh {
     /// Random; becomes the id of what is created.
     pub id: [u8; 16],
-    /// The time, for people.
+    /// The time.
     pub now: Timestamp,
 }
 

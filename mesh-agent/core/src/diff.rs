@@ -1,5 +1,6 @@
 //! **Decision.** Keyed difference between what is there and what is wanted.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 /// What turns `have` into `want`, by key.
@@ -27,7 +28,7 @@ impl<K, V> Changes<K, V> {
     }
 }
 
-/// Compares two keyed collections.
+/// Compares two keyed collections. Values behind an `Arc` that both share are equal without a look at them.
 ///
 /// ```
 /// use std::collections::BTreeMap;
@@ -41,21 +42,80 @@ impl<K, V> Changes<K, V> {
 pub fn diff<K: Ord + Clone, V: Eq + Clone>(have: &BTreeMap<K, V>, want: &BTreeMap<K, V>) -> Changes<K, V> {
     let mut changes =
         Changes { added: BTreeMap::new(), changed: BTreeMap::new(), removed: BTreeMap::new(), unchanged: 0 };
-    for (key, wanted) in want {
-        match have.get(key) {
-            None => {
-                changes.added.insert(key.clone(), wanted.clone());
-            }
-            Some(there) if there == wanted => changes.unchanged += 1,
-            Some(_) => {
-                changes.changed.insert(key.clone(), wanted.clone());
-            }
+    // Side by side, for both are sorted: a look-up per key would take several times as long.
+    let (mut left, mut right) = (have.iter(), want.iter());
+    let (mut there, mut wanted) = (left.next(), right.next());
+    loop {
+        let order = match (there, wanted) {
+            (None, None) => return changes,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            // Nearly always, and quicker to find out than an order.
+            (Some((have, _)), Some((want, _))) if have == want => Ordering::Equal,
+            (Some((have, _)), Some((want, _))) => have.cmp(want),
+        };
+        match (there.filter(|_| order.is_le()), wanted.filter(|_| order.is_ge())) {
+            (Some((_, there)), Some((_, wanted))) if there == wanted => changes.unchanged += 1,
+            (Some(_), Some((key, wanted))) => _ = changes.changed.insert(key.clone(), wanted.clone()),
+            (Some((key, there)), None) => _ = changes.removed.insert(key.clone(), there.clone()),
+            (None, Some((key, wanted))) => _ = changes.added.insert(key.clone(), wanted.clone()),
+            (None, None) => {}
+        }
+        if order.is_le() {
+            there = left.next();
+        }
+        if order.is_ge() {
+            wanted = right.next();
         }
     }
-    for (key, there) in have {
-        if !want.contains_key(key) {
-            changes.removed.insert(key.clone(), there.clone());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Key by key, as it is said.
+    fn slowly(have: &BTreeMap<u8, u8>, want: &BTreeMap<u8, u8>) -> Changes<u8, u8> {
+        let of = |map: &BTreeMap<u8, u8>, which: &dyn Fn(&u8, &u8) -> bool| {
+            map.iter().filter(|(key, value)| which(key, value)).map(|(key, value)| (*key, *value)).collect()
+        };
+        Changes {
+            added: of(want, &|key, _| !have.contains_key(key)),
+            changed: of(want, &|key, value| have.get(key).is_some_and(|there| there != value)),
+            removed: of(have, &|key, _| !want.contains_key(key)),
+            unchanged: want.iter().filter(|(key, value)| have.get(key) == Some(value)).count(),
         }
     }
-    changes
+
+    proptest! {
+        #[test]
+        fn every_key_is_in_one_place(have: BTreeMap<u8, u8>, want: BTreeMap<u8, u8>, both: BTreeMap<u8, u8>) {
+            let (mut have, mut want) = (have, want);
+            have.extend(&both);
+            want.extend(&both);
+            prop_assert_eq!(diff(&have, &want), slowly(&have, &want));
+        }
+    }
+
+    /// Whoever looks at this one is stopped.
+    #[derive(Debug)]
+    struct Unseen;
+
+    impl PartialEq for Unseen {
+        fn eq(&self, _: &Self) -> bool {
+            panic!("a look at what both share");
+        }
+    }
+
+    impl Eq for Unseen {}
+
+    #[test]
+    fn what_both_share_is_not_looked_at() {
+        let shared = BTreeMap::from([(1, Arc::new(Unseen))]);
+        assert!(diff(&shared, &shared.clone()).is_empty());
+    }
 }

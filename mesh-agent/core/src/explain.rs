@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::model::{Balancing, NodeId, Protocol, Snapshot, Task};
+use crate::model::{Affinity, Balancing, NodeId, Protocol, Service, Snapshot, Task, Timestamp};
 use crate::plan::{self, Family, Frontend, Pool};
 
 /// What is asked about.
@@ -55,10 +55,10 @@ pub struct Explanation {
 }
 
 /// Explains a flow that enters the mesh at a node: at the one whose address it goes to, else at `node`.
-pub fn explain(world: &Snapshot, node: &NodeId, flow: &Flow) -> Explanation {
+pub fn explain(world: &Snapshot, node: &NodeId, flow: &Flow, now: Timestamp) -> Explanation {
     let node =
         world.nodes.values().find(|node| node.address == flow.destination).map_or(node, |node| &node.id);
-    let desired = plan::desired(world, node);
+    let desired = plan::desired(world, node, now);
     let name = world.nodes.get(node).map_or_else(|| node.to_string(), |node| node.name.to_string());
     let source = world.networks.values().find(|n| n.subnets().any(|net| net.contains(&flow.client)));
     if let Some((frontend, pool)) = find(&desired.balance, flow) {
@@ -121,6 +121,7 @@ fn find<'a>(balance: &'a plan::Balance, flow: &Flow) -> Option<(&'a Frontend, &'
         balance.networks.values().flat_map(|gate| &gate.subnets).any(|net| net.contains(&flow.destination));
     vip.or_else(|| balance.frontends.get_key_value(&published(Some(flow.destination))))
         .or_else(|| if inside { None } else { balance.frontends.get_key_value(&published(None)) })
+        .map(|(frontend, pool)| (frontend, pool.as_ref()))
         .filter(|(_, pool)| pool.allow.is_empty() || allowed(&pool.allow, flow.client))
 }
 
@@ -157,7 +158,7 @@ fn through(world: &Snapshot, node: &str, flow: &Flow, frontend: &Frontend, pool:
     Explanation {
         frontend: Some(describe(world, frontend)),
         service: Some(pool.service.to_string()),
-        policy: policy(pool),
+        policy: policy(pool, service.map(AsRef::as_ref)),
         refused: backends.is_empty(),
         backends,
         excluded,
@@ -181,18 +182,20 @@ fn count(tasks: usize) -> String {
     if tasks == 1 { "1 task".to_owned() } else { format!("{tasks} tasks") }
 }
 
-fn policy(pool: &Pool) -> String {
+fn policy(pool: &Pool, service: Option<&Service>) -> String {
     let how = match pool.balancing {
         Balancing::Random => "each new flow at random, by weight",
         Balancing::Maglev => "by a hash of the flow, the same on every node",
         Balancing::LeastConn => "to the task with the fewest flows",
     };
-    match pool.affinity {
-        crate::model::Affinity::None => how.to_owned(),
-        crate::model::Affinity::ClientIp { timeout } => {
-            format!("{how}; a client stays with its task for {} s", timeout.as_secs())
-        }
+    let mut policy = how.to_owned();
+    if let Affinity::ClientIp { timeout } = pool.affinity {
+        policy.push_str(&format!("; a client stays with its task for {} s", timeout.as_secs()));
     }
+    if let Some(window) = service.map(|service| service.slow_start).filter(|window| !window.is_zero()) {
+        policy.push_str(&format!("; a new task's share grows for {window:?}"));
+    }
+    policy
 }
 
 fn describe(world: &Snapshot, frontend: &Frontend) -> String {

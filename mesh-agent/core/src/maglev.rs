@@ -21,7 +21,7 @@ const FIRST_PERCENT: u128 = 10;
 const STEPS: u128 = 9;
 
 /// A backend and its share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Weighted {
     /// Who it is, on every node and for its whole life: a hash of the task's id and the network. It need not be
     /// spread well. Of two backends with the same key both get their share.
@@ -172,6 +172,17 @@ pub fn slow_start(weight: u16, age: Duration, window: Duration) -> u16 {
     u16::try_from(u128::from(weight) * percent / 100).unwrap_or(weight).max(1)
 }
 
+/// The age at which [`slow_start`] gives another share than at this one; none: it gives all of it already.
+pub fn next_step(age: Duration, window: Duration) -> Option<Duration> {
+    if age >= window {
+        return None;
+    }
+    let step = age.as_nanos() * STEPS / window.as_nanos() + 1;
+    let nanos = (step * window.as_nanos()).div_ceil(STEPS);
+    let second = 1_000_000_000;
+    Some(Duration::new(u64::try_from(nanos / second).unwrap_or(u64::MAX), (nanos % second) as u32))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -263,6 +274,24 @@ mod tests {
         assert!(weights.is_sorted());
         weights.dedup();
         assert_eq!(weights.len(), 10);
+    }
+
+    #[test]
+    fn a_slow_start_tells_its_next_step() {
+        for window in [1, 8, 9, 10, 1_000, 3_599_999_999_993].map(Duration::from_nanos) {
+            let (mut age, mut share, mut steps) =
+                (Duration::ZERO, slow_start(100, Duration::ZERO, window), 0);
+            while let Some(next) = next_step(age, window) {
+                assert!(age < next && next <= window);
+                assert_eq!(slow_start(100, next - Duration::from_nanos(1), window), share);
+                assert!(slow_start(100, next, window) > share, "{share} at {next:?} of {window:?}");
+                (age, share, steps) = (next, slow_start(100, next, window), steps + 1);
+            }
+            assert_eq!((age, share), (window, 100));
+            assert!(steps <= 9);
+        }
+        assert_eq!(next_step(Duration::ZERO, Duration::ZERO), None);
+        assert_eq!(next_step(Duration::MAX, Duration::MAX), None);
     }
 
     #[test]

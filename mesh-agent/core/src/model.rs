@@ -16,10 +16,11 @@ pub use network::{FIRST_VNI, LAST_VNI, Network, Vni};
 pub use node::{Availability, Listener, Live, Node, NodeSpec};
 pub use service::{
     Affinity, Attachment, Balancing, EndpointMode, Locality, PortConflict, Protocol, PublishMode,
-    PublishedPort, Service, Vip,
+    PublishedPort, ReturnPath, Service, Vip,
 };
 pub use snapshot::Snapshot;
 pub use task::{Health, Origin, Task, TaskAddress, TaskState};
 
-/// Milliseconds since the Unix epoch; only ever shown to people, never compared between machines.
+/// Milliseconds since the Unix epoch, by the clock of whoever wrote it. To be shown to people; it decides nothing but
+/// how far a slow start is, where a wrong clock costs no more than a wrong share for a while.
 pub type Timestamp = u64;

@@ -4,7 +4,9 @@
 //! problems, never a panic. A plan leaves no choice to whoever carries it out.
 
 mod balance;
+mod memo;
 mod overlay;
+mod ramp;
 
 pub use balance::{Backend, Balance, Family, Frontend, NetworkGate, Pool, PortGate, Site};
 pub use overlay::{DEVICE_PREFIX, Endpoint, Mac, Overlay, Route, VTEP_DEVICE, Vtep, endpoint_device};
@@ -12,9 +14,10 @@ pub use overlay::{DEVICE_PREFIX, Endpoint, Mac, Overlay, Route, VTEP_DEVICE, Vte
 use crate::change::overlap;
 use crate::dns::Zone;
 use crate::kv::Rev;
+use memo::Memo;
 use std::borrow::Cow;
 
-use crate::model::{Node, NodeId, Snapshot};
+use crate::model::{Node, NodeId, Snapshot, Timestamp};
 
 /// Something that cannot be as it should, in words for people.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,17 +41,38 @@ pub struct Desired {
     pub zone: Zone,
     /// What cannot be as it should.
     pub problems: Vec<Problem>,
+    /// When the same snapshot gives another plan by itself; none: never.
+    pub next: Option<Timestamp>,
 }
 
-/// Plans one node. A node that the snapshot does not know gets nothing.
-pub fn desired(world: &Snapshot, node: &NodeId) -> Desired {
+/// Plans one node, round after round. The plans are those of [`desired`]; what comes of records that stayed is shared
+/// with the last one.
+#[derive(Debug, Default)]
+pub struct Planner {
+    memo: Memo,
+}
+
+impl Planner {
+    /// As [`desired`].
+    pub fn desired(&mut self, world: &Snapshot, node: &NodeId, now: Timestamp) -> Desired {
+        plan(world, node, now, &mut self.memo)
+    }
+}
+
+/// Plans one node, as of now. A node that the snapshot does not know gets nothing.
+pub fn desired(world: &Snapshot, node: &NodeId, now: Timestamp) -> Desired {
+    plan(world, node, now, &mut Memo::default())
+}
+
+fn plan(world: &Snapshot, node: &NodeId, now: Timestamp, memo: &mut Memo) -> Desired {
     let Some(me) = world.nodes.get(node) else {
         return Desired { rev: world.changed, ..Desired::default() };
     };
     let mut problems = Vec::new();
     let world = &without_own_underlay(world, me, &mut problems);
     let overlay = overlay::plan(world, me, &mut problems);
-    let balance = balance::plan(world, me, &overlay);
+    let mut balance = balance::plan(world, me, &overlay, memo);
+    let next = ramp::apply(world, now, &mut balance);
     for (key, why) in &world.poison {
         problems.push(Problem {
             about: format!("record {key}"),
@@ -56,7 +80,7 @@ pub fn desired(world: &Snapshot, node: &NodeId) -> Desired {
         });
     }
     problems.sort();
-    Desired { rev: world.changed, overlay, balance, zone: Zone::build(world), problems }
+    Desired { rev: world.changed, overlay, balance, zone: Zone::build(world), problems, next }
 }
 
 /// A network around the node's own address would cut the node off: it is left out here, and said so. What else

@@ -49,6 +49,9 @@ fn service(name: &str, mode: EndpointMode, networks: &[(&str, Option<Vip>, &[&st
         affinity: Affinity::None,
         locality: Locality::Spread,
         drain_timeout: Duration::ZERO,
+        return_path: Default::default(),
+        idle_timeout: None,
+        slow_start: Default::default(),
         labels: Default::default(),
         version: 1,
         created: 0,
@@ -77,6 +80,7 @@ fn task(id: TaskId, service: Option<&str>, slot: u32, addresses: &[(&str, &str, 
         draining: false,
         message: String::new(),
         origin: Origin::Process { pid: 1, start: 1, supervised: false },
+        ready_since: 0,
         created: 0,
         updated: 0,
     }
@@ -298,7 +302,7 @@ fn drained_nodes_and_stopped_tasks_leave_the_answers() {
     stopped.stops.insert(task_id('8'), Default::default());
     assert_eq!(ask(&Zone::build(&stopped), "app", "cache", Question::A), "10.1.17.3");
     let mut drained = world();
-    let spec = NodeSpec { availability: Availability::Drain, labels: Default::default() };
+    let spec = NodeSpec { availability: Availability::Drain, ..NodeSpec::default() };
     drained.specs.insert(NodeId::new("n1"), spec);
     let zone = Zone::build(&drained);
     assert_eq!(ask(&zone, "app", "cache", Question::A), "nodata");

@@ -102,6 +102,13 @@ proptest! {
         prop_assert_eq!(table_of(&mute, slots), table_of(&rest, slots));
     }
 
+    /// Weights are multiplied during a slow start: that alone moves nothing.
+    #[test]
+    fn only_relations_of_weights_count(backends in backends(0..6_554u16, 40), factor in 1..=10u16) {
+        let scaled: Vec<_> = backends.iter().map(|b| Weighted { weight: b.weight * factor, ..*b }).collect();
+        prop_assert_eq!(table(&backends), table(&scaled));
+    }
+
     /// As in slow start: one weight changes, and little more than the difference moves.
     #[test]
     fn a_weight_moves_its_difference(

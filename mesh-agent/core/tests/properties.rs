@@ -4,6 +4,7 @@
 mod sim;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_core::change::{
@@ -63,6 +64,9 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// A change takes a second, so it is over after a few.
+const SLOW_START: Duration = Duration::from_millis(7_001);
+
 fn port(published: u16) -> PublishedPort {
     PublishedPort {
         published: 8000 + published,
@@ -86,7 +90,7 @@ fn take(sim: &mut Sim, step: &Step) -> Result<(), Refusal> {
         Step::Leave(n) => drop(sim.change(|world, _| change::remove_node(world, &format!("n{n}"), true))?),
         Step::Availability(n, a) => {
             let wanted = [Availability::Active, Availability::Pause, Availability::Drain][usize::from(a)];
-            sim.change(|world, _| change::set_availability(world, &format!("n{n}"), wanted))?;
+            sim.change(|world, fresh| change::set_availability(world, &format!("n{n}"), wanted, fresh))?;
         }
         Step::Network(n, internal) => {
             let subnets = if n == 0 { vec!["10.0.0.0/24".parse().unwrap()] } else { vec![] };
@@ -107,6 +111,9 @@ fn take(sim: &mut Sim, step: &Step) -> Result<(), Refusal> {
                 affinity: Affinity::None,
                 locality: [Locality::Spread, Locality::PreferLocal, Locality::LocalOnly][usize::from(s % 3)],
                 drain_timeout: Duration::from_secs(1),
+                return_path: Default::default(),
+                idle_timeout: None,
+                slow_start: SLOW_START * u32::from(s % 2),
                 labels: BTreeMap::new(),
             };
             sim.change(|world, fresh| change::create_service(world, request, fresh))?;
@@ -193,10 +200,10 @@ fn unique(world: &Snapshot) {
 }
 
 /// Plans are total, repeatable, and send flows only where they may go.
-fn planned(world: &Snapshot) {
+fn planned(world: &Snapshot, now: u64) {
     for node in world.nodes.keys() {
-        let desired = plan::desired(world, node);
-        assert_eq!(desired, plan::desired(&world.clone(), node));
+        let desired = plan::desired(world, node, now);
+        assert_eq!(desired, plan::desired(&world.clone(), node, now));
         for (frontend, pool) in &desired.balance.frontends {
             for backend in &pool.backends {
                 let task = &world.tasks[&backend.id];
@@ -215,6 +222,44 @@ fn planned(world: &Snapshot) {
     }
 }
 
+/// Slow starts go on by themselves, at the moments that plans tell and at no others, alike on all nodes, and end.
+fn ramps(world: &Snapshot, start: u64) {
+    let mut ends = Vec::new();
+    for node in world.nodes.keys() {
+        let mut now = start;
+        let mut plans = Vec::new();
+        loop {
+            let desired = plan::desired(world, node, now);
+            let Some(next) = desired.next else {
+                plans.push((now, desired));
+                break;
+            };
+            assert!(next > now);
+            let just_before = plan::desired(world, node, next - 1);
+            assert_eq!(just_before, desired, "nothing changes before its time");
+            plans.push((now, desired));
+            now = next;
+        }
+        assert!(now <= start + 7_001, "all shares are whole in the end");
+        let (_, last) = plans.last().unwrap();
+        for backend in last.balance.frontends.values().flat_map(|pool| &pool.backends) {
+            assert_eq!(backend.weight, world.tasks[&backend.id].weight);
+        }
+        ends.push(plans);
+    }
+    // Of pools with the same backends: a locality's differ by node.
+    for now in ends.iter().flatten().map(|(now, _)| *now).collect::<BTreeSet<_>>() {
+        let mut weights = BTreeMap::new();
+        for node in world.nodes.keys() {
+            for (at, pool) in plan::desired(world, node, now).balance.frontends {
+                let ids: Vec<_> = pool.backends.iter().map(|backend| backend.id.clone()).collect();
+                let here: Vec<_> = pool.backends.iter().map(|backend| backend.weight).collect();
+                assert_eq!(weights.entry((at, ids)).or_insert_with(|| here.clone()), &here, "nodes agree");
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
@@ -229,7 +274,32 @@ proptest! {
             }
             unique(sim.world());
         }
-        planned(sim.world());
+        planned(sim.world(), sim.now());
+        ramps(sim.world(), sim.now());
+    }
+
+    /// Whoever plans round after round plans the same as who begins with this one, and makes nothing anew that stayed.
+    #[test]
+    fn what_came_before_does_not_matter(steps in prop::collection::vec(step(), 0..60)) {
+        let mut sim = Sim::new();
+        let mut planners: BTreeMap<_, plan::Planner> = BTreeMap::new();
+        for step in &steps {
+            drop(take(&mut sim, step));
+            for node in sim.world().nodes.keys() {
+                let planner = planners.entry(node.clone()).or_default();
+                let now = sim.now();
+                let planned = planner.desired(sim.world(), node, now);
+                prop_assert_eq!(&planned, &plan::desired(sim.world(), node, now));
+                let again = planner.desired(&sim.world().clone(), node, now).balance.frontends;
+                let ramps = |pool: &plan::Pool| {
+                    let mut services = sim.world().services.values();
+                    services.any(|service| service.name == pool.service && !service.slow_start.is_zero())
+                };
+                let mut both = again.iter().zip(&planned.balance.frontends);
+                let same = both.all(|(a, b)| Arc::ptr_eq(a.1, b.1) || ramps(a.1));
+                prop_assert!(same, "two plans of one world share their pools");
+            }
+        }
     }
 
     /// Applying the difference of any two plans gives the second one, and then nothing is left to do.
@@ -240,7 +310,7 @@ proptest! {
         let old = sim.world().clone();
         then.iter().for_each(|step| drop(take(&mut sim, step)));
         for node in sim.world().nodes.keys() {
-            let (have, want) = (plan::desired(&old, node).overlay.routes, plan::desired(sim.world(), node).overlay.routes);
+            let (have, want) = (plan::desired(&old, node, 0).overlay.routes, plan::desired(sim.world(), node, 0).overlay.routes);
             let changes = diff(&have, &want);
             let mut kernel = have;
             kernel.retain(|key, _| !changes.removed.contains_key(key));

@@ -39,6 +39,9 @@ fn service(name: &str) -> ServiceRequest {
         affinity: Affinity::None,
         locality: Locality::Spread,
         drain_timeout: std::time::Duration::from_secs(1),
+        return_path: Default::default(),
+        idle_timeout: None,
+        slow_start: Default::default(),
         labels: Default::default(),
     }
 }
@@ -130,7 +133,7 @@ fn a_network_that_cannot_be_cut_is_poison_and_no_panic() {
         assert!(sim.commit(&txn));
         assert_eq!(sim.world().poison.len(), 1, "{subnet}");
         let node = sim.world().nodes.keys().next().unwrap().clone();
-        assert_eq!(plan::desired(sim.world(), &node).problems.len(), 1);
+        assert_eq!(plan::desired(sim.world(), &node, 0).problems.len(), 1);
     }
 }
 

@@ -5,14 +5,17 @@
 mod sim;
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use mesh_core::change::{
     self, AttachmentRequest, NetworkRequest, PortPattern, ServiceRequest, ServiceUpdate, TaskChange,
 };
 use mesh_core::dns::{Answer, Question};
 use mesh_core::explain::{self, Flow};
-use mesh_core::model::{Affinity, Balancing, EndpointMode, Locality, Protocol, PublishMode, PublishedPort};
-use mesh_core::plan::{self, Desired, Frontend, Route};
+use mesh_core::model::{
+    Affinity, Balancing, EndpointMode, Locality, Protocol, PublishMode, PublishedPort, ReturnPath,
+};
+use mesh_core::plan::{self, Desired, Frontend, Pool, Route};
 use sim::Sim;
 
 #[test]
@@ -53,7 +56,7 @@ fn run(sim: &mut Sim, words: &[&str]) -> Result<String, change::Refusal> {
             sim.join(name, address)?;
         }
         ["node", "availability", name, word] => {
-            sim.change(|world, _| change::set_availability(world, name, word.parse().unwrap()))?;
+            sim.change(|world, fresh| change::set_availability(world, name, word.parse().unwrap(), fresh))?;
         }
         ["node", "rm", name] => {
             sim.change(|world, _| change::remove_node(world, name, false))?;
@@ -82,6 +85,10 @@ fn run(sim: &mut Sim, words: &[&str]) -> Result<String, change::Refusal> {
                 network_add: attachments(&options(rest, "network-add")),
                 network_rm: options(rest, "network-rm").iter().map(|n| (*n).to_owned()).collect(),
                 mode: option(rest, "mode").map(|mode| mode.parse().unwrap()),
+                return_path: option(rest, "return-path").map(|word| word.parse().unwrap()),
+                idle_timeout: option(rest, "idle-timeout")
+                    .map(|text| Some(seconds(text)).filter(|s| !s.is_zero())),
+                slow_start: option(rest, "slow-start").map(seconds),
                 ..ServiceUpdate::default()
             };
             let service = sim.change(|world, fresh| change::update_service(world, name, update, fresh))?;
@@ -103,10 +110,18 @@ fn run(sim: &mut Sim, words: &[&str]) -> Result<String, change::Refusal> {
         ["task", "stop", name] => {
             sim.change(|world, _| change::stop_task(world, name))?;
         }
+        ["task", "drain", name, draining] => {
+            let task = std::sync::Arc::clone(sim.world().task(name).unwrap());
+            let node = sim.world().nodes[&task.node].name.to_string();
+            let draining = draining.parse().ok();
+            sim.set(&node, &task.id, TaskChange { draining, ..TaskChange::default() })?;
+        }
         ["plan", name] => {
             let id = sim.world().node(name).unwrap().id.clone();
-            return Ok(print(&plan::desired(sim.world(), &id)));
+            return Ok(print(&plan::desired(sim.world(), &id, sim.now())));
         }
+        ["shares", service, node] => return Ok(shares(sim, service, node)),
+        ["wait", seconds] => sim.wait(seconds.parse().unwrap()),
         ["dig", network, name] => return Ok(dig(sim, network, name)),
         ["explain", node, client, destination] => return Ok(why(sim, node, client, destination)),
         other => panic!("unknown line: {other:?}"),
@@ -146,12 +161,42 @@ fn service(sim: &mut Sim, name: &str, rest: &[&str]) -> Result<String, change::R
         balancing: Balancing::Random,
         affinity: Affinity::None,
         locality: option(rest, "locality").map_or(Locality::Spread, |word| word.parse().unwrap()),
-        drain_timeout: std::time::Duration::from_secs(30),
+        drain_timeout: Duration::from_secs(30),
+        return_path: option(rest, "return-path").map_or(ReturnPath::Tunnel, |word| word.parse().unwrap()),
+        idle_timeout: option(rest, "idle-timeout").map(seconds),
+        slow_start: option(rest, "slow-start").map(seconds).unwrap_or_default(),
         labels: Default::default(),
     };
     let service = sim.change(|world, fresh| change::create_service(world, request, fresh))?;
     let vips: Vec<_> = service.networks.iter().filter_map(|a| Some(a.vip?.v4.to_string())).collect();
     Ok(format!("{} vip {}\n", service.name, if vips.is_empty() { "none".to_owned() } else { vips.join(" ") }))
+}
+
+fn seconds(text: &str) -> Duration {
+    Duration::from_secs(text.parse().unwrap())
+}
+
+/// What a service's VIP gives to each task from now on, whenever that changes by itself.
+fn shares(sim: &Sim, service: &str, node: &str) -> String {
+    let id = sim.world().node(node).unwrap().id.clone();
+    let mut text = String::new();
+    let (mut now, mut last) = (sim.now(), String::new());
+    loop {
+        let desired = plan::desired(sim.world(), &id, now);
+        let vip = |(at, pool): &(&Frontend, &std::sync::Arc<Pool>)| {
+            matches!(at, Frontend::Vip { .. }) && pool.service.as_str() == service
+        };
+        let (_, pool) = desired.balance.frontends.iter().find(vip).unwrap();
+        let weights: Vec<_> = pool.backends.iter().map(|b| format!("{}x{}", b.task, b.weight)).collect();
+        let line = weights.join(", ");
+        if line != last {
+            writeln!(text, "  in {} s: {line}", (now - sim.now()) as f64 / 1000.0).unwrap();
+            last = line;
+        }
+        let Some(next) = desired.next else { return text };
+        assert!(next > now, "a plan does not change before it is made");
+        now = next;
+    }
 }
 
 fn print(desired: &Desired) -> String {
@@ -176,12 +221,15 @@ fn print(desired: &Desired) -> String {
             .iter()
             .map(|b| format!("{}={}x{}{}", b.task, b.address, b.weight, if b.local { " here" } else { "" }))
             .collect();
-        writeln!(
-            text,
-            "  {frontend} -> {}",
-            if backends.is_empty() { "refuse".to_owned() } else { backends.join(", ") }
-        )
-        .unwrap();
+        let to = if backends.is_empty() { "refuse".to_owned() } else { backends.join(", ") };
+        write!(text, "  {frontend} -> {to}").unwrap();
+        if pool.return_path != ReturnPath::Tunnel {
+            write!(text, ", back by {}", pool.return_path).unwrap();
+        }
+        if let Some(idle) = pool.idle {
+            write!(text, ", idle for {idle:?}").unwrap();
+        }
+        text.push('\n');
     }
     for problem in &desired.problems {
         writeln!(text, "  problem {}: {}", problem.about, problem.message).unwrap();
@@ -213,7 +261,7 @@ fn why(sim: &Sim, node: &str, client: &str, destination: &str) -> String {
         protocol: Protocol::Tcp,
     };
     let id = sim.world().node(node).unwrap().id.clone();
-    let explained = explain::explain(sim.world(), &id, &flow);
+    let explained = explain::explain(sim.world(), &id, &flow, sim.now());
     let mut text = format!("  {}\n", explained.verdict);
     if let Some(frontend) = explained.frontend {
         writeln!(text, "  frontend {frontend}; {}", explained.policy).unwrap();

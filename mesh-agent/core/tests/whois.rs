@@ -46,6 +46,9 @@ fn addresses_and_ports_have_names() {
             affinity: Affinity::None,
             locality: Locality::Spread,
             drain_timeout: Duration::from_secs(30),
+            return_path: Default::default(),
+            idle_timeout: None,
+            slow_start: Default::default(),
             labels: Default::default(),
         };
         sim.change(|world, fresh| change::create_service(world, request.clone(), fresh)).unwrap()

@@ -14,6 +14,7 @@ use super::ApiState;
 use super::answer::{Answer, Body, Refused};
 use super::counters::look;
 use super::types::{ErrorBody, ExplainRequest, Explanation, InKernel, LiveFlow, Protocol};
+use crate::control::now;
 use crate::dataplane::ebpf::Asked;
 
 /// Flows that are told of.
@@ -56,7 +57,7 @@ pub(super) async fn explain(
         })?,
     };
     let flow = Flow { client, destination, port, protocol: protocol.unwrap_or(Protocol::Tcp).into() };
-    let mut explanation = Explanation::of(&flow, explain::explain(&world, &at, &flow));
+    let mut explanation = Explanation::of(&flow, explain::explain(&world, &at, &flow, now()));
     if let Some(view) = &state.view {
         // A published port is balanced by the node that was sent to.
         let sent_to = world.nodes.values().find(|node| node.address == flow.destination);

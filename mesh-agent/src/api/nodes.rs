@@ -47,8 +47,10 @@ pub(super) async fn update(
 ) -> Answer<Json<Changed>> {
     let id = resolve(&state, id);
     let NodeUpdate { availability } = update;
-    let done =
-        state.control.change(|world, _| change::set_availability(world, &id, availability.into())).await?;
+    let done = state
+        .control
+        .change(|world, fresh| change::set_availability(world, &id, availability.into(), fresh))
+        .await?;
     Ok(changed(&state.control, &done.result.id, &done.result.name, done.rev))
 }
 

@@ -33,7 +33,8 @@ pub use status::{
 };
 pub use task::{Origin, Task, TaskAttachment, TaskNetwork, TaskSpec, TaskStatus, TaskUpdate};
 pub use words::{
-    AffinityMode, Availability, Balancing, EndpointMode, Health, Locality, Protocol, PublishMode, TaskState,
+    AffinityMode, Availability, Balancing, EndpointMode, Health, Locality, Protocol, PublishMode, ReturnPath,
+    TaskState,
 };
 
 /// How often a record was changed.

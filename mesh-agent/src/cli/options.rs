@@ -60,6 +60,11 @@ pub(super) fn duration(text: &str) -> Result<String, String> {
     parse_duration(text).map(format_duration)
 }
 
+/// A duration, or `default`.
+pub(super) fn idle_timeout(text: &str) -> Result<String, String> {
+    if text == "default" { Ok(text.to_owned()) } else { duration(text) }
+}
+
 /// `none`, `client-ip`, `client-ip=10m`
 pub(super) fn affinity(text: &str) -> Result<Affinity, String> {
     match text.split_once('=').unwrap_or((text, "")) {
@@ -106,6 +111,9 @@ mod tests {
         assert_eq!(affinity("client-ip").unwrap().timeout, None);
         assert!(affinity("cookie").unwrap_err().contains("must be 'none'"));
         assert!(affinity("client-ip=").is_err());
+        assert_eq!(idle_timeout("90s"), Ok("1m30s".to_owned()));
+        assert_eq!(["default", "0"].map(idle_timeout), [Ok("default".to_owned()), Ok("0s".to_owned())]);
+        assert!(idle_timeout("never").unwrap_err().contains("invalid duration"));
         assert!(subnet("10.0.3.0").unwrap_err().contains("did you mean 10.0.3.0/24?"));
         assert!(subnet("x").is_err() && subnet("10.0.0.0/16").is_ok());
     }

@@ -4,6 +4,7 @@
 //! What the programs do is in package mesh-ebpf; `books` decides what is to be written into their maps. A small
 //! nftables table stays beside them: it guards what goes through the node's own stack, and masquerades.
 
+mod active;
 mod alarm;
 mod books;
 mod error;
@@ -24,14 +25,18 @@ mod sock;
 mod syscall;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use aya::Ebpf;
 use mesh_core::plan::{Balance, Mac, Problem, VTEP_DEVICE};
+use mesh_ebpf::abi::Addr16;
 use mesh_ebpf::verdict::Event;
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use nix::net::if_::if_nametoindex;
 use tracing::warn;
 
 pub use error::EbpfError;
@@ -53,12 +58,19 @@ use crate::plane::{Applied, Depth, Plane};
 pub const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh-bpf.o"));
 
 const LOOPBACK: &str = "lo";
-/// How much the maps hold: about 75 MiB, most of it flows.
+/// How much the maps hold: about 95 MiB, most of it flows. Ten thousand services fit, each with a VIP and a published
+/// port for both families: 40,000 frontends, and for two tasks each 5.1 million slots.
 const LIMITS: Limits = Limits {
-    sizes: Sizes { backends: 65_536, slots: 22, frontends: 32_768, peers: 4096 },
+    sizes: Sizes { backends: 65_536, slots: 23, frontends: 65_536, peers: 4096 },
     tcp_buckets: 1 << 16,
     udp_buckets: 1 << 15,
 };
+
+/// How many entries an agent's maps have, by name: what is measured is to be as large.
+#[doc(hidden)]
+pub fn map_sizes() -> impl Iterator<Item = (&'static str, u32)> {
+    LIMITS.entries().into_iter()
+}
 
 /// Whether the programs are in this binary.
 pub const fn built_in() -> bool {
@@ -107,7 +119,6 @@ impl EbpfPlane {
     /// What this plane cannot do, in words for people.
     pub fn limits() -> Vec<String> {
         [
-            "least-conn spreads flows by weight",
             "a task that is reached from a node by that node's own ports or localhost sees the node's overlay address \
              instead of the client's",
             "packets with IP options or IPv6 extension headers are not balanced, and are refused",
@@ -177,11 +188,24 @@ impl EbpfPlane {
         self.maps.config.change(|config| {
             config.tunnel = facts.devices.get(VTEP_DEVICE).copied().unwrap_or_default();
             config.tunnel_mtu = want.tunnel_mtu;
+            config.here = here(want.node, &facts.addresses);
             if let Some(node) = want.node {
                 config.mac = Mac::of_vtep(node).0;
             }
         });
     }
+}
+
+/// The addresses of a node that clients use most, we suppose: that of the underlay, and one of the other family.
+fn here(node: Option<IpAddr>, all: &BTreeSet<IpAddr>) -> [Addr16; 2] {
+    [false, true].map(|v6| {
+        let usual = |address: &&IpAddr| match address {
+            IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+            IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+        };
+        let mut known = node.iter().chain(all.iter().filter(usual));
+        known.find(|address| address.is_ipv6() == v6).map_or(Addr16::ANY_V6, |address| (*address).into())
+    })
 }
 
 /// Which program belongs on which device.
@@ -199,14 +223,27 @@ fn programs(want: &Balance, facts: &Facts) -> BTreeMap<Device, &'static str> {
     facts.devices.iter().map(|(name, index)| ((*index, name.clone()), of(name))).collect()
 }
 
+/// One listing tells of both: the kernel takes some microseconds for each device each time it is asked.
 fn observe() -> Result<Facts, String> {
-    let devices =
-        nix::net::if_::if_nameindex().map_err(|error| format!("cannot list the devices: {error}"))?;
-    let name = |device: &nix::net::if_::Interface| device.name().to_string_lossy().into_owned();
-    Ok(Facts {
-        devices: devices.iter().map(|device| (name(device), device.index())).collect(),
-        addresses: crate::dataplane::addresses()?,
-    })
+    let all =
+        getifaddrs().map_err(|error| format!("cannot list the node's devices and addresses: {error}"))?;
+    let mut facts = Facts::default();
+    for one in all {
+        match index_of(&one) {
+            Some(index) => _ = facts.devices.insert(one.interface_name, index),
+            None => facts.addresses.extend(crate::dataplane::address_of(&one)),
+        }
+    }
+    Ok(facts)
+}
+
+/// If this says that there is a device, and not which address it has.
+fn index_of(one: &InterfaceAddress) -> Option<u32> {
+    match &one.address {
+        Some(address) => u32::try_from(address.as_link_addr()?.ifindex()).ok(),
+        // A device without a link address, such as a tun.
+        None => if_nametoindex(one.interface_name.as_str()).ok(),
+    }
 }
 
 impl Plane for EbpfPlane {
@@ -236,6 +273,9 @@ impl Plane for EbpfPlane {
                 self.settle_sockets(want, &facts, moved || depth == Depth::Sweep, &mut applied).await;
             }
             Err(error) => _ = applied.errors.insert("devices".to_owned(), error),
+        }
+        if depth == Depth::Sweep && active::counts(want) {
+            self.maps.set_active(&self.view.active_flows());
         }
         match self.view.count(Event::TableFull) {
             Ok(count) => self.alarm.note(count, Instant::now()),
@@ -281,6 +321,15 @@ mod tests {
     #[test]
     fn the_object_is_there_exactly_when_it_was_built() {
         assert_eq!(built_in(), !OBJECT.is_empty());
+    }
+
+    #[test]
+    fn all_devices_are_observed_with_their_index() {
+        let listed = nix::net::if_::if_nameindex().unwrap();
+        let listed = listed.iter().map(|device| (device.name().to_str().unwrap().to_owned(), device.index()));
+        let facts = observe().unwrap();
+        assert_eq!(facts.devices, listed.collect());
+        assert_eq!(facts.addresses, crate::dataplane::addresses().unwrap());
     }
 
     #[test]

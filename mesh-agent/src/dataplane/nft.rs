@@ -16,6 +16,7 @@ mod values;
 mod words;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use mesh_core::plan::{Balance, Frontend, Pool};
 
@@ -47,7 +48,7 @@ struct Known {
     ruleset: Ruleset,
     /// How nft prints it.
     printed: Listing,
-    frontends: BTreeMap<Frontend, Pool>,
+    frontends: BTreeMap<Frontend, Arc<Pool>>,
 }
 
 impl NftPlane {
@@ -68,6 +69,8 @@ impl NftPlane {
              entry node's overlay address instead of the client's",
             "a task of an internal network, and a task that is reached from another mesh network or from the \
              node's localhost, sees its node's overlay address instead of the client's",
+            "--return-path tunnel and dsr are not available: answers of a task on another node return as with snat",
+            "--idle-timeout is not available: conntrack's own timeouts hold",
             "least-conn spreads flows at random, by weight",
             "client-ip affinity goes by a hash of the address: the timeout has no effect, and a change of \
              backends moves some clients",
@@ -130,7 +133,11 @@ impl NftPlane {
 }
 
 /// UDP flows that the old rules began are forgotten where the new ones would have decided otherwise.
-async fn forget_stale(before: &BTreeMap<Frontend, Pool>, want: &Balance, depth: Depth) -> Result<(), String> {
+async fn forget_stale(
+    before: &BTreeMap<Frontend, Arc<Pool>>,
+    want: &Balance,
+    depth: Depth,
+) -> Result<(), String> {
     let stale = Stale::after(before, want, depth, super::addresses()?);
     if stale.is_empty() {
         return Ok(());
@@ -160,12 +167,15 @@ impl Plane for NftPlane {
         match result {
             Ok((printed, changed)) => {
                 applied.changed = changed;
-                self.known = Some(Known { ruleset, printed, frontends: want.frontends.clone() });
-                if self.gates_only {
-                    // No flow was ever translated by it.
-                } else if let Err(error) = forget_stale(&before, want, depth).await {
-                    applied.errors.insert("UDP flows".to_owned(), error);
+                let mut known = Known { ruleset, printed, frontends: BTreeMap::new() };
+                // Gates alone never translated a flow.
+                if !self.gates_only {
+                    known.frontends.clone_from(&want.frontends);
+                    if let Err(error) = forget_stale(&before, want, depth).await {
+                        applied.errors.insert("UDP flows".to_owned(), error);
+                    }
                 }
+                self.known = Some(known);
             }
             // The next round begins from nothing.
             Err(error) => {

@@ -6,8 +6,8 @@ use mesh_ebpf::flow::{Head, Role};
 use mesh_ebpf::verdict::Event;
 
 use crate::frame::{ACK, ETH, FIN, MACS, SYN, TCP, UDP, frame, is_right, read};
-use crate::node::HOST_END;
-use crate::world::{End, Service, Who, World, backend, inside, mac, own, task, vip};
+use crate::node::{HOST_END, Hook};
+use crate::world::{End, Service, UPLINK, Who, World, backend, device, inside, mac, own, task, vip};
 
 pub(crate) const OUTSIDE: Who = Who::Net(0);
 pub(crate) const FAMILIES: [bool; 2] = [false, true];
@@ -102,16 +102,57 @@ fn a_published_port_is_reached_from_outside() {
 #[test]
 fn a_packet_for_another_node_crosses_the_tunnel_as_the_client_sent_it() {
     use mesh_ebpf::abi::NetPort;
-    use mesh_ebpf::tunnel::Tag;
+    use mesh_ebpf::tunnel::{Tag, Terms};
     use mesh_ebpf::verdict::{Action, To};
 
     let mut world = one(1);
     let sent = frame(TCP, SYN, client(false, 41_000), at(own(0, false), 8000), b"payload");
-    let out = world.nodes[0].run(crate::node::Hook::Net(crate::world::UPLINK), &sent);
-    let to = To::Peer { peer: 2, tag: Tag::Forward(NetPort::new(80)), mac: mac(0) };
+    let out = world.nodes[0].run(Hook::Net(UPLINK), &sent);
+    let to = To::Peer { peer: 2, tag: Tag::Forward(NetPort::new(80), Terms::default()), mac: mac(0) };
     assert_eq!(out.action, Action::Send(to));
     assert_eq!(out.bytes[..12], [mac(0), [2, 9, 9, 9, 9, 0]].concat());
     assert_eq!(out.bytes[12..], sent[12..]);
+}
+
+/// Wherever the option stands, and also at an odd byte.
+#[test]
+fn a_syn_announces_no_more_than_fits_into_the_tunnel() {
+    const OPTIONS: [([u8; 8], usize); 3] = [
+        ([2, 4, 0x23, 0x28, 1, 3, 3, 7], 2),
+        ([1, 2, 4, 0x23, 0x28, 1, 1, 1], 3),
+        ([1, 1, 2, 4, 1, 0, 1, 1], 4),
+    ];
+    // Its task is on another node, or here: then nothing is tunnelled.
+    for node in [1, 0] {
+        let mut world = one(node);
+        for (v6, (turn, (options, place))) in
+            FAMILIES.into_iter().flat_map(|v6| OPTIONS.into_iter().enumerate().map(move |turn| (v6, turn)))
+        {
+            let (src, dst) = (client(v6, 41_000 + turn as u16), at(own(0, v6), 8000));
+            let said = u16::from_be_bytes([options[place], options[place + 1]]);
+            let most = if node == 0 { said } else { said.min(1450 - if v6 { 60 } else { 40 }) };
+            let check = |world: &mut World, at: usize, hook, flags, src, dst| {
+                let (bytes, l4) = with_options(flags, src, dst, &options);
+                let out = world.nodes[at].run(hook, &bytes);
+                let now = u16::from_be_bytes([out.bytes[l4 + 20 + place], out.bytes[l4 + 21 + place]]);
+                assert_eq!(now, most, "{flags:#x} {options:?} to node {node}");
+                assert!(is_right(&out.bytes));
+            };
+            check(&mut world, 0, Hook::Net(UPLINK), SYN, src, dst);
+            there_and_back(&mut world, OUTSIDE, TCP, SYN, src, dst);
+            let task = at(task(node, 0, v6), 80);
+            check(&mut world, node, Hook::Task(device(0)), SYN | ACK, task, src);
+        }
+    }
+}
+
+/// A segment with eight bytes of options, and where its header begins.
+fn with_options(flags: u8, src: SocketAddr, dst: SocketAddr, options: &[u8; 8]) -> (Vec<u8>, usize) {
+    let mut bytes = frame(TCP, flags, src, dst, options);
+    let l4 = read(&bytes).expect("a packet").l4;
+    bytes[l4 + 12] = 7 << 4;
+    crate::frame::sum_up(&mut bytes);
+    (bytes, l4)
 }
 
 #[test]

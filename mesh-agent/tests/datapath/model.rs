@@ -30,9 +30,10 @@ impl Tables {
     pub(crate) fn ports(&self) -> BTreeMap<u32, u64> {
         let mut words = BTreeMap::new();
         for key in self.frontends.keys().filter(|key| key.scope == Scope::Published as u8) {
-            let number = u32::from(key.port.number());
-            let first = if key.proto == TCP { 0 } else { PORT_WORDS };
-            *words.entry(first + number / 64).or_default() |= 1_u64 << (number % 64);
+            let everywhere = [Addr16::ANY_V4, Addr16::ANY_V6].contains(&key.addr);
+            let bits = if everywhere { Published::EVERYWHERE } else { Published::SOMEWHERE };
+            let (word, shift) = Published::place(key.proto, key.port);
+            *words.entry(word).or_default() |= bits.0 << shift;
         }
         words
     }
@@ -59,6 +60,7 @@ pub(crate) struct Model {
     affinity: RefCell<BTreeMap<AffinityKey, AffinityValue>>,
     pub(crate) events: RefCell<Vec<u64>>,
     pub(crate) stats: RefCell<BTreeMap<u32, Stats>>,
+    pub(crate) active: RefCell<BTreeMap<u32, i64>>,
     flows: [Vec<Shared<'static>>; 2],
 }
 
@@ -77,6 +79,7 @@ impl Model {
             affinity: RefCell::default(),
             events: RefCell::new(vec![0; EVENTS as usize]),
             stats: RefCell::default(),
+            active: RefCell::default(),
             flows,
             tables,
         }
@@ -124,6 +127,7 @@ impl Kernel for Model {
             mac: [0; 6],
             state: 0,
             pad: 0,
+            weight: 0,
         };
         Some(self.tables.backends.get(&id).unwrap_or(&NONE))
     }
@@ -153,10 +157,9 @@ impl Kernel for Model {
         self.tables.locals.contains(addr)
     }
 
-    fn is_published(&self, proto: u8, port: NetPort) -> bool {
-        let number = u32::from(port.number());
-        let first = if proto == TCP { 0 } else { PORT_WORDS };
-        self.ports.get(&(first + number / 64)).is_some_and(|word| word >> (number % 64) & 1 != 0)
+    fn published(&self, proto: u8, port: NetPort) -> Published {
+        let (word, shift) = Published::place(proto, port);
+        Published::of(self.ports.get(&word).copied().unwrap_or_default(), shift)
     }
 
     fn may_be_vip(&self, addr: &Addr16) -> bool {
@@ -190,6 +193,14 @@ impl Kernel for Model {
 
     fn count(&self, event: Event) {
         self.events.borrow_mut()[event as usize] += 1;
+    }
+
+    fn active(&self, backend: u32) -> i64 {
+        self.active.borrow().get(&backend).copied().unwrap_or_default()
+    }
+
+    fn more_active(&self, backend: u32, flows: i64) {
+        *self.active.borrow_mut().entry(backend).or_default() += flows;
     }
 
     fn account(&self, backend: u32, bytes: u16, new_flow: bool) {

@@ -15,6 +15,7 @@ use mesh_ebpf::flow::{Bucket, Flow, Head, Role, TICK};
 use mesh_ebpf::fragment::{FragmentKey, FragmentValue};
 use mesh_ebpf::frame::Frame;
 use mesh_ebpf::kernel::Kernel;
+use mesh_ebpf::mss;
 use mesh_ebpf::packet::{Packet, Skip, Tuple};
 use mesh_ebpf::pipeline;
 use mesh_ebpf::reply::{self, Reply, Unreachable};
@@ -56,6 +57,21 @@ pub(crate) struct Node {
     pub(crate) model: Model,
 }
 
+/// Has a SYN announce no more than fits.
+fn clamp(bytes: &mut [u8], mtu: u32) {
+    let Some(seen) = frame::read(bytes) else { return };
+    let most = (mtu - if seen.src.is_ipv4() { 40 } else { 60 }) as u16;
+    let len = usize::from(bytes[seen.l4 + 12] >> 4) * 4;
+    let Some(said) = len.checked_sub(20).and_then(|len| bytes.get(seen.l4 + 20..)?.get(..len)) else {
+        return;
+    };
+    let mut options = [0; mss::OPTIONS];
+    options[..said.len()].copy_from_slice(said);
+    if let Some(place) = mss::find(&options, said.len(), most) {
+        bytes[seen.l4 + 20 + place..][..2].copy_from_slice(&most.to_be_bytes());
+    }
+}
+
 impl Node {
     pub(crate) fn load(tables: Tables) -> Self {
         let buckets =
@@ -76,6 +92,7 @@ impl Node {
             (map::SOURCES, 64),
             (map::AFFINITY, 1024),
             (map::STATS, 256),
+            (map::ACTIVE, 256),
         ]
         .into_iter()
         .chain(buckets)
@@ -258,6 +275,9 @@ impl Node {
             Action::Send(to) => {
                 let mut bytes = frame::with_ends(bytes, end(&packet.sent, true), end(&packet.sent, false));
                 self.address(&mut bytes, to);
+                if matches!(to, To::Peer { .. }) && packet.announces() {
+                    clamp(&mut bytes, self.model.tables.config.tunnel_mtu);
+                }
                 (action, bytes)
             }
             Action::Echo => (action, echo(bytes)),

@@ -190,11 +190,9 @@ fn tables(number: usize, nodes: usize, tasks: &[usize], services: &[Service]) ->
         udp_mask: BUCKETS - 1,
         tunnel: 9,
         tunnel_mtu: 1450,
-        timeouts: Timeouts::default(),
         csum_v6: if new { 0x80 } else { 0 },
         mac: vtep(number),
-        watched: 0,
-        pad: 0,
+        ..Config::NEW
     };
     let mut tables = Tables {
         config,
@@ -224,6 +222,7 @@ fn tables(number: usize, nodes: usize, tasks: &[usize], services: &[Service]) ->
                 mac: mac(index),
                 state: BackendState::Active as u8,
                 pad: 0,
+                weight: 1,
             };
             tables.backends.insert(backend(index, v6), value);
         }

@@ -139,6 +139,9 @@ pub(crate) fn add(
         affinity: Affinity::None,
         locality: Locality::Spread,
         drain_timeout: Duration::ZERO,
+        return_path: Default::default(),
+        idle_timeout: None,
+        slow_start: Default::default(),
         labels: Default::default(),
         version: 1,
         created: 0,
@@ -160,6 +163,7 @@ pub(crate) fn add(
             draining: false,
             message: String::new(),
             origin: Origin::Process { pid: 1, start: 1, supervised: false },
+            ready_since: 0,
             created: 0,
             updated: 0,
         };

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mesh_agent::dataplane::nft::NftPlane;
@@ -61,6 +62,8 @@ pub(crate) fn pool(target: Option<u16>, backends: &[&str]) -> Pool {
         target,
         balancing: Balancing::Random,
         affinity: Affinity::None,
+        return_path: Default::default(),
+        idle: None,
         allow: Vec::new(),
         backends: backends.iter().map(backend).collect(),
     }
@@ -68,7 +71,7 @@ pub(crate) fn pool(target: Option<u16>, backends: &[&str]) -> Pool {
 
 pub(crate) fn vip(plan: &mut Balance, address: &str, backends: &[&str]) {
     let at = Frontend::Vip { vni: APP, address: address.parse().unwrap() };
-    plan.frontends.insert(at, pool(None, backends));
+    plan.frontends.insert(at, pool(None, backends).into());
 }
 
 pub(crate) fn published(protocol: Protocol, port: u16, at: Option<&str>, family: Family) -> Frontend {
@@ -79,7 +82,12 @@ pub(crate) fn published(protocol: Protocol, port: u16, at: Option<&str>, family:
 pub(crate) fn publish(plan: &mut Balance, protocol: Protocol, port: u16, backends: &[&str]) {
     let family = if backends.iter().any(|b| b.contains(':')) { Family::V6 } else { Family::V4 };
     let target = if protocol == Protocol::Tcp { 80 } else { 53 };
-    plan.frontends.insert(published(protocol, port, None, family), pool(Some(target), backends));
+    plan.frontends.insert(published(protocol, port, None, family), pool(Some(target), backends).into());
+}
+
+/// What is behind a frontend, to be changed.
+pub(crate) fn behind<'a>(plan: &'a mut Balance, at: &Frontend) -> &'a mut Pool {
+    Arc::make_mut(plan.frontends.get_mut(at).unwrap())
 }
 
 /// One round inside a namespace.

@@ -60,14 +60,14 @@ fn whatever_is_tampered_with_is_repaired() {
         if family == Family::V6 {
             sticky.allow = vec!["fd99::/64".parse().unwrap(), "fd99::1:0:0:0:1/128".parse().unwrap()];
         }
-        plan.frontends.insert(published(Protocol::Tcp, 9090, Some(at), family), sticky.clone());
+        plan.frontends.insert(published(Protocol::Tcp, 9090, Some(at), family), sticky.clone().into());
         sticky.affinity = Affinity::None;
         sticky.balancing = Balancing::Maglev;
-        plan.frontends.insert(published(Protocol::Udp, 9090, Some(at), family), sticky);
+        plan.frontends.insert(published(Protocol::Udp, 9090, Some(at), family), sticky.into());
     }
     vip(&mut plan, "10.10.0.7", &both);
     let at = Frontend::Vip { vni: APP, address: "10.10.0.7".parse().unwrap() };
-    plan.frontends.get_mut(&at).unwrap().balancing = Balancing::Maglev;
+    behind(&mut plan, &at).balancing = Balancing::Maglev;
     let many: Vec<String> = (2..40).map(|n| format!("10.10.1.{n}")).collect();
     vip(&mut plan, "10.10.0.8", &many.iter().map(String::as_str).collect::<Vec<_>>());
     let mut plane = apply(&lab.node, &plan);

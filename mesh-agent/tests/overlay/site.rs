@@ -165,6 +165,7 @@ impl Site {
             draining: false,
             message: String::new(),
             origin,
+            ready_since: 0,
             created: 0,
             updated: 0,
         };
@@ -173,7 +174,7 @@ impl Site {
     }
 
     pub(crate) fn want(&self, node: usize) -> Overlay {
-        desired(&self.world, &node_id(node)).overlay
+        desired(&self.world, &node_id(node), 0).overlay
     }
 
     pub(crate) async fn round(&mut self, node: usize, depth: Depth) -> Applied {
@@ -262,6 +263,9 @@ fn service(world: &Snapshot) -> Service {
         affinity: Affinity::None,
         locality: Locality::Spread,
         drain_timeout: Duration::from_secs(10),
+        return_path: Default::default(),
+        idle_timeout: None,
+        slow_start: Default::default(),
         labels: BTreeMap::new(),
         version: 1,
         created: 0,

@@ -34,6 +34,8 @@ pub struct Backend {
     pub state: u8,
     /// Zero.
     pub pad: u8,
+    /// Its share of the flows in relation to the others', where flows are counted.
+    pub weight: u32,
 }
 
 impl Backend {
@@ -75,7 +77,7 @@ pub struct Stats {
 }
 
 const _: () = {
-    assert!(size_of::<Backend>() == 40 && align_of::<Backend>() == 4);
+    assert!(size_of::<Backend>() == 44 && align_of::<Backend>() == 4);
     assert!(size_of::<Peer>() == 24);
     assert!(size_of::<Stats>() == 24);
 };

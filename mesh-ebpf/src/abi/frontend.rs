@@ -1,6 +1,6 @@
 //! What clients send to.
 
-use super::{Addr16, NetPort};
+use super::{Addr16, NetPort, TCP};
 
 /// Which kind of frontend a key means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,10 +33,53 @@ impl FrontendKey {
         Self { addr, port: NetPort::ANY, proto: 0, scope: Scope::Vip as u8 }
     }
 
+    /// A port that is published on all of the node's addresses, for clients of the family of one of them.
+    #[inline(always)]
+    pub const fn everywhere(like: &Addr16, port: NetPort, proto: u8) -> Self {
+        Self::published(if like.is_v4() { Addr16::ANY_V4 } else { Addr16::ANY_V6 }, port, proto)
+    }
+
     /// A published port.
     #[inline(always)]
     pub const fn published(addr: Addr16, port: NetPort, proto: u8) -> Self {
         Self { addr, port, proto, scope: Scope::Published as u8 }
+    }
+}
+
+/// Where a port is published: two bits of `PORTS`, so that nobody looks for what is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Published(pub u64);
+
+impl Published {
+    /// On all of the node's addresses.
+    pub const EVERYWHERE: Self = Self(1);
+    /// On some addresses.
+    pub const SOMEWHERE: Self = Self(2);
+    const BITS: u64 = 3;
+
+    /// Whether it is at all.
+    #[inline(always)]
+    pub const fn is_any(self) -> bool {
+        self.0 != 0
+    }
+
+    /// Whether it is so.
+    #[inline(always)]
+    pub const fn is(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// The word of `PORTS` that a port is in, and how far from its lowest bit.
+    #[inline(always)]
+    pub const fn place(proto: u8, port: NetPort) -> (u32, u32) {
+        let number = port.number() as u32 | if proto == TCP { 0 } else { 1 << 16 };
+        (number / 32, number % 32 * 2)
+    }
+
+    /// What a word says of the port that is so far from its lowest bit.
+    #[inline(always)]
+    pub const fn of(word: u64, shift: u32) -> Self {
+        Self(word >> shift & Self::BITS)
     }
 }
 
@@ -58,7 +101,8 @@ pub struct Frontend {
     pub affinity: u32,
     /// The port of the tasks; [`NetPort::ANY`]: as the client chose.
     pub target: NetPort,
-    /// [`Self::HASHED`], [`Self::GUARDED`].
+    /// [`Self::HASHED`] and its like, and the [step](super::Timeouts::step) of its idle timeout from
+    /// [`Self::IDLE`] on.
     pub flags: u16,
 }
 
@@ -70,8 +114,22 @@ impl Frontend {
     pub const HASHED: u16 = 1;
     /// Only clients in `SOURCES` are let in.
     pub const GUARDED: u16 = 2;
+    /// Answers of tasks on other nodes go straight to the client ("direct server return").
+    pub const DSR: u16 = 4;
+    /// Tasks on other nodes see this node's address instead of the client's.
+    pub const SNAT: u16 = 8;
+    /// The backend with the fewest flows, of some.
+    pub const LEAST: u16 = 16;
+    /// Where the step of the idle timeout begins: 0, or four bits.
+    pub const IDLE: u32 = 12;
 
-    /// Whether a flag is set.
+    /// The step of how long its flows may be idle; 0: as the node has it.
+    #[inline(always)]
+    pub const fn idle(&self) -> u32 {
+        (self.flags >> Self::IDLE) as u32
+    }
+
+    /// Whether one of these flags is set.
     #[inline(always)]
     pub const fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0

@@ -11,6 +11,8 @@ pub enum Role {
     Forward = 1,
     /// From the backend, as it comes in.
     Reply = 2,
+    /// Beside a reply flow: the client's own address, where the backend does not know it.
+    Origin = 3,
 }
 
 /// Where the client is.
@@ -46,44 +48,89 @@ impl Client {
             || self.is_outside() && before.is_outside()
     }
 
+    /// Beyond this node.
     #[inline(always)]
-    const fn is_outside(self) -> bool {
+    pub const fn is_outside(self) -> bool {
         matches!(self.place, Place::Uplink | Place::Peer)
     }
 }
 
 /// One word that says what an entry is, and whether it still counts.
 ///
-/// From the lowest bit: 24 of `via`, 8 of role, place and marks, 24 of time, 2 of state, 5 that count the flows of
-/// the way, 1 that is set while the entry is written.
+/// From the lowest bit: 24 of `via`, 8 of role, place and marks, 20 of time, 4 of the idle timeout, 2 of state, 5 that
+/// count the flows of the way, 1 that is set while the entry is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Head(pub u64);
 
 impl Head {
     /// The translation is made on this node.
     pub const HERE: u64 = 1 << 28;
-    /// The client is the backend itself.
+    /// Reply: the client is the backend itself.
     pub const SELF: u64 = 1 << 29;
-    /// The client sent from a loopback address.
+    /// Reply: the client sent from a loopback address.
     pub const LOOPBACK: u64 = 1 << 30;
+    /// Forward: answers go straight to the client.
+    pub const DIRECT: u64 = 1 << 29;
+    /// Forward: it is counted among its backend's flows.
+    pub const COUNTED: u64 = 1 << 30;
+    /// The backend sees the node's address instead of the client's, which is in a [`Role::Origin`] entry.
+    pub const SNAT: u64 = 1 << 31;
     const VIA: u64 = (1 << 24) - 1;
     const SEEN: u32 = 32;
-    const TIME: u64 = (1 << 24) - 1;
+    const TIME: u64 = (1 << 20) - 1;
+    /// So old may what is written of an entry be, in ticks.
+    const FRESH: u32 = 8;
+    /// So far may another CPU be ahead.
+    const AHEAD: u32 = 16;
+    const IDLE: u32 = 52;
+    const STATES: u32 = 56;
     /// More than the beginning was heard from this side.
-    pub const ESTABLISHED: u64 = 1 << 56;
+    pub const ESTABLISHED: u64 = 1 << Self::STATES;
     /// This side, or the other, has ended.
-    pub const CLOSING: u64 = 1 << 57;
+    pub const CLOSING: u64 = 2 << Self::STATES;
     const COUNT: u64 = 0x1f << 58;
     const NEXT: u64 = 1 << 58;
     /// Somebody is writing the entry.
     pub(super) const BUSY: u64 = 1 << 63;
 
-    /// Of a flow that begins now. Marks are of [`Self::HERE`], [`Self::SELF`] and [`Self::LOOPBACK`].
+    /// The mark of a step of the idle timeout.
+    #[inline(always)]
+    pub const fn idle_mark(step: u32) -> u64 {
+        (step as u64 & 15) << Self::IDLE
+    }
+
+    /// The step of its idle timeout.
+    #[inline(always)]
+    pub const fn idle(self) -> u32 {
+        (self.0 >> Self::IDLE) as u32 & 15
+    }
+
+    /// Of a flow that begins now. Marks are of [`Self::HERE`] and those that follow it, and [`Self::idle_mark`].
     #[inline(always)]
     pub const fn new(role: Role, client: Client, marks: u64, now: u32) -> Self {
         let identity =
             (client.via as u64 & Self::VIA) | (role as u64) << 24 | (client.place as u64) << 26 | marks;
         Self(identity | (now as u64 & Self::TIME) << Self::SEEN)
+    }
+
+    /// Of the answers to a forward flow that is translated, with the marks that undo it.
+    #[inline(always)]
+    pub const fn answered(self, undone: u64) -> Self {
+        let kept = self.0 & (Self::VIA | 3 << 26 | 15 << Self::IDLE | Self::TIME << Self::SEEN);
+        Self(kept | (Role::Reply as u64) << 24 | undone)
+    }
+
+    /// Of the [`Role::Origin`] entry beside a reply flow.
+    #[inline(always)]
+    pub const fn beside(self) -> Self {
+        Self(self.0 & !(3 << 24) | (Role::Origin as u64) << 24)
+    }
+
+    /// With the time and the states of another.
+    #[inline(always)]
+    pub const fn as_old_as(self, other: Self) -> Self {
+        let both = Self::TIME << Self::SEEN | Self::ESTABLISHED | Self::CLOSING;
+        Self(self.0 & !both | other.0 & both)
     }
 
     /// Never written.
@@ -135,11 +182,28 @@ impl Head {
         Self(next & !Self::COUNT | self.0.wrapping_add(Self::NEXT) & Self::COUNT)
     }
 
-    /// Ticks since it was last used. None if that is yet to come: another CPU may be ahead of this one's `now`.
+    /// Ticks since it was last used, of which it knows twelve days' worth. None if that is yet to come: another CPU
+    /// may be ahead of this one's `now`.
     #[inline(always)]
     pub const fn age(self, now: u32) -> u32 {
         let age = now.wrapping_sub((self.0 >> Self::SEEN) as u32) & Self::TIME as u32;
-        if age > Self::TIME as u32 / 2 { 0 } else { age }
+        if age > Self::TIME as u32 - Self::AHEAD { 0 } else { age }
+    }
+
+    /// Whether the moment of its last use is to be written anew: after some seconds, or a sixteenth of a short
+    /// timeout. Each write costs as much as all else that is done with a known flow; but answers to one that comes by
+    /// another node follow only with the next.
+    #[inline(always)]
+    pub const fn is_stale(self, proto: u8, now: u32, timeouts: &Timeouts) -> bool {
+        let age = self.age(now);
+        age > Self::FRESH || age > self.timeout(proto, timeouts) / 16
+    }
+
+    /// After a packet, whose sender's states these are, with the client where it is now.
+    #[inline(always)]
+    pub const fn heard(self, client: Client, states: u64, proto: u8, now: u32, timeouts: &Timeouts) -> Self {
+        let head = Self(self.by(client).0 | states);
+        if head.0 != self.0 || self.is_stale(proto, now, timeouts) { head.used(now, 0) } else { head }
     }
 
     /// Used now, with further states.
@@ -158,15 +222,7 @@ impl Head {
     /// How long it is remembered, in ticks.
     #[inline(always)]
     pub const fn timeout(self, proto: u8, timeouts: &Timeouts) -> u32 {
-        if self.has(Self::CLOSING) {
-            timeouts.closing
-        } else if self.has(Self::ESTABLISHED) {
-            if proto == TCP { timeouts.established } else { timeouts.stream }
-        } else if proto == TCP {
-            timeouts.opening
-        } else {
-            timeouts.datagram
-        }
+        timeouts.of(proto, (self.0 >> Self::STATES) as u32, self.idle())
     }
 
     /// How gladly it is given up for another: 0 is never.

@@ -3,18 +3,21 @@
 use super::count;
 use super::replies::{self, NO_PORT, remember};
 use crate::abi::{
-    Addr16, AffinityKey, AffinityValue, Backend, Frontend, FrontendKey, NO_BACKEND, NetPort, SourceKey, TCP,
+    Addr16, AffinityKey, AffinityValue, Backend, Frontend, FrontendKey, NO_BACKEND, NetPort, Published,
+    SourceKey, TCP,
 };
-use crate::flow::{Client, Flow, Head, Inserted, Place, Role, states};
+use crate::flow::{Client, Flow, Found, Head, Inserted, Place, Role, states};
 use crate::hash;
 use crate::kernel::Kernel;
 use crate::packet::{Packet, Tuple};
-use crate::tunnel::Tag;
+use crate::tunnel::{Tag, Terms};
 use crate::verdict::{Event, Hop, Refusal, Verdict};
 
 /// Slots that are looked into before a frontend is taken for empty: only while the agent writes its table is one
 /// of them not of a live backend.
 const TRIES: u32 = 4;
+/// The same for another backend than one that has just left: of two, each slot is that one's as likely as not.
+const OTHER_TRIES: u32 = 16;
 
 /// A packet to a VIP; `PASS` if it is none.
 #[inline(always)]
@@ -44,30 +47,65 @@ pub(super) fn is_member<K: Kernel>(k: &K, packet: &Packet, client: Client, front
 
 /// A packet to a published port; `PASS` if it is none: then the node's kernel answers, as for any port.
 #[inline(always)]
-pub(super) fn published<K: Kernel>(k: &K, packet: &mut Packet, client: Client) -> Verdict {
-    balance(k, packet, client, 0, |packet| match find(k, packet, client) {
+pub(super) fn published<K: Kernel>(
+    k: &K,
+    packet: &mut Packet,
+    client: Client,
+    published: Published,
+) -> Verdict {
+    balance(k, packet, client, 0, |packet| enter(k, packet, client, published))
+}
+
+/// A packet that comes back, because its task had just left: to another one.
+///
+/// The task's node asks for this once, and only for what begins a flow. Where nobody else is there it gets the packet
+/// once more, with the note that it is the last time, and refuses it.
+#[inline(always)]
+pub(super) fn again<K: Kernel>(k: &K, packet: &mut Packet) -> Verdict {
+    packet.now = k.now();
+    packet.last = 1;
+    packet.except = NO_BACKEND;
+    let mut client = Client { place: Place::Uplink, via: 0 };
+    let found = k
+        .bucket(packet.proto, hash::place(&packet.tuple, k.config().table_seed))
+        .and_then(|bucket| bucket.find(&packet.tuple, Role::Forward));
+    if let Some(found) = found
+        && let Some((_, _, target)) = found.read()
+    {
+        client = found.head.client();
+        packet.except = target.0[0];
+    }
+    let published = k.published(packet.proto, packet.tuple.dport());
+    if enter(k, packet, client, published) != Verdict::ADMIT {
+        return Verdict::drop(Event::BackendGone);
+    }
+    k.begin(packet, Head::new(Role::Forward, client, 0, packet.now))
+}
+
+/// Finds the frontend of a published port, and whether a client is let in.
+#[inline(always)]
+fn enter<K: Kernel>(k: &K, packet: &mut Packet, client: Client, published: Published) -> Verdict {
+    match find(k, packet, client, published) {
         Some(frontend) => {
             packet.frontend = frontend;
             may_enter(k, packet)
         }
         None => Verdict::PASS,
-    })
+    }
 }
 
 /// The frontend of a published port: that of the address itself, or else that of all of the node's.
 #[inline(always)]
-fn find<K: Kernel>(k: &K, packet: &Packet, client: Client) -> Option<Frontend> {
+fn find<K: Kernel>(k: &K, packet: &Packet, client: Client, published: Published) -> Option<Frontend> {
     let (dst, port, proto) = (&packet.tuple.dst, packet.tuple.dport(), packet.proto);
-    let at = k.frontend(&FrontendKey::published(*dst, port, proto));
-    if at.is_some() {
-        return at;
+    if published.is(Published::SOMEWHERE) {
+        let at = k.frontend(&FrontendKey::published(*dst, port, proto));
+        if at.is_some() {
+            return at;
+        }
     }
     let ours = k.is_local(dst) || (client.place == Place::Stack && dst.is_loopback());
-    if !ours {
-        return None;
-    }
-    let any = if dst.is_v4() { Addr16::ANY_V4 } else { Addr16::ANY_V6 };
-    k.frontend(&FrontendKey::published(any, port, proto))
+    if ours { k.frontend(&FrontendKey::everywhere(dst, port, proto)) } else { None }
 }
 
 /// Whether a client is let in, where there is somebody to let it in to.
@@ -96,8 +134,9 @@ fn balance<K: Kernel>(
     marks: u64,
     admit: impl FnOnce(&mut Packet) -> Verdict,
 ) -> Verdict {
-    let now = k.now();
-    let Some(bucket) = k.bucket(packet.proto, hash::place(&packet.tuple, k.config().table_seed)) else {
+    let (now, config) = (k.now(), k.config());
+    (packet.now, packet.except, packet.last) = (now, NO_BACKEND, 0);
+    let Some(bucket) = k.bucket(packet.proto, hash::place(&packet.tuple, config.table_seed)) else {
         return Verdict::PASS;
     };
     let found = bucket.find(&packet.tuple, Role::Forward);
@@ -106,7 +145,7 @@ fn balance<K: Kernel>(
         && let Some((port, client_port, target)) = found.read()
     {
         let [id, generation, ..] = target.0;
-        let over = found.head.is_over(packet.proto, now, &k.config().timeouts);
+        let over = found.head.is_over(packet.proto, now, &config.timeouts);
         if let Some(backend) = k.backend(id)
             && backend.serves(generation)
             && !(if packet.proto == TCP {
@@ -116,11 +155,12 @@ fn balance<K: Kernel>(
                 over
             })
         {
-            found.touch_by(client, now, states(packet));
+            let head = hear(k, found, client, packet, states(packet));
             k.account(id, packet.len, false);
-            let head = found.head.by(client);
             // The task's side may never say that it has ended, or may have nothing to say for long.
-            let renew = packet.ends() || head.0 != found.head.0 || head.age(now) != 0;
+            let renew = packet.ends()
+                || found.head.client() != client
+                || found.head.is_stale(packet.proto, now, &config.timeouts);
             return forward(k, packet, head, backend, (port, client_port), renew);
         }
         if packet.proto == TCP && !packet.is_syn() {
@@ -132,45 +172,89 @@ fn balance<K: Kernel>(
     if verdict != Verdict::ADMIT {
         return verdict;
     }
-    begin(k, packet, Head::new(Role::Forward, client, marks, now))
+    k.begin(packet, Head::new(Role::Forward, client, marks, now))
+}
+
+/// Notes what a packet says of a forward flow. Its head now.
+#[inline(always)]
+pub(super) fn hear<K: Kernel>(
+    k: &K,
+    found: &Found<'_>,
+    client: Client,
+    packet: &Packet,
+    states: u64,
+) -> Head {
+    let head = found.head.heard(client, states, packet.proto, packet.now, &k.config().timeouts);
+    if found.set(head)
+        && head.has(Head::CLOSING)
+        && head.has(Head::COUNTED)
+        && !found.head.has(Head::CLOSING)
+        && let Some((_, _, target)) = found.read()
+    {
+        k.more_active(target.0[0], -1);
+    }
+    head
 }
 
 /// Chooses a backend for a flow, remembers both, and sends its first packet on. `head` is what is known of the flow.
 #[inline(always)]
-fn begin<K: Kernel>(k: &K, packet: &mut Packet, head: Head) -> Verdict {
-    let (client, now) = (head.client(), k.now());
-    let id = k.pick(packet, now);
+pub fn begin<K: Kernel>(k: &K, packet: &mut Packet, head: Head) -> Verdict {
+    let id = k.pick(packet);
     let Some(backend) = k.backend(id).filter(|backend| backend.is_active()) else {
         count(k, packet, Event::NoBackend);
         return Verdict::refuse(Refusal::Closed);
     };
     let port = packet.frontend.target.or(packet.tuple.dport());
-    let here = head.has(Head::HERE) || backend.peer == 0 || packet.tuple.src.is_loopback();
+    let head = Head(head.0 | terms(packet, head, backend));
     let mut client_port = NetPort::ANY;
-    if here {
-        let undone = translate(k, packet, client, backend, port, NetPort::ANY);
+    if head.has(Head::HERE) {
+        let undone = translate(k, packet, head, backend, port, NetPort::ANY);
         if undone == 0 {
             return Verdict::drop(Event::NoRoute);
         }
         // A datagram of a flow that is known came by its forward entry.
         let begins = packet.proto != TCP || packet.is_syn();
-        let changed = remember(k, packet, Head::new(Role::Reply, client, undone, now), now, begins);
+        let changed = remember(k, packet, head.answered(undone), begins);
         if changed == NO_PORT {
             return Verdict::drop(Event::PortsExhausted);
         }
         client_port = NetPort(changed as u16);
+        packet.sent.ports = Tuple::join(client_port.or(packet.tuple.sport()), port);
     }
-    packet.draft = Flow {
-        tuple: packet.tuple,
-        port,
-        client_port,
-        head: head.0 | if here { Head::HERE } else { 0 },
-        addr: Flow::target(id, backend.generation, packet.frontend.id),
-    };
-    packet.event = first(packet) as u8;
-    k.note(packet, now);
+    // Field by field: a whole one would lie on the stack first.
+    let flow = &mut packet.draft;
+    (flow.tuple, flow.port, flow.client_port, flow.head) = (packet.tuple, port, client_port, head.0);
+    flow.addr = Flow::target(id, backend.generation, packet.frontend.id);
+    if packet.last == 0 {
+        count(k, packet, first(packet));
+    }
+    if note(k, packet) && head.has(Head::COUNTED) {
+        k.more_active(id, 1);
+    }
     k.account(id, packet.len, true);
-    forward(k, packet, Head(packet.draft.head), backend, (port, client_port), false)
+    if head.has(Head::HERE) {
+        leave_for(k, packet, backend)
+    } else {
+        leave_as_it_is(packet, head, backend, port)
+    }
+}
+
+/// What a flow keeps of its service's wishes while it lasts, as marks of its head.
+#[inline(always)]
+fn terms(packet: &Packet, head: Head, backend: &Backend) -> u64 {
+    let frontend = &packet.frontend;
+    let mut marks = Head::idle_mark(frontend.idle());
+    if backend.peer == 0 || packet.tuple.src.is_loopback() {
+        marks |= Head::HERE;
+    } else if !head.has(Head::HERE) && head.client().is_outside() {
+        if frontend.has(Frontend::DSR) {
+            marks |= Head::DIRECT;
+        }
+        if frontend.has(Frontend::SNAT) {
+            marks |= Head::SNAT | Head::HERE;
+        }
+    }
+    if frontend.has(Frontend::LEAST) { marks | Head::COUNTED } else { marks }
 }
 
 /// What the first packet of a flow that comes by here counts as.
@@ -179,80 +263,129 @@ const fn first(packet: &Packet) -> Event {
     if packet.proto == TCP && !packet.is_syn() { Event::MidFlow } else { Event::NewFlow }
 }
 
-/// Remembers the drafted flow, if there is room, in the place of an old one with the same tuple.
+/// Remembers the drafted flow, if there is room, in the place of an old one with the same tuple. Whether it is.
 #[inline(always)]
-pub fn note<K: Kernel>(k: &K, packet: &Packet, now: u32) {
-    k.count(first(packet));
-    let config = k.config();
-    let flow = &packet.draft;
-    let Some(bucket) = k.bucket(packet.proto, hash::place(&flow.tuple, config.table_seed)) else { return };
+fn note<K: Kernel>(k: &K, packet: &Packet) -> bool {
+    let (config, flow) = (k.config(), &packet.draft);
+    let Some(bucket) = k.bucket(packet.proto, hash::place(&flow.tuple, config.table_seed)) else {
+        return false;
+    };
     let done = match bucket.find(&flow.tuple, Role::Forward) {
         Some(found) if found.replace(flow) => Inserted::Placed,
         Some(_) => Inserted::Full,
-        None => bucket.insert(flow, packet.proto, now, &config.timeouts),
+        None => bucket.insert(flow, packet.proto, packet.now, &config.timeouts),
     };
     match done {
         Inserted::Placed => {}
         Inserted::Evicted => k.count(Event::Evicted),
         Inserted::Full => k.count(Event::TableFull),
     }
+    done != Inserted::Full
 }
 
 /// Who gets a new flow; [`NO_BACKEND`]: nobody is there.
 #[inline(always)]
-pub fn pick<K: Kernel>(k: &K, packet: &Packet, now: u32) -> u32 {
+pub fn pick<K: Kernel>(k: &K, packet: &Packet) -> u32 {
     let (tuple, frontend, config) = (&packet.tuple, &packet.frontend, k.config());
     if frontend.backends == 0 {
         return NO_BACKEND;
     }
-    if frontend.affinity != 0 {
-        return stay(k, packet, now);
+    let stays = frontend.affinity != 0;
+    if stays {
+        let id = known(k, packet);
+        if id != NO_BACKEND {
+            return id;
+        }
     }
     // Even where nodes need not agree it is a hash and no random number: a flow that was forgotten is balanced
-    // as it was before.
-    let seed = if frontend.has(Frontend::HASHED) { config.mesh_seed } else { config.node_seed };
-    in_slots(k, frontend, hash::slot(&tuple.src, tuple.sport(), tuple.dport(), packet.proto, seed))
-}
-
-/// Who gets a flow of a client whose flows stay together.
-#[inline(always)]
-fn stay<K: Kernel>(k: &K, packet: &Packet, now: u32) -> u32 {
-    let frontend = &packet.frontend;
-    let key = AffinityKey { client: packet.tuple.src, frontend: frontend.id };
-    if let Some(AffinityValue { backend: id, generation, seen }) = k.affinity(&key)
-        // Another CPU may be ahead of this one's time.
-        && now.wrapping_sub(seen).cast_signed() <= frontend.affinity.cast_signed()
-        && k.backend(id).is_some_and(|backend| backend.serves(generation) && backend.is_active())
-    {
-        k.remember(&key, &AffinityValue { backend: id, generation, seen: now });
-        return id;
+    // as it was before. They also agree about clients whose flows stay together.
+    let (sport, dport, proto) =
+        if stays { (NetPort::ANY, NetPort::ANY, 0) } else { (tuple.sport(), tuple.dport(), packet.proto) };
+    let alike = stays || frontend.has(Frontend::HASHED);
+    let seed = if alike { config.mesh_seed } else { config.node_seed };
+    let hash = hash::slot(&tuple.src, sport, dport, proto, seed);
+    let id = if frontend.has(Frontend::LEAST) {
+        least(k, frontend, hash, packet.except)
+    } else {
+        in_slots(k, frontend, hash, packet.except)
+    };
+    if stays {
+        remember_client(k, packet, id);
     }
-    // Nodes agree about clients that they see for the first time.
-    let hash = hash::slot(&key.client, NetPort::ANY, NetPort::ANY, 0, k.config().mesh_seed);
-    let id = in_slots(k, frontend, hash);
-    let Some(backend) = k.backend(id) else { return NO_BACKEND };
-    k.remember(&key, &AffinityValue { backend: id, generation: backend.generation, seen: now });
     id
 }
 
-/// The backend in a slot, or in one of the next.
 #[inline(always)]
-pub(crate) fn in_slots<K: Kernel>(k: &K, frontend: &Frontend, hash: u32) -> u32 {
+const fn affinity_key(packet: &Packet) -> AffinityKey {
+    AffinityKey { client: packet.tuple.src, frontend: packet.frontend.id }
+}
+
+/// Who gets the flows of a client, if that is known.
+#[inline(always)]
+fn known<K: Kernel>(k: &K, packet: &Packet) -> u32 {
+    let key = affinity_key(packet);
+    if let Some(AffinityValue { backend: id, generation, seen }) = k.affinity(&key)
+        // Another CPU may be ahead of this one's time.
+        && packet.now.wrapping_sub(seen).cast_signed() <= packet.frontend.affinity.cast_signed()
+        && id != packet.except
+        && k.backend(id).is_some_and(|backend| backend.serves(generation) && backend.is_active())
+    {
+        k.remember(&key, &AffinityValue { backend: id, generation, seen: packet.now });
+        return id;
+    }
+    NO_BACKEND
+}
+
+#[inline(always)]
+fn remember_client<K: Kernel>(k: &K, packet: &Packet, id: u32) {
+    if let Some(backend) = k.backend(id) {
+        let value = AffinityValue { backend: id, generation: backend.generation, seen: packet.now };
+        k.remember(&affinity_key(packet), &value);
+    }
+}
+
+/// The backend in a slot, or in one of the next; that which is not wanted only if there is no other.
+#[inline(always)]
+pub(crate) fn in_slots<K: Kernel>(k: &K, frontend: &Frontend, hash: u32, except: u32) -> u32 {
     let mut slot = hash;
-    let mut left = TRIES;
+    let mut left = if except == NO_BACKEND { TRIES } else { OTHER_TRIES };
     while left > 0 {
         let id = k.slot(frontend.slots.wrapping_add(slot & frontend.mask));
-        if k.backend(id).is_some_and(Backend::is_active) {
+        if id != except && k.backend(id).is_some_and(Backend::is_active) {
             return id;
         }
         slot = slot.wrapping_add(1);
         left -= 1;
     }
-    NO_BACKEND
+    except
 }
 
-/// The packet on its way to the backend: with its flow's head, the backend's port and the client's. What is
-/// remembered for answers is renewed where that is asked for.
+/// Of the backends in some slots that which has the fewest flows for its weight. To look at a few at random is nearly
+/// as good as to look at all (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001).
+#[inline(always)]
+fn least<K: Kernel>(k: &K, frontend: &Frontend, hash: u32, except: u32) -> u32 {
+    let (mut best, mut fewest) = (except, u64::MAX);
+    let mut slot = hash;
+    let mut left = TRIES;
+    while left > 0 {
+        let id = k.slot(frontend.slots.wrapping_add(slot & frontend.mask));
+        if id != except
+            && let Some(backend) = k.backend(id)
+            && backend.is_active()
+        {
+            let flows = ((k.active(id).max(0) as u64) << 16) / u64::from(backend.weight.max(1));
+            if flows < fewest {
+                (best, fewest) = (id, flows);
+            }
+        }
+        slot = slot.rotate_right(8).wrapping_add(1);
+        left -= 1;
+    }
+    best
+}
+
+/// A packet of a known flow on its way to the backend: with the flow's head, the backend's port and the client's.
+/// What is remembered for answers is renewed where that is asked for.
 #[inline(always)]
 fn forward<K: Kernel>(
     k: &K,
@@ -262,20 +395,25 @@ fn forward<K: Kernel>(
     (port, client_port): (NetPort, NetPort),
     renew: bool,
 ) -> Verdict {
-    let client = head.client();
     if !head.has(Head::HERE) {
-        packet.hop = Hop::peer(backend.peer, Tag::Forward(port), backend.mac);
-        return Verdict::SEND;
+        return leave_as_it_is(packet, head, backend, port);
     }
-    let undone = translate(k, packet, client, backend, port, client_port);
+    let undone = translate(k, packet, head, backend, port, client_port);
     if undone == 0 {
         return Verdict::drop(Event::NoRoute);
     }
     if renew {
-        let now = k.now();
-        replies::renew(k, packet, Head::new(Role::Reply, client, undone, now), client_port, now);
+        replies::renew(k, packet, head.answered(undone), client_port);
     }
     leave_for(k, packet, backend)
+}
+
+/// To a backend, which is another node's to translate to.
+#[inline(always)]
+fn leave_as_it_is(packet: &mut Packet, head: Head, backend: &Backend, port: NetPort) -> Verdict {
+    let terms = Terms::new(head.has(Head::DIRECT), packet.last != 0, head.idle());
+    packet.hop = Hop::peer(backend.peer, Tag::Forward(port, terms), backend.mac);
+    Verdict::SEND
 }
 
 /// To a backend, of what is translated already.
@@ -295,12 +433,12 @@ pub(super) fn leave_for<K: Kernel>(k: &K, packet: &mut Packet, backend: &Backend
 fn translate<K: Kernel>(
     k: &K,
     packet: &mut Packet,
-    client: Client,
+    head: Head,
     backend: &Backend,
     port: NetPort,
     client_port: NetPort,
 ) -> u64 {
-    let (src, marks) = client_of(k, &packet.tuple.src, client, backend);
+    let (src, marks) = client_of(k, &packet.tuple.src, head, backend);
     if marks == 0 {
         return 0;
     }
@@ -308,16 +446,23 @@ fn translate<K: Kernel>(
     marks
 }
 
-/// A client's address as the backend is to see it, and the marks that undo it; 0: it cannot be.
+/// The address of a flow's client as the backend is to see it, and the marks that undo it; 0: it cannot be.
 #[inline(always)]
-pub(super) fn client_of<K: Kernel>(k: &K, own: &Addr16, client: Client, backend: &Backend) -> (Addr16, u64) {
+pub(super) fn client_of<K: Kernel>(k: &K, own: &Addr16, head: Head, backend: &Backend) -> (Addr16, u64) {
+    let client = head.client();
     let to_itself = client.place == Place::Task && client.via == backend.device;
-    if !to_itself && !own.is_loopback() {
-        return (*own, Head::HERE);
-    }
     // It would not answer itself, and cannot answer 127.0.0.1.
+    let mark = if to_itself {
+        Head::SELF
+    } else if own.is_loopback() {
+        Head::LOOPBACK
+    } else if head.has(Head::SNAT) {
+        Head::SNAT
+    } else {
+        return (*own, Head::HERE);
+    };
     match k.network(backend.vni).and_then(|network| network.beside(&backend.addr)) {
-        Some(node) => (node, Head::HERE | if to_itself { Head::SELF } else { Head::LOOPBACK }),
+        Some(node) => (node, Head::HERE | mark),
         None => (Addr16::ANY_V6, 0),
     }
 }

@@ -11,7 +11,7 @@ use crate::flow::{Found, Head, Role};
 use crate::hash;
 use crate::kernel::Kernel;
 use crate::packet::{Packet, Tuple};
-use crate::tunnel::Tag;
+use crate::tunnel::{Tag, Terms};
 use crate::verdict::{Event, Hop, Verdict};
 
 /// An error that anybody here sent: about a packet to a backend, or about an answer to a client. `PASS`: about
@@ -64,7 +64,15 @@ fn find<'k, K: Kernel>(k: &'k K, packet: &Packet, tuple: &Tuple, role: Role) -> 
 fn to_client<K: Kernel>(k: &K, packet: &mut Packet, found: &Found<'_>) -> Verdict {
     let Some((port, client_port, addr)) = found.read() else { return Verdict::PASS };
     let quoted = packet.quoted;
-    let client = client_address(found.head, &quoted.reversed());
+    let mut client = client_address(found.head, &quoted.reversed());
+    if found.head.has(Head::SNAT) {
+        (packet.origin.tuple, packet.origin.head) = (quoted.reversed(), found.head.0);
+        packet.now = k.now();
+        if !k.origin(packet, packet.quoted_proto, false) {
+            return Verdict::drop(Event::NoRoute);
+        }
+        client = packet.origin.addr;
+    }
     packet.quoted_sent = Tuple::new(client, client_port.or(quoted.sport()), addr, port);
     packet.sent.dst = client;
     // A router on the way has an address of its own; the backend has the one that the client knows.
@@ -83,10 +91,10 @@ fn to_backend<K: Kernel>(k: &K, packet: &mut Packet, found: &Found<'_>) -> Verdi
         return Verdict::drop(Event::BackendGone);
     };
     if !found.head.has(Head::HERE) {
-        packet.hop = Hop::peer(backend.peer, Tag::Forward(port), backend.mac);
+        packet.hop = Hop::peer(backend.peer, Tag::Forward(port, Terms::default()), backend.mac);
         return Verdict::SEND;
     }
-    let client = client_of(k, &packet.quoted.dst, found.head.client(), backend).0;
+    let client = client_of(k, &packet.quoted.dst, found.head, backend).0;
     if client == Addr16::ANY_V6 {
         return Verdict::drop(Event::NoRoute);
     }

@@ -1,12 +1,13 @@
 //! From the backend to the client, and what is remembered for it.
 
+use super::balance::hear;
 use super::count;
 use crate::abi::{Addr16, Mac, NetPort, TCP};
-use crate::flow::{Client, Flow, Head, Inserted, Place, Role, states};
+use crate::flow::{Client, Head, Inserted, Place, Role, states};
 use crate::hash;
 use crate::kernel::Kernel;
 use crate::packet::{Packet, Tuple};
-use crate::tunnel::Tag;
+use crate::tunnel::{Tag, Terms};
 use crate::verdict::{Event, Hop, Refusal, Verdict};
 
 /// Source ports that are tried for a flow before it is given up.
@@ -15,54 +16,108 @@ const TRIES: u32 = 4;
 /// A packet that may be a backend's answer: translated back and on its way to the client; `PASS` if it is none.
 #[inline(always)]
 pub fn answer<K: Kernel>(k: &K, packet: &mut Packet) -> Verdict {
-    let (seed, now) = (k.config().table_seed, k.now());
-    let found = k
-        .bucket(packet.proto, hash::place(&packet.tuple, seed))
-        .and_then(|bucket| bucket.find(&packet.tuple, Role::Reply));
-    let Some(found) = found else { return Verdict::PASS };
+    let (config, now) = (k.config(), k.now());
+    let Some(bucket) = k.bucket(packet.proto, hash::place(&packet.tuple, config.table_seed)) else {
+        return Verdict::PASS;
+    };
+    let Some(found) = bucket.find(&packet.tuple, Role::Reply) else { return Verdict::PASS };
     let Some((port, client_port, addr)) = found.read() else { return Verdict::PASS };
-    found.touch(now, states(packet));
+    packet.now = now;
     let client = found.head.client();
-    let dst = client_address(found.head, &packet.tuple);
-    packet.sent = Tuple::new(addr, port, dst, client_port.or(packet.tuple.dport()));
-    if packet.ends() || found.head.age(now) != 0 {
+    let head = found.head.heard(client, states(packet), packet.proto, now, &config.timeouts);
+    found.set(head);
+    packet.sent.src = addr;
+    packet.sent.dst = client_address(head, &packet.tuple);
+    packet.sent.ports = Tuple::join(port, client_port.or(packet.tuple.dport()));
+    if head.has(Head::SNAT) {
+        (packet.origin.tuple, packet.origin.head) = (packet.tuple, head.0);
+        if !k.origin(packet, packet.proto, false) {
+            return Verdict::drop(Event::NoRoute);
+        }
+        packet.sent.dst = packet.origin.addr;
+    }
+    if packet.ends() || found.head.is_stale(packet.proto, now, &config.timeouts) {
         // The client's side may never say that it has ended, or may have nothing to say for long.
         let forward = packet.sent.reversed();
         if let Some(other) = k
-            .bucket(packet.proto, hash::place(&forward, seed))
+            .bucket(packet.proto, hash::place(&forward, config.table_seed))
             .and_then(|bucket| bucket.find(&forward, Role::Forward))
         {
-            other.touch(now, states(packet) & Head::CLOSING);
+            hear(k, &other, other.head.client(), packet, states(packet) & Head::CLOSING);
         }
     }
     deliver(k, packet, client)
 }
 
+/// Finds the address of a client whom the backend of a reply flow knows by the node's address, or remembers it: in
+/// `packet.origin`, which says of which flow, and has the head of that. The entry is kept as long as the other.
+#[inline(always)]
+pub fn origin<K: Kernel>(k: &K, packet: &mut Packet, proto: u8, put: bool) -> bool {
+    let (config, flow) = (k.config(), &mut packet.origin);
+    let head = Head(flow.head).beside();
+    let Some(bucket) = k.bucket(proto, hash::place(&flow.tuple, config.table_seed)) else { return false };
+    let found = bucket.find(&flow.tuple, Role::Origin);
+    if put {
+        flow.head = head.0;
+        return match found {
+            Some(found) => found.replace(flow),
+            None => bucket.insert(flow, proto, packet.now, &config.timeouts) != Inserted::Full,
+        };
+    }
+    let Some(found) = found else { return false };
+    let Some((_, _, addr)) = found.read() else { return false };
+    flow.addr = addr;
+    found.set(found.head.as_old_as(head));
+    !found.head.is_over(proto, packet.now, &config.timeouts)
+}
+
 /// A packet for a published port that another node balanced to a task of this one.
 #[inline(always)]
-pub(super) fn arrive<K: Kernel>(k: &K, packet: &mut Packet, peer: u32, port: NetPort, mac: Mac) -> Verdict {
+pub(super) fn arrive<K: Kernel>(
+    k: &K,
+    packet: &mut Packet,
+    peer: u32,
+    port: NetPort,
+    terms: Terms,
+    mac: Mac,
+) -> Verdict {
     let tuple = packet.tuple;
-    let Some(task) = k.endpoint_of(mac) else {
-        count(k, packet, Event::BackendGone);
-        if let Some(node) = k.peer(peer) {
-            packet.hop = Hop::peer(peer, Tag::Reply, node.mac);
-        }
-        return Verdict::refuse(Refusal::Closed);
+    let begins = packet.proto != TCP || packet.is_syn();
+    let Some(task) = k.endpoint_of(mac) else { return gone(k, packet, peer, begins && !terms.last()) };
+    let client = if terms.direct() {
+        Client { place: Place::Uplink, via: 0 }
+    } else {
+        Client { place: Place::Peer, via: peer }
     };
-    let client = Client { place: Place::Peer, via: peer };
     let own = task.beside(&tuple.dst);
     if own == Addr16::ANY_V6 {
         return Verdict::drop(Event::NoRoute);
     }
     packet.sent = Tuple::new(tuple.src, tuple.sport(), own, port);
-    let now = k.now();
-    let changed = remember(k, packet, Head::new(Role::Reply, client, Head::HERE, now), now, packet.is_syn());
+    packet.now = k.now();
+    let marks = Head::HERE | Head::idle_mark(terms.idle());
+    let head = Head::new(Role::Reply, client, marks, packet.now);
+    let changed = remember(k, packet, head, packet.is_syn());
     if changed == NO_PORT {
         return Verdict::drop(Event::PortsExhausted);
     }
     packet.sent.ports = Tuple::join(NetPort(changed as u16).or(tuple.sport()), port);
     packet.hop = Hop::task(task.device, mac);
     Verdict::SEND
+}
+
+/// A packet for a task that is gone. What begins a flow may have another: the node that it came in by chooses.
+#[inline(always)]
+fn gone<K: Kernel>(k: &K, packet: &mut Packet, peer: u32, may_return: bool) -> Verdict {
+    let Some(node) = k.peer(peer) else { return Verdict::drop(Event::NoRoute) };
+    if may_return {
+        count(k, packet, Event::Returned);
+        packet.hop = Hop::peer(peer, Tag::Returned, node.mac);
+        return Verdict::SEND;
+    }
+    count(k, packet, Event::BackendGone);
+    packet.hop = Hop::peer(peer, Tag::Reply, node.mac);
+    Verdict::refuse(Refusal::Closed)
 }
 
 /// An answer that the task's node has translated back, at the node that the client came in by.
@@ -73,13 +128,14 @@ pub(super) fn back<K: Kernel>(k: &K, packet: &mut Packet) -> Verdict {
         .bucket(packet.proto, hash::place(&forward, k.config().table_seed))
         .and_then(|bucket| bucket.find(&forward, Role::Forward));
     if let Some(found) = found {
-        found.touch(k.now(), states(packet) & Head::CLOSING);
-        return deliver(k, packet, found.head.client());
+        packet.now = k.now();
+        let client = found.head.client();
+        hear(k, &found, client, packet, states(packet) & Head::CLOSING);
+        return deliver(k, packet, client);
     }
     // Forgotten, but it can only have come for one of the node's own addresses.
     if k.is_local(&packet.tuple.src) {
-        packet.hop = if k.is_local(&packet.tuple.dst) { Hop::stack() } else { Hop::uplink(0) };
-        return Verdict::SEND;
+        return deliver(k, packet, Client { place: Place::Uplink, via: 0 });
     }
     Verdict::drop(Event::NoRoute)
 }
@@ -93,23 +149,23 @@ pub(super) const NO_PORT: u32 = 1 << 16;
 /// Two flows can meet in one tuple: a client may use one port towards two nodes, and both may choose one task.
 /// `begins`: it is the first packet of its flow, of which nothing can be known.
 #[inline(always)]
-pub(super) fn remember<K: Kernel>(k: &K, packet: &mut Packet, head: Head, now: u32, begins: bool) -> u32 {
+pub(super) fn remember<K: Kernel>(k: &K, packet: &mut Packet, head: Head, begins: bool) -> u32 {
     draft(packet, head, NetPort::ANY);
-    if k.place(packet, now, begins) {
+    if place_both(k, packet, begins) {
         return 0;
     }
     // Whatever is not the first of its flow may be known with another port, though its own is free by now.
     if !begins {
-        let port = other_place(k, packet, now, false);
+        let port = other_place(k, packet, false);
         if port != 0 {
             return port;
         }
         draft(packet, head, NetPort::ANY);
-        if k.place(packet, now, true) {
+        if place_both(k, packet, true) {
             return 0;
         }
     }
-    match other_place(k, packet, now, true) {
+    match other_place(k, packet, true) {
         0 => NO_PORT,
         port => port,
     }
@@ -117,35 +173,50 @@ pub(super) fn remember<K: Kernel>(k: &K, packet: &mut Packet, head: Head, now: u
 
 /// Remembers the same of a flow whose port is known already: because it goes on, or because it ends.
 #[inline(always)]
-pub(super) fn renew<K: Kernel>(k: &K, packet: &mut Packet, head: Head, client_port: NetPort, now: u32) {
+pub(super) fn renew<K: Kernel>(k: &K, packet: &mut Packet, head: Head, client_port: NetPort) {
     draft(packet, head, client_port);
-    k.place(packet, now, true);
+    place_both(k, packet, true);
 }
 
 /// The answers to `packet.sent`, with this port of the client's.
 #[inline(always)]
 fn draft(packet: &mut Packet, head: Head, client_port: NetPort) {
     let Tuple { src, dst, .. } = packet.sent;
-    packet.draft = Flow {
-        tuple: Tuple::new(dst, packet.sent.dport(), src, client_port.or(packet.tuple.sport())),
-        port: packet.tuple.dport(),
-        client_port: if client_port == NetPort::ANY { NetPort::ANY } else { packet.tuple.sport() },
-        head: head.0,
-        addr: packet.tuple.dst,
-    };
+    // Field by field: a whole one would lie on the stack first.
+    let flow = &mut packet.draft;
+    (flow.tuple.src, flow.tuple.dst) = (dst, src);
+    flow.tuple.ports = Tuple::join(packet.sent.dport(), client_port.or(packet.tuple.sport()));
+    flow.port = packet.tuple.dport();
+    flow.client_port = if client_port == NetPort::ANY { NetPort::ANY } else { packet.tuple.sport() };
+    flow.head = head.0;
+    flow.addr = packet.tuple.dst;
+}
+
+/// Remembers the drafted reply flow, and whose it is where the backend does not know. A port that another client has
+/// is taken.
+#[inline(always)]
+fn place_both<K: Kernel>(k: &K, packet: &mut Packet, may_insert: bool) -> bool {
+    if !Head(packet.draft.head).has(Head::SNAT) {
+        return k.place(packet, may_insert);
+    }
+    (packet.origin.tuple, packet.origin.head) = (packet.draft.tuple, packet.draft.head);
+    let known = k.origin(packet, packet.proto, false);
+    if known && packet.origin.addr != packet.tuple.src {
+        return false;
+    }
+    packet.origin.addr = packet.tuple.src;
+    k.place(packet, may_insert) && (known || k.origin(packet, packet.proto, true))
 }
 
 /// With another port: the one that it is known with, or the first that is free, if one may be taken; else 0.
-///
-/// Its own function, because the stack of a program has 512 bytes.
-#[inline(never)]
-fn other_place<K: Kernel>(k: &K, packet: &mut Packet, now: u32, may_insert: bool) -> u32 {
+#[inline(always)]
+fn other_place<K: Kernel>(k: &K, packet: &mut Packet, may_insert: bool) -> u32 {
     let mut round = 0;
     while round < TRIES {
         let port = other_port(&packet.tuple, round);
         packet.draft.tuple.ports = Tuple::join(packet.sent.dport(), port);
         packet.draft.client_port = packet.tuple.sport();
-        if k.place(packet, now, may_insert) {
+        if place_both(k, packet, may_insert) {
             if may_insert {
                 k.count(Event::PortChanged);
             }
@@ -158,8 +229,8 @@ fn other_place<K: Kernel>(k: &K, packet: &mut Packet, now: u32, may_insert: bool
 
 /// Whether the drafted reply flow is known, or could be made if it may be.
 #[inline(always)]
-pub fn place<K: Kernel>(k: &K, packet: &Packet, now: u32, may_insert: bool) -> bool {
-    let (flow, config) = (&packet.draft, k.config());
+pub fn place<K: Kernel>(k: &K, packet: &Packet, may_insert: bool) -> bool {
+    let (flow, config, now) = (&packet.draft, k.config(), packet.now);
     let Some(bucket) = k.bucket(packet.proto, hash::place(&flow.tuple, config.table_seed)) else {
         return false;
     };
@@ -181,12 +252,12 @@ pub fn place<K: Kernel>(k: &K, packet: &Packet, now: u32, may_insert: bool) -> b
         };
     };
     let client = Head(flow.head).client();
-    let same =
-        client.may_be(found.head.client()) && found.read() == Some((flow.port, flow.client_port, flow.addr));
+    let same = client.may_be(found.head.client()) && found.leads_as(flow);
     // The same client may use the same port again, and has more to say than that the last flow ended.
     let again = same && packet.is_syn() && found.head.has(Head::CLOSING);
     if same && !again {
-        found.touch_by(client, now, states(packet) & Head::CLOSING);
+        let states = states(packet) & Head::CLOSING;
+        found.set(found.head.heard(client, states, packet.proto, now, &config.timeouts));
         return true;
     }
     // A segment in the middle of a flow takes nobody's place: its own may be elsewhere. And what is closing may
@@ -211,6 +282,8 @@ pub(super) fn deliver<K: Kernel>(k: &K, packet: &mut Packet, client: Client) -> 
             Some(task) => Hop::task(client.via, task.mac),
             None => return Verdict::drop(Event::NoRoute),
         },
+        // By whichever device, or it is a process here.
+        Place::Uplink if client.via == 0 && k.is_local(&packet.sent.dst) => Hop::stack(),
         Place::Uplink => Hop::uplink(client.via),
         Place::Stack => Hop::stack(),
         Place::Peer => match k.peer(client.via) {

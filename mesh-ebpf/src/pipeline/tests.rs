@@ -3,6 +3,7 @@
 mod failures;
 mod life;
 mod node;
+mod options;
 mod oracle;
 mod ports;
 mod sockets;

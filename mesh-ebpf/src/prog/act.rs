@@ -97,8 +97,12 @@ fn send(skb: Skb, node: &Node, packet: &Packet) -> Option<i64> {
             if config.tunnel == 0 || !skb.address(hop.mac, config.mac) {
                 return None;
             }
+            if packet.announces() {
+                skb.clamp(packet, config.tunnel_mtu);
+            }
             skb.tunnel(peer, hop.vni, config.tunnel)
         }
+        Hop::UPLINK if hop.via == 0 => Some(skb.by_route(packet)),
         Hop::UPLINK => Some(skb.to_neighbour(hop.via)),
         _ => {
             // By the loopback device, the only one by which all of the node's own addresses may come.

@@ -83,10 +83,24 @@ fn run(skb: Skb, judge: impl FnOnce(&Node, &mut Packet) -> Verdict) -> i32 {
 
 #[inline(always)]
 fn untunnelled(skb: Skb, node: &Node, packet: &mut Packet, v6: bool) -> Verdict {
-    let Some((remote, vni)) = skb.tunnelled(v6) else { return Verdict::drop(Event::Spoofed) };
-    let Some(peer) = node.peer_number(&remote) else { return Verdict::drop(Event::Spoofed) };
+    let sender = sender(skb, node, v6);
+    if sender == NOBODY_WE_KNOW {
+        return Verdict::drop(Event::Spoofed);
+    }
     let Some(mac) = skb.frame().at(0) else { return Verdict::drop(Event::Malformed) };
-    pipeline::from_mesh(node, packet, peer, vni, mac)
+    pipeline::from_mesh(node, packet, (sender >> 32) as u32, sender as u32, mac)
+}
+
+/// No node has this number.
+const NOBODY_WE_KNOW: u64 = 0;
+
+/// The number of the node that tunnelled a packet, and the tunnel's key, as one word. Its own function, because the
+/// stack of a program has 512 bytes.
+#[inline(never)]
+fn sender(skb: Skb, node: &Node, v6: bool) -> u64 {
+    let Some((remote, vni)) = skb.tunnelled(v6) else { return NOBODY_WE_KNOW };
+    let peer = node.peer_number(&remote);
+    peer.map_or(NOBODY_WE_KNOW, |peer| u64::from(peer) << 32 | u64::from(vni))
 }
 
 /// Has a packet judged; of one in parts only the first.

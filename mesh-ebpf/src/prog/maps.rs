@@ -35,7 +35,7 @@ pub(crate) static NETWORKS: HashMap<u32, Network> = HashMap::with_max_entries(1,
 #[map]
 pub(crate) static LOCALS: HashMap<Addr16, u32> = HashMap::with_max_entries(1, 0);
 #[map]
-pub(crate) static PORTS: Array<u64> = Array::with_max_entries(2 * PORT_WORDS, BPF_F_MMAPABLE);
+pub(crate) static PORTS: Array<u64> = Array::with_max_entries(PORT_WORDS, BPF_F_MMAPABLE);
 #[map]
 pub(crate) static VIP_BITS: Array<u64> = Array::with_max_entries(VIP_WORDS, BPF_F_MMAPABLE);
 #[map]
@@ -46,6 +46,8 @@ pub(crate) static AFFINITY: LruHashMap<AffinityKey, AffinityValue> = LruHashMap:
 pub(crate) static FLOWS_TCP: Array<Bucket> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 pub(crate) static FLOWS_UDP: Array<Bucket> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static ACTIVE: Array<i64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 pub(crate) static EVENTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(verdict::EVENTS, 0);
 #[map]

@@ -3,17 +3,18 @@
 use aya_ebpf::{helpers::generated::bpf_ktime_get_coarse_ns, maps::lpm_trie::Key};
 use mesh_ebpf::abi::{
     Addr16, AffinityKey, AffinityValue, Backend, Config, Endpoint, Frontend, FrontendKey, Mac, MacKey,
-    NO_BACKEND, NetPort, Network, PORT_WORDS, Peer, SLOT_LINE, SourceKey, TCP, VIP_WORDS,
+    NO_BACKEND, NetPort, Network, Peer, Published, SLOT_LINE, SourceKey, TCP, VIP_WORDS,
 };
-use mesh_ebpf::flow::{Shared, TICK};
+use mesh_ebpf::atomic;
+use mesh_ebpf::flow::{Head, Shared, TICK};
 use mesh_ebpf::hash;
 use mesh_ebpf::kernel::Kernel;
 use mesh_ebpf::packet::Packet;
 use mesh_ebpf::verdict::{Event, Verdict};
 
 use super::maps::{
-    AFFINITY, BACKENDS, CONFIG, ENDPOINTS, EVENTS, FLOWS_TCP, FLOWS_UDP, FRONTENDS, LOCALS, MACS, NETWORKS,
-    PEER_IDS, PEERS, PORTS, SLOTS, SOURCES, STATS, VIP_BITS,
+    ACTIVE, AFFINITY, BACKENDS, CONFIG, ENDPOINTS, EVENTS, FLOWS_TCP, FLOWS_UDP, FRONTENDS, LOCALS, MACS,
+    NETWORKS, PEER_IDS, PEERS, PORTS, SLOTS, SOURCES, STATS, VIP_BITS,
 };
 use super::steps;
 
@@ -103,14 +104,13 @@ impl Kernel for Node {
     #[inline(always)]
     fn is_local(&self, addr: &Addr16) -> bool {
         // SAFETY: see above.
-        unsafe { LOCALS.get(addr) }.is_some()
+        self.config.is_here(addr) || unsafe { LOCALS.get(addr) }.is_some()
     }
 
     #[inline(always)]
-    fn is_published(&self, proto: u8, port: NetPort) -> bool {
-        let number = u32::from(port.number());
-        let first = if proto == TCP { 0 } else { PORT_WORDS };
-        PORTS.get(first + (number >> 6)).is_some_and(|word| word >> (number & 63) & 1 != 0)
+    fn published(&self, proto: u8, port: NetPort) -> Published {
+        let (word, shift) = Published::place(proto, port);
+        PORTS.get(word).map_or(Published::default(), |word| Published::of(*word, shift))
     }
 
     #[inline(always)]
@@ -165,6 +165,19 @@ impl Kernel for Node {
     }
 
     #[inline(always)]
+    fn active(&self, backend: u32) -> i64 {
+        ACTIVE.get(backend).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn more_active(&self, backend: u32, flows: i64) {
+        if let Some(count) = ACTIVE.get_ptr_mut(backend) {
+            // SAFETY: an aligned word that lives as long as the map, and that nobody writes but like this.
+            unsafe { atomic::add(count, flows) };
+        }
+    }
+
+    #[inline(always)]
     fn answer(&self, packet: &mut Packet) -> Verdict {
         Verdict(steps::mesh_answer(packet))
     }
@@ -175,18 +188,23 @@ impl Kernel for Node {
     }
 
     #[inline(always)]
-    fn pick(&self, packet: &Packet, now: u32) -> u32 {
-        steps::mesh_pick(packet, now)
+    fn pick(&self, packet: &Packet) -> u32 {
+        steps::mesh_pick(packet)
     }
 
     #[inline(always)]
-    fn note(&self, packet: &Packet, now: u32) {
-        steps::mesh_note(packet, now);
+    fn origin(&self, packet: &mut Packet, proto: u8, put: bool) -> bool {
+        steps::mesh_origin(packet, u32::from(proto), u32::from(put)) != 0
     }
 
     #[inline(always)]
-    fn place(&self, packet: &Packet, now: u32, may_insert: bool) -> bool {
-        steps::mesh_place(packet, now, u32::from(may_insert)) != 0
+    fn begin(&self, packet: &mut Packet, head: Head) -> Verdict {
+        Verdict(steps::mesh_begin(packet, head.0))
+    }
+
+    #[inline(always)]
+    fn place(&self, packet: &Packet, may_insert: bool) -> bool {
+        steps::mesh_place(packet, u32::from(may_insert)) != 0
     }
 }
 

@@ -3,16 +3,19 @@
 use aya_ebpf::{
     bindings::{
         __sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_TUNINFO_IPV6,
-        BPF_F_ZERO_CSUM_TX, bpf_tunnel_key,
+        BPF_F_ZERO_CSUM_TX, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, TC_ACT_SHOT,
+        bpf_fib_lookup as Route, bpf_tunnel_key,
     },
     helpers::generated::{
-        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_type,
-        bpf_skb_get_tunnel_key, bpf_skb_pull_data, bpf_skb_set_tunnel_key,
+        bpf_fib_lookup, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
+        bpf_skb_change_type, bpf_skb_get_tunnel_key, bpf_skb_load_bytes, bpf_skb_pull_data,
+        bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
     },
 };
 use mesh_ebpf::abi::{Addr16, MARK, MARK_WAITS, Mac, Peer, TCP};
 use mesh_ebpf::csum;
 use mesh_ebpf::frame::Frame;
+use mesh_ebpf::mss;
 use mesh_ebpf::packet::{ETH, Packet};
 
 /// Bytes that are made linear before they are parsed: up to the ports that an ICMPv6 error quotes.
@@ -21,6 +24,9 @@ const HEADERS: u32 = 14 + 40 + 8 + 40 + 8;
 const TCP_HEADER: u32 = 32;
 /// `PACKET_HOST` of linux/if_packet.h.
 const PACKET_HOST: u32 = 0;
+/// Of sys/socket.h.
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
 /// Hops that a tunnelled packet may take.
 const TTL: u8 = 64;
 /// The loopback device of every namespace.
@@ -284,6 +290,63 @@ impl Skb {
     pub(crate) fn into_task(&self, device: u32) -> i64 {
         // SAFETY: the helper has no preconditions.
         unsafe { bpf_redirect_peer(device, 0) }
+    }
+
+    /// Has a SYN announce no larger segments than fit into the tunnel. What cannot be read stays as it is.
+    #[inline(never)]
+    pub(crate) fn clamp(self, packet: &Packet, mtu: u32) {
+        let l4 = u32::from(packet.l4) & (Frame::FAR - 1) as u32;
+        let mut head = 0_u8;
+        let mut options = [0_u8; mss::OPTIONS];
+        // SAFETY: the context is valid, the helper checks the offset, and the buffer has as many bytes.
+        if unsafe { bpf_skb_load_bytes(self.0.cast(), l4 + 12, (&raw mut head).cast(), 1) } != 0 {
+            return;
+        }
+        let len = (u32::from(head) >> 4 << 2).wrapping_sub(20);
+        if len == 0 || len > 40 {
+            return;
+        }
+        // SAFETY: as above.
+        if unsafe { bpf_skb_load_bytes(self.0.cast(), l4 + 20, options.as_mut_ptr().cast(), len) } != 0 {
+            return;
+        }
+        let headers = if packet.tuple.src.is_v4() { 20 + 20 } else { 40 + 20 };
+        let most = mtu.wrapping_sub(headers) as u16;
+        let Some(at) = mss::find(&options, len as usize, most) else { return };
+        let old = [options[at % mss::OPTIONS], options[(at + 1) % mss::OPTIONS]];
+        let new = most.to_be_bytes();
+        // Words begin at even bytes.
+        let word = |[a, b]: [u8; 2]| u32::from(u16::from_ne_bytes(if at % 2 == 0 { [a, b] } else { [b, a] }));
+        let diff = csum::diff(word(old), word(new));
+        // SAFETY: the context is valid, and the helpers check the offsets.
+        unsafe {
+            if bpf_skb_store_bytes(self.0, l4 + 20 + at as u32, new.as_ptr().cast(), 2, 0) == 0 {
+                bpf_l4_csum_replace(self.0, l4 + 16, 0, diff as u64, 0);
+            }
+        }
+    }
+
+    /// Out by whichever device leads to the receiver, as the routing table says.
+    #[inline(never)]
+    pub(crate) fn by_route(self, packet: &Packet) -> i64 {
+        // SAFETY: zero is a valid question.
+        let mut route: Route = unsafe { core::mem::zeroed() };
+        let (src, dst) = (&packet.sent.src.0, &packet.sent.dst.0);
+        route.ifindex = packet.device;
+        if packet.sent.dst.is_v4() {
+            route.family = AF_INET;
+            (route.__bindgen_anon_3.ipv4_src, route.__bindgen_anon_4.ipv4_dst) = (src[3], dst[3]);
+        } else {
+            route.family = AF_INET6;
+            (route.__bindgen_anon_3.ipv6_src, route.__bindgen_anon_4.ipv6_dst) = (*src, *dst);
+        }
+        let size = size_of::<Route>() as i32;
+        // SAFETY: the context is valid, and the size is that of the question.
+        let answer = unsafe { bpf_fib_lookup(self.0.cast(), &raw mut route, size, 0) };
+        if answer == i64::from(BPF_FIB_LKUP_RET_SUCCESS) || answer == i64::from(BPF_FIB_LKUP_RET_NO_NEIGH) {
+            return self.to_neighbour(route.ifindex);
+        }
+        TC_ACT_SHOT.into()
     }
 
     /// Out by a device, to the neighbour that the routing table names.

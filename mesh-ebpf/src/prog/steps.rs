@@ -3,6 +3,7 @@
 //! It takes nothing of their callers for granted. So they are told that a pointer is one, and find the node anew.
 
 use mesh_ebpf::abi::NO_BACKEND;
+use mesh_ebpf::flow::Head;
 use mesh_ebpf::packet::Packet;
 use mesh_ebpf::pipeline::step;
 use mesh_ebpf::verdict::Verdict;
@@ -40,27 +41,33 @@ pub(crate) extern "C" fn mesh_error(packet: *mut Packet) -> u32 {
 /// See [`step::pick`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn mesh_pick(packet: *const Packet, now: u32) -> u32 {
+pub(crate) extern "C" fn mesh_pick(packet: *const Packet) -> u32 {
     let packet = packet.cast_mut();
     let (node, packet) = known!(packet, NO_BACKEND);
-    step::pick(&node, packet, now)
+    step::pick(&node, packet)
 }
 
-/// See [`step::note`].
+/// See [`step::origin`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn mesh_note(packet: *const Packet, now: u32) -> u32 {
-    let packet = packet.cast_mut();
+pub(crate) extern "C" fn mesh_origin(packet: *mut Packet, proto: u32, put: u32) -> u32 {
     let (node, packet) = known!(packet, 0);
-    step::note(&node, packet, now);
-    0
+    u32::from(step::origin(&node, packet, proto as u8, put != 0))
+}
+
+/// See [`step::begin`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn mesh_begin(packet: *mut Packet, head: u64) -> u32 {
+    let (node, packet) = known!(packet, Verdict::PASS.0);
+    step::begin(&node, packet, Head(head)).0
 }
 
 /// See [`step::place`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn mesh_place(packet: *const Packet, now: u32, may_insert: u32) -> u32 {
+pub(crate) extern "C" fn mesh_place(packet: *const Packet, may_insert: u32) -> u32 {
     let packet = packet.cast_mut();
     let (node, packet) = known!(packet, 0);
-    u32::from(step::place(&node, packet, now, may_insert != 0))
+    u32::from(step::place(&node, packet, may_insert != 0))
 }

@@ -9,7 +9,7 @@ use super::janitor::AT_ONCE;
 use super::network::overlap;
 use super::{Change, Fresh, Refusal, task};
 use crate::kv::{Compare, Txn};
-use crate::model::{Availability, Block, Listener, Name, Network, Node, NodeId, NodeSpec, Snapshot, fnv64};
+use crate::model::{Availability, Block, Listener, Name, Network, Node, NodeId, Snapshot, fnv64};
 use crate::records::{self, Claim};
 
 /// Two agents' threads, or two tasks at once, must not give out the same: whoever gives out bumps the node's
@@ -186,14 +186,19 @@ pub fn set_availability(
     world: &Snapshot,
     reference: &str,
     availability: Availability,
+    fresh: Fresh,
 ) -> Result<Change<Node>, Refusal> {
     let node = world.node(reference).ok_or_else(|| Refusal::not_found("node", reference))?;
     let mut txn = Txn::default();
-    if world.availability(&node.id) != availability {
-        let labels = world.specs.get(&node.id).map(|spec| spec.labels.clone()).unwrap_or_default();
+    let mut spec = world.specs.get(&node.id).cloned().unwrap_or_default();
+    if spec.availability != availability {
+        if spec.availability == Availability::Drain {
+            spec.undrained = fresh.now;
+        }
+        spec.availability = availability;
         let key = records::node_spec(&node.id);
         txn.unchanged(&key, world.rev_of(&key));
-        txn.put(key, records::to_json(&NodeSpec { availability, labels }));
+        txn.put(key, records::to_json(&spec));
         txn.compares.push(Compare::Exists(records::node(&node.id)));
     }
     Ok(Change { txn, result: node.as_ref().clone() })

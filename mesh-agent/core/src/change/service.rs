@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{Change, Fresh, Refusal, ports};
 use crate::kv::Txn;
 use crate::model::{
     Affinity, Attachment, Balancing, EndpointMode, Locality, Name, Network, Protocol, PublishMode,
-    PublishedPort, Service, ServiceId, Snapshot, Vip, fnv64,
+    PublishedPort, ReturnPath, Service, ServiceId, Snapshot, Vip, fnv64,
 };
 use crate::records::{self, Claim};
 
@@ -40,6 +41,12 @@ pub struct ServiceRequest {
     pub locality: Locality,
     /// How long running flows of a leaving task may take to end.
     pub drain_timeout: Duration,
+    /// How answers return from a task on another node.
+    pub return_path: ReturnPath,
+    /// How long a silent flow is remembered; none: as long as the data plane does by itself.
+    pub idle_timeout: Option<Duration>,
+    /// How long a new task's share grows; zero: not at all.
+    pub slow_start: Duration,
     /// Free text.
     pub labels: BTreeMap<String, String>,
 }
@@ -74,6 +81,11 @@ impl fmt::Display for PortPattern {
     }
 }
 
+/// How long a silent flow may be remembered.
+const IDLE_TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_hours(5 * 24);
+/// The longest slow start.
+const SLOWEST_START: Duration = Duration::from_hours(1);
+
 /// What to change; what is not named stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServiceUpdate {
@@ -97,6 +109,12 @@ pub struct ServiceUpdate {
     pub mode: Option<EndpointMode>,
     /// New drain timeout.
     pub drain_timeout: Option<Duration>,
+    /// New return path.
+    pub return_path: Option<ReturnPath>,
+    /// New idle timeout; none inside: as long as the data plane does by itself.
+    pub idle_timeout: Option<Option<Duration>>,
+    /// New slow start.
+    pub slow_start: Option<Duration>,
     /// Labels to set.
     pub label_add: BTreeMap<String, String>,
     /// Labels to remove.
@@ -121,6 +139,7 @@ pub fn create_service(
             "service {name} is in no network: name one with --network (see 'mesh network ls')"
         )));
     }
+    check_times(request.idle_timeout, request.slow_start)?;
     ports::check(world, None, &request.ports, &[])?;
     let mut txn = Txn::default();
     let mut service = Service {
@@ -133,6 +152,9 @@ pub fn create_service(
         affinity: request.affinity,
         locality: request.locality,
         drain_timeout: request.drain_timeout,
+        return_path: request.return_path,
+        idle_timeout: request.idle_timeout,
+        slow_start: request.slow_start,
         labels: request.labels,
         version: 1,
         created: fresh.now,
@@ -197,6 +219,10 @@ pub fn update_service(
     service.affinity = update.affinity.unwrap_or(service.affinity);
     service.locality = update.locality.unwrap_or(service.locality);
     service.drain_timeout = update.drain_timeout.unwrap_or(service.drain_timeout);
+    service.return_path = update.return_path.unwrap_or(service.return_path);
+    service.idle_timeout = update.idle_timeout.unwrap_or(service.idle_timeout);
+    service.slow_start = update.slow_start.unwrap_or(service.slow_start);
+    check_times(service.idle_timeout, service.slow_start)?;
     service.labels.extend(update.label_add);
     service.labels.retain(|key, _| !update.label_rm.contains(key));
     if service == **old {
@@ -230,6 +256,18 @@ pub fn remove_service(world: &Snapshot, reference: &str, fresh: Fresh) -> Result
     guard_ports(world, &mut txn, &service.id);
     guard_networks(world, &mut txn, &service.id);
     Ok(Change { txn, result: service.as_ref().clone() })
+}
+
+fn check_times(idle_timeout: Option<Duration>, slow_start: Duration) -> Result<(), Refusal> {
+    if let Some(idle) = idle_timeout.filter(|idle| !IDLE_TIMEOUTS.contains(idle)) {
+        return Err(Refusal::Invalid(format!(
+            "invalid idle timeout ({idle:?}): must be between 10s and 120h, or 'default'"
+        )));
+    }
+    if slow_start > SLOWEST_START {
+        return Err(Refusal::Invalid(format!("invalid slow start ({slow_start:?}): must be at most 1h")));
+    }
+    Ok(())
 }
 
 fn attach(

@@ -111,7 +111,7 @@ pub fn add_task(
         txn.compares.push(Compare::Exists(records::network(&network.id)));
     }
     node::give_out(world, node, id.as_str(), &mut txn);
-    let task = Task {
+    let mut task = Task {
         id,
         service,
         slot,
@@ -125,9 +125,13 @@ pub fn add_task(
         draining: false,
         message: String::new(),
         origin: request.origin,
+        ready_since: 0,
         created: fresh.now,
         updated: fresh.now,
     };
+    if task.ready() {
+        task.ready_since = fresh.now;
+    }
     txn.claim(records::task(&task.id), records::to_json(&task));
     Ok(Change { txn, result: task })
 }
@@ -149,6 +153,9 @@ pub fn change_task(
     task.message = change.message.unwrap_or_else(|| task.message.clone());
     if task == *old {
         return Ok(Change { txn: Txn::default(), result: task });
+    }
+    if task.ready() && !old.ready() {
+        task.ready_since = fresh.now;
     }
     task.epoch = me.epoch;
     task.updated = fresh.now;

@@ -65,6 +65,9 @@ pub struct Node {
 pub struct NodeSpec {
     /// Whether it takes part.
     pub availability: Availability,
+    /// When it last ceased to be drained; 0: it never was.
+    #[serde(default)]
+    pub undrained: Timestamp,
     /// Free text of the user's.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -72,7 +75,7 @@ pub struct NodeSpec {
 
 impl Default for NodeSpec {
     fn default() -> Self {
-        Self { availability: Availability::Active, labels: BTreeMap::new() }
+        Self { availability: Availability::Active, undrained: 0, labels: BTreeMap::new() }
     }
 }
 

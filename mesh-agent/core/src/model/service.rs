@@ -95,6 +95,20 @@ word_enum! {
     }
 }
 
+word_enum! {
+    /// How answers return when a flow came in by a published port of one node and its task is on another.
+    #[derive(Default)]
+    ReturnPath, "return path" {
+        /// Back through the entry node: needs nothing of the network.
+        #[default]
+        Tunnel = "tunnel",
+        /// Straight from the task's node, with the published address as source: the network must let that pass.
+        Dsr = "dsr",
+        /// Back to the entry node, whose address the task sees instead of the client's.
+        Snat = "snat",
+    }
+}
+
 /// Whether flows of one client stay together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
@@ -216,6 +230,16 @@ pub struct Service {
     pub locality: Locality,
     /// How long running flows of a leaving task may take to end.
     pub drain_timeout: Duration,
+    /// How answers return from a task on another node than the one a flow came in by; published ports only.
+    #[serde(default)]
+    pub return_path: ReturnPath,
+    /// How long an established TCP flow, or a UDP flow, is remembered while nothing is sent; none: as long as the
+    /// data plane does by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<Duration>,
+    /// How long the share of a task that has just come into the balance grows; zero: it has all of it at once.
+    #[serde(default)]
+    pub slow_start: Duration,
     /// Free text of the user's.
     pub labels: BTreeMap<String, String>,
     /// Grows by one with each change.

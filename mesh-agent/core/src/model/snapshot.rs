@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     Availability, Block, Live, Name, Network, NetworkId, Node, NodeId, NodeSpec, Service, ServiceId, Task,
-    TaskId,
+    TaskId, Timestamp,
 };
 use crate::kv::Rev;
 use crate::records::HeldClaim;
@@ -118,6 +118,12 @@ impl Snapshot {
             && !self.stops.contains_key(&task.id)
             && self.nodes.contains_key(&task.node)
             && self.availability(&task.node) != Availability::Drain
+    }
+
+    /// Since when a task that is in the balance has been in it.
+    pub fn in_balance_since(&self, task: &Task) -> Timestamp {
+        let undrained = self.specs.get(&task.node).map_or(0, |spec| spec.undrained);
+        task.ready_since.max(undrained)
     }
 }
 

@@ -156,6 +156,9 @@ pub struct Task {
     pub message: String,
     /// Where it lives on its node.
     pub origin: Origin,
+    /// When it last became [ready](Self::ready); 0: before that was written down.
+    #[serde(default)]
+    pub ready_since: Timestamp,
     /// When it was registered.
     pub created: Timestamp,
     /// When it last changed.

@@ -5,13 +5,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::memo::{Memo, Part};
 use super::overlay::{Mac, Overlay, endpoint_device, own_address};
 use crate::model::{
     Affinity, Balancing, Locality, Name, NetworkId, Node, NodeId, Origin, Protocol, PublishMode,
-    PublishedPort, Service, Snapshot, Task, TaskAddress, TaskId, TaskState, Vni,
+    PublishedPort, ReturnPath, Service, Snapshot, Task, TaskAddress, TaskId, TaskState, Vni,
 };
 
 /// An address family.
@@ -91,6 +93,10 @@ pub struct Pool {
     pub balancing: Balancing,
     /// Whether a client's flows stay together.
     pub affinity: Affinity,
+    /// How answers of a task on another node return; means something for published ports only.
+    pub return_path: ReturnPath,
+    /// How long a silent flow is remembered, as asked for; none: as long as the plane does by itself.
+    pub idle: Option<Duration>,
     /// Only for these clients; empty: for all. Others are refused as if nothing were here.
     pub allow: Vec<IpNet>,
     /// In the order of slots.
@@ -126,6 +132,8 @@ pub struct Site {
     pub device: String,
     /// The underlay address of the task's node; none: this one.
     pub peer: Option<IpAddr>,
+    /// The task's share of flows in relation to others'; never 0.
+    pub weight: u16,
 }
 
 /// Everything a data plane must know.
@@ -140,9 +148,9 @@ pub struct Balance {
     /// Those of the nodes that it tunnels to.
     pub peers: BTreeSet<IpAddr>,
     /// Running tasks: flows that they have go on, also while they get no new ones.
-    pub sites: BTreeMap<(Vni, IpAddr), Site>,
-    /// Frontends and what is behind them.
-    pub frontends: BTreeMap<Frontend, Pool>,
+    pub sites: BTreeMap<(Vni, IpAddr), Arc<Site>>,
+    /// Frontends and what is behind them. What a plan shares with the one before is compared by its address.
+    pub frontends: BTreeMap<Frontend, Arc<Pool>>,
     /// Networks.
     pub networks: BTreeMap<Vni, NetworkGate>,
     /// Local tasks' devices.
@@ -151,7 +159,7 @@ pub struct Balance {
     pub origins: BTreeMap<String, Origin>,
 }
 
-pub(super) fn plan(world: &Snapshot, me: &Node, overlay: &Overlay) -> Balance {
+pub(super) fn plan(world: &Snapshot, me: &Node, overlay: &Overlay, memo: &mut Memo) -> Balance {
     let mut balance = Balance {
         node: Some(me.address),
         tunnel_mtu: overlay.vtep.as_ref().map_or(0, |vtep| vtep.mtu),
@@ -159,9 +167,6 @@ pub(super) fn plan(world: &Snapshot, me: &Node, overlay: &Overlay) -> Balance {
         peers: overlay.peers.keys().copied().collect(),
         ..Balance::default()
     };
-    for task in world.tasks.values().filter(|task| task.state == TaskState::Running) {
-        plan_sites(world, me, task, overlay, &mut balance);
-    }
     for network in world.networks.values() {
         let gate = NetworkGate {
             subnets: network.subnets().collect(),
@@ -175,33 +180,61 @@ pub(super) fn plan(world: &Snapshot, me: &Node, overlay: &Overlay) -> Balance {
         balance.origins.insert(device.clone(), endpoint.origin.clone());
     }
     let mut tasks = world.tasks_by_service();
+    memo.begin(world, me);
     for service in world.services.values() {
-        let mut tasks = tasks.remove(&service.id).unwrap_or_default();
-        tasks.retain(|task| world.in_balance(task));
-        let tasks = tasks.as_slice();
-        plan_vips(world, me, service, tasks, &mut balance);
-        for port in &service.ports {
-            plan_port(world, me, service, tasks, port, &mut balance);
-        }
+        let tasks = tasks.remove(&service.id).unwrap_or_default();
+        let tasks = tasks.into_iter().map(|task| (Arc::clone(task), world.in_balance(task))).collect();
+        let part = memo.part(service, tasks, |tasks| plan_service(world, me, service, tasks, overlay));
+        balance.frontends.extend(part.frontends.iter().cloned());
+        balance.sites.extend(part.sites.iter().cloned());
+    }
+    let alone = world.tasks.values().filter(|task| task.service.is_none());
+    for task in alone.chain(tasks.into_values().flatten()) {
+        balance.sites.extend(sites(world, me, task, overlay));
     }
     balance
 }
 
-fn plan_sites(world: &Snapshot, me: &Node, task: &Task, overlay: &Overlay, balance: &mut Balance) {
+/// What a service adds. It depends on nothing but these records, the nodes and the networks: see [`Memo`].
+fn plan_service(
+    world: &Snapshot,
+    me: &Node,
+    service: &Service,
+    tasks: &[(Arc<Task>, bool)],
+    overlay: &Overlay,
+) -> Part {
+    let mut part = Part::default();
+    for (task, _) in tasks {
+        part.sites.extend(sites(world, me, task, overlay));
+    }
+    let tasks: Vec<&Arc<Task>> =
+        tasks.iter().filter(|(_, balanced)| *balanced).map(|(task, _)| task).collect();
+    plan_vips(world, me, service, &tasks, &mut part);
+    for port in &service.ports {
+        plan_port(world, me, service, &tasks, port, &mut part);
+    }
+    part
+}
+
+/// Where a running task is reached.
+fn sites(world: &Snapshot, me: &Node, task: &Task, overlay: &Overlay) -> Vec<((Vni, IpAddr), Arc<Site>)> {
+    let mut sites = Vec::new();
     let peer = match world.nodes.get(&task.node) {
+        _ if task.state != TaskState::Running => return sites,
         Some(node) if node.id == me.id => None,
         Some(node) if overlay.peers.contains_key(&node.address) => Some(node.address),
-        _ => return,
+        _ => return sites,
     };
     for (id, address) in &task.addresses {
         let Some(network) = world.networks.get(id) else { continue };
         let device = endpoint_device(&task.id, id);
-        let site = Site { mac: Mac::of_task(&device), device, peer };
-        balance.sites.extend(address.addresses().map(|address| ((network.vni, address), site.clone())));
+        let site = Arc::new(Site { mac: Mac::of_task(&device), device, peer, weight: task.weight });
+        sites.extend(address.addresses().map(|address| ((network.vni, address), Arc::clone(&site))));
     }
+    sites
 }
 
-fn plan_vips(world: &Snapshot, me: &Node, service: &Service, tasks: &[&Arc<Task>], balance: &mut Balance) {
+fn plan_vips(world: &Snapshot, me: &Node, service: &Service, tasks: &[&Arc<Task>], part: &mut Part) {
     for attachment in &service.networks {
         let (Some(vip), Some(network)) = (attachment.vip, world.networks.get(&attachment.network)) else {
             continue;
@@ -210,7 +243,7 @@ fn plan_vips(world: &Snapshot, me: &Node, service: &Service, tasks: &[&Arc<Task>
             let family = Family::of(address);
             let backends = backends(world, me, service, tasks, &attachment.network, family, service.locality);
             let pool = pool(service, network.vni, None, &[], backends);
-            balance.frontends.insert(Frontend::Vip { vni: network.vni, address }, pool);
+            part.frontends.push((Frontend::Vip { vni: network.vni, address }, pool));
         }
     }
 }
@@ -221,7 +254,7 @@ fn plan_port(
     service: &Service,
     tasks: &[&Arc<Task>],
     port: &PublishedPort,
-    balance: &mut Balance,
+    part: &mut Part,
 ) {
     if !port.nodes.is_empty() && !port.nodes.contains(&me.name) {
         return;
@@ -249,7 +282,7 @@ fn plan_port(
         let mut insert = |address| {
             let frontend =
                 Frontend::Published { protocol: port.protocol, port: port.published, address, family };
-            balance.frontends.insert(frontend, pool.clone());
+            part.frontends.push((frontend, Arc::clone(&pool)));
         };
         if port.host_ip.is_empty() {
             insert(None);
@@ -260,16 +293,24 @@ fn plan_port(
     }
 }
 
-fn pool(service: &Service, vni: Vni, target: Option<u16>, allow: &[IpNet], backends: Vec<Backend>) -> Pool {
-    Pool {
+fn pool(
+    service: &Service,
+    vni: Vni,
+    target: Option<u16>,
+    allow: &[IpNet],
+    backends: Vec<Backend>,
+) -> Arc<Pool> {
+    Arc::new(Pool {
         service: service.name.clone(),
         vni,
         target,
         balancing: service.balancing,
         affinity: service.affinity,
+        return_path: service.return_path,
+        idle: service.idle_timeout,
         allow: allow.to_vec(),
         backends,
-    }
+    })
 }
 
 fn backends(

@@ -11,6 +11,7 @@ pub(crate) struct Sim {
     pub(crate) store: KvState,
     replica: Replica,
     next: u16,
+    waited: u64,
 }
 
 impl Sim {
@@ -30,7 +31,16 @@ impl Sim {
         let [high, low] = self.next.to_be_bytes();
         let mut id = [low; 16];
         id[0] ^= high;
-        Fresh { id, now: u64::from(self.next) * 1000 }
+        Fresh { id, now: self.now() }
+    }
+
+    /// The time: each change takes a second.
+    pub(crate) fn now(&self) -> u64 {
+        (u64::from(self.next) + self.waited) * 1000
+    }
+
+    pub(crate) fn wait(&mut self, seconds: u64) {
+        self.waited += seconds;
     }
 
     /// Commits a transaction; false when a condition does not hold.

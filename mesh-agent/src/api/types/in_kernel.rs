@@ -61,15 +61,15 @@ impl InKernel {
         let Foreseen { frontend, slot, backend, action, events, at_socket } = foreseen;
         let slots = frontend.map_or(0, |frontend| frontend.mask + 1);
         // Without its port a flow is sent somewhere, and another of the same client elsewhere.
-        let remembered = backend.is_some() && slot.is_none();
         let by_client = frontend.is_some_and(|frontend| frontend.affinity != 0);
+        let remembered = by_client && backend.is_some() && slot.is_none();
         let certain = port_known || by_client;
         let backend = if certain { *backend } else { None };
         let owner = backend.and_then(|backend| whois.task(Vni(backend.vni), backend.addr.into()));
         let to =
             owner.map_or_else(|| "a task".to_owned(), |Owner { task, node, .. }| format!("{task} on {node}"));
         let way = match action {
-            Action::Send(To::Peer { tag: mesh_ebpf::tunnel::Tag::Forward(_), .. }) => "tunnelled as it is",
+            Action::Send(To::Peer { tag: mesh_ebpf::tunnel::Tag::Forward(..), .. }) => "tunnelled as it is",
             _ => "translated here",
         };
         let why = || events.iter().map(|event| event.name()).collect::<Vec<_>>().join(", ");
@@ -138,7 +138,7 @@ impl LiveFlow {
 #[cfg(test)]
 mod tests {
     use mesh_ebpf::abi::{Backend, Frontend};
-    use mesh_ebpf::tunnel::Tag;
+    use mesh_ebpf::tunnel::{Tag, Terms};
     use mesh_ebpf::verdict::{Event, Refusal};
 
     use super::*;
@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(unknown, "gets one of 64 slots by its client's port: ask with CLIENT:PORT to see which");
         assert_eq!(InKernel::of(&Whois::default(), false, &new).slot, None);
         let sticky = Some(Frontend { mask: 63, affinity: 9, ..Frontend::NONE });
-        let tag = Tag::Forward(mesh_ebpf::abi::NetPort::new(80));
+        let tag = Tag::Forward(mesh_ebpf::abi::NetPort::new(80), Terms::default());
         let action = Action::Send(To::Peer { peer: 1, tag, mac: [0; 6] });
         let kept = Foreseen { frontend: sticky, slot: None, action, ..new.clone() };
         assert_eq!(verdict(false, &kept), "its client is remembered: it goes to a task, tunnelled as it is");

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{AffinityMode, Balancing, EndpointMode, Locality, Protocol, PublishMode, Version};
+use super::{AffinityMode, Balancing, EndpointMode, Locality, Protocol, PublishMode, ReturnPath, Version};
 
 /// A published port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -132,6 +132,18 @@ pub struct ServiceSpec {
     /// How long running flows of a leaving task may take to end; `30s` unless said otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain_timeout: Option<String>,
+    /// How answers return from a task on another node than the one a flow came in by, for published ports; `tunnel`
+    /// unless said otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub return_path: Option<ReturnPath>,
+    /// How long an established TCP flow, or a UDP flow, is remembered while nothing is sent, from `10s` to `120h`, rounded
+    /// up to the next step that the programs know; left out or `default`: `6h` for TCP, `180s` for UDP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<String>,
+    /// How long the share of a task that has just come into the balance grows, at most `1h`; `0s`, which is not at all,
+    /// unless said otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<String>,
 }
 
 /// How many tasks serve.
@@ -222,4 +234,13 @@ pub struct ServiceUpdate {
     /// New drain timeout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain_timeout: Option<String>,
+    /// New return path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub return_path: Option<ReturnPath>,
+    /// New idle timeout; `default` or `0`: none of its own any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<String>,
+    /// New slow start; `0`: none any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<String>,
 }

@@ -148,6 +148,9 @@ pub struct Task {
     pub draining: bool,
     /// Whether it gets new flows.
     pub in_balance: bool,
+    /// Since when it gets them (RFC 3339).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub in_balance_since: String,
     /// Why it gets none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
@@ -226,6 +229,7 @@ impl Task {
             draining,
             message,
             origin,
+            ready_since: _,
             created,
             updated,
         } = task;
@@ -267,6 +271,10 @@ impl Task {
             weight: *weight,
             draining: *draining,
             in_balance,
+            in_balance_since: match world.in_balance_since(task) {
+                since if in_balance && since > 0 => rfc3339(since),
+                _ => String::new(),
+            },
             reason: if in_balance { String::new() } else { why_not(world, task) },
             origin: origin.into(),
         }

@@ -43,6 +43,8 @@ words! {
     Balancing = model::Balancing { Random = "random", Maglev = "maglev", LeastConn = "least-conn" }
     /// Which tasks are preferred.
     Locality = model::Locality { Spread = "spread", PreferLocal = "prefer-local", LocalOnly = "local-only" }
+    /// How answers return from a task on another node.
+    ReturnPath = model::ReturnPath { Tunnel = "tunnel", Dsr = "dsr", Snat = "snat" }
     /// What the operator wants of a node.
     Availability = model::Availability { Active = "active", Pause = "pause", Drain = "drain" }
     /// What is known of a task's fitness to serve.

@@ -1,6 +1,8 @@
 //! **Effect.** `mesh service create`.
 
-use crate::api::types::{Affinity, Balancing, Changed, EndpointMode, EndpointSpec, Locality, ServiceSpec};
+use crate::api::types::{
+    Affinity, Balancing, Changed, EndpointMode, EndpointSpec, Locality, ReturnPath, ServiceSpec,
+};
 use crate::cli::options::{self, Attach, KeyValue};
 use crate::cli::publish::Publish;
 use crate::cli::{OK, Session, converge};
@@ -33,6 +35,26 @@ pub(in crate::cli) struct CreateArgs {
     /// How long running flows of a leaving task may take to end
     #[arg(long, value_name = "DURATION", value_parser = options::duration, default_value = "30s")]
     drain_timeout: String,
+    /// How answers to clients of a published port return from a task on another node
+    ///
+    /// tunnel: back through the node that the client sent to, which needs nothing of the network; dsr: straight from
+    /// the task's node with the published address as source, which the network must let pass; snat: the task sees the
+    /// entry node's address in its network instead of the client's, for networks where the way back cannot be
+    /// controlled. VIPs are not concerned
+    #[arg(long, value_enum, default_value = "tunnel")]
+    return_path: ReturnPath,
+    /// How long an established TCP flow, or a UDP flow, is remembered while nothing is sent, 10s to 120h; 'default' is
+    /// 6h for TCP and 180s for UDP
+    ///
+    /// It is rounded up to the next of 10s, 30s, 1m, 2m, 5m, 15m, 30m, 1h, 2h, 6h, 12h, 24h, 48h, 96h and 120h
+    #[arg(long, value_name = "DURATION", value_parser = options::idle_timeout, default_value = "default")]
+    idle_timeout: String,
+    /// How long the share of a task that has just come into the balance grows, at most 1h; 0: it has all of it at once
+    ///
+    /// It begins with 10 % of its weight and has 10 % more after each ninth of this time. Tasks that come together do
+    /// not wait for each other
+    #[arg(long, value_name = "DURATION", value_parser = options::duration, default_value = "0")]
+    slow_start: String,
     /// Service labels
     #[arg(short, long, value_name = "KEY=VALUE")]
     label: Vec<KeyValue>,
@@ -54,6 +76,9 @@ pub(super) async fn run(args: CreateArgs, session: Session) -> anyhow::Result<u8
         affinity,
         locality,
         drain_timeout,
+        return_path,
+        idle_timeout,
+        slow_start,
         label,
         detach,
         quiet,
@@ -70,6 +95,9 @@ pub(super) async fn run(args: CreateArgs, session: Session) -> anyhow::Result<u8
         affinity: Some(affinity),
         locality: Some(locality),
         drain_timeout: Some(drain_timeout),
+        return_path: Some(return_path),
+        idle_timeout: Some(idle_timeout),
+        slow_start: Some(slow_start),
     };
     let changed: Changed = session.client.post("/v1/services", &spec).await?;
     session.out.line(&changed.id);

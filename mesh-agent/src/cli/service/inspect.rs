@@ -84,6 +84,9 @@ fn pretty(service: &Service) -> String {
             spec.affinity.as_ref().and_then(|a| a.timeout.as_ref().map(|t| format!("client-ip={t}"))),
         ),
         ("Drain Timeout", spec.drain_timeout.clone()),
+        ("Return Path", spec.return_path.map(|word| word.as_str().to_owned())),
+        ("Idle Timeout", Some(spec.idle_timeout.clone().unwrap_or_else(|| "default".to_owned()))),
+        ("Slow Start", spec.slow_start.clone().filter(|window| window != "0s")),
     ];
     for (name, value) in words {
         text.push_str(&format!("{name}:\t{}\n", value.as_deref().unwrap_or("none")));
@@ -102,7 +105,8 @@ mod tests {
             "UpdatedAt": "2026-01-02T00:00:00Z",
             "Spec": {"Name": "web", "Labels": {"tier": "front"}, "Networks": [{"Target": "n1"}],
                 "EndpointSpec": {"Mode": "vip"}, "Balancing": "maglev",
-                "Affinity": {"Mode": "client-ip", "Timeout": "10m"}, "Locality": "spread", "DrainTimeout": "30s"},
+                "Affinity": {"Mode": "client-ip", "Timeout": "10m"}, "Locality": "spread", "DrainTimeout": "30s",
+                "ReturnPath": "dsr", "SlowStart": "5m"},
             "Endpoint": {"Spec": {"Mode": "vip"}, "Ports": [{"Protocol": "tcp", "TargetPort": 80,
                 "PublishedPort": 8080, "PublishMode": "ingress", "HostIP": ["10.0.0.1"], "Allow": ["10.0.0.0/8"]}],
                 "VirtualIPs": [{"NetworkID": "n1", "Addr": "10.0.0.5/16"}]},
@@ -131,6 +135,9 @@ mod tests {
         Locality:	spread
         Affinity:	client-ip=10m
         Drain Timeout:	30s
+        Return Path:	dsr
+        Idle Timeout:	default
+        Slow Start:	5m
         ");
     }
 }

@@ -7,11 +7,14 @@
 mod backends;
 mod frontends;
 mod node;
+mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use mesh_core::diff::{Changes, diff};
+use mesh_core::model::Vni;
 use mesh_core::plan::{Balance, Site};
 use mesh_ebpf::abi::{
     Addr16, Backend, Endpoint, Frontend, FrontendKey, MacKey, Network, Peer, SlotLine, SourceKey,
@@ -75,10 +78,10 @@ pub(super) struct Books {
 pub(super) struct Found {
     /// All ids that are or were in use.
     pub(super) backends: Vec<(u32, Backend)>,
-    pub(super) peers: Vec<(u32, Peer)>,
+    /// Under which address which number is known, and what that stands for.
+    pub(super) peers: Vec<(Addr16, u32, Peer)>,
     pub(super) frontends: Vec<(FrontendKey, Frontend)>,
     pub(super) sources: Vec<(u32, SourceKey)>,
-    pub(super) peer_ids: Vec<Addr16>,
     pub(super) networks: Vec<(u32, Network)>,
     pub(super) endpoints: Vec<(u32, Endpoint)>,
     pub(super) macs: Vec<(MacKey, Endpoint)>,
@@ -100,32 +103,53 @@ impl Books {
     pub(super) fn steps(&mut self, want: &Balance, facts: &Facts, problems: &mut Problems) -> Vec<Step> {
         let mut steps = Vec::new();
         self.node.put(want, facts, &mut steps, problems);
-        self.put_backends(&want.sites, facts, &mut steps, problems);
+        self.put_backends(want, facts, &mut steps, problems);
         self.frontends.put(&want.frontends, &mut self.backends, &mut steps, problems);
         self.backends.settle(&mut steps);
         self.node.remove(&mut steps);
         steps
     }
 
-    /// All tasks where devices or nodes changed, and at first; otherwise only those that did themselves.
-    fn put_backends(&mut self, sites: &Sites, facts: &Facts, steps: &mut Vec<Step>, problems: &mut Problems) {
-        if self.node.changed() || self.sites.is_empty() {
-            self.backends.put(sites, facts, &self.node, steps, problems);
-            self.backends.leave_all_but(sites);
-            self.sites.clone_from(sites);
-            return;
+    /// Tasks that changed; those of this node where a device did, and all where a node did.
+    fn put_backends(
+        &mut self,
+        want: &Balance,
+        facts: &Facts,
+        steps: &mut Vec<Step>,
+        problems: &mut Problems,
+    ) {
+        let first = self.sites.is_empty();
+        let Changes { added, changed, removed, unchanged: _ } = diff(&self.sites, &want.sites);
+        let mut put = added;
+        put.extend(changed);
+        if self.node.peers_changed() {
+            put.clone_from(&want.sites);
+        } else if self.node.devices_changed() {
+            put.extend(here(want));
         }
-        let Changes { mut added, changed, removed, unchanged: _ } = diff(&self.sites, sites);
-        added.extend(changed);
-        self.backends.put(&added, facts, &self.node, steps, problems);
-        self.backends.leave(removed.keys());
-        self.sites.retain(|key, _| !removed.contains_key(key));
-        self.sites.extend(added);
+        self.backends.put(&put, facts, &self.node, steps, problems);
+        if first {
+            self.backends.leave_all_but(&want.sites);
+        } else {
+            self.backends.leave(removed.keys());
+        }
+        for key in removed.keys() {
+            self.sites.remove(key);
+        }
+        // What there was no room for is asked for again.
+        put.retain(|key, _| self.backends.id(key).is_some());
+        self.sites.extend(put);
     }
 }
 
+/// Where this node's own tasks are.
+fn here(want: &Balance) -> impl Iterator<Item = ((Vni, IpAddr), Arc<Site>)> {
+    let keys = want.ports.values().flat_map(|gate| gate.addresses.addresses().map(|at| (gate.vni, at)));
+    keys.filter_map(|key| Some((key, Arc::clone(want.sites.get(&key)?))))
+}
+
 /// Where running tasks are, by network and address.
-type Sites = BTreeMap<(mesh_core::model::Vni, IpAddr), Site>;
+type Sites = BTreeMap<(Vni, IpAddr), Arc<Site>>;
 
 #[cfg(test)]
 mod tests;

@@ -97,7 +97,7 @@ fn configure(old: Config, limits: &Limits) -> Result<Config, EbpfError> {
         mesh_seed: MESH_SEED,
         tcp_mask: limits.tcp_buckets - 1,
         udp_mask: limits.udp_buckets - 1,
-        timeouts: Timeouts::default(),
+        timeouts: Timeouts::DEFAULT,
         csum_v6: if KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(6, 16, 0)) {
             CSUM_V6
         } else {

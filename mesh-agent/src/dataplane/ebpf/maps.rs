@@ -26,7 +26,7 @@ pub(super) struct Limits {
 
 impl Limits {
     /// By name.
-    pub(super) fn entries(&self) -> [(&'static str, u32); 20] {
+    pub(super) fn entries(&self) -> [(&'static str, u32); 21] {
         let Sizes { backends, slots, frontends, peers } = self.sizes;
         [
             (map::FRONTENDS, frontends),
@@ -43,7 +43,8 @@ impl Limits {
             (map::FLOWS_TCP, self.tcp_buckets),
             (map::FLOWS_UDP, self.udp_buckets),
             (map::STATS, backends),
-            (map::PORTS, 2 * PORT_WORDS),
+            (map::ACTIVE, backends),
+            (map::PORTS, PORT_WORDS),
             (map::VIP_BITS, VIP_WORDS),
             (map::CONFIG, 1),
             (map::NETNS, 8192),
@@ -67,6 +68,7 @@ pub(super) struct Maps {
     sources: LpmTrie<MapData, SourceKey, u32>,
     ports: Mapped<u64>,
     vips: Mapped<u64>,
+    active: Mapped<i64>,
     pub(super) config: SharedConfig,
     stats: PerCpuArray<MapData, Stats>,
 }
@@ -86,8 +88,9 @@ impl Maps {
             macs: take(ebpf, map::MACS)?,
             locals: take(ebpf, map::LOCALS)?,
             sources: take(ebpf, map::SOURCES)?,
-            ports: mapped(ebpf, map::PORTS, 2 * PORT_WORDS)?,
+            ports: mapped(ebpf, map::PORTS, PORT_WORDS)?,
             vips: mapped(ebpf, map::VIP_BITS, VIP_WORDS)?,
+            active: mapped(ebpf, map::ACTIVE, backends)?,
             config: SharedConfig(Arc::new(Mutex::new(mapped(ebpf, map::CONFIG, 1)?))),
             stats: take(ebpf, map::STATS)?,
         })
@@ -99,9 +102,9 @@ impl Maps {
             .map(|id| (id as u32, self.backends.get(id)))
             .filter(|(_, value)| value.generation != 0)
             .collect();
-        let peers = (1..self.peers.len())
-            .filter_map(|number| Some((number, self.peers.get(&number, 0).ok()?)))
-            .filter(|(_, peer)| peer.addr != Addr16::ANY_V6)
+        let peers = all(&self.peer_ids, map::PEER_IDS)?
+            .into_iter()
+            .filter_map(|(addr, number)| Some((addr, number, self.peers.get(&number, 0).ok()?)))
             .collect();
         let sources: Result<Vec<_>, MapError> =
             self.sources.keys().map(|key| key.map(|key| (key.prefix_len(), key.data()))).collect();
@@ -110,12 +113,21 @@ impl Maps {
             peers,
             frontends: all(&self.frontends, map::FRONTENDS)?,
             sources: sources.map_err(|source| map_error(map::SOURCES, source))?,
-            peer_ids: all(&self.peer_ids, map::PEER_IDS)?.into_iter().map(|(addr, _)| addr).collect(),
             networks: all(&self.networks, map::NETWORKS)?,
             endpoints: all(&self.endpoints, map::ENDPOINTS)?,
             macs: all(&self.macs, map::MACS)?,
             locals: all(&self.locals, map::LOCALS)?.into_iter().map(|(addr, _)| addr).collect(),
         })
+    }
+
+    /// Has each backend have so many flows.
+    pub(super) fn set_active(&mut self, flows: &std::collections::BTreeMap<u32, i64>) {
+        for id in 0..self.active.len() {
+            let flows = flows.get(&(id as u32)).copied().unwrap_or_default();
+            if self.active.get(id) != flows {
+                self.active.set(id, flows);
+            }
+        }
     }
 
     /// Whether a backend still serves a flow that began when its id had `generation`.
@@ -158,6 +170,7 @@ impl Maps {
             Step::Backend(id, backend) => {
                 if self.backends.get(*id as usize).generation != backend.generation {
                     self.forget_stats(*id)?;
+                    self.active.set(*id as usize, 0);
                 }
                 self.put_backend(*id as usize, *backend);
                 Ok(())

@@ -6,6 +6,7 @@
 mod dry;
 mod flows;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -45,6 +46,7 @@ pub struct View {
     vips: Mapped<u64>,
     backends: Mapped<Backend>,
     config: Mapped<Config>,
+    active: Mapped<i64>,
     flows_tcp: Mapped<Bucket>,
     flows_udp: Mapped<Bucket>,
     monitor: Arc<Monitor>,
@@ -84,10 +86,11 @@ impl View {
             sources: opened(pins, map::SOURCES)?,
             peers: opened(pins, map::PEERS)?,
             slots: mapped(pins, map::SLOTS, (1 << limits.sizes.slots) / mesh_ebpf::abi::SLOT_LINE)?,
-            ports: mapped(pins, map::PORTS, 2 * PORT_WORDS)?,
+            ports: mapped(pins, map::PORTS, PORT_WORDS)?,
             vips: mapped(pins, map::VIP_BITS, VIP_WORDS)?,
             backends: mapped(pins, map::BACKENDS, limits.sizes.backends)?,
             config: mapped(pins, map::CONFIG, 1)?,
+            active: mapped(pins, map::ACTIVE, limits.sizes.backends)?,
             flows_tcp: mapped(pins, map::FLOWS_TCP, limits.tcp_buckets)?,
             flows_udp: mapped(pins, map::FLOWS_UDP, limits.udp_buckets)?,
             monitor,
@@ -145,6 +148,16 @@ impl View {
     pub fn occupancy(&self) -> [Occupancy; 2] {
         let (now, timeouts) = (now(), self.config.get(0).timeouts);
         [TCP, UDP].map(|proto| Occupancy::of(self.buckets(proto), proto, now, &timeouts))
+    }
+
+    /// How many flows each backend has, of those that are counted.
+    pub(super) fn active_flows(&self) -> BTreeMap<u32, i64> {
+        let (now, timeouts) = (now(), self.config.get(0).timeouts);
+        let mut flows = BTreeMap::new();
+        for proto in [TCP, UDP] {
+            super::active::add(&mut flows, self.buckets(proto), proto, now, &timeouts);
+        }
+        flows
     }
 
     /// What would become of a flow that began now. The maps stay as they are.

@@ -164,6 +164,12 @@ mod tests {
     }
 
     #[test]
+    fn only_relations_of_weights_count() {
+        assert_eq!(by_hash(&backends(&[1, 7, 3])), by_hash(&backends(&[10, 70, 30])));
+        assert_eq!(by_weight(&backends(&[1, 7, 3])), by_weight(&backends(&[10, 70, 30])));
+    }
+
+    #[test]
     fn a_leaving_backend_moves_few_others() {
         let owner = |slots: &Slots, slot| {
             slots

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use mesh_core::diff::diff;
@@ -19,7 +20,7 @@ use crate::plane::Depth;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Stale {
     /// Frontends to look at; none behind one: it is gone or empty.
-    frontends: BTreeMap<Frontend, Option<Pool>>,
+    frontends: BTreeMap<Frontend, Option<Arc<Pool>>>,
     /// All mesh addresses.
     subnets: Vec<IpNet>,
     /// The node's own addresses.
@@ -30,7 +31,7 @@ impl Stale {
     /// Looks at the frontends that differ from before, and in a sweep at all of them, for flows of an earlier
     /// agent, or of a time when the table was damaged.
     pub(super) fn after(
-        before: &BTreeMap<Frontend, Pool>,
+        before: &BTreeMap<Frontend, Arc<Pool>>,
         now: &Balance,
         depth: Depth,
         local: BTreeSet<IpAddr>,
@@ -71,7 +72,7 @@ impl Stale {
     }
 
     /// The frontend that a destination belongs to, in the order of the rules.
-    fn frontend(&self, to: SocketAddr) -> Option<&Option<Pool>> {
+    fn frontend(&self, to: SocketAddr) -> Option<&Option<Arc<Pool>>> {
         let ip = to.ip();
         if self.subnets.iter().any(|net| net.contains(&ip)) {
             // No two networks share an address.

@@ -218,7 +218,8 @@ fn a_flow_is_remembered_while_one_side_speaks() {
             }
             let now = world.nodes[0].now.get();
             for entry in world.nodes.iter().flat_map(|node| node.entries(UDP)) {
-                assert!(Head(entry.head).age(now) <= 10, "{by_client} {entry:?}");
+                // As exact as is worth a write, and ten until the next packet.
+                assert!(Head(entry.head).age(now) <= 18, "{by_client} {entry:?}");
             }
         }
     }

@@ -19,11 +19,11 @@ pub(super) struct Node {
     pub(super) endpoints: HashMap<u32, Endpoint>,
     pub(super) networks: HashMap<u32, Network>,
     pub(super) locals: HashSet<Addr16>,
-    pub(super) published: HashSet<(u8, NetPort)>,
     pub(super) sources: HashSet<SourceKey>,
     pub(super) affinity: RefCell<HashMap<AffinityKey, AffinityValue>>,
     pub(super) events: RefCell<HashMap<u32, u32>>,
     pub(super) flows: RefCell<HashMap<u32, u64>>,
+    pub(super) active: RefCell<HashMap<u32, i64>>,
     tcp: UnsafeCell<Vec<Bucket>>,
     udp: UnsafeCell<Vec<Bucket>>,
 }
@@ -39,11 +39,8 @@ impl Node {
             udp_mask: buckets - 1,
             tunnel: 9,
             tunnel_mtu: 1450,
-            timeouts: Timeouts::default(),
-            csum_v6: 0,
             mac: [2, 9, 9, 9, 9, number as u8],
-            watched: 0,
-            pad: 0,
+            ..Config::NEW
         };
         Self {
             config,
@@ -55,11 +52,11 @@ impl Node {
             endpoints: HashMap::new(),
             networks: HashMap::new(),
             locals: HashSet::new(),
-            published: HashSet::new(),
             sources: HashSet::new(),
             affinity: RefCell::default(),
             events: RefCell::default(),
             flows: RefCell::default(),
+            active: RefCell::default(),
             tcp: table(buckets),
             udp: table(buckets),
         }
@@ -138,8 +135,15 @@ impl Kernel for Node {
         self.locals.contains(addr)
     }
 
-    fn is_published(&self, proto: u8, port: NetPort) -> bool {
-        self.published.contains(&(proto, port))
+    fn published(&self, proto: u8, port: NetPort) -> Published {
+        let at = |addr: &Addr16| [Addr16::ANY_V4, Addr16::ANY_V6].contains(addr);
+        let (mut all, mut some) = (0, 0);
+        for key in self.frontends.keys().filter(|key| key.scope == Scope::Published as u8) {
+            if (key.proto, key.port) == (proto, port) {
+                *if at(&key.addr) { &mut all } else { &mut some } = 1;
+            }
+        }
+        Published(all | some << 1)
     }
 
     /// Errs for all that end in an even byte.
@@ -168,6 +172,14 @@ impl Kernel for Node {
 
     fn count(&self, event: Event) {
         *self.events.borrow_mut().entry(event as u32).or_default() += 1;
+    }
+
+    fn active(&self, backend: u32) -> i64 {
+        self.active.borrow().get(&backend).copied().unwrap_or_default()
+    }
+
+    fn more_active(&self, backend: u32, flows: i64) {
+        *self.active.borrow_mut().entry(backend).or_default() += flows;
     }
 
     fn account(&self, backend: u32, _: u16, new_flow: bool) {

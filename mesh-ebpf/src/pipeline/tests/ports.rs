@@ -106,8 +106,8 @@ fn a_flow_may_come_by_another_node() {
             let (src, dst) = (client(false, port), at(shared, 8000));
             let first = world.both_ways(outside(0), proto, SYN, src, dst);
             for node in [1, 2, 0, 1] {
-                // At the latest with the next tick, answers follow.
-                world.pass(1);
+                // Answers follow at the latest by then.
+                world.pass(9);
                 assert_eq!(world.both_ways(outside(node), proto, ACK, src, dst), first, "{port} by {node}");
             }
         }

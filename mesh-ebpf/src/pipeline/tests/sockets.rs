@@ -252,7 +252,7 @@ fn datagrams_of_a_socket_stay_with_a_backend_while_it_serves() {
     world.write();
     assert_eq!(send(&world, 0), first[0], "a flow stays");
     // One that forgot is a new one.
-    world.pass(world.nodes[0].config.timeouts.stream + 1);
+    world.pass(world.nodes[0].config.timeouts.of(UDP, 1, 0) + 1);
     assert_ne!(send(&world, 0), first[0]);
     let moved = send(&world, 0);
     world.tasks[index].state = BackendState::Active;

@@ -131,7 +131,6 @@ impl World {
             node.backends = vec![Backend::default(); 1 + 2 * self.tasks.len()];
             node.endpoints.clear();
             node.frontends.clear();
-            node.published.clear();
             node.sources.clear();
             node.slots.clear();
             for (index, task) in self.tasks.iter().enumerate() {
@@ -145,6 +144,7 @@ impl World {
                         mac: mac(index),
                         state: task.state as u8,
                         pad: 0,
+                        weight: 1,
                     };
                 }
                 if task.node == number && task.state != BackendState::Gone {
@@ -303,7 +303,6 @@ fn service_at(node: &mut Node, index: usize, service: &Service, tasks: &[Task]) 
     let active: Vec<usize> =
         service.tasks.iter().copied().filter(|task| tasks[*task].state == BackendState::Active).collect();
     let port = NetPort::new(8000 + index as u16);
-    node.published.extend([(TCP, port), (UDP, port)]);
     for v6 in [false, true] {
         let frontend = Frontend {
             slots: node.slots.len() as u32,

@@ -10,7 +10,8 @@ use super::{
     ServiceStatus, ServiceUpdate, VirtualIp,
 };
 use crate::api::types::{
-    AffinityMode, Balancing, EndpointMode, Locality, Version, format_duration, parse_duration, rfc3339,
+    AffinityMode, Balancing, EndpointMode, Locality, ReturnPath, Version, format_duration, parse_duration,
+    rfc3339,
 };
 
 /// How long flows of a leaving task may take to end, unless said otherwise.
@@ -97,6 +98,14 @@ impl From<model::Affinity> for Affinity {
     }
 }
 
+/// `default`, or zero: as long as the data plane does by itself.
+fn idle(text: &str) -> Result<Option<Duration>, String> {
+    if text == "default" {
+        return Ok(None);
+    }
+    Ok(Some(parse_duration(text)?).filter(|timeout| !timeout.is_zero()))
+}
+
 impl TryFrom<ServiceSpec> for change::ServiceRequest {
     type Error = String;
 
@@ -110,6 +119,9 @@ impl TryFrom<ServiceSpec> for change::ServiceRequest {
             affinity,
             locality,
             drain_timeout,
+            return_path,
+            idle_timeout,
+            slow_start,
         } = spec;
         let EndpointSpec { mode, ports } = endpoint_spec;
         Ok(Self {
@@ -121,6 +133,9 @@ impl TryFrom<ServiceSpec> for change::ServiceRequest {
             affinity: affinity.map(TryInto::try_into).transpose()?.unwrap_or_default(),
             locality: locality.unwrap_or(Locality::Spread).into(),
             drain_timeout: drain_timeout.as_deref().map(parse_duration).transpose()?.unwrap_or(DRAIN_TIMEOUT),
+            return_path: return_path.unwrap_or(ReturnPath::Tunnel).into(),
+            idle_timeout: idle_timeout.as_deref().map(idle).transpose()?.flatten(),
+            slow_start: slow_start.as_deref().map(parse_duration).transpose()?.unwrap_or_default(),
             labels,
         })
     }
@@ -143,6 +158,9 @@ impl TryFrom<ServiceUpdate> for change::ServiceUpdate {
             affinity,
             locality,
             drain_timeout,
+            return_path,
+            idle_timeout,
+            slow_start,
         } = update;
         let rm = publish_rm.into_iter();
         Ok(Self {
@@ -156,6 +174,9 @@ impl TryFrom<ServiceUpdate> for change::ServiceUpdate {
             locality: locality.map(Into::into),
             mode: endpoint_mode.map(Into::into),
             drain_timeout: drain_timeout.as_deref().map(parse_duration).transpose()?,
+            return_path: return_path.map(Into::into),
+            idle_timeout: idle_timeout.as_deref().map(idle).transpose()?,
+            slow_start: slow_start.as_deref().map(parse_duration).transpose()?,
             label_add,
             label_rm,
         })
@@ -175,6 +196,9 @@ impl Service {
             affinity,
             locality,
             drain_timeout,
+            return_path,
+            idle_timeout,
+            slow_start,
             labels,
             version,
             created,
@@ -203,6 +227,9 @@ impl Service {
                 affinity: Some((*affinity).into()),
                 locality: Some((*locality).into()),
                 drain_timeout: Some(format_duration(*drain_timeout)),
+                return_path: Some((*return_path).into()),
+                idle_timeout: idle_timeout.map(format_duration),
+                slow_start: Some(format_duration(*slow_start)),
             },
             endpoint: Endpoint { spec: endpoint_spec, ports, virtual_ips: virtual_ips(world, networks) },
             service_status: ServiceStatus { running_tasks: running as u64, desired_tasks: desired as u64 },

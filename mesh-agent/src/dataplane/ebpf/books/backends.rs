@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use mesh_core::model::Vni;
 use mesh_core::plan::Site;
@@ -20,7 +21,7 @@ struct Known {
     id: u32,
     /// As the map has it.
     value: Backend,
-    /// How many frontends have it in their slots.
+    /// How many tables have it in their slots.
     used: u32,
 }
 
@@ -56,7 +57,7 @@ impl Backends {
     /// Makes running tasks known.
     pub(super) fn put(
         &mut self,
-        sites: &BTreeMap<Key, Site>,
+        sites: &BTreeMap<Key, Arc<Site>>,
         facts: &Facts,
         node: &NodeTables,
         steps: &mut Vec<Step>,
@@ -72,7 +73,8 @@ impl Backends {
                 continue;
             }
             if let Some(known) = self.known.get_mut(key) {
-                let value = Backend { device, peer, mac: site.mac.0, ..known.value };
+                let weight = u32::from(site.weight);
+                let value = Backend { device, peer, mac: site.mac.0, weight, ..known.value };
                 if value.mac != known.value.mac {
                     // Another task has the address: flows of the former one end.
                     known.value.generation += 1;
@@ -102,6 +104,7 @@ impl Backends {
                 mac: site.mac.0,
                 state,
                 pad: 0,
+                weight: u32::from(site.weight),
             };
             self.known.insert(*key, Known { id, value, used: 0 });
             // It is in no slots yet; before it is, it is made active.
@@ -115,7 +118,7 @@ impl Backends {
     }
 
     /// All others are.
-    pub(super) fn leave_all_but(&mut self, sites: &BTreeMap<Key, Site>) {
+    pub(super) fn leave_all_but(&mut self, sites: &BTreeMap<Key, Arc<Site>>) {
         self.leaving.extend(self.known.keys().filter(|key| !sites.contains_key(key)));
     }
 
@@ -124,7 +127,7 @@ impl Backends {
         self.known.get(key).map(|known| known.id)
     }
 
-    /// One more frontend has it in its slots.
+    /// One more table has it in its slots.
     pub(super) fn hold(&mut self, key: Key, steps: &mut Vec<Step>) {
         let Some(known) = self.known.get_mut(&key) else { return };
         known.used += 1;

@@ -1,40 +1,51 @@
-//! **Decision.** Frontends, their slots and who may use them. Pure.
+//! **Decision.** Frontends and who may use them. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
-use mesh_core::maglev::{self, Weighted};
-use mesh_core::model::{Affinity, Balancing, Protocol, Vni, fnv64};
+use mesh_core::diff::{Changes, diff};
+use mesh_core::maglev::Weighted;
+use mesh_core::model::{Affinity, Balancing, Protocol, ReturnPath, fnv64};
 use mesh_core::plan::{self, Family, Pool};
-use mesh_ebpf::abi::{
-    Addr16, FrontendKey, NetPort, PORT_WORDS, SLOT_LINE, SlotLine, SourceKey, TCP, UDP, VIP_WORDS,
-};
+use mesh_ebpf::abi::{Addr16, FrontendKey, NetPort, Published, SourceKey, TCP, UDP, VIP_WORDS};
 use mesh_ebpf::hash;
 
 use super::super::ids::Ids;
-use super::super::runs::Runs;
+use super::tables::{Content, Tables, order_of};
 use super::{Backends, Found, Problems, Sizes, Step};
 
 /// What is known of a frontend.
 #[derive(Debug)]
 struct Known {
     value: mesh_ebpf::abi::Frontend,
+    /// Where its table begins, if there is anybody to lead to.
+    table: Option<u32>,
     sources: BTreeSet<(u32, SourceKey)>,
-    holds: Vec<(Vni, IpAddr)>,
     /// It was found, and nobody has looked yet whether the filters know it.
     found: bool,
 }
 
+/// What a frontend is to be.
+struct Asked {
+    at: plan::Frontend,
+    key: FrontendKey,
+    /// With the backends that can be reached.
+    pool: Arc<Pool>,
+    /// None: there are no such.
+    content: Option<Content>,
+}
+
 /// All frontends.
 pub(in super::super) struct Frontends {
-    /// What was asked for last.
-    pools: BTreeMap<plan::Frontend, Pool>,
+    /// As they were put: of the backends those that could be reached.
+    pools: BTreeMap<plan::Frontend, Arc<Pool>>,
     known: BTreeMap<FrontendKey, Known>,
     ids: Ids,
-    runs: Runs,
-    /// Runs that a program may still look into.
-    limbo: Vec<(u32, u32)>,
+    tables: Tables,
+    /// How many frontends have a port, on all addresses or on some: it may be published on several, and for both
+    /// families.
+    published: BTreeMap<(NetPort, u8, u64), u32>,
     ports: BTreeMap<u32, u64>,
     vips: VipBits,
 }
@@ -45,172 +56,161 @@ struct VipBits(BTreeMap<u32, u32>);
 
 impl Frontends {
     pub(super) fn open(sizes: &Sizes, found: &Found) -> Self {
-        let mut ids = Ids::new(1..sizes.frontends);
-        let mut runs = Runs::new(sizes.slots);
-        let mut known = BTreeMap::new();
-        let mut vips = VipBits::default();
-        let mut ports = BTreeMap::new();
-        let sources = |id| found.sources.iter().filter(move |(_, key)| key.frontend == id).copied().collect();
-        for (key, value) in &found.frontends {
-            if ids.take_that(value.id) && runs.take_at(value.slots, order_of(value.mask)) {
-                known.insert(
-                    *key,
-                    Known { value: *value, sources: sources(value.id), holds: Vec::new(), found: true },
-                );
-                note_bits(key, true, &mut ports, &mut vips);
+        let mut all = Self {
+            pools: BTreeMap::new(),
+            known: BTreeMap::new(),
+            ids: Ids::new(1..sizes.frontends),
+            tables: Tables::new(sizes.slots),
+            published: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            vips: VipBits::default(),
+        };
+        let mut sources: BTreeMap<u32, BTreeSet<_>> = BTreeMap::new();
+        for source in &found.sources {
+            sources.entry(source.1.frontend).or_default().insert(*source);
+        }
+        for (key, value) in found.frontends.iter().filter(|(_, value)| value.id != 0) {
+            if all.ids.take_that(value.id) {
+                let leads =
+                    value.backends > 0 && all.tables.find(value.slots, (value.mask + 1).trailing_zeros());
+                let table = leads.then_some(value.slots);
+                let sources = sources.remove(&value.id).unwrap_or_default();
+                all.known.insert(*key, Known { value: *value, table, sources, found: true });
+                all.bits(key, true);
             }
         }
-        Self { pools: BTreeMap::new(), known, ids, runs, limbo: Vec::new(), ports, vips }
+        all
     }
 
     pub(super) fn put(
         &mut self,
-        want: &BTreeMap<plan::Frontend, Pool>,
+        want: &BTreeMap<plan::Frontend, Arc<Pool>>,
         backends: &mut Backends,
         steps: &mut Vec<Step>,
         problems: &mut Problems,
     ) {
-        for (start, order) in std::mem::take(&mut self.limbo) {
-            self.runs.give_back(start, order);
+        self.tables.begin();
+        // The first round: what another agent left may be nobody's any more.
+        let first = self.pools.is_empty();
+        let Changes { added, changed, removed, unchanged: _ } = diff(&self.pools, want);
+        let came: BTreeSet<FrontendKey> = added.keys().map(key_of).collect();
+        let left: Vec<FrontendKey> =
+            if first { self.known.keys().copied().collect() } else { removed.keys().map(key_of).collect() };
+        for at in removed.keys() {
+            self.pools.remove(at);
         }
-        let mut gone: BTreeSet<FrontendKey> = BTreeSet::new();
-        if self.pools.is_empty() {
-            // The first round: what another agent left and nobody wants any more.
-            gone = self.known.keys().copied().collect();
-        }
-        for at in want.keys() {
-            gone.remove(&key_of(at));
-        }
-        for at in self.pools.keys().filter(|at| !want.contains_key(at)) {
-            gone.insert(key_of(at));
-        }
-        let stale: Vec<plan::Frontend> =
-            self.pools.keys().filter(|at| !want.contains_key(at)).cloned().collect();
-        for at in stale {
-            self.pools.remove(&at);
-        }
-        for (at, pool) in want {
+        let mut todo = Vec::new();
+        for (at, pool) in added.into_iter().chain(changed) {
+            let (pool, content) = reached(pool, backends);
+            let key = key_of(&at);
             // A backend may have become known since.
-            let whole =
-                self.known.get(&key_of(at)).is_some_and(|known| known.holds.len() == pool.backends.len());
-            if whole && self.pools.get(at) == Some(pool) {
+            if self.pools.get(&at) == Some(&pool) {
                 continue;
             }
-            match self.put_one(key_of(at), pool, backends, steps) {
-                Ok(()) => _ = self.pools.insert(at.clone(), pool.clone()),
-                Err(why) => _ = problems.insert(format!("service {}", pool.service), why),
+            let table = self.known.get(&key).and_then(|known| known.table);
+            if let (Some(table), Some(content)) = (table, &content) {
+                self.tables.announce(table, content);
+            }
+            todo.push(Asked { at, key, pool, content });
+        }
+        for asked in todo {
+            match self.put_one(&asked, backends, steps) {
+                Ok(()) => _ = self.pools.insert(asked.at, asked.pool),
+                Err(why) => _ = problems.insert(format!("service {}", asked.pool.service), why),
             }
         }
-        for key in gone {
-            self.remove(&key, backends, steps);
+        for key in left.iter().filter(|key| !came.contains(key)) {
+            self.remove(key, backends, steps);
         }
     }
 
     fn put_one(
         &mut self,
-        key: FrontendKey,
-        pool: &Pool,
+        asked: &Asked,
         backends: &mut Backends,
         steps: &mut Vec<Step>,
     ) -> Result<(), String> {
-        let reached: Vec<_> = pool
-            .backends
-            .iter()
-            .filter_map(|backend| Some((backend, backends.id(&(pool.vni, backend.address))?)))
-            .collect();
-        let order = maglev::size(reached.len()).max(SLOT_LINE).trailing_zeros();
-        let old = self.known.remove(&key);
-        let (id, slots) = match self.room(&old, order) {
-            Ok(room) => room,
-            Err(why) => {
-                self.known.extend(old.map(|old| (key, old)));
-                return Err(why);
-            }
+        let Asked { at: _, key, pool, content } = asked;
+        let old = self.known.get(key);
+        let own = old.and_then(|old| old.table);
+        let id = match old {
+            Some(old) => old.value.id,
+            None => self.ids.take().ok_or("there is no room for another frontend")?,
         };
-        let holds: Vec<_> = reached.iter().map(|(backend, _)| (pool.vni, backend.address)).collect();
-        for held in &holds {
-            backends.hold(*held, steps);
+        let is_known = old.is_some();
+        let mut table = None;
+        if let Some(content) = content {
+            table = self.tables.join(own, content, backends, steps);
+            if table.is_none() {
+                if !is_known {
+                    self.ids.give_back(id);
+                }
+                return Err("there is no room for its slots; remove services that are not needed".to_owned());
+            }
         }
-        let weighted: Vec<_> = reached
-            .iter()
-            .map(|(backend, id)| {
-                let key = fnv64(format!("{}/{}", backend.id, pool.vni.0).as_bytes());
-                Weighted { key, weight: backend.weight, value: *id }
-            })
-            .collect();
-        let value = value_of(id, slots, order, pool, reached.len());
-        let is_new = old.as_ref().is_none_or(|old| old.value != value);
-        if is_new && reached.is_empty() {
-            // Before its slots are emptied: then nobody looks into them.
-            steps.push(Step::Frontend(key, Some(value)));
-        }
-        steps.push(Step::Slots(slots, table(&weighted, order)));
+        let value = value_of(id, table.unwrap_or_default(), content.as_ref(), pool);
+        let old = self.known.remove(key);
         let sources = sources(id, &pool.allow);
         let known = old.as_ref().map(|old| old.sources.clone()).unwrap_or_default();
         steps.extend(sources.difference(&known).map(|(bits, source)| Step::Source(*bits, *source, true)));
-        if is_new && !reached.is_empty() {
-            steps.push(Step::Frontend(key, Some(value)));
+        if old.as_ref().is_none_or(|old| old.value != value) {
+            steps.push(Step::Frontend(*key, Some(value)));
         }
         steps.extend(known.difference(&sources).map(|(bits, source)| Step::Source(*bits, *source, false)));
         match old {
-            None => self.bits(&key, true, steps),
-            Some(old) => {
-                if old.found {
-                    steps.extend(words(&key, &self.ports, &self.vips));
-                }
-                for held in old.holds {
-                    backends.release(held);
-                }
-                if old.value.slots != slots {
-                    self.limbo.push((old.value.slots, order_of(old.value.mask)));
-                }
-            }
+            None => steps.extend(self.bits(key, true)),
+            Some(old) if old.found => steps.extend(words(key, &self.ports, &self.vips)),
+            Some(_) => {}
         }
-        self.known.insert(key, Known { value, sources, holds, found: false });
+        if let Some(own) = own.filter(|own| Some(*own) != table) {
+            self.tables.leave(own, backends);
+        }
+        self.known.insert(*key, Known { value, table, sources, found: false });
         Ok(())
-    }
-
-    /// A number and a run of slots: those that it has, if they are of the right size.
-    fn room(&mut self, old: &Option<Known>, order: u32) -> Result<(u32, u32), String> {
-        let full = "there is no room for its slots; remove services that are not needed";
-        match old {
-            Some(old) if order_of(old.value.mask) == order => Ok((old.value.id, old.value.slots)),
-            Some(old) => Ok((old.value.id, self.runs.take(order).ok_or(full)?)),
-            None => {
-                let slots = self.runs.take(order).ok_or(full)?;
-                let Some(id) = self.ids.take() else {
-                    self.runs.give_back(slots, order);
-                    return Err("there is no room for another frontend".to_owned());
-                };
-                Ok((id, slots))
-            }
-        }
     }
 
     fn remove(&mut self, key: &FrontendKey, backends: &mut Backends, steps: &mut Vec<Step>) {
         let Some(old) = self.known.remove(key) else { return };
         steps.push(Step::Frontend(*key, None));
-        self.bits(key, false, steps);
+        steps.extend(self.bits(key, false));
         steps.extend(old.sources.iter().map(|(bits, source)| Step::Source(*bits, *source, false)));
-        for held in old.holds {
-            backends.release(held);
-        }
         self.ids.give_back(old.value.id);
-        self.limbo.push((old.value.slots, order_of(old.value.mask)));
+        if let Some(table) = old.table {
+            self.tables.leave(table, backends);
+        }
     }
 
-    fn bits(&mut self, key: &FrontendKey, set: bool, steps: &mut Vec<Step>) {
-        let others = |known: &BTreeMap<FrontendKey, Known>| {
-            known
-                .keys()
-                .any(|other| (other.port, other.proto, other.scope) == (key.port, key.proto, key.scope))
-        };
-        // A port may be published on several addresses, and for both families.
-        if key.port != NetPort::ANY && !set && others(&self.known) {
-            return;
+    /// A frontend comes or goes: the words that change.
+    fn bits(&mut self, key: &FrontendKey, set: bool) -> Vec<Step> {
+        if key.port != NetPort::ANY {
+            // A port may be published on several addresses, and for both families.
+            let frontends = self.published.entry((key.port, key.proto, bits_of(key).0)).or_default();
+            *frontends = if set { *frontends + 1 } else { *frontends - 1 };
+            if *frontends > 0 && !set {
+                return Vec::new();
+            }
         }
-        steps.extend(note_bits(key, set, &mut self.ports, &mut self.vips));
+        note_bits(key, set, &mut self.ports, &mut self.vips)
     }
+}
+
+/// The part of a pool that can be reached.
+fn reached(pool: Arc<Pool>, backends: &Backends) -> (Arc<Pool>, Option<Content>) {
+    let share = |backend: &plan::Backend| {
+        let at = (pool.vni, backend.address);
+        let key = fnv64(format!("{}/{}", backend.id, pool.vni.0).as_bytes());
+        Some((Weighted { key, weight: backend.weight, value: backends.id(&at)? }, at))
+    };
+    let mut shares: Vec<_> = pool.backends.iter().filter_map(share).collect();
+    let whole = shares.len() == pool.backends.len();
+    shares.sort_unstable();
+    let content = (!shares.is_empty()).then(|| shares.into());
+    if whole {
+        return (pool, content);
+    }
+    let mut part = Pool::clone(&pool);
+    part.backends.retain(|backend| backends.id(&(pool.vni, backend.address)).is_some());
+    (Arc::new(part), content)
 }
 
 /// The words of a filter that change when a frontend comes or goes.
@@ -218,8 +218,9 @@ fn note_bits(key: &FrontendKey, set: bool, ports: &mut BTreeMap<u32, u64>, vips:
     if key.port == NetPort::ANY {
         vips.note(&key.addr, set);
     } else {
-        let word = ports.entry(port_word(key)).or_default();
-        let bit = 1 << (key.port.number() % 64);
+        let (index, shift) = Published::place(key.proto, key.port);
+        let word = ports.entry(index).or_default();
+        let bit = bits_of(key).0 << shift;
         *word = if set { *word | bit } else { *word & !bit };
     }
     words(key, ports, vips)
@@ -231,12 +232,14 @@ fn words(key: &FrontendKey, ports: &BTreeMap<u32, u64>, vips: &VipBits) -> Vec<S
         let words: BTreeSet<u32> = VipBits::of(&key.addr).map(|bit| bit / 64).into();
         return words.into_iter().map(|index| Step::VipWord(index, vips.word(index))).collect();
     }
-    let index = port_word(key);
+    let (index, _) = Published::place(key.proto, key.port);
     vec![Step::PortWord(index, ports.get(&index).copied().unwrap_or_default())]
 }
 
-fn port_word(key: &FrontendKey) -> u32 {
-    u32::from(key.port.number()) / 64 + if key.proto == TCP { 0 } else { PORT_WORDS }
+/// What a published port's frontend adds to what is known of the port.
+fn bits_of(key: &FrontendKey) -> Published {
+    let everywhere = [Addr16::ANY_V4, Addr16::ANY_V6].contains(&key.addr);
+    if everywhere { Published::EVERYWHERE } else { Published::SOMEWHERE }
 }
 
 impl VipBits {
@@ -261,17 +264,6 @@ impl VipBits {
     }
 }
 
-/// The slots of a pool, in whole lines.
-fn table(weighted: &[Weighted], order: u32) -> Vec<SlotLine> {
-    let mut slots = vec![0; 1 << order];
-    maglev::fill(weighted, &mut slots);
-    slots.chunks_exact(SLOT_LINE as usize).filter_map(|line| line.try_into().ok()).collect()
-}
-
-fn order_of(mask: u32) -> u32 {
-    (mask + 1).trailing_zeros()
-}
-
 fn key_of(at: &plan::Frontend) -> FrontendKey {
     match at {
         plan::Frontend::Vip { vni: _, address } => FrontendKey::vip((*address).into()),
@@ -289,14 +281,24 @@ fn key_of(at: &plan::Frontend) -> FrontendKey {
     }
 }
 
-fn value_of(id: u32, slots: u32, order: u32, pool: &Pool, backends: usize) -> mesh_ebpf::abi::Frontend {
-    use mesh_ebpf::abi::Frontend;
-    let mut flags = 0;
-    if pool.balancing == Balancing::Maglev {
-        flags |= Frontend::HASHED;
-    }
+fn value_of(id: u32, slots: u32, content: Option<&Content>, pool: &Pool) -> mesh_ebpf::abi::Frontend {
+    use mesh_ebpf::abi::{Frontend, Timeouts};
+    let mut flags = match pool.balancing {
+        Balancing::Random => 0,
+        Balancing::Maglev => Frontend::HASHED,
+        Balancing::LeastConn => Frontend::LEAST,
+    };
+    flags |= match pool.return_path {
+        ReturnPath::Tunnel => 0,
+        ReturnPath::Dsr => Frontend::DSR,
+        ReturnPath::Snat => Frontend::SNAT,
+    };
     if !pool.allow.is_empty() {
         flags |= Frontend::GUARDED;
+    }
+    if let Some(idle) = pool.idle {
+        let seconds = u32::try_from(idle.as_secs()).unwrap_or(u32::MAX);
+        flags |= (Timeouts::step(seconds) as u16) << Frontend::IDLE;
     }
     let affinity = match pool.affinity {
         Affinity::None => 0,
@@ -305,8 +307,8 @@ fn value_of(id: u32, slots: u32, order: u32, pool: &Pool, backends: usize) -> me
     };
     Frontend {
         slots,
-        mask: (1 << order) - 1,
-        backends: u32::try_from(backends).unwrap_or(u32::MAX),
+        mask: content.map_or(0, |content| (1 << order_of(content)) - 1),
+        backends: content.map_or(0, |content| u32::try_from(content.len()).unwrap_or(u32::MAX)),
         vni: pool.vni.0,
         id,
         affinity,

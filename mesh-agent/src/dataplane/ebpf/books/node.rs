@@ -18,18 +18,18 @@ pub(in super::super) struct NodeTables {
     endpoints: BTreeMap<u32, Endpoint>,
     macs: BTreeMap<MacKey, Endpoint>,
     locals: BTreeSet<Addr16>,
-    changed: bool,
+    devices_changed: bool,
+    peers_changed: bool,
     gone: Vec<Step>,
 }
 
 impl NodeTables {
     pub(super) fn open(sizes: &Sizes, found: Found) -> Self {
         let mut peer_ids = Ids::new(1..sizes.peers);
-        let known: BTreeSet<Addr16> = found.peer_ids.into_iter().collect();
         let mut peers = BTreeMap::new();
-        for (number, peer) in found.peers {
-            if known.contains(&peer.addr) && peer_ids.take_that(number) {
-                peers.insert(peer.addr, number);
+        for (addr, number, peer) in found.peers {
+            if peer.addr == addr && peer_ids.take_that(number) {
+                peers.insert(addr, number);
             }
         }
         Self {
@@ -39,7 +39,8 @@ impl NodeTables {
             endpoints: found.endpoints.into_iter().collect(),
             macs: found.macs.into_iter().collect(),
             locals: found.locals.into_iter().collect(),
-            changed: true,
+            devices_changed: true,
+            peers_changed: true,
             gone: Vec::new(),
         }
     }
@@ -49,9 +50,14 @@ impl NodeTables {
         self.peers.get(&Addr16::from(underlay)).copied()
     }
 
-    /// Whether the last round changed what backends point to.
-    pub(super) fn changed(&self) -> bool {
-        self.changed
+    /// Whether a task of this node has another device than before the last round.
+    pub(super) fn devices_changed(&self) -> bool {
+        self.devices_changed
+    }
+
+    /// Whether another node has another number.
+    pub(super) fn peers_changed(&self) -> bool {
+        self.peers_changed
     }
 
     pub(super) fn put(
@@ -61,7 +67,7 @@ impl NodeTables {
         steps: &mut Vec<Step>,
         problems: &mut Problems,
     ) {
-        self.changed = false;
+        self.peers_changed = false;
         self.put_peers(&want.peers, steps, problems);
         let networks = want.networks.iter().map(|(vni, gate)| (vni.0, network(gate.gateway))).collect();
         settle(&mut self.networks, networks, Step::Network, steps, &mut self.gone);
@@ -80,7 +86,7 @@ impl NodeTables {
             };
             endpoints.insert(*device, endpoint);
         }
-        self.changed |= self.endpoints != endpoints;
+        self.devices_changed = self.endpoints != endpoints;
         let macs = endpoints.values().map(|endpoint| (endpoint.mac.into(), *endpoint)).collect();
         settle(&mut self.endpoints, endpoints, Step::Endpoint, steps, &mut self.gone);
         settle(&mut self.macs, macs, Step::Mac, steps, &mut self.gone);
@@ -114,7 +120,7 @@ impl NodeTables {
                 problems.insert(format!("node {underlay}"), "there is no room for another node".to_owned());
                 continue;
             };
-            self.changed = true;
+            self.peers_changed = true;
             self.peers.insert(addr, number);
             steps.push(Step::Peer(number, Peer { addr, mac: Mac::of_vtep(*underlay).0, pad: [0; 2] }));
             steps.push(Step::PeerId(addr, Some(number)));
@@ -123,7 +129,7 @@ impl NodeTables {
         let ids = &mut self.peer_ids;
         for (addr, number) in self.peers.extract_if(.., |addr, _| !want.contains(addr)) {
             ids.give_back(number);
-            self.changed = true;
+            self.peers_changed = true;
             self.gone.push(Step::PeerId(addr, None));
             self.gone.push(Step::Peer(number, Peer::default()));
         }

@@ -1,98 +1,19 @@
 //! Steps carried out on maps in memory, looked at after each one, as a program might.
 
+mod kernel;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_core::model::{Affinity, Balancing, NodeId, Protocol, TaskAddress, TaskId, Vni};
 use mesh_core::plan::{self, Family, Pool, PortGate};
-use mesh_ebpf::abi::{BackendState, NetPort, SLOT_LINE};
+use mesh_ebpf::abi::{BackendState, NetPort, Published, SLOT_LINE, TCP};
 use proptest::prelude::*;
 
+use self::kernel::Kernel;
 use super::*;
 
 const SIZES: Sizes = Sizes { backends: 64, slots: 12, frontends: 64, peers: 8 };
 const NET: Vni = Vni(4096);
-
-/// The maps.
-#[derive(Debug, Clone, Default)]
-struct Kernel {
-    frontends: BTreeMap<FrontendKey, Frontend>,
-    slots: BTreeMap<u32, SlotLine>,
-    backends: BTreeMap<u32, Backend>,
-    peers: BTreeMap<u32, Peer>,
-    peer_ids: BTreeMap<Addr16, u32>,
-    networks: BTreeMap<u32, Network>,
-    endpoints: BTreeMap<u32, Endpoint>,
-    macs: BTreeMap<MacKey, Endpoint>,
-    locals: BTreeSet<Addr16>,
-    sources: BTreeSet<(u32, SourceKey)>,
-    ports: BTreeMap<u32, u64>,
-}
-
-impl Kernel {
-    fn carry_out(&mut self, step: &Step) {
-        fn put<K: Ord + Copy, V: Copy>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
-            match value {
-                Some(value) => _ = map.insert(key, value),
-                None => _ = map.remove(&key),
-            }
-        }
-        match step.clone() {
-            Step::Peer(number, peer) => _ = self.peers.insert(number, peer),
-            Step::PeerId(addr, number) => put(&mut self.peer_ids, addr, number),
-            Step::Network(vni, network) => put(&mut self.networks, vni, network),
-            Step::Endpoint(device, endpoint) => put(&mut self.endpoints, device, endpoint),
-            Step::Mac(mac, endpoint) => put(&mut self.macs, mac, endpoint),
-            Step::Local(addr, true) => _ = self.locals.insert(addr),
-            Step::Local(addr, false) => _ = self.locals.remove(&addr),
-            Step::Backend(id, backend) => _ = self.backends.insert(id, backend),
-            Step::Slots(start, lines) => {
-                for (line, at) in lines.into_iter().zip(start / SLOT_LINE..) {
-                    self.slots.insert(at, line);
-                }
-            }
-            Step::Source(bits, key, true) => _ = self.sources.insert((bits, key)),
-            Step::Source(bits, key, false) => _ = self.sources.remove(&(bits, key)),
-            Step::Frontend(key, frontend) => put(&mut self.frontends, key, frontend),
-            Step::PortWord(index, word) => _ = self.ports.insert(index, word),
-            Step::VipWord(..) => {}
-        }
-    }
-
-    /// The backends in a frontend's slots.
-    fn behind(&self, frontend: &Frontend) -> BTreeSet<u32> {
-        let lines = frontend.slots / SLOT_LINE..=(frontend.slots + frontend.mask) / SLOT_LINE;
-        lines.flat_map(|line| self.slots[&line]).filter(|id| *id != 0).collect()
-    }
-
-    /// What holds at every moment: whoever has backends finds one that lives.
-    fn check(&self) {
-        for (key, frontend) in &self.frontends {
-            if frontend.backends == 0 {
-                continue;
-            }
-            let live = self.behind(frontend).into_iter().filter(|id| self.backends[id].is_active()).count();
-            assert!(live > 0, "{key:?} leads nowhere");
-        }
-    }
-
-    /// What another agent finds.
-    fn found(&self) -> Found {
-        fn all<K: Copy, V: Copy>(map: &BTreeMap<K, V>) -> Vec<(K, V)> {
-            map.iter().map(|(key, value)| (*key, *value)).collect()
-        }
-        Found {
-            backends: all(&self.backends),
-            peers: all(&self.peers).into_iter().filter(|(_, peer)| *peer != Peer::default()).collect(),
-            frontends: all(&self.frontends),
-            sources: self.sources.iter().copied().collect(),
-            peer_ids: self.peer_ids.keys().copied().collect(),
-            networks: all(&self.networks),
-            endpoints: all(&self.endpoints),
-            macs: all(&self.macs),
-            locals: self.locals.iter().copied().collect(),
-        }
-    }
-}
 
 /// Which of 6 tasks run, and which of those each of 3 services has in its balance.
 #[derive(Debug, Clone)]
@@ -102,8 +23,21 @@ struct Wanted {
 }
 
 fn wanted() -> impl Strategy<Value = Wanted> {
-    (any::<[bool; 6]>(), any::<[Option<[bool; 6]>; 3]>())
-        .prop_map(|(running, services)| Wanted { running, services })
+    (any::<[bool; 6]>(), any::<[Option<[bool; 6]>; 3]>(), any::<[bool; 2]>()).prop_map(
+        |(running, mut services, alike)| {
+            // Those that are alike share a table.
+            for (number, alike) in alike.into_iter().enumerate() {
+                if alike {
+                    services[number + 1] = services[0];
+                }
+            }
+            Wanted { running, services }
+        },
+    )
+}
+
+fn frontend_key(service: usize) -> FrontendKey {
+    FrontendKey::published(Addr16::ANY_V4, NetPort::new(8000 + service as u16), 6)
 }
 
 fn address(task: usize) -> IpAddr {
@@ -124,8 +58,8 @@ impl Wanted {
                 let gate = PortGate { vni: NET, addresses: TaskAddress { v4, v6: None } };
                 balance.ports.insert(device.clone(), gate);
             }
-            let site = Site { mac: plan::Mac::of_task(&device), device, peer };
-            balance.sites.insert((NET, address(task)), site);
+            let site = Site { mac: plan::Mac::of_task(&device), device, peer, weight: 1 };
+            balance.sites.insert((NET, address(task)), site.into());
         }
         for (number, members) in self.services.iter().enumerate() {
             let Some(members) = members else { continue };
@@ -146,6 +80,8 @@ impl Wanted {
                 target: Some(80),
                 balancing: Balancing::Maglev,
                 affinity: Affinity::None,
+                return_path: Default::default(),
+                idle: None,
                 allow: vec!["198.51.100.0/24".parse().unwrap()],
                 backends,
             };
@@ -155,7 +91,7 @@ impl Wanted {
                 address: None,
                 family: Family::V4,
             };
-            balance.frontends.insert(at, pool);
+            balance.frontends.insert(at, pool.into());
         }
         balance
     }
@@ -184,12 +120,13 @@ impl Wanted {
                 assert_eq!(kernel.backends[&id].is_active(), used, "task {task}");
             }
         }
-        let mut taken: Vec<(u32, u32)> = Vec::new();
+        let mut taken: BTreeMap<u32, (u32, BTreeSet<u32>)> = BTreeMap::new();
         for (number, members) in self.services.iter().enumerate() {
-            let port = 8000 + number as u16;
-            let key = FrontendKey::published(Addr16::ANY_V4, NetPort::new(port), 6);
-            let word = kernel.ports.get(&(u32::from(port) / 64)).copied().unwrap_or_default();
-            assert_eq!(word >> (port % 64) & 1 != 0, members.is_some(), "the bit of port {port}");
+            let (key, port) = (frontend_key(number), 8000 + number as u16);
+            let (index, shift) = Published::place(TCP, NetPort::new(port));
+            let word = kernel.ports.get(&index).copied().unwrap_or_default();
+            let bits = if members.is_some() { Published::EVERYWHERE.0 } else { 0 };
+            assert_eq!(word >> shift & 3, bits, "the bits of port {port}");
             let Some(members) = members else {
                 assert!(!kernel.frontends.contains_key(&key), "port {port}");
                 continue;
@@ -200,9 +137,30 @@ impl Wanted {
             assert_eq!(frontend.backends as usize, want.len());
             assert_eq!(kernel.behind(&frontend), want, "port {port}");
             assert!(kernel.sources.iter().any(|(_, key)| key.frontend == frontend.id));
-            let run = (frontend.slots, frontend.slots + frontend.mask);
-            assert!(taken.iter().all(|(first, last)| run.1 < *first || run.0 > *last), "slots are shared");
-            taken.push(run);
+            if want.is_empty() {
+                continue;
+            }
+            let (first, last) = (frontend.slots, frontend.slots + frontend.mask);
+            for (other, (end, behind)) in &taken {
+                assert!(last < *other || first > *end || (first, last) == (*other, *end), "tables overlap");
+                assert_eq!(first == *other, *behind == want, "who leads to the same shares a table");
+            }
+            taken.insert(first, (last, want));
+        }
+    }
+
+    /// Whether each frontend leads to nobody but those that it led to before this, or is to lead to.
+    fn check_on_the_way(&self, before: &Self, kernel: &Kernel) {
+        kernel.check();
+        for number in 0..3 {
+            let Some(frontend) = kernel.frontends.get(&frontend_key(number)) else { continue };
+            for id in kernel.behind(frontend) {
+                let is_its = |wanted: &Self| {
+                    let members = wanted.services[number].unwrap_or_default();
+                    (0..6).any(|task| members[task] && kernel.backends[&id].addr == address(task).into())
+                };
+                assert!(is_its(before) || is_its(self), "service {number} leads to another's backend");
+            }
         }
     }
 }
@@ -215,6 +173,7 @@ proptest! {
     ) {
         let mut kernel = Kernel::default();
         let mut books = Books::open(SIZES, Found::default());
+        let mut before = Wanted { running: [false; 6], services: [None; 3] };
         for (wanted, restart) in history {
             if restart {
                 books = Books::open(SIZES, kernel.found());
@@ -222,14 +181,109 @@ proptest! {
             let mut problems = Problems::new();
             for step in books.steps(&wanted.balance(), &wanted.facts(), &mut problems) {
                 kernel.carry_out(&step);
-                kernel.check();
+                wanted.check_on_the_way(&before, &kernel);
             }
             prop_assert!(problems.is_empty(), "{:?}", problems);
             wanted.check(&kernel);
             let again = books.steps(&wanted.balance(), &wanted.facts(), &mut problems);
             prop_assert!(again.is_empty(), "a second round changes nothing: {:?}", again);
+            before = wanted;
         }
+        let mut fresh = Kernel::default();
+        for step in Books::open(SIZES, Found::default()).steps(&before.balance(), &before.facts(), &mut Problems::new()) {
+            fresh.carry_out(&step);
+        }
+        prop_assert_eq!(kernel.meaning(), fresh.meaning(), "the way does not matter");
     }
+}
+
+/// However many services there are, and whether or not the plan shares what stayed with the one before.
+#[test]
+fn a_change_of_one_service_writes_nothing_of_others() {
+    let members = |of: [usize; 2]| Some(std::array::from_fn(|task| of.contains(&task)));
+    let before = Wanted { running: [true; 6], services: [members([0, 1]), members([2, 3]), members([4, 5])] };
+    let mut after = before.clone();
+    after.running[3] = false;
+    let mut shared = before.balance();
+    let gone = (NET, address(3));
+    shared.sites.remove(&gone);
+    for pool in shared.frontends.values_mut().filter(|pool| pool.backends.iter().any(|b| b.address == gone.1))
+    {
+        Arc::make_mut(pool).backends.retain(|backend| backend.address != gone.1);
+    }
+    for then in [shared, after.balance()] {
+        let mut kernel = Kernel::default();
+        let mut books = Books::open(SIZES, Found::default());
+        for step in books.steps(&before.balance(), &before.facts(), &mut Problems::new()) {
+            kernel.carry_out(&step);
+        }
+        let facts = before.facts();
+        let steps = books.steps(&then, &facts, &mut Problems::new());
+        let others = [0, 2].map(|service| kernel.frontends[&frontend_key(service)]);
+        for step in &steps {
+            match step {
+                Step::Slots(start, lines) => {
+                    let end = start + lines.len() as u32 * SLOT_LINE;
+                    let apart = |other: &Frontend| *start > other.slots + other.mask || end <= other.slots;
+                    assert!(others.iter().all(apart), "{step:?}");
+                }
+                Step::Frontend(key, Some(_)) => assert_eq!(*key, frontend_key(1)),
+                Step::Backend(_, backend) => assert_eq!(backend.addr, address(3).into()),
+                Step::Endpoint(103, None) | Step::Mac(_, None) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(steps.iter().any(|step| matches!(step, Step::Slots(..))));
+    }
+}
+
+/// A network that was made anew has another number, and maybe the same addresses.
+#[test]
+fn a_vip_that_goes_to_another_network_stays() {
+    let address = IpAddr::from([10, 0, 0, 2]);
+    let wanted = Wanted { running: [true; 6], services: [Some([true; 6]), None, None] };
+    let balance = |vni| {
+        let mut balance = wanted.balance();
+        let (_, pool) = balance.frontends.pop_first().unwrap();
+        balance.frontends.insert(plan::Frontend::Vip { vni, address }, pool);
+        balance
+    };
+    let mut kernel = Kernel::default();
+    let mut books = Books::open(SIZES, Found::default());
+    for vni in [NET, Vni(5000)] {
+        for step in books.steps(&balance(vni), &wanted.facts(), &mut Problems::new()) {
+            kernel.carry_out(&step);
+        }
+        assert!(kernel.frontends.contains_key(&FrontendKey::vip(address.into())), "in {vni:?}");
+    }
+}
+
+/// What does not fit is said in every round, and written as soon as there is room.
+#[test]
+fn what_there_is_no_room_for_is_asked_for_again() {
+    let of = |tasks: usize| Wanted {
+        running: [true; 6],
+        services: [Some(std::array::from_fn(|task| task < tasks)), Some([true; 6]), None],
+    };
+    // Room for one table of six and one of two.
+    let mut books = Books::open(Sizes { slots: 10, backends: 64, ..SIZES }, Found::default());
+    let mut kernel = Kernel::default();
+    let mut round = |wanted: &Wanted| {
+        let mut problems = Problems::new();
+        for step in books.steps(&wanted.balance(), &wanted.facts(), &mut problems) {
+            kernel.carry_out(&step);
+            kernel.check();
+        }
+        problems.len()
+    };
+    let mut wanted = of(2);
+    wanted.services[1] = None;
+    assert_eq!(round(&wanted), 0);
+    let both = of(2);
+    assert_eq!((round(&both), round(&both)), (1, 1), "it is said in every round");
+    wanted.services = [None, both.services[1], None];
+    round(&wanted);
+    assert_eq!(round(&wanted), 0, "in the round after the other has gone there is room");
 }
 
 /// A task that takes another one's address is another backend: flows of the former one end.

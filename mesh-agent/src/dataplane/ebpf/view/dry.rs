@@ -8,7 +8,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use aya::maps::lpm_trie::Key;
 use mesh_ebpf::abi::{
     Addr16, AffinityKey, AffinityValue, Backend, Config, Endpoint, Frontend, FrontendKey, Mac, NO_BACKEND,
-    NetPort, Network, PORT_WORDS, Peer, SLOT_LINE, SourceKey, TCP, VIP_WORDS,
+    NetPort, Network, Peer, Published, SLOT_LINE, SourceKey, VIP_WORDS,
 };
 use mesh_ebpf::flow::{Bucket, Flow, Shared, WAYS};
 use mesh_ebpf::hash;
@@ -120,9 +120,12 @@ impl Dry<'_> {
         all.find(|(_, task)| task.owns(addr)).map(|(device, _)| device)
     }
 
-    /// As [`pipeline::step::pick`] finds it.
+    /// As the pipeline finds it. None: the choice is by more than the flow.
     fn slot_of(&self, packet: &Packet, chosen: u32) -> Option<u32> {
         let (tuple, frontend, config) = (&packet.tuple, &packet.frontend, &self.config);
+        if frontend.has(Frontend::LEAST) {
+            return None;
+        }
         let hash = if frontend.affinity != 0 {
             let key = AffinityKey { client: tuple.src, frontend: frontend.id };
             if self.affinity(&key).is_some_and(|known| known.backend == chosen) {
@@ -142,6 +145,14 @@ impl Dry<'_> {
 }
 
 impl Kernel for Dry<'_> {
+    fn active(&self, backend: u32) -> i64 {
+        let id = backend as usize;
+        if id < self.view.active.len() { self.view.active.get(id) } else { 0 }
+    }
+
+    /// As long as it is dry, nothing begins.
+    fn more_active(&self, _: u32, _: i64) {}
+
     fn config(&self) -> &Config {
         &self.config
     }
@@ -194,10 +205,9 @@ impl Kernel for Dry<'_> {
         self.view.locals.get(addr, 0).is_ok()
     }
 
-    fn is_published(&self, proto: u8, port: NetPort) -> bool {
-        let number = u32::from(port.number());
-        let first = if proto == TCP { 0 } else { PORT_WORDS };
-        self.view.ports.get((first + (number >> 6)) as usize) >> (number & 63) & 1 != 0
+    fn published(&self, proto: u8, port: NetPort) -> Published {
+        let (word, shift) = Published::place(proto, port);
+        Published::of(self.view.ports.get(word as usize), shift)
     }
 
     fn may_be_vip(&self, addr: &Addr16) -> bool {

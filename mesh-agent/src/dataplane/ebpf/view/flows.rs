@@ -170,7 +170,7 @@ mod tests {
             Flow::EMPTY,
         ];
         let at = |now| {
-            let of = Occupancy::of([Bucket(bucket)].into_iter(), TCP, now, &Timeouts::default());
+            let of = Occupancy::of([Bucket(bucket)].into_iter(), TCP, now, &Timeouts::DEFAULT);
             assert_eq!(of.slots, WAYS as u64);
             (of.live, of.established)
         };
@@ -201,7 +201,7 @@ mod tests {
             head: Head::new(Role::Forward, client, Head::HERE, 100).used(100, Head::ESTABLISHED).0,
             addr: Flow::target(7, 2, 1),
         };
-        let read = |asked: Asked, flow| asked.read(&flow, 103, &Timeouts::default());
+        let read = |asked: Asked, flow| asked.read(&flow, 103, &Timeouts::DEFAULT);
         let found = read(asked, forward).unwrap();
         assert_eq!(found.task, Task::Backend { id: 7, generation: 2 });
         let Live { client_port, changed_port, port, state, here, idle, .. } = found.live;

@@ -39,6 +39,8 @@ fn pool(target: Option<u16>, backends: &[Backend]) -> Pool {
         target,
         balancing: Balancing::Random,
         affinity: Affinity::None,
+        return_path: Default::default(),
+        idle: None,
         allow: Vec::new(),
         backends: backends.to_vec(),
     }
@@ -67,7 +69,7 @@ pub(in crate::dataplane::nft) fn balance(frontends: Vec<Front>) -> Balance {
     let address = TaskAddress { v4: [10, 10, 1, 2].into(), v6: Some("fd00::1:2".parse().unwrap()) };
     let subnets = vec!["10.10.0.0/16".parse().unwrap(), "fd00::/64".parse().unwrap()];
     Balance {
-        frontends: frontends.into_iter().collect(),
+        frontends: frontends.into_iter().map(|(at, pool)| (at, pool.into())).collect(),
         networks: BTreeMap::from([(NET, NetworkGate { subnets, egress: true, gateway: Some(gateway) })]),
         ports: BTreeMap::from([("mesh00000000001".to_owned(), PortGate { vni: NET, addresses: address })]),
         ..Balance::default()

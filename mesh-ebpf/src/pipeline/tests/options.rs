@@ -1,0 +1,175 @@
+//! What a service may wish: how answers return, who gets a flow, how long one may be idle; and a second chance.
+
+use std::net::SocketAddr;
+
+use super::life::{OUTSIDE, at, client};
+use super::world::{End, Service, Who, World, device, inside, own, task, vip};
+use crate::abi::{Frontend, TCP, Timeouts, UDP};
+use crate::flow::{Head, Role};
+use crate::packet::tcp::{ACK, FIN, RST, SYN};
+use crate::verdict::{Event, Refusal};
+
+/// A service with tasks on these nodes of three.
+fn with(flags: u16, nodes: &[usize]) -> World {
+    let service = Service { tasks: (0..nodes.len()).collect(), target: 80, flags, ..Service::default() };
+    World::with_tables(3, nodes, vec![service], 1 << 13)
+}
+
+fn to_port(v6: bool) -> SocketAddr {
+    at(own(0, v6), 8000)
+}
+
+#[test]
+fn answers_go_straight_to_the_client_where_that_is_wished() {
+    for (v6, proto) in [(false, TCP), (false, UDP), (true, TCP), (true, UDP)] {
+        let world = with(Frontend::DSR, &[1]);
+        let (src, dst) = (client(v6, 1000), to_port(v6));
+        for flags in [SYN, ACK, ACK, ACK | FIN] {
+            let seen = at(task(1, 0, v6), 80);
+            assert_eq!(world.send(OUTSIDE, proto, flags, src, dst), End::At(Who::Task(0), src, seen));
+            // Out of the task's own node by whichever device leads there, from the address that the client knows.
+            let out = Who::Net { node: 1, device: 0 };
+            assert_eq!(world.send(Who::Task(0), proto, flags | ACK, seen, src), End::At(out, dst, src));
+            world.pass(9);
+        }
+        // A task on the node itself, and clients within the mesh, have no shorter way.
+        with(Frontend::DSR, &[0]).both_ways(OUTSIDE, proto, SYN, src, dst);
+        let world = with(Frontend::DSR, &[1, 0]);
+        for port in 1000..1010 {
+            let src = |port| at(task(0, 1, v6), port);
+            world.both_ways(Who::Task(1), proto, SYN, src(port), dst);
+            world.both_ways(Who::Task(1), proto, SYN, src(port + 10), at(vip(0, v6), 80));
+        }
+    }
+}
+
+#[test]
+fn tasks_elsewhere_see_the_node_where_that_is_wished() {
+    for (v6, proto) in [(false, TCP), (false, UDP), (true, TCP), (true, UDP)] {
+        let world = with(Frontend::SNAT, &[1]);
+        // Several clients, and all with one port.
+        let of = |host: u16| {
+            let ip = if v6 { format!("2001:db8::{host:x}") } else { format!("192.0.2.{host}") };
+            at(ip.parse().unwrap(), 1000)
+        };
+        let mut seen = Vec::new();
+        for flags in [SYN, ACK, ACK] {
+            for host in 1..=4 {
+                let (_, by, own) = world.both_ways(OUTSIDE, proto, flags, of(host), to_port(v6));
+                assert_eq!((by.ip(), own), (inside(0, v6), at(task(1, 0, v6), 80)));
+                seen.push(by);
+            }
+            world.pass(9);
+        }
+        for host in 0..4 {
+            assert!(seen[host] == seen[host + 4] && seen[host] == seen[host + 8], "{seen:?}");
+            assert!((0..host).all(|other| seen[other] != seen[host]), "{seen:?}");
+        }
+        // Whoever is kept is kept whole: both entries are as old.
+        let entries = world.nodes[0].entries(proto);
+        let now = world.nodes[0].now.get();
+        for role in [Role::Reply, Role::Origin] {
+            let of_role: Vec<_> = entries.iter().filter(|entry| Head(entry.head).is(role)).collect();
+            assert_eq!(of_role.len(), 4);
+            assert!(of_role.iter().all(|entry| Head(entry.head).age(now) <= 18));
+        }
+        // Here it need not be.
+        let (src, seen) = (client(v6, 7), with(Frontend::SNAT, &[0]));
+        assert_eq!(seen.both_ways(OUTSIDE, proto, SYN, src, to_port(v6)).1, src);
+    }
+}
+
+/// The task's node knows first that the task is gone.
+#[test]
+fn what_begins_at_a_task_that_has_just_left_gets_another() {
+    for (v6, proto) in [(false, TCP), (false, UDP), (true, TCP), (true, UDP)] {
+        let mut world = with(0, &[1, 2, 1]);
+        world.nodes[1].endpoints.remove(&device(0));
+        let mut chosen = [0; 3];
+        for port in 1000..1064 {
+            let src = client(v6, port);
+            let (first, ..) = world.both_ways(OUTSIDE, proto, SYN, src, to_port(v6));
+            chosen[first] += 1;
+            assert_eq!(world.both_ways(OUTSIDE, proto, ACK, src, to_port(v6)).0, first, "it stays");
+        }
+        assert!(chosen[0] == 0 && chosen[1] > 16 && chosen[2] > 16, "{chosen:?}");
+        assert!(world.nodes[1].counted(Event::Returned) > 8);
+        assert_eq!(world.nodes[0].counted(Event::NewFlow), 64);
+        // The others have left, too: once is enough.
+        world.nodes[1].endpoints.clear();
+        world.nodes[2].endpoints.clear();
+        let end = world.send(OUTSIDE, proto, SYN, client(v6, 2000), to_port(v6));
+        assert_eq!(end, End::Refused(Refusal::Closed));
+        // Alone it had nobody beside it.
+        let mut world = with(0, &[1]);
+        world.both_ways(OUTSIDE, proto, SYN, client(v6, 1), to_port(v6));
+        world.nodes[1].endpoints.clear();
+        for flags in [ACK, SYN] {
+            let end = world.send(OUTSIDE, proto, flags, client(v6, 1), to_port(v6));
+            assert_eq!(end, End::Refused(Refusal::Closed));
+        }
+    }
+}
+
+#[test]
+fn new_flows_go_to_whoever_has_the_fewest() {
+    for path in [&[0, 0, 0], &[1, 1, 1], &[0, 1, 2]] {
+        let world = with(Frontend::LEAST, path);
+        let open = |port| world.both_ways(OUTSIDE, TCP, SYN, client(false, port), to_port(false)).0;
+        let mut flows: [Vec<u16>; 3] = Default::default();
+        for port in 1000..1300 {
+            flows[open(port)].push(port);
+        }
+        assert!(
+            flows.iter().all(|ports| (97..=103).contains(&ports.len())),
+            "hardly more than a hundred each"
+        );
+        // One loses half of its flows, half of those by the client's wish.
+        for (index, port) in flows[1].drain(..50).enumerate() {
+            let (src, dst) = (client(false, port), to_port(false));
+            let (known, seen, own) = world.both_ways(OUTSIDE, TCP, ACK, src, dst);
+            if index % 2 == 0 {
+                world.send(OUTSIDE, TCP, RST, src, dst);
+                world.send(OUTSIDE, TCP, RST, src, dst);
+            } else {
+                world.answer(known, TCP, FIN | ACK, (seen, own), (OUTSIDE, src, dst));
+            }
+        }
+        let next: Vec<usize> = (2000..2040).map(open).collect();
+        // Of four slots, each of any of three, one is its own for four flows of five.
+        assert!(next.iter().filter(|task| **task == 1).count() > 26, "{next:?}");
+        // Its weight is asked, too.
+        let mut world = with(Frontend::LEAST, path);
+        for node in &mut world.nodes {
+            node.backends[1].weight = 3;
+        }
+        let mut flows = [0; 3];
+        for port in 1000..1300 {
+            flows[world.both_ways(OUTSIDE, TCP, SYN, client(false, port), to_port(false)).0] += 1;
+        }
+        assert!((170..=185).contains(&flows[0]), "three fifths: {flows:?}");
+    }
+}
+
+#[test]
+fn a_flow_is_remembered_for_as_long_as_its_service_wishes() {
+    let step = Timeouts::step(3600);
+    for (node, proto) in [(0, TCP), (0, UDP), (1, TCP), (1, UDP)] {
+        let mut world = with((step as u16) << Frontend::IDLE, &[node, 2]);
+        let port = (1000..)
+            .find(|port| world.both_ways(OUTSIDE, proto, SYN, client(false, *port), to_port(false)).0 == 0);
+        let src = client(false, port.unwrap());
+        world.both_ways(OUTSIDE, proto, ACK, src, to_port(false));
+        for entry in world.nodes[..2].iter().flat_map(|node| node.entries(proto)) {
+            assert_eq!(Head(entry.head).idle(), step, "{entry:?}");
+        }
+        // Others come and go, and it drains; it stays until its time is over.
+        world.tasks[0].state = crate::abi::BackendState::Draining;
+        world.write();
+        world.pass(3500);
+        assert_eq!(world.both_ways(OUTSIDE, proto, ACK, src, to_port(false)).0, 0);
+        world.pass(3700);
+        let again = if proto == TCP { SYN } else { 0 };
+        assert_eq!(world.both_ways(OUTSIDE, proto, again, src, to_port(false)).0, 1);
+    }
+}
