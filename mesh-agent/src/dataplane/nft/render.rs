@@ -23,6 +23,7 @@ const MAX_RULES: usize = 16;
 /// The table for a plan.
 pub fn render(balance: &Balance) -> Ruleset {
     let mut ruleset = gates(balance);
+    fixed::balance(&mut ruleset);
     for (at, pool) in &balance.frontends {
         frontend(&mut ruleset, at, pool);
     }
@@ -43,7 +44,7 @@ pub fn render_gates(balance: &Balance) -> Ruleset {
 
 /// What every node needs, whoever balances.
 fn gates(balance: &Balance) -> Ruleset {
-    let mut ruleset = fixed::ruleset();
+    let mut ruleset = fixed::gates();
     for peer in balance.peers.iter().filter(|_| balance.tunnel_port != 0) {
         let tunnel = concat([peer.word(), u32::from(balance.tunnel_port).word()]);
         element(&mut ruleset, "tunnels", Family::of(*peer), tunnel, None);

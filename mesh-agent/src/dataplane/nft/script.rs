@@ -102,29 +102,16 @@ impl<'a> Script<'a> {
     }
 
     /// Appends rules to a chain.
-    pub fn add_rules(&mut self, chain: &'a str, rules: &'a [Rule]) {
+    pub fn add_rules(&mut self, chain: &str, rules: &[Rule]) {
         for Rule { says, comment } in rules {
-            if says.contains(&Statement::Notrack) {
-                let rule = json!({
-                    "family": FAMILY,
-                    "table": NAME,
-                    "chain": chain,
-                    "expr": says.iter().map(spelled).collect::<Vec<_>>(),
-                    "comment": comment,
-                });
-                self.commands.push(Command::Ours(json!({ "add": { "rule": rule } })));
-                continue;
-            }
-            let rule = schema::Rule {
-                family: FAMILY,
-                table: NAME.into(),
-                chain: chain.into(),
-                expr: says.into(),
-                handle: None,
-                index: None,
-                comment: Some(comment.into()),
-            };
-            self.push(NfCmd::Add(NfListObject::Rule(rule)));
+            let rule = json!({
+                "family": FAMILY,
+                "table": NAME,
+                "chain": chain,
+                "expr": says.iter().map(spelled).collect::<Vec<_>>(),
+                "comment": comment,
+            });
+            self.commands.push(Command::Ours(json!({ "add": { "rule": rule } })));
         }
     }
 

@@ -92,7 +92,12 @@ fn without(mut ruleset: Ruleset, common: &Ruleset) -> String {
 
 #[test]
 fn the_fixed_part() {
-    insta::assert_snapshot!(short::table(&fixed::ruleset()));
+    insta::assert_snapshot!(short::table(&render(&Balance::default())));
+}
+
+#[test]
+fn the_fixed_part_where_programs_balance() {
+    insta::assert_snapshot!(short::table(&render_gates(&Balance::default())));
 }
 
 #[test]
@@ -100,7 +105,7 @@ fn networks_and_ports() {
     let mut plan = balance(Vec::new());
     let gate = NetworkGate { subnets: vec!["10.20.0.0/16".parse().unwrap()], egress: false, gateway: None };
     plan.networks.insert(Vni(4097), gate);
-    insta::assert_snapshot!(without(render(&plan), &fixed::ruleset()));
+    insta::assert_snapshot!(without(render(&plan), &render(&Balance::default())));
 }
 
 #[test]
