@@ -36,8 +36,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// About a quarter of an hour.
-    pub const FULL: Self = Self { rounds: 7, seconds: 1, lasting: true };
+    /// About twenty minutes. Many short rounds, for what else the machine does comes and goes.
+    pub const FULL: Self = Self { rounds: 15, seconds: 1, lasting: true };
     /// Less than five.
     pub const QUICK: Self = Self { rounds: 3, seconds: 1, lasting: false };
 }
