@@ -52,5 +52,7 @@ mod slow_start;
 mod tasks;
 #[path = "mesh/traces.rs"]
 mod traces;
+#[path = "mesh/tunnels.rs"]
+mod tunnels;
 #[path = "mesh/vip.rs"]
 mod vip;

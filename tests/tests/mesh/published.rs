@@ -301,25 +301,3 @@ fn other_ports_of_a_node_are_its_own() -> Result<()> {
         answers(lab.client(), &format!("http://{six}/")).map(drop)
     })
 }
-
-/// Connections of clients are all that there is to track: the tunnel between nodes, which has ports of its own for
-/// each of them, takes no place in the nodes' tables.
-#[test]
-fn the_tunnel_is_not_tracked() -> Result<()> {
-    mesh(2, |lab| {
-        let [n1, n2] = [lab.node("n1")?, lab.node("n2")?];
-        n1.ok("network create app")?;
-        n1.ok("service create --name web --network app -p 8080:80")?;
-        let _web = Task::web(lab, n2, "web")?;
-        let idle = Task::idle(n1, "app")?;
-        answers(lab.client(), &url(n1, 8080))?;
-        answers(&idle, "http://web/")?;
-        for node in [n1, n2] {
-            let tracked = node.exec(["conntrack", "-L"])?.ok()?;
-            let tunnel =
-                tracked.lines().find(|flow| flow.starts_with("udp") && flow.contains(" dport=4789 "));
-            ensure!(tunnel.is_none(), "{}: {tunnel:?}", node.name());
-        }
-        Ok(())
-    })
-}
