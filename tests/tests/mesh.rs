@@ -56,6 +56,8 @@ mod slow_start;
 mod tasks;
 #[path = "mesh/traces.rs"]
 mod traces;
+#[path = "mesh/tunnels.rs"]
+mod tunnels;
 #[path = "mesh/upgrades.rs"]
 mod upgrades;
 #[path = "mesh/vip.rs"]

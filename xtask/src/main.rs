@@ -13,7 +13,7 @@ mod shell;
 mod test;
 mod tidy;
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -46,20 +46,7 @@ enum Verb {
         args: Vec<OsString>,
     },
     /// Measure. Needs root
-    Bench {
-        /// What
-        #[arg(value_enum)]
-        what: bench::What,
-        /// Print one line of JSON instead of a table
-        #[arg(long)]
-        json: bool,
-        /// Measure Katran beside: its object file (docs/benchmarks-datapath.md says how to build it)
-        #[arg(long, value_name = "OBJECT")]
-        katran: Option<PathBuf>,
-        /// How many flows Katran remembers, of all processors together [default: as it does, 8000000]
-        #[arg(long, value_name = "N", requires = "katran")]
-        katran_flows: Option<u32>,
-    },
+    Bench(bench::Bench),
     /// Look for packets that the code of the kernel's half mistakes, with libFuzzer
     Fuzz {
         /// Where [default: all, in turn]
@@ -107,9 +94,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Check => check::run(),
         Verb::Test { rung, args } => test::run(rung, &args),
         Verb::Demo { args } => demo::run(&args),
-        Verb::Bench { what, json, katran, katran_flows } => {
-            bench::run(what, json, katran.as_deref(), katran_flows)
-        }
+        Verb::Bench(bench) => bench::run(&bench),
         Verb::Fuzz { target, seconds } => fuzz::run(target, seconds),
         Verb::Gen { check } => generate::run(check),
         Verb::Ci => ci::run(),

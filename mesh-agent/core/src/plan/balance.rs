@@ -145,6 +145,8 @@ pub struct Balance {
     pub node: Option<IpAddr>,
     /// Bytes of an IP packet that fit into the tunnel.
     pub tunnel_mtu: u32,
+    /// The UDP port that tunnels of all nodes lead to; 0: there are none.
+    pub tunnel_port: u16,
     /// Those of the nodes that it tunnels to.
     pub peers: BTreeSet<IpAddr>,
     /// Running tasks: flows that they have go on, also while they get no new ones.
@@ -163,6 +165,7 @@ pub(super) fn plan(world: &Snapshot, me: &Node, overlay: &Overlay, memo: &mut Me
     let mut balance = Balance {
         node: Some(me.address),
         tunnel_mtu: overlay.vtep.as_ref().map_or(0, |vtep| vtep.mtu),
+        tunnel_port: overlay.vtep.as_ref().map_or(0, |vtep| vtep.port),
         peers: overlay.peers.keys().copied().collect(),
         ..Balance::default()
     };
