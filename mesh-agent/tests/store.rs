@@ -18,6 +18,10 @@ mod damage;
 mod differential;
 #[path = "store/durability.rs"]
 mod durability;
+#[path = "store/etcd.rs"]
+mod etcd;
+#[path = "store/etcd_faults.rs"]
+mod etcd_faults;
 #[path = "store/wire.rs"]
 mod wire;
 
@@ -72,6 +76,10 @@ impl Subject for Gateway {
     fn store(&self) -> Arc<dyn Store> {
         Arc::clone(&self.client) as _
     }
+}
+
+mod in_etcd {
+    mesh_agent::store_conformance!(async { super::etcd::InEtcd::fresh() });
 }
 
 mod local {

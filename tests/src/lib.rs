@@ -24,6 +24,7 @@
 mod cgroup;
 mod config;
 mod diagnose;
+mod etcd;
 mod exec;
 mod fabric;
 mod host;
@@ -40,6 +41,7 @@ mod wait;
 pub use cgroup::Cgroup;
 pub use config::STORE_PORT;
 pub use diagnose::{built_mesh, lab_test};
+pub use etcd::{Etcd, EtcdTls, Member};
 pub use exec::{DEFAULT_TIMEOUT, Exec, Output};
 pub use host::Host;
 pub use info::{HostInfo, LabInfo};

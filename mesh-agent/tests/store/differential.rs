@@ -13,7 +13,7 @@ fn key() -> impl Strategy<Value = String> {
     prop::sample::select(vec!["a", "b", "c/1", "c/2", "c/3", "d"]).prop_map(str::to_owned)
 }
 
-fn txn() -> impl Strategy<Value = Txn> {
+pub(crate) fn txn() -> impl Strategy<Value = Txn> {
     let compare = prop_oneof![
         key().prop_map(Compare::Absent),
         key().prop_map(Compare::Exists),
