@@ -22,6 +22,8 @@ mod durability;
 mod etcd;
 #[path = "store/etcd_faults.rs"]
 mod etcd_faults;
+#[path = "store/etcd_refusals.rs"]
+mod etcd_refusals;
 #[path = "store/wire.rs"]
 mod wire;
 

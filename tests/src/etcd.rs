@@ -50,6 +50,7 @@ pub struct Member {
     address: Ipv4Addr,
     url: String,
     data: PathBuf,
+    token: String,
     log: PathBuf,
     command: Vec<OsString>,
     cgroup: PathBuf,
@@ -60,11 +61,23 @@ pub struct Member {
 impl Etcd {
     /// An etcd on this machine's loopback, started.
     pub fn on_loopback(members: u8) -> Result<Self> {
-        Self::on_loopback_with(members, None)
+        let addresses: Vec<_> = (0..members).map(|_| Self::next_loopback()).collect();
+        Self::at(&addresses, None)
     }
 
-    /// The same, with TLS and client certificates.
-    pub fn on_loopback_with(members: u8, tls: Option<EtcdTls>) -> Result<Self> {
+    /// The same of one member, at an address of its own, that speaks TLS and wants certificates.
+    pub fn on_loopback_with(address: Ipv4Addr, tls: EtcdTls) -> Result<Self> {
+        Self::at(&[address], Some(tls))
+    }
+
+    /// An address of 127.0.0.0/8 that no other test has: its ports are nobody's.
+    pub fn next_loopback() -> Ipv4Addr {
+        static NEXT: AtomicU8 = AtomicU8::new(1);
+        let id = std::process::id().to_le_bytes();
+        Ipv4Addr::new(127, 64 + id[1] % 128, id[0], NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn at(addresses: &[Ipv4Addr], tls: Option<EtcdTls>) -> Result<Self> {
         // In memory, where there is room: tests wait for no disk.
         let shm = Path::new("/dev/shm");
         let parent = if shm.is_dir() { shm.to_owned() } else { std::env::temp_dir() };
@@ -74,8 +87,7 @@ impl Etcd {
         let janitor = Janitor::start(cgroup.path(), dir.path())?;
         let dir = dir.keep();
         let netns = Netns::of_process(std::process::id())?;
-        let addresses: Vec<_> = (0..members).map(|_| loopback()).collect();
-        let mut etcd = Self::of(&addresses, &dir, cgroup.path(), &netns, tls);
+        let mut etcd = Self::of(addresses, &dir, cgroup.path(), &netns, tls);
         etcd._end = Some((cgroup, janitor));
         etcd.start()?;
         Ok(etcd)
@@ -93,6 +105,7 @@ impl Etcd {
     fn of(addresses: &[Ipv4Addr], dir: &Path, cgroup: &Path, netns: &Netns, tls: Option<EtcdTls>) -> Self {
         let name = |address: &Ipv4Addr| format!("m{}", address.octets()[3]);
         let all: Vec<_> = addresses.iter().map(|a| format!("{}=http://{a}:{}", name(a), PORTS[1])).collect();
+        let token = all.join("-");
         let members = addresses.iter().map(|address| {
             let scheme = if tls.is_some() { "https" } else { "http" };
             let url = format!("{scheme}://{address}:{}", PORTS[0]);
@@ -106,7 +119,7 @@ impl Etcd {
                 ("listen-peer-urls", peer.clone()),
                 ("initial-advertise-peer-urls", peer),
                 ("initial-cluster", all.join(",")),
-                ("initial-cluster-token", all.join("-")),
+                ("initial-cluster-token", token.clone()),
                 ("listen-metrics-urls", format!("http://{address}:{}", PORTS[2])),
                 ("max-txn-ops", "1024".to_owned()),
                 ("max-request-bytes", "8388608".to_owned()),
@@ -123,6 +136,7 @@ impl Etcd {
             Member {
                 address: *address,
                 url,
+                token: token.clone(),
                 log: dir.join(format!("{}.log", name(address))),
                 data,
                 command: std::iter::once("etcd".into()).chain(flags).collect(),
@@ -163,6 +177,21 @@ impl Etcd {
     /// Throws all data away; the members must have been killed.
     pub fn wipe(&self) -> Result<()> {
         self.members.iter().try_for_each(|member| Ok(fs::remove_dir_all(&member.data)?))
+    }
+
+    /// Kills the only member and starts it with what a backup holds: in the same cluster, or in another one.
+    pub fn restore(&mut self, backup: &str, elsewhere: bool) -> Result<()> {
+        self.kill()?;
+        self.wipe()?;
+        let member = &self.members[0];
+        let mut args = vec!["snapshot".to_owned(), "restore".to_owned(), backup.to_owned()];
+        let kept = ["--name=", "--data-dir=", "--initial-cluster=", "--initial-advertise-peer-urls="];
+        let flags = member.command.iter().map(|flag| flag.to_string_lossy().into_owned());
+        args.extend(flags.filter(|flag| kept.iter().any(|kept| flag.starts_with(kept))));
+        let token = if elsewhere { "another" } else { &member.token };
+        args.push(format!("--initial-cluster-token={token}"));
+        self.ctl(args.iter().map(String::as_str))?;
+        self.start()
     }
 
     /// Which member is the leader.
@@ -251,11 +280,4 @@ fn health(address: Ipv4Addr) -> Result<String> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)
-}
-
-/// An address of 127.0.0.0/8 that no other test has: their ports are nobody's.
-fn loopback() -> Ipv4Addr {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
-    let id = std::process::id().to_le_bytes();
-    Ipv4Addr::new(127, 64 + id[1] % 128, id[0], NEXT.fetch_add(1, Ordering::Relaxed))
 }

@@ -45,6 +45,11 @@ impl EtcdStore {
         Self { link: Arc::new(Link::new(options)), marks: Marks::default() }
     }
 
+    /// Which member is spoken to, if any is at present.
+    pub async fn member(&self) -> Option<String> {
+        self.link.member().await
+    }
+
     fn failed(&self, failure: Failure) -> StoreError {
         failure.into_error(&self.link.place())
     }

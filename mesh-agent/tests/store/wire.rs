@@ -222,24 +222,36 @@ async fn requests_without_sense_are_answered_and_change_nothing() {
 }
 
 /// A wire between client and gateway that breaks (or, at 0, goes dead) after so many bytes of either side.
-struct Wire {
-    addr: String,
+pub(crate) struct Wire {
+    pub(crate) addr: String,
     budget: Arc<AtomicUsize>,
     tasks: TaskTracker,
+    broken: Arc<AtomicUsize>,
 }
 
 impl Wire {
-    async fn to(target: &str, budget: usize) -> Self {
+    /// How many connections have ended.
+    pub(crate) fn broken(&self) -> usize {
+        self.broken.load(Ordering::SeqCst)
+    }
+
+    pub(crate) async fn to(target: &str, budget: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap().to_string();
-        let wire = Self { addr, budget: Arc::new(AtomicUsize::new(budget)), tasks: TaskTracker::new() };
+        let (budget, broken) = (Arc::new(AtomicUsize::new(budget)), Arc::default());
+        let wire = Self { addr, budget, tasks: TaskTracker::new(), broken };
         let (target, budget, tasks) = (target.to_owned(), Arc::clone(&wire.budget), wire.tasks.clone());
+        let broken = Arc::clone(&wire.broken);
         wire.tasks.spawn(async move {
             let mut number = 0;
             while let Ok((near, _)) = listener.accept().await {
                 number += 1;
                 let far = TcpStream::connect(&target).await.unwrap();
-                tasks.spawn(pass(near, far, Arc::clone(&budget), number));
+                let (budget, broken) = (Arc::clone(&budget), Arc::clone(&broken));
+                tasks.spawn(async move {
+                    pass(near, far, budget, number).await;
+                    broken.fetch_add(1, Ordering::SeqCst);
+                });
             }
         });
         wire

@@ -13,7 +13,7 @@ pub(super) const AT_ONCE: usize = 100;
 /// Whether a node is the first of those that show a sign of life: it tidies up where no node keeps the records. When
 /// two think so for a moment, their transactions cannot both succeed.
 pub fn is_first(world: &Snapshot, node: &NodeId) -> bool {
-    world.live.keys().min() == Some(node)
+    world.live.keys().next() == Some(node)
 }
 
 /// One round of tidying: frees claims whose release every node has applied, and takes away what removed nodes

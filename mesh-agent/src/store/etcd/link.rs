@@ -59,6 +59,12 @@ impl Link {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Which member is spoken to.
+    pub(super) async fn member(&self) -> Option<String> {
+        let current = self.current.lock().await;
+        current.as_ref().filter(|session| !session.is_gone()).map(|session| session.at().to_owned())
+    }
+
     /// The store has come to this revision.
     pub(super) fn saw(&self, rev: Rev) {
         let mut known = self.known();
