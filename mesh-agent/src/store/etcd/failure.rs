@@ -94,7 +94,10 @@ fn of_status(at: &str, status: &Status) -> Failure {
             // gRPC's own limit, which etcd derives from the same flag.
             Code::ResourceExhausted if message.contains("larger than max") => denied(too_large()),
             _ if was_never_sent(status) => Failure::NotDone("the connection was closed".to_owned()),
-            code => Failure::Unsure(in_words(code, message)),
+            code => Failure::Unsure(match innermost(status) {
+                Some(cause) => format!("the connection broke: {cause}"),
+                None => in_words(code, message),
+            }),
         },
     }
 }
@@ -120,14 +123,16 @@ fn in_words(code: Code, message: &str) -> String {
 
 /// A request that found no connection to leave by.
 fn was_never_sent(status: &Status) -> bool {
-    let mut cause = status.source();
-    while let Some(error) = cause {
-        if error.is::<ConnectError>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    causes(status).any(|error| error.is::<ConnectError>())
+}
+
+/// What broke; `None`: it is etcd that says this.
+fn innermost(status: &Status) -> Option<String> {
+    causes(status).last().map(ToString::to_string)
+}
+
+fn causes(status: &Status) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(status.source(), |error: &&(dyn std::error::Error + 'static)| (*error).source())
 }
 
 #[cfg(test)]
