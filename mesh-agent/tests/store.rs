@@ -20,6 +20,8 @@ mod differential;
 mod durability;
 #[path = "store/etcd.rs"]
 mod etcd;
+#[path = "store/etcd_copy.rs"]
+mod etcd_copy;
 #[path = "store/etcd_faults.rs"]
 mod etcd_faults;
 #[path = "store/etcd_refusals.rs"]
