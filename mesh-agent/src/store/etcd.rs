@@ -1,9 +1,9 @@
 //! **Effect.** The store in etcd: for many nodes, each of which speaks to etcd itself.
 //!
 //! etcd's semantics are ours; what is added here is what a client of it must do to be told the truth, always, and soon:
-//! choose a member and leave one that is silent ([`link`]), find out what became of a transaction ([`marks`]), follow a
-//! watch that may fall silent or be compacted away ([`watch`]), and never take another store for its own
-//! ([`identity`]). See docs/adr/0018.
+//! choose a member and leave one that is silent (`link`), find out what became of a transaction (`marks`), follow a
+//! watch that may fall silent or be compacted away (`watch`), and never take another store for its own
+//! (`identity`). See docs/adr/0018.
 
 mod dial;
 mod failure;

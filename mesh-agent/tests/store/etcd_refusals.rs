@@ -294,6 +294,6 @@ async fn what_is_no_etcd_is_said_to_be_none() {
             let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
         }
     });
-    let error = EtcdStore::new(options(&[url.clone()])).status().await.unwrap_err();
+    let error = EtcdStore::new(options(std::slice::from_ref(&url))).status().await.unwrap_err();
     assert!(matches!(&error, StoreError::Unavailable { at, .. } if *at == url), "{error}");
 }

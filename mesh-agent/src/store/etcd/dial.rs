@@ -1,7 +1,7 @@
 //! **Effect.** One connection to one member of etcd.
 //!
 //! It is never opened anew behind our back: what was found out about a member (which cluster, which version, how far)
-//! stays true for as long as the connection lives. Choosing another is [`super::link`]'s.
+//! stays true for as long as the connection lives. Choosing another is `link`'s.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -2,9 +2,9 @@
 //!
 //! | key | what |
 //! |---|---|
-//! | `meta/cluster` | which mesh this is ([`super::identity`]) |
+//! | `meta/cluster` | which mesh this is (`identity`) |
 //! | `records/<key>` | the records, by the keys of `mesh_core::records` |
-//! | `txn/<lease>/<n>` | marks of transactions ([`super::marks`]) |
+//! | `txn/<lease>/<n>` | marks of transactions (`marks`) |
 
 use mesh_core::kv::{Event, KeyValue, LeaseId, Rev};
 
