@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
+use etcd_client::{AlarmAction, AlarmType};
 use futures_util::stream;
 use http_body_util::StreamBody;
 use hyper::body::Frame;
@@ -179,6 +180,23 @@ async fn users_are_told_what_they_lack() {
     std::fs::write(&open, "secret").unwrap();
     let exposed = EtcdOptions { user: Some(("mesh".to_owned(), open)), ..options(&etcd.urls()) };
     denied(&EtcdStore::new(exposed), "chmod 0600").await;
+}
+
+/// A full etcd takes no more, and everybody is told what to do.
+#[tokio::test]
+async fn a_full_etcd_says_so() {
+    let subject = InEtcd::fresh();
+    let rev = commit(&*subject.store, put("k", "1")).await;
+    let mut client = etcd_client::Client::connect(subject.etcd.urls(), None).await.unwrap();
+    client.alarm(AlarmAction::Activate, AlarmType::Nospace, None).await.unwrap();
+    let full = |text: &str| assert!(text.contains("NOSPACE") && text.contains("alarm disarm"), "{text}");
+    full(&subject.store.txn(put("k", "2")).await.unwrap_err().to_string());
+    full(&store(&subject.etcd).txn(put("k", "2")).await.unwrap_err().to_string());
+    full(&subject.store.status().await.unwrap().problem.unwrap());
+    assert_eq!(subject.store.list("").await.unwrap().rev, rev, "it can be read");
+    subject.etcd.ctl(["alarm", "disarm"]).unwrap();
+    assert_eq!(subject.store.status().await.unwrap().problem, None);
+    commit(&*subject.store, put("k", "3")).await;
 }
 
 /// A file that only its owner may read.

@@ -142,11 +142,12 @@ impl Link {
 
     /// The first good member. While there is none, but some could be there again at once, it goes on asking.
     async fn choose(&self, left: Option<&str>, deadline: Instant) -> Result<Session, StoreError> {
+        let mut said = "no member answers in time".to_owned();
         loop {
             let failures = match timeout_at(deadline, self.race(left)).await {
                 Ok(Ok(session)) => return Ok(self.judge(session)),
                 Ok(Err(failures)) => failures,
-                Err(_) => return Err(self.unavailable("no member answers in time".to_owned())),
+                Err(_) => return Err(self.unavailable(said)),
             };
             let hopeless = failures.iter().all(|(_, failure)| matches!(failure, Failure::Unreached(_)));
             let mut refused = None;
@@ -161,8 +162,9 @@ impl Link {
             if let Some(error) = refused {
                 return Err(error);
             }
+            said = reasons.join("; ");
             if hopeless || Instant::now() + PAUSE >= deadline {
-                return Err(self.unavailable(reasons.join("; ")));
+                return Err(self.unavailable(said));
             }
             sleep(PAUSE).await;
         }
