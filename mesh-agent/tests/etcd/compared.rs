@@ -1,73 +1,18 @@
-//! **Effect.** The store in a real etcd: held to the same as the others, and compared with the local one.
-
-use std::sync::Arc;
+//! **Effect.** The store in etcd, compared with the local one.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use async_trait::async_trait;
 use mesh_agent::store::Store;
-use mesh_agent::store::conformance::{Subject, commit, next_events, put};
-use mesh_agent::store::etcd::{EtcdOptions, EtcdStore, Known};
+use mesh_agent::store::conformance::{commit, next_events, put};
+use mesh_agent::store::etcd::{EtcdOptions, EtcdStore};
 use mesh_core::kv::{Batch, Compare, Event, KeyValue, Rev, Txn, TxnOutcome};
 use mesh_tests::Etcd;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use super::Local;
-use super::differential::txn;
-
-/// How an agent would be told of an etcd.
-pub(crate) fn options(urls: &[String]) -> EtcdOptions {
-    EtcdOptions {
-        engine: "external",
-        endpoints: urls.iter().map(|url| url.parse().unwrap()).collect(),
-        prefix: "/mesh/".to_owned(),
-        tls: None,
-        user: None,
-        known: Known::default(),
-    }
-}
-
-/// A store in an etcd.
-pub(crate) fn store(etcd: &Etcd) -> EtcdStore {
-    EtcdStore::new(options(&etcd.urls()))
-}
-
-/// A store in an etcd of its own.
-pub(crate) struct InEtcd {
-    pub(crate) store: Arc<EtcdStore>,
-    pub(crate) etcd: Etcd,
-}
-
-impl InEtcd {
-    pub(crate) fn fresh() -> Self {
-        Self::of(1)
-    }
-
-    /// Of that many members.
-    pub(crate) fn of(members: u8) -> Self {
-        let etcd = Etcd::on_loopback(members).unwrap();
-        Self { store: Arc::new(store(&etcd)), etcd }
-    }
-
-    /// Compacts all history.
-    pub(crate) async fn compact(&self) {
-        let rev = self.store.status().await.unwrap().rev.to_string();
-        self.etcd.ctl(["compaction", &rev]).unwrap();
-    }
-}
-
-#[async_trait]
-impl Subject for InEtcd {
-    fn store(&self) -> Arc<dyn Store> {
-        Arc::clone(&self.store) as _
-    }
-
-    async fn forget_history(&self) {
-        commit(&*self.store, put("filler", "1")).await;
-        self.compact().await;
-    }
-}
+use super::here::Local;
+use super::random::txn;
+use super::subject::options;
 
 /// Which revision of the local store is which of etcd's, where others write, too.
 #[derive(Default)]

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::etcd::{InEtcd, options};
+use super::subject::{InEtcd, options};
 
 /// A node that follows a store in etcd, with its copy on disk.
 struct Copy {

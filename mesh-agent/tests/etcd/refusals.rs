@@ -21,7 +21,7 @@ use mesh_tests::{Etcd, EtcdTls};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
-use super::etcd::{InEtcd, options, store};
+use super::subject::{InEtcd, options, store};
 
 /// What all ways to use a store say, which must be the same: that it is refused, and why.
 async fn denied(store: &EtcdStore, why: &str) {

@@ -12,8 +12,8 @@ use mesh_agent::store::etcd::EtcdStore;
 use mesh_agent::store::{Store, StoreError, WatchEnd};
 use mesh_core::kv::{Batch, Event, Rev, Txn, TxnOutcome};
 
-use super::etcd::{InEtcd, options, store};
-use super::wire::Wire;
+use super::cut::Wire;
+use super::subject::{InEtcd, options, store};
 
 /// How long it may take until another member does the work: it is noticed within 1.5 s that one is silent, and the
 /// others choose a leader within as much.
@@ -76,7 +76,7 @@ async fn count(store: &dyn Store, stop: &AtomicUsize) -> (u64, Duration) {
 /// Does something to a member while a counter runs and is watched.
 async fn while_counting(subject: &mut InEtcd, mut fault: impl AsyncFnMut(&mut InEtcd)) -> Duration {
     let store = Arc::clone(&subject.store);
-    let watcher = super::etcd::store(&subject.etcd);
+    let watcher = super::subject::store(&subject.etcd);
     let start = store.status().await.unwrap().rev;
     let stop = AtomicUsize::new(0);
     let faults = async {
