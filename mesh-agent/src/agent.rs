@@ -16,6 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
 use mesh_core::dns::Zone;
+use mesh_core::kv::Rev;
 use mesh_core::model::Snapshot;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -34,6 +35,7 @@ use crate::overlay::OverlayPlane;
 use crate::reconcile::Reconciler;
 use crate::status::{Status, StoreHealth};
 use crate::store::Store;
+use crate::store::etcd::EtcdStore;
 use crate::store::gateway::{self, GatewayStore, Secret};
 use crate::store::local::LocalStore;
 use crate::tasks::Tasks;
@@ -109,14 +111,15 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<()> {
     raise_file_limit();
     let stop = CancellationToken::new();
     let parts = Parts { tracker: TaskTracker::new(), stop: stop.clone() };
-    let store = open_store(&config, &parts, &stop).await?;
+    let cache = config.node.state_dir.join("cache");
+    let store = open_store(&config, &cache, accept_deletions, &parts, &stop).await?;
 
     let (world_tx, world) = watch::channel(Arc::new(Snapshot::default()));
-    let (health_tx, health) = watch::channel(StoreHealth::default());
+    let (health_tx, health) =
+        watch::channel(StoreHealth { engine: config.store.mode.name().to_owned(), ..StoreHealth::default() });
     let (status_tx, status) = watch::channel(Arc::new(Status::default()));
     let (masks_tx, masks) = watch::channel(Masks::default());
     let (me_tx, me) = watch::channel(None);
-    let cache = config.node.state_dir.join("cache");
     let options = SyncOptions { accept_deletions };
     parts.spawn(sync::run(Arc::clone(&store), cache, options, world_tx, health_tx, stop.clone()));
 
@@ -213,27 +216,34 @@ fn raise_file_limit() {
 
 async fn open_store(
     config: &Config,
+    cache: &Path,
+    accept_deletions: bool,
     parts: &Parts,
     stop: &CancellationToken,
 ) -> anyhow::Result<Arc<dyn Store>> {
     let secret = || Secret::read(&config.store.token_file);
-    match config.store.mode {
-        StoreMode::Local => {
-            let store: Arc<dyn Store> = Arc::new(LocalStore::open(config.node.state_dir.join("store.redb"))?);
-            if !config.store.listen.is_empty() {
-                let listener = TcpListener::bind(&config.store.listen)
-                    .await
-                    .with_context(|| format!("cannot serve the store at {}", config.store.listen))?;
-                info!(address = config.store.listen, "serving the store to other nodes");
-                parts.spawn(gateway::serve(Arc::clone(&store), listener, secret()?, stop.clone()));
+    let store: Arc<dyn Store> = match config.store.mode {
+        StoreMode::Local => Arc::new(LocalStore::open(config.node.state_dir.join("store.redb"))?),
+        StoreMode::External => {
+            let mut known = sync::known(cache);
+            if accept_deletions {
+                known.rev = Rev(0);
             }
-            Ok(store)
+            Arc::new(EtcdStore::new(config.store.etcd(known)?))
         }
         StoreMode::Gateway => {
             let address: SocketAddr = config.store.gateway.parse().context("store.gateway")?;
-            Ok(Arc::new(GatewayStore::connect(address.to_string(), secret()?)))
+            return Ok(Arc::new(GatewayStore::connect(address.to_string(), secret()?)));
         }
+    };
+    if !config.store.listen.is_empty() {
+        let listener = TcpListener::bind(&config.store.listen)
+            .await
+            .with_context(|| format!("cannot serve the store at {}", config.store.listen))?;
+        info!(address = config.store.listen, "serving the store to other nodes");
+        parts.spawn(gateway::serve(Arc::clone(&store), listener, secret()?, stop.clone()));
     }
+    Ok(store)
 }
 
 fn dns_config(config: &Config) -> DnsConfig {

@@ -3,6 +3,8 @@
 //! The documented default file (`packaging/mesh.toml`) *is* the defaults and the list of known keys, so it can
 //! never be out of date.
 
+mod store;
+
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -10,6 +12,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
+
+pub use store::{Store, StoreMode};
 
 /// The default file, with every key explained.
 pub const DEFAULT_FILE: &str = include_str!("../packaging/mesh.toml");
@@ -48,26 +52,6 @@ pub struct Node {
 #[serde(deny_unknown_fields)]
 pub struct Overlay {
     pub port: u16,
-}
-
-/// `[store]`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Store {
-    pub mode: StoreMode,
-    pub listen: String,
-    pub gateway: String,
-    pub token_file: PathBuf,
-}
-
-/// Where the records are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum StoreMode {
-    /// Here.
-    Local,
-    /// At another node.
-    Gateway,
 }
 
 /// `[dataplane]`
@@ -188,25 +172,7 @@ impl Config {
 
     /// What must fit together.
     fn check(&self) -> Result<(), ConfigError> {
-        let store = &self.store;
-        if store.mode == StoreMode::Gateway && store.gateway.is_empty() {
-            return wrong(
-                "store.gateway",
-                "mode \"gateway\" needs the address of the node that keeps the records",
-            );
-        }
-        for (key, address) in [("store.listen", &store.listen), ("store.gateway", &store.gateway)] {
-            if !address.is_empty() && address.parse::<SocketAddr>().is_err() {
-                return wrong(key, format!("'{address}' is no address with a port, such as 192.0.2.1:7300"));
-            }
-        }
-        let remote = store.mode == StoreMode::Gateway || !store.listen.is_empty();
-        if remote && store.token_file.as_os_str().is_empty() {
-            return wrong(
-                "store.token_file",
-                "the gateway needs a shared secret: name a file with mode 0600",
-            );
-        }
+        self.store.check()?;
         if self.node.address != "auto" && self.node.address.parse::<IpAddr>().is_err() {
             return wrong(
                 "node.address",
@@ -410,6 +376,10 @@ mod tests {
             ),
             (told("", &[("MESH_DATAPLANE_WITHOUT", "xdp")], &[]), "unknown variant `xdp`"),
             (told("[store]\nmode = \"gateway\"\n", &[], &[]), "store.gateway: mode \"gateway\" needs"),
+            (
+                told("[store]\nmode = \"external\"\n", &[], &[]),
+                "store.endpoints: mode \"external\" needs the endpoints of etcd",
+            ),
             (told("", &[("MESH_NODE_NMAE", "x")], &[]), "environment variable MESH_NODE_NMAE: unknown key"),
             (told("", &[("MESH_DNS_TTL", "x")], &[]), "'x' is no number"),
             (told("", &[], &["name=x"]), "flag --set name=x: write it as section.key=value"),

@@ -26,7 +26,7 @@ pub struct PlaneStatus {
 pub struct StoreHealth {
     /// Watching, nothing missed.
     pub connected: bool,
-    /// `local`, `gateway`, later `managed` and `external`.
+    /// `local`, `gateway` or `external`.
     pub engine: String,
     /// Which store.
     pub cluster: String,

@@ -3,8 +3,10 @@
 //! The semantics are `mesh_core::kv`'s; an engine adds durability or a wire. See docs/adr/0006.
 
 pub mod conformance;
+pub mod etcd;
 pub mod gateway;
 pub mod local;
+mod secret;
 
 use std::pin::Pin;
 use std::time::Duration;

@@ -7,39 +7,25 @@ use async_trait::async_trait;
 use mesh_agent::store::Store;
 use mesh_agent::store::conformance::Subject;
 use mesh_agent::store::gateway::{GatewayStore, Secret, serve};
-use mesh_agent::store::local::LocalStore;
-use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use here::Local;
+
+#[path = "store/cut.rs"]
+mod cut;
 #[path = "store/damage.rs"]
 mod damage;
 #[path = "store/differential.rs"]
 mod differential;
 #[path = "store/durability.rs"]
 mod durability;
+#[path = "store/here.rs"]
+mod here;
+#[path = "store/random.rs"]
+mod random;
 #[path = "store/wire.rs"]
 mod wire;
-
-/// A local store in a directory of its own.
-struct Local {
-    store: Arc<LocalStore>,
-    _dir: TempDir,
-}
-
-impl Local {
-    fn fresh() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        Self { store: Arc::new(LocalStore::open(dir.path().join("store.redb")).unwrap()), _dir: dir }
-    }
-}
-
-#[async_trait]
-impl Subject for Local {
-    fn store(&self) -> Arc<dyn Store> {
-        Arc::clone(&self.store) as _
-    }
-}
 
 /// A local store behind a gateway, and its client.
 struct Gateway {
@@ -75,7 +61,7 @@ impl Subject for Gateway {
 }
 
 mod local {
-    mesh_agent::store_conformance!(async { super::Local::fresh() });
+    mesh_agent::store_conformance!(async { super::here::Local::fresh() });
 }
 
 mod gateway {

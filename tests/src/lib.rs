@@ -24,6 +24,7 @@
 mod cgroup;
 mod config;
 mod diagnose;
+mod etcd;
 mod exec;
 mod fabric;
 mod flood;
@@ -41,6 +42,7 @@ mod wait;
 pub use cgroup::Cgroup;
 pub use config::STORE_PORT;
 pub use diagnose::{built_mesh, lab_test};
+pub use etcd::{Etcd, EtcdTls, Member};
 pub use exec::{DEFAULT_TIMEOUT, Exec, Output};
 pub use flood::Flood;
 pub use host::Host;

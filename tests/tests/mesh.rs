@@ -16,6 +16,8 @@ mod counters;
 mod dns;
 #[path = "mesh/explain_live.rs"]
 mod explain_live;
+#[path = "mesh/external.rs"]
+mod external;
 #[path = "mesh/flood.rs"]
 mod flood;
 #[path = "mesh/flows.rs"]

@@ -11,7 +11,7 @@ mod ports;
 mod service;
 mod task;
 
-pub use janitor::janitor;
+pub use janitor::{is_first, janitor};
 pub(crate) use network::overlap;
 pub use network::{NetworkRequest, create_network, remove_network};
 pub use node::{Me, NodeFacts, claim_blocks, join, refresh, remove_node, set_availability};

@@ -9,6 +9,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+mod check;
 mod group;
 
 pub use group::Group;
@@ -219,7 +220,7 @@ pub enum InvalidTxn {
     UnknownLease(LeaseId),
 }
 
-/// How many writes a transaction can have (etcd runs with the same `--max-txn-ops`).
+/// How many writes a transaction can have, and how many conditions (etcd has `--max-txn-ops` for it).
 pub const MAX_OPS: usize = 512;
 /// How long a key can be, bytes.
 pub const MAX_KEY: usize = 1024;

@@ -27,7 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// Bursts of rounds make one report.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// Reports until told to stop. `janitor`: also frees what was given back, which one node of a mesh does.
+/// Reports until told to stop. Also frees what was given back, which one node of a mesh does: `janitor` says that it
+/// is this one, whoever else there is.
 pub(super) async fn run(
     control: Control,
     store: Arc<dyn Store>,
@@ -74,7 +75,7 @@ pub(super) async fn run(
                 (lease, reported) = (None, None);
             }
         }
-        if janitor && renew {
+        if renew && (janitor || change::is_first(&control.world(), &me.id)) {
             let txn = change::janitor(&control.world(), &overdue(&control.world(), &mut released));
             if !txn.ops.is_empty()
                 && let Err(error) = store.txn(txn).await

@@ -21,12 +21,19 @@ use tokio_util::sync::CancellationToken;
 
 use self::keeper::Keeper;
 use crate::status::StoreHealth;
+use crate::store::etcd::Known;
 use crate::store::{Batches, Store, WatchEnd};
 
 /// What this node last knew, from its copy on disk alone; none if there is no copy that can be read.
 pub fn last_known(path: &Path) -> Option<Snapshot> {
     let (cache, _) = cache::load(path);
     Some(Replica::from_cache(cache?).world().clone())
+}
+
+/// Which mesh this node last belonged to, and how far it had followed it, from its copy on disk alone.
+pub fn known(path: &Path) -> Known {
+    let (cache, _) = cache::load(path);
+    cache.map_or_else(Known::default, |cache| Known { cluster: Some(cache.cluster), rev: cache.rev })
 }
 
 /// A watch says something at least each second; after this it is dead.

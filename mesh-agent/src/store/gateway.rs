@@ -4,11 +4,11 @@
 //! is a stream of lines; whoever knows the token may do everything.
 
 mod client;
-mod secret;
 mod server;
 mod watch;
 mod wire;
 
 pub use client::GatewayStore;
-pub use secret::{Secret, SecretError};
 pub use server::serve;
+
+pub use super::secret::{Secret, SecretError};

@@ -5,27 +5,11 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use mesh_agent::store::conformance::Subject;
 use mesh_agent::store::{Store, StoreError};
-use mesh_core::kv::{Batch, Compare, KvState, Op, Rev, Txn, TxnOutcome};
+use mesh_core::kv::{Batch, KvState, Rev, Txn, TxnOutcome};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-fn key() -> impl Strategy<Value = String> {
-    prop::sample::select(vec!["a", "b", "c/1", "c/2", "c/3", "d"]).prop_map(str::to_owned)
-}
-
-fn txn() -> impl Strategy<Value = Txn> {
-    let compare = prop_oneof![
-        key().prop_map(Compare::Absent),
-        key().prop_map(Compare::Exists),
-        (key(), 0..12_u64).prop_map(|(key, rev)| Compare::Modified(key, Rev(rev))),
-    ];
-    let op = prop_oneof![
-        3 => (key(), "[a-z]{0,3}").prop_map(|(key, value)| Op::Put { key, value, lease: None }),
-        1 => key().prop_map(Op::Delete),
-    ];
-    (prop::collection::vec(compare, 0..2), prop::collection::vec(op, 0..4))
-        .prop_map(|(compares, ops)| Txn { compares, ops })
-}
+use super::random::txn;
 
 /// What the rules say.
 fn expected(state: &mut KvState, txn: &Txn) -> Result<TxnOutcome, StoreError> {
@@ -82,7 +66,7 @@ fn differential<S: Subject>(fresh: impl AsyncFn() -> S) {
 
 #[test]
 fn the_local_store_does_what_the_rules_say() {
-    differential(async || super::Local::fresh());
+    differential(async || super::here::Local::fresh());
 }
 
 #[test]

@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail};
 use super::{Ebpf, Talk};
 use crate::shell;
 
-/// Programs that Mesh, its tests or its benchmarks run.
-const TOOLS: [&str; 16] = [
+/// Programs that Mesh, its build, its tests or its benchmarks run.
+const TOOLS: [&str; 20] = [
     "nftables",
     "iproute2",
     "iputils-ping",
@@ -16,6 +16,11 @@ const TOOLS: [&str; 16] = [
     "curl",
     "haproxy",
     "dnsmasq-base",
+    "etcd-server",
+    "etcd-client",
+    // What etcd's protocol is compiled with, and the definitions that it includes.
+    "protobuf-compiler",
+    "libprotobuf-dev",
     "tcpdump",
     "conntrack",
     "python3",

@@ -4,11 +4,17 @@ use std::collections::BTreeSet;
 
 use super::task;
 use crate::kv::{MAX_OPS, Rev, Txn};
-use crate::model::Snapshot;
+use crate::model::{NodeId, Snapshot};
 use crate::records;
 
 /// As many records as one transaction takes together with what belongs to each.
 pub(super) const AT_ONCE: usize = 100;
+
+/// Whether a node is the first of those that show a sign of life: it tidies up where no node keeps the records. When
+/// two think so for a moment, their transactions cannot both succeed.
+pub fn is_first(world: &Snapshot, node: &NodeId) -> bool {
+    world.live.keys().next() == Some(node)
+}
 
 /// One round of tidying: frees claims whose release every node has applied, and takes away what removed nodes
 /// and networks left behind. Without the wait a node that lags would still send a VIP to its old service while

@@ -1,12 +1,8 @@
 //! **Decision.** Transactions prepared one upon another, so that one write to disk can carry many of them.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{
-    Batch, Compare, Event, InvalidTxn, KeyValue, KvState, LeaseId, MAX_BYTES, MAX_KEY, MAX_OPS, MAX_VALUE,
-    Op, Rev, Txn,
-};
+use super::{Batch, Compare, Event, InvalidTxn, KeyValue, KvState, LeaseId, Op, Rev, Txn};
 
 /// Transactions one after another on top of a state that does not change meanwhile: each sees what those
 /// before it did. So an engine can write many down at once, and show them only when they are safe.
@@ -92,44 +88,11 @@ impl<'a> Group<'a> {
     }
 
     fn validate(&self, txn: &Txn) -> Result<(), InvalidTxn> {
-        if txn.ops.len() > MAX_OPS || txn.compares.len() > MAX_OPS {
-            return Err(InvalidTxn::TooLarge(txn.ops.len().max(txn.compares.len())));
+        txn.check()?;
+        let known = |lease: &LeaseId| self.base.leases.contains_key(lease) && !self.ended.contains(lease);
+        match txn.leases().find(|lease| !known(lease)) {
+            Some(lease) => Err(InvalidTxn::UnknownLease(lease)),
+            None => Ok(()),
         }
-        if let Some(compare) = txn.compares.iter().find(|compare| compare.key().len() > MAX_KEY) {
-            let key = compare.key().chars().take(80).collect();
-            return Err(InvalidTxn::Key { key, why: Cow::Borrowed("is longer than 1024 bytes") });
-        }
-        let mut seen = BTreeSet::new();
-        let mut bytes = 0;
-        for op in &txn.ops {
-            let refuse = |why| {
-                Err(InvalidTxn::Key { key: op.key().chars().take(80).collect(), why: Cow::Borrowed(why) })
-            };
-            if op.key().is_empty() {
-                return refuse("is empty");
-            }
-            if op.key().len() > MAX_KEY {
-                return refuse("is longer than 1024 bytes");
-            }
-            if !seen.insert(op.key()) {
-                return Err(InvalidTxn::Twice(op.key().to_owned()));
-            }
-            bytes += op.key().len();
-            if let Op::Put { value, lease, .. } = op {
-                bytes += value.len();
-                if value.len() > MAX_VALUE {
-                    return refuse("has a value of more than 1 MiB");
-                }
-                let known =
-                    |lease: &LeaseId| self.base.leases.contains_key(lease) && !self.ended.contains(lease);
-                if let Some(lease) = lease.filter(|lease| !known(lease)) {
-                    return Err(InvalidTxn::UnknownLease(lease));
-                }
-            }
-        }
-        if bytes > MAX_BYTES {
-            return Err(InvalidTxn::TooHeavy(bytes));
-        }
-        Ok(())
     }
 }

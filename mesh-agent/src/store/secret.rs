@@ -1,4 +1,5 @@
-//! **Fact.** The token that opens a gateway: read from a file that nobody else may read, and never shown.
+//! **Fact.** What opens a store, a gateway's token or a password: read from a file that nobody else may read, and
+//! never shown.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -9,11 +10,11 @@ use std::path::{Path, PathBuf};
 /// Longer ones do not fit into a request's head.
 const MAX: usize = 4096;
 
-/// Why a token cannot be used.
+/// Why a secret cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// The file cannot be read or made.
-    #[error("the token file {path}: {source}")]
+    #[error("the secret file {path}: {source}")]
     File {
         /// Which file.
         path: PathBuf,
@@ -21,7 +22,7 @@ pub enum SecretError {
         source: std::io::Error,
     },
     /// Others may read it, so it is none.
-    #[error("the token file {path} has mode {mode:04o}, so that others can read it; run: chmod 0600 {path}")]
+    #[error("the secret file {path} has mode {mode:04o}, so that others can read it; run: chmod 0600 {path}")]
     Exposed {
         /// Which file.
         path: PathBuf,
@@ -29,14 +30,14 @@ pub enum SecretError {
         mode: u32,
     },
     /// There is nothing in it.
-    #[error("the token {0} is empty")]
+    #[error("the secret {0} is empty")]
     Empty(String),
     /// It cannot be sent.
-    #[error("the token {0} is longer than {MAX} bytes or has characters other than printable ASCII")]
+    #[error("the secret {0} is longer than {MAX} bytes or has characters other than printable ASCII")]
     Malformed(String),
 }
 
-/// A token. It has no way to be printed.
+/// A token or a password. It has no way to be printed.
 #[derive(Clone)]
 pub struct Secret {
     value: String,
@@ -50,27 +51,22 @@ impl fmt::Debug for Secret {
 }
 
 impl Secret {
-    /// A token from elsewhere than a file.
+    /// A secret from elsewhere than a file.
     pub fn new(value: impl Into<String>) -> Result<Self, SecretError> {
         Self::checked(value.into(), None)
     }
 
-    /// Reads the token in a file, whose owner alone may read it.
+    /// Reads the secret in a file, whose owner alone may read it.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, SecretError> {
         let path = path.as_ref();
         let failed = |source| SecretError::File { path: path.to_owned(), source };
-        let mut file = File::open(path).map_err(failed)?;
-        // Of the file that is open, not of the path: they could be two.
-        let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o7777;
-        if mode & 0o077 != 0 {
-            return Err(SecretError::Exposed { path: path.to_owned(), mode });
-        }
+        let mut file = open_private(path)?;
         let mut text = String::new();
         (&mut file).take(MAX as u64 + 2).read_to_string(&mut text).map_err(failed)?;
         Self::checked(text.trim().to_owned(), Some(path.to_owned()))
     }
 
-    /// Reads the token in a file; where there is none, makes a random one.
+    /// Reads the secret in a file; where there is none, makes a random one.
     pub fn read_or_create(path: impl AsRef<Path>) -> Result<Self, SecretError> {
         let path = path.as_ref();
         let failed = |source| SecretError::File { path: path.to_owned(), source };
@@ -106,6 +102,11 @@ impl Secret {
             .map_or("of the configuration".to_owned(), |path| format!("in {}", path.display()))
     }
 
+    /// What is secret.
+    pub(super) fn expose(&self) -> &str {
+        &self.value
+    }
+
     /// The head that proves it.
     pub(super) fn bearer(&self) -> String {
         format!("Bearer {}", self.value)
@@ -121,6 +122,25 @@ impl Secret {
             head.iter().zip(expected.bytes()).fold(0, |all, (a, b)| std::hint::black_box(all | (a ^ b)));
         std::hint::black_box(differs) == 0
     }
+}
+
+/// Reads a private key, in a file whose owner alone may read it.
+pub(super) fn read_key(path: &Path) -> Result<Vec<u8>, SecretError> {
+    let mut key = Vec::new();
+    let read = open_private(path)?.read_to_end(&mut key);
+    read.map_err(|source| SecretError::File { path: path.to_owned(), source })?;
+    Ok(key)
+}
+
+fn open_private(path: &Path) -> Result<File, SecretError> {
+    let failed = |source| SecretError::File { path: path.to_owned(), source };
+    let file = File::open(path).map_err(failed)?;
+    // Of the file that is open, not of the path: they could be two.
+    let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(SecretError::Exposed { path: path.to_owned(), mode });
+    }
+    Ok(file)
 }
 
 #[cfg(test)]
