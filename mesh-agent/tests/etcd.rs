@@ -11,6 +11,8 @@ mod cut;
 mod faults;
 #[path = "store/here.rs"]
 mod here;
+#[path = "etcd/lists.rs"]
+mod lists;
 #[path = "store/random.rs"]
 mod random;
 #[path = "etcd/refusals.rs"]

@@ -13,13 +13,16 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::failure::Failure;
 use super::keys::Keys;
 use super::options::{EtcdOptions, Known};
-use super::session::{Doubt, Session};
+use super::session::{ANSWER, Doubt, Session};
 use crate::store::StoreError;
 
 /// How long something is tried before it is an error: longer than it takes the members to choose a new leader.
 pub(super) const PATIENCE: Duration = Duration::from_secs(4);
 /// How much later the member that was just given up is asked than the others.
 const HANDICAP: Duration = Duration::from_millis(300);
+/// How long members may take at first to show that they are good, and then twice as long each time. While they choose a
+/// leader, questions get lost, and asking again is sooner than waiting.
+const FIRST_LOOK: Duration = Duration::from_millis(500);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -142,9 +145,10 @@ impl Link {
 
     /// The first good member. While there is none, but some could be there again at once, it goes on asking.
     async fn choose(&self, left: Option<&str>, deadline: Instant) -> Result<Session, StoreError> {
+        let mut within = FIRST_LOOK;
         let mut said = "no member answers in time".to_owned();
         loop {
-            let failures = match timeout_at(deadline, self.race(left)).await {
+            let failures = match timeout_at(deadline, self.race(left, within)).await {
                 Ok(Ok(session)) => return Ok(self.judge(session)),
                 Ok(Err(failures)) => failures,
                 Err(_) => return Err(self.unavailable(said)),
@@ -167,11 +171,12 @@ impl Link {
                 return Err(self.unavailable(said));
             }
             sleep(PAUSE).await;
+            within = (within * 2).min(ANSWER);
         }
     }
 
     /// Calls all members at once.
-    async fn race(&self, left: Option<&str>) -> Result<Session, Vec<(&str, Failure)>> {
+    async fn race(&self, left: Option<&str>, within: Duration) -> Result<Session, Vec<(&str, Failure)>> {
         let ours = self.known().cluster.clone();
         let several = self.options.endpoints.len() > 1;
         let mut calls: FuturesUnordered<_> = self
@@ -184,7 +189,7 @@ impl Link {
                     if several && left == Some(endpoint.url()) {
                         sleep(HANDICAP).await;
                     }
-                    let session = Session::open(endpoint, &self.options, &self.keys, ours).await;
+                    let session = Session::open(endpoint, &self.options, &self.keys, ours, within).await;
                     session.map_err(|failure| (endpoint.url(), failure))
                 }
             })

@@ -17,7 +17,7 @@ use super::version;
 use crate::store::StoreError;
 
 /// How long a member may take for one answer. A frozen one takes connections and requests, and never answers.
-const ANSWER: Duration = Duration::from_millis(1500);
+pub(super) const ANSWER: Duration = Duration::from_millis(1500);
 /// What a slow line may take longer for each so many bytes.
 const PER_SECOND: usize = 1 << 20;
 
@@ -66,17 +66,18 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    /// Calls a member and looks whether it is good: it answers, is of a version that we know, sees most of the
-    /// others, and holds our mesh or none.
+    /// Calls a member and looks whether it is good: it answers within a time, is of a version that we know, sees most
+    /// of the others, and holds our mesh or none.
     pub(super) async fn open(
         endpoint: &Endpoint,
         options: &EtcdOptions,
         keys: &Keys,
         ours: Option<&str>,
+        within: Duration,
     ) -> Result<Self, Failure> {
         let at = endpoint.url().to_owned();
         let mut client = dial(endpoint, options).await?;
-        let status = answer(&at, ANSWER, client.status()).await?;
+        let status = answer(&at, within, client.status()).await?;
         version::check(status.version())
             .map_err(|why| Failure::Refused(StoreError::Denied { at: at.clone(), why }))?;
         if status.is_learner() {
@@ -85,8 +86,8 @@ impl Session {
             ));
         }
         // A member that the majority cannot be reached from does not answer this read.
-        let found = timeout(ANSWER, identity::find(&mut client, &at, keys, ours)).await;
-        let found = found.map_err(|_| Failure::NotDone(silent(ANSWER)))??;
+        let found = timeout(within, identity::find(&mut client, &at, keys, ours)).await;
+        let found = found.map_err(|_| Failure::NotDone(silent(within)))??;
         Ok(Self { at, client, mesh: found.mesh, rev: found.rev, doubt: None, gone: CancellationToken::new() })
     }
 
