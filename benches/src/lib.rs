@@ -1,7 +1,9 @@
-//! A mesh of any size, without a kernel: what the benchmarks decide about. And [`datapath`], with one.
+//! A mesh of any size, without a kernel: what the benchmarks decide about. And [`datapath`], with one; [`lab`], with
+//! real programs.
 #![forbid(unsafe_code)]
 
 pub mod datapath;
+pub mod lab;
 
 use mesh_core::change::{
     AttachmentRequest, Change, Fresh, Me, NetworkRequest, NodeFacts, Refusal, ServiceRequest, TaskChange,

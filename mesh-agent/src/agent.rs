@@ -29,6 +29,7 @@ use crate::control::Control;
 use crate::dataplane::Dataplane;
 use crate::dns::{DnsConfig, DnsServer};
 use crate::facts::sync::{self, SyncOptions};
+use crate::liveness::{self, Masks};
 use crate::overlay::OverlayPlane;
 use crate::reconcile::Reconciler;
 use crate::status::{Status, StoreHealth};
@@ -113,6 +114,7 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<()> {
     let (world_tx, world) = watch::channel(Arc::new(Snapshot::default()));
     let (health_tx, health) = watch::channel(StoreHealth::default());
     let (status_tx, status) = watch::channel(Arc::new(Status::default()));
+    let (masks_tx, masks) = watch::channel(Masks::default());
     let (me_tx, me) = watch::channel(None);
     let cache = config.node.state_dir.join("cache");
     let options = SyncOptions { accept_deletions };
@@ -128,9 +130,11 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<()> {
     if let Some(reader) = balance.reader() {
         parts.spawn(reader.run(stop.clone()));
     }
+    parts.spawn(liveness::run(id.clone(), address, world.clone(), masks_tx, stop.clone()));
     let reconciler = Reconciler {
         node: id.clone(),
         world,
+        masks,
         store: health.clone(),
         overlay: OverlayPlane::new().context("cannot talk to the kernel's network (rtnetlink)")?,
         balance,

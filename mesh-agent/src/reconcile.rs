@@ -21,6 +21,7 @@ use tracing::{debug, info, warn};
 use crate::control::now;
 use crate::dataplane::Dataplane;
 use crate::dns::DnsServer;
+use crate::liveness::Masks;
 use crate::netns::Netns;
 use crate::overlay::OverlayPlane;
 use crate::plane::{Applied, Depth, Plane};
@@ -32,6 +33,8 @@ pub struct Reconciler {
     pub node: NodeId,
     /// The newest snapshot.
     pub world: watch::Receiver<Arc<Snapshot>>,
+    /// Nodes that do not answer.
+    pub masks: watch::Receiver<Masks>,
     /// How the store fares; passed on in the status.
     pub store: watch::Receiver<StoreHealth>,
     /// Devices and routes.
@@ -56,6 +59,7 @@ impl Reconciler {
         let mut planner = Planner::default();
         let mut named = BTreeMap::new();
         let mut next = None;
+        let mut masks = Masks::default();
         loop {
             // A closed channel means that the agent is ending; then only the token counts.
             let depth = tokio::select! {
@@ -65,12 +69,18 @@ impl Reconciler {
                     self.publish(|_| {});
                     continue;
                 }
+                Ok(()) = self.masks.changed() => {
+                    masks = Arc::clone(&self.masks.borrow_and_update());
+                    // Whatever was planned last is planned anew.
+                    next = Some(0);
+                    Depth::Delta
+                }
                 () = until(next) => Depth::Delta,
                 _ = timer.tick() => Depth::Sweep,
             };
             let world = Arc::clone(&self.world.borrow_and_update());
             next = if world.nodes.contains_key(&self.node) {
-                self.round(&world, depth, next, &mut planner, &mut named).await
+                self.round(&world, &masks, depth, next, &mut planner, &mut named).await
             } else {
                 None
             };
@@ -81,6 +91,7 @@ impl Reconciler {
     async fn round(
         &mut self,
         world: &Snapshot,
+        masks: &Masks,
         depth: Depth,
         next: Option<Timestamp>,
         planner: &mut Planner,
@@ -92,14 +103,14 @@ impl Reconciler {
             // Only signs of life: the same world for the kernel.
             return next;
         }
-        let desired = planner.desired(world, &self.node, now);
+        let desired = planner.desired(world, &self.node, masks, now);
         let next = desired.next;
         // Routes before rules: what a rule sends somewhere must have a way there.
         let overlay = timed(&mut self.overlay, &desired.overlay, depth).await;
         let balance = timed(&mut self.balance, &desired.balance, depth).await;
         self.zone.store(Arc::new(desired.zone.clone()));
         let dns = self.name(world, &desired, depth, named).await;
-        self.finish(desired, overlay, balance, dns);
+        self.finish(desired, masks, overlay, balance, dns);
         next
     }
 
@@ -155,6 +166,7 @@ impl Reconciler {
     fn finish(
         &self,
         desired: Desired,
+        masks: &Masks,
         overlay: (Applied, Duration),
         balance: (Applied, Duration),
         dns: (Applied, Duration),
@@ -165,6 +177,7 @@ impl Reconciler {
         let rev = desired.rev;
         self.publish(|status| {
             status.planned = rev;
+            status.silent = Arc::clone(masks);
             if done {
                 status.applied = rev;
             }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use mesh_core::kv::Rev;
 use mesh_core::plan::Problem;
 
+use crate::liveness::Masks;
 use crate::plane::Applied;
 
 /// How a plane fares.
@@ -46,6 +47,8 @@ pub struct Status {
     pub store: StoreHealth,
     /// By plane.
     pub planes: BTreeMap<&'static str, PlaneStatus>,
+    /// Other nodes that do not answer this one.
+    pub silent: Masks,
     /// What the plan could not do.
     pub problems: Vec<Problem>,
     /// What the data plane in use cannot do, in words.

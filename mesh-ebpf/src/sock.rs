@@ -238,8 +238,9 @@ pub const fn is_simple(frontend: &Frontend) -> bool {
 fn stays<K: Kernel>(k: &K, choice: &SocketChoice, frontend: &Frontend, now: u32) -> bool {
     // Another CPU may be ahead of this one's time.
     now.wrapping_sub(choice.seen).cast_signed() <= k.config().timeouts.of(UDP, 1, 0).cast_signed()
-        && k.backend(choice.backend)
-            .is_some_and(|backend| backend.serves(choice.generation) && backend.vni == frontend.vni)
+        && k.backend(choice.backend).is_some_and(|backend| {
+            backend.serves(choice.generation) && !backend.is_silent() && backend.vni == frontend.vni
+        })
 }
 
 /// A backend that answers the asker by itself.

@@ -57,6 +57,11 @@ pub(crate) fn connect<'a>(
     fabric.sysctl("net/ipv4/ip_forward", "1")?;
     fabric.sysctl("net/ipv6/conf/all/forwarding", "1")?;
 
+    // A switch looks at no more than frames. Where the kernel has no such setting, it does not anyway.
+    for family in ["iptables", "ip6tables", "arptables"] {
+        let _ = fabric.sysctl(&format!("net/bridge/bridge-nf-call-{family}"), "0");
+    }
+
     let mut lines = format!(
         "link add name br0 type bridge mcast_snooping 0\n\
          link set dev br0 up\n\

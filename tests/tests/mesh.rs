@@ -32,6 +32,8 @@ mod large;
 mod leaving;
 #[path = "mesh/lifecycle.rs"]
 mod lifecycle;
+#[path = "mesh/liveness.rs"]
+mod liveness;
 #[path = "mesh/localhost.rs"]
 mod localhost;
 #[path = "mesh/monitor.rs"]
@@ -54,6 +56,8 @@ mod slow_start;
 mod tasks;
 #[path = "mesh/traces.rs"]
 mod traces;
+#[path = "mesh/tunnels.rs"]
+mod tunnels;
 #[path = "mesh/upgrades.rs"]
 mod upgrades;
 #[path = "mesh/vip.rs"]

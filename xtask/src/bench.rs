@@ -1,30 +1,83 @@
 //! `bench`: builds what measures, as it would be released, and becomes it.
 
-use std::{os::unix::process::CommandExt, process::Command};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Result, anyhow, bail};
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 
 use crate::{setup, shell};
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum What {
-    /// What a packet costs in the programs, and a changed service in their maps
-    Datapath,
+#[derive(Args)]
+pub(crate) struct Bench {
+    /// What
+    #[arg(value_enum)]
+    what: What,
+    /// Print one line of JSON instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Fewer rounds, and shorter ones: less than five minutes. For `lab` only
+    #[arg(long)]
+    quick: bool,
+    /// Measure Katran beside: its object file (docs/benchmarks-datapath.md says how to build it). For `datapath` only
+    #[arg(long, value_name = "OBJECT")]
+    katran: Option<PathBuf>,
+    /// How many flows Katran remembers, of all processors together [default: as it does, 8000000]
+    #[arg(long, value_name = "N", requires = "katran")]
+    katran_flows: Option<u32>,
 }
 
-pub(crate) fn run(what: What, json: bool) -> Result<()> {
-    let What::Datapath = what;
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// What a packet costs in the programs, and a changed service in their maps
+    Datapath,
+    /// What a service costs its clients: wrk and iperf3 in a mesh of nodes, beside the same without one
+    Lab,
+}
+
+impl What {
+    /// The program that measures, and those that it runs and that are built with it.
+    const fn programs(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Datapath => &[("mesh-benches", "datapath")],
+            Self::Lab => &[("mesh-benches", "lab"), ("mesh-agent", "mesh")],
+        }
+    }
+}
+
+pub(crate) fn run(bench: &Bench) -> Result<()> {
+    let [(_, name), ..] = *bench.what.programs() else { bail!("nothing measures that") };
+    if bench.quick && bench.what != What::Lab {
+        bail!("--quick is for `cargo xtask bench lab`; `{name}` has no shorter run");
+    }
+    if bench.katran.is_some() && bench.what != What::Datapath {
+        bail!("--katran is for `cargo xtask bench datapath`");
+    }
     if !shell::is_root() {
         bail!(
             "this loads eBPF programs, which needs root. \
-             Run `sudo -E env PATH=\"$PATH\" cargo xtask bench datapath`"
+             Run `sudo -E env PATH=\"$PATH\" cargo xtask bench {name}`"
         );
     }
     setup::run(setup::Talk::Problems)?;
-    shell::run(shell::cargo().args(["build", "--release", "--package=mesh-benches", "--bin=datapath"]))?;
-    let program = shell::target_dir().join("release/datapath");
+    let mut build = shell::cargo();
+    build.args(["build", "--release"]);
+    for (package, program) in bench.what.programs() {
+        build.args([format!("--package={package}"), format!("--bin={program}")]);
+    }
+    shell::run(&mut build)?;
+    let program = shell::target_dir().join("release").join(name);
+    let flags = [(bench.json, "--json"), (bench.quick, "--quick")];
     // Replaces this process: standard output and the exit code are the program's own.
-    let error = Command::new(&program).args(json.then_some("--json")).exec();
+    let mut measure = Command::new(&program);
+    measure.args(flags.iter().filter(|(given, _)| *given).map(|(_, flag)| flag));
+    if let Some(object) = &bench.katran {
+        measure.arg("--katran").arg(object);
+    }
+    if let Some(flows) = bench.katran_flows {
+        measure.arg("--katran-flows").arg(flows.to_string());
+    }
+    let error = measure.exec();
     Err(anyhow!(error).context(format!("cannot start {}", program.display())))
 }

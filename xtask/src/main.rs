@@ -46,14 +46,7 @@ enum Verb {
         args: Vec<OsString>,
     },
     /// Measure. Needs root
-    Bench {
-        /// What
-        #[arg(value_enum)]
-        what: bench::What,
-        /// Print one line of JSON instead of a table
-        #[arg(long)]
-        json: bool,
-    },
+    Bench(bench::Bench),
     /// Look for packets that the code of the kernel's half mistakes, with libFuzzer
     Fuzz {
         /// Where [default: all, in turn]
@@ -101,7 +94,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Check => check::run(),
         Verb::Test { rung, args } => test::run(rung, &args),
         Verb::Demo { args } => demo::run(&args),
-        Verb::Bench { what, json } => bench::run(what, json),
+        Verb::Bench(bench) => bench::run(&bench),
         Verb::Fuzz { target, seconds } => fuzz::run(target, seconds),
         Verb::Gen { check } => generate::run(check),
         Verb::Ci => ci::run(),

@@ -3,16 +3,18 @@
 use std::collections::HashSet;
 use std::fmt;
 
-use anyhow::{Result, bail, ensure};
-use aya::programs::SchedClassifier;
+use anyhow::{Context, Result, bail, ensure};
+use aya::programs::{SchedClassifier, Xdp};
 use mesh_ebpf::abi::{TCP, UDP};
 use mesh_ebpf::flow::{Head, Role};
 use mesh_ebpf::packet::Tuple;
 use mesh_ebpf::verdict::Event;
 
 use super::frame::{FIRST, Frame, LATER};
+use super::katran::{Katran, Other};
 use super::node::{self, FIRST_PORT, Node};
 use super::report::{Row, quantile};
+use super::side::{Fate, Side};
 
 /// Packets of a row.
 const RUNS: u32 = 100_000;
@@ -20,10 +22,12 @@ const RUNS: u32 = 100_000;
 const FLOWS: usize = 100_000;
 /// More than that begin: some of the first give way where more than four meet in a bucket.
 const BEGUN: u32 = 115_000;
-/// The program that does nothing has a turn after so many of the other's.
-const BETWEEN: u32 = 4;
+/// Packets that one balancer gets before the other has its turn.
+const TURN: u32 = 1000;
 const PASS: i32 = -1;
 const REDIRECT: i32 = 7;
+const XDP_PASS: i32 = 2;
+const XDP_TX: i32 = 3;
 /// A port that no service has.
 const NOT_OURS: u16 = 9;
 
@@ -62,29 +66,62 @@ impl fmt::Display for Place {
     }
 }
 
+/// What is measured at all places of one balancer.
+#[derive(Default)]
+pub(super) struct Measured {
+    pub(super) rows: Vec<Row>,
+    /// Times of the program that does nothing.
+    pub(super) empty: Vec<u32>,
+}
+
 /// One node, and what is measured on it.
 struct Bench<'a> {
     place: Place,
     node: &'a Node,
-    from_net: &'a SchedClassifier,
-    nothing: &'a SchedClassifier,
-    empty: &'a mut Vec<u32>,
+    mesh: Side<'a, SchedClassifier>,
+    katran: Option<(&'a Katran, Side<'a, Xdp>)>,
 }
 
-/// Measures all cases at one place. Adds the times of the program that does nothing to `empty`.
-pub(super) fn measure(place: Place, rows: &mut Vec<Row>, empty: &mut Vec<u32>) -> Result<()> {
+/// Times of packets of one kind.
+#[derive(Default)]
+struct Times {
+    mesh: Vec<u32>,
+    /// None where Katran is not measured.
+    katran: Vec<u32>,
+}
+
+/// Measures all cases at one place, and Katran beside where it does the same: it only sends to other nodes.
+pub(super) fn measure(
+    place: Place,
+    other: Option<&Other>,
+    mesh: &mut Measured,
+    katran: &mut Measured,
+) -> Result<()> {
     let node = Node::load(place)?;
-    let (from_net, nothing) = (node.program("from_net")?, node.program("empty")?);
-    let mut bench = Bench { place, node: &node, from_net, nothing, empty };
+    let other = other.filter(|_| place.path == Path::Encap);
+    let other = other.map(|other| Katran::load(other, place)).transpose()?.flatten();
+    let beside = match &other {
+        None => None,
+        Some(other) => {
+            let (program, nothing, empty) = (other.program()?, node.empty_xdp()?, &mut katran.empty);
+            Some((other, Side { program, nothing, pass: XDP_PASS, forward: XDP_TX, empty }))
+        }
+    };
+    let (program, nothing) = (node.program("from_net")?, node.program("empty")?);
+    let ours = Side { program, nothing, pass: PASS, forward: REDIRECT, empty: &mut mesh.empty };
+    let mut bench = Bench { place, node: &node, mesh: ours, katran: beside };
     for proto in [TCP, UDP] {
         for (case, times) in bench.cases(proto)? {
-            rows.push(row(case, place, proto, times));
+            mesh.rows.push(row("Mesh", case, place, proto, times.mesh));
+            if !times.katran.is_empty() {
+                katran.rows.push(row("Katran", case, place, proto, times.katran));
+            }
         }
     }
     Ok(())
 }
 
-fn row(case: &'static str, place: Place, proto: u8, mut times: Vec<u32>) -> Row {
+fn row(whose: &str, case: &'static str, place: Place, proto: u8, mut times: Vec<u32>) -> Row {
     let row = Row {
         case,
         proto: if proto == TCP { "tcp" } else { "udp" },
@@ -94,37 +131,39 @@ fn row(case: &'static str, place: Place, proto: u8, mut times: Vec<u32>) -> Row 
         ns_median: quantile(&mut times, 0.5),
         ns_p99: quantile(&mut times, 0.99),
     };
-    eprintln!("{place}, {}: {case} {} ns, 99 % within {} ns", row.proto, row.ns_median, row.ns_p99);
+    let Row { proto, ns_median, ns_p99, .. } = row;
+    eprintln!("{whose}, {place}, {proto}: {case} {ns_median} ns, 99 % within {ns_p99} ns");
     row
 }
 
 impl Bench<'_> {
-    fn cases(&mut self, proto: u8) -> Result<[(&'static str, Vec<u32>); 4]> {
+    fn cases(&mut self, proto: u8) -> Result<[(&'static str, Times); 4]> {
         let here = node::address(self.place.v6);
         let mut first = Frame::new(proto, here, FIRST);
         let mut later = Frame::new(proto, here, LATER);
-        let others = self.times(&mut later, RUNS, PASS, |turn| (turn, NOT_OURS))?;
+        let others = self.times(&mut later, RUNS, Fate::Passed, |turn| (turn, NOT_OURS))?;
 
         let services = self.place.services;
         let port = |client: u32| FIRST_PORT + (random(client.into()) % u64::from(services)) as u16;
         let before = self.begun()?;
         let lost = self.lost()?;
-        let new = self.times(&mut first, BEGUN, REDIRECT, |turn| (turn, port(turn)))?;
-        let begun = self.begun()? - before;
-        ensure!(begun == u64::from(BEGUN), "{begun} of {BEGUN} new flows began");
+        let new = self.times(&mut first, BEGUN, Fate::Forwarded, |turn| (turn, port(turn)))?;
+        for (begun, before) in self.begun()?.into_iter().zip(before) {
+            let begun = begun - before;
+            ensure!(begun == u64::from(BEGUN), "{begun} of {BEGUN} new flows began");
+        }
         let lost = self.lost()? - lost;
         ensure!(lost < u64::from(BEGUN / 10), "{lost} entries took the place of others");
 
-        for client in 0..BEGUN {
-            self.send(&mut later, client, port(client), REDIRECT)?;
-        }
+        // Untimed: they are established from now on.
+        self.times(&mut later, BEGUN, Fate::Forwarded, |turn| (turn, port(turn)))?;
         let there = self.there(&mut later, port)?;
         let known = self.known("known_flow", |bench| {
             let client = there[0];
-            bench.times(&mut later, RUNS, REDIRECT, |_| (client, port(client)))
+            bench.times(&mut later, RUNS, Fate::Forwarded, |_| (client, port(client)))
         })?;
         let any = self.known("flows_100k", |bench| {
-            bench.times(&mut later, 2 * RUNS, REDIRECT, |turn| {
+            bench.times(&mut later, 2 * RUNS, Fate::Forwarded, |turn| {
                 let client = there[(random(u64::from(turn) << 32) % FLOWS as u64) as usize];
                 (client, port(client))
             })
@@ -132,38 +171,35 @@ impl Bench<'_> {
         Ok([("not_ours", others), ("new_flow", new), ("known_flow", known), ("flows_100k", any)])
     }
 
-    /// Times of so many packets, each of some client to some port.
+    /// Times of so many packets, each of some client to some port. Balancers take turns, not packet by packet: each
+    /// would find what the other left in the caches.
     fn times(
         &mut self,
         frame: &mut Frame,
         runs: u32,
-        want: i32,
+        want: Fate,
         packet: impl Fn(u32) -> (u32, u16),
-    ) -> Result<Vec<u32>> {
-        let mut times = Vec::with_capacity(runs as usize);
-        for turn in 0..runs {
-            let (client, port) = packet(turn);
-            times.push(self.send(frame, client, port, want)?);
-            if turn % BETWEEN == 0 {
-                let (_, ns) = node::run(self.nothing, frame.from(client, port))?;
-                self.empty.push(ns);
+    ) -> Result<Times> {
+        let mut times = Times::default();
+        for start in (0..runs).step_by(TURN as usize) {
+            let turns = start..runs.min(start + TURN);
+            self.mesh.times(frame, turns.clone(), want, &packet, &mut times.mesh)?;
+            if let Some((_, side)) = &mut self.katran {
+                side.times(frame, turns, want, &packet, &mut times.katran).context("Katran")?;
             }
         }
         Ok(times)
     }
 
-    fn send(&self, frame: &mut Frame, client: u32, port: u16, want: i32) -> Result<u32> {
-        let (done, ns) = node::run(self.from_net, frame.from(client, port))?;
-        ensure!(done == want, "the program returned {done} and not {want} for client {client}, port {port}");
-        Ok(ns)
-    }
-
     /// Measures packets of flows that are known, and checks that they were.
-    fn known(&mut self, case: &str, measure: impl FnOnce(&mut Self) -> Result<Vec<u32>>) -> Result<Vec<u32>> {
+    fn known(&mut self, case: &str, measure: impl FnOnce(&mut Self) -> Result<Times>) -> Result<Times> {
         let before = self.begun()?;
         let times = measure(self)?;
-        let begun = self.begun()? - before;
-        ensure!(begun == 0, "{case}: {begun} flows were not known");
+        let after = self.begun()?;
+        ensure!(
+            after == before,
+            "{case}: flows were not known: {before:?} had begun before and {after:?} after"
+        );
         Ok(times)
     }
 
@@ -189,9 +225,11 @@ impl Bench<'_> {
         Ok(there)
     }
 
-    /// Flows that began, whether or not they were remembered.
-    fn begun(&self) -> Result<u64> {
-        Ok(self.node.counted(Event::NewFlow)? + self.node.counted(Event::MidFlow)?)
+    /// Flows that began with each balancer, whether or not they were remembered.
+    fn begun(&self) -> Result<Vec<u64>> {
+        let ours = self.node.counted(Event::NewFlow)? + self.node.counted(Event::MidFlow)?;
+        let theirs = self.katran.as_ref().map(|(katran, _)| katran.missed()).transpose()?;
+        Ok([ours].into_iter().chain(theirs).collect())
     }
 
     /// Entries that gave way, or were not made.
@@ -201,7 +239,7 @@ impl Bench<'_> {
 }
 
 /// The next of a sequence that looks random (SplitMix64).
-fn random(seed: u64) -> u64 {
+pub(super) fn random(seed: u64) -> u64 {
     let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

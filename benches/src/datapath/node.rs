@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result, bail};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
-use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
+use aya::programs::{SchedClassifier, Xdp};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
 use mesh_agent::dataplane::ebpf::{OBJECT, map_sizes};
@@ -22,7 +22,7 @@ use super::case::{Path, Place};
 /// The first published port.
 pub(super) const FIRST_PORT: u16 = 10_000;
 /// Tasks of each service.
-const TASKS: u32 = 2;
+pub(super) const TASKS: u32 = 2;
 const VNI: u32 = 4096;
 /// Room for 100,000 flows with an entry for each direction. An agent has half of it for TCP and a quarter for UDP.
 const BUCKETS: u32 = 1 << 17;
@@ -52,6 +52,8 @@ impl Node {
             let program: &mut SchedClassifier = node.ebpf.program_mut(name).context(name)?.try_into()?;
             program.load().with_context(|| format!("the kernel refuses {name}"))?;
         }
+        let empty: &mut Xdp = node.ebpf.program_mut("empty_xdp").context("empty_xdp")?.try_into()?;
+        empty.load().context("the kernel refuses empty_xdp")?;
         node.fill(place)?;
         Ok(node)
     }
@@ -125,6 +127,11 @@ impl Node {
         Ok(self.ebpf.program(name).context("a program of this name")?.try_into()?)
     }
 
+    /// The program that does nothing at the hook of another balancer.
+    pub(super) fn empty_xdp(&self) -> Result<&Xdp> {
+        Ok(self.ebpf.program("empty_xdp").context("a program of this name")?.try_into()?)
+    }
+
     /// How often something happened.
     pub(super) fn counted(&self, event: Event) -> Result<u64> {
         let map = self.ebpf.map(map::EVENTS).context("EVENTS")?;
@@ -141,14 +148,8 @@ impl Node {
     }
 }
 
-/// Runs a program on a frame: what it returned, and how many nanoseconds it took.
-pub(super) fn run(program: &SchedClassifier, frame: &[u8]) -> Result<(i32, u32)> {
-    let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::new() };
-    let done = program.test_run(options).context("the kernel does not run programs for tests")?;
-    Ok((done.return_value.cast_signed(), u32::try_from(done.duration.as_nanos()).unwrap_or(u32::MAX)))
-}
-
-fn task(id: u32, v6: bool) -> IpAddr {
+/// The address of a task.
+pub(super) fn task(id: u32, v6: bool) -> IpAddr {
     let [_, a, b, c] = id.to_be_bytes();
     if v6 { [0xfd00, 0, 0, 0, 0, 0, a.into(), (id & 0xffff) as u16].into() } else { [10, a, b, c].into() }
 }
@@ -171,7 +172,11 @@ fn config() -> Result<Config> {
 }
 
 /// Writes values of an array.
-fn set<V: Pod>(ebpf: &mut Ebpf, name: &str, values: impl IntoIterator<Item = (u32, V)>) -> Result<()> {
+pub(super) fn set<V: Pod>(
+    ebpf: &mut Ebpf,
+    name: &str,
+    values: impl IntoIterator<Item = (u32, V)>,
+) -> Result<()> {
     let mut array: Array<&mut MapData, V> =
         ebpf.map_mut(name).with_context(|| name.to_owned())?.try_into()?;
     for (index, value) in values {
@@ -181,7 +186,7 @@ fn set<V: Pod>(ebpf: &mut Ebpf, name: &str, values: impl IntoIterator<Item = (u3
 }
 
 /// Writes entries of a hash.
-fn put<K: Pod + Hash, V: Pod>(
+pub(super) fn put<K: Pod + Hash, V: Pod>(
     ebpf: &mut Ebpf,
     name: &str,
     entries: impl IntoIterator<Item = (K, V)>,

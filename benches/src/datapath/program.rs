@@ -98,7 +98,8 @@ fn balance(services: u32, tasks: u32, families: &[Family]) -> Balance {
         for (task, backend) in (0..).zip(&backends) {
             let peer = node(1 + (service + task) % (NODES - 1));
             let device = format!("m{}", backend.id);
-            let site = Site { mac: Mac::of_task(&device), device, peer: Some(peer), weight: 1 };
+            let site =
+                Site { mac: Mac::of_task(&device), device, peer: Some(peer), weight: 1, silent: false };
             balance.sites.insert((VNI, backend.address), Arc::new(site));
         }
         let pool = Arc::new(Pool {

@@ -13,6 +13,30 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// Changes.
     pub program: Vec<ServiceChange>,
+    /// Katran, if it was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub katran: Option<Beside>,
+}
+
+/// Another balancer, which had its turns between ours.
+#[derive(Debug, Default, Serialize)]
+pub struct Beside {
+    /// Flows that it remembers, of all processors together.
+    pub flows: u32,
+    /// What the program that does nothing takes at its hook: median.
+    pub empty_ns: u32,
+    /// Packets.
+    pub rows: Vec<Compared>,
+}
+
+/// A kind of packet.
+#[derive(Debug, Serialize)]
+pub struct Compared {
+    /// What it takes there.
+    #[serde(flatten)]
+    pub row: Row,
+    /// Our median by that. Below 1 we are faster.
+    pub ratio: f64,
 }
 
 /// A kind of packet.
@@ -49,6 +73,18 @@ pub struct ServiceChange {
 
 const CASES: [&str; 4] = ["not_ours", "new_flow", "known_flow", "flows_100k"];
 
+impl Beside {
+    /// Compares rows with ours of the same kind.
+    pub(super) fn new(flows: u32, empty_ns: u32, rows: Vec<Row>, ours: &[Row]) -> Self {
+        let compared = |row: Row| {
+            let ours = ours.iter().find(|ours| ours.order() == row.order())?;
+            let ratio = f64::from(ours.ns_median) / f64::from(row.ns_median);
+            Some(Compared { row, ratio: (ratio * 1000.0).round() / 1000.0 })
+        };
+        Self { flows, empty_ns, rows: rows.into_iter().filter_map(compared).collect() }
+    }
+}
+
 impl Row {
     /// Rows of one case belong together.
     pub(super) fn order(&self) -> impl Ord + use<> {
@@ -79,7 +115,24 @@ impl Report {
         for ServiceChange { services, families, change_us, all_ms } in &self.program {
             let _ = writeln!(text, "{services:>8}  {families:>8}  {change_us:>13}  {all_ms:>6}");
         }
+        if let Some(katran) = &self.katran {
+            katran.table(&mut text);
+        }
         text
+    }
+}
+
+impl Beside {
+    fn table(&self, text: &mut String) {
+        let _ = write!(text, "\nKatran, {} flows, nothing at all: {} ns\n\n", self.flows, self.empty_ns);
+        text.push_str("case        proto  family  services  median ns  99 % ns  Mesh / Katran\n");
+        for Compared { row, ratio } in &self.rows {
+            let Row { case, proto, family, path: _, services, ns_median, ns_p99 } = row;
+            let _ = writeln!(
+                text,
+                "{case:<10}  {proto:<5}  IPv{family}    {services:>8}  {ns_median:>9}  {ns_p99:>7}  {ratio:>13.2}"
+            );
+        }
     }
 }
 

@@ -17,6 +17,7 @@ pub mod diff;
 pub mod dns;
 pub mod explain;
 pub mod kv;
+pub mod liveness;
 pub mod maglev;
 pub mod model;
 pub mod plan;

@@ -4,20 +4,25 @@
 //! problems, never a panic. A plan leaves no choice to whoever carries it out.
 
 mod balance;
+mod mask;
 mod memo;
 mod overlay;
 mod ramp;
 
 pub use balance::{Backend, Balance, Family, Frontend, NetworkGate, Pool, PortGate, Site};
-pub use overlay::{DEVICE_PREFIX, Endpoint, Mac, Overlay, Route, VTEP_DEVICE, Vtep, endpoint_device};
+pub use overlay::{
+    DEVICE_PREFIX, Endpoint, Mac, Overlay, Route, VTEP_DEVICE, Vtep, endpoint_device, own_address,
+};
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use crate::change::overlap;
 use crate::dns::Zone;
 use crate::kv::Rev;
-use memo::Memo;
-use std::borrow::Cow;
-
+use crate::liveness::Verdict;
 use crate::model::{Node, NodeId, Snapshot, Timestamp};
+use memo::Memo;
 
 /// Something that cannot be as it should, in words for people.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,18 +58,30 @@ pub struct Planner {
 }
 
 impl Planner {
-    /// As [`desired`].
-    pub fn desired(&mut self, world: &Snapshot, node: &NodeId, now: Timestamp) -> Desired {
-        plan(world, node, now, &mut self.memo)
+    /// As [`desired`], while these others do not answer.
+    pub fn desired(
+        &mut self,
+        world: &Snapshot,
+        node: &NodeId,
+        masks: &BTreeMap<NodeId, Verdict>,
+        now: Timestamp,
+    ) -> Desired {
+        plan(world, node, masks, now, &mut self.memo)
     }
 }
 
 /// Plans one node, as of now. A node that the snapshot does not know gets nothing.
 pub fn desired(world: &Snapshot, node: &NodeId, now: Timestamp) -> Desired {
-    plan(world, node, now, &mut Memo::default())
+    plan(world, node, &BTreeMap::new(), now, &mut Memo::default())
 }
 
-fn plan(world: &Snapshot, node: &NodeId, now: Timestamp, memo: &mut Memo) -> Desired {
+fn plan(
+    world: &Snapshot,
+    node: &NodeId,
+    masks: &BTreeMap<NodeId, Verdict>,
+    now: Timestamp,
+    memo: &mut Memo,
+) -> Desired {
     let Some(me) = world.nodes.get(node) else {
         return Desired { rev: world.changed, ..Desired::default() };
     };
@@ -73,6 +90,7 @@ fn plan(world: &Snapshot, node: &NodeId, now: Timestamp, memo: &mut Memo) -> Des
     let overlay = overlay::plan(world, me, &mut problems);
     let mut balance = balance::plan(world, me, &overlay, memo);
     let next = ramp::apply(world, now, &mut balance);
+    mask::apply(world, masks, &mut balance, &mut problems);
     for (key, why) in &world.poison {
         problems.push(Problem {
             about: format!("record {key}"),

@@ -11,6 +11,7 @@ use mesh_core::change::{
     self, AttachmentRequest, NetworkRequest, Refusal, ServiceRequest, ServiceUpdate, TaskChange, janitor,
 };
 use mesh_core::diff::diff;
+use mesh_core::liveness::Verdict;
 use mesh_core::model::{
     Affinity, Availability, Balancing, EndpointMode, Locality, Protocol, PublishMode, PublishedPort, Snapshot,
 };
@@ -288,9 +289,9 @@ proptest! {
             for node in sim.world().nodes.keys() {
                 let planner = planners.entry(node.clone()).or_default();
                 let now = sim.now();
-                let planned = planner.desired(sim.world(), node, now);
+                let planned = planner.desired(sim.world(), node, &BTreeMap::new(), now);
                 prop_assert_eq!(&planned, &plan::desired(sim.world(), node, now));
-                let again = planner.desired(&sim.world().clone(), node, now).balance.frontends;
+                let again = planner.desired(&sim.world().clone(), node, &BTreeMap::new(), now).balance.frontends;
                 let ramps = |pool: &plan::Pool| {
                     let mut services = sim.world().services.values();
                     services.any(|service| service.name == pool.service && !service.slow_start.is_zero())
@@ -298,6 +299,31 @@ proptest! {
                 let mut both = again.iter().zip(&planned.balance.frontends);
                 let same = both.all(|(a, b)| Arc::ptr_eq(a.1, b.1) || ramps(a.1));
                 prop_assert!(same, "two plans of one world share their pools");
+            }
+        }
+    }
+
+    /// Nodes that do not answer get no flows where others serve; where they alone do, all stays as it was.
+    #[test]
+    fn silence_takes_nobody_the_last_task(steps in prop::collection::vec(step(), 0..60), silent in any::<u8>()) {
+        let mut sim = Sim::new();
+        steps.iter().for_each(|step| drop(take(&mut sim, step)));
+        let nodes = sim.world().nodes.keys().zip(0..).filter(|(_, bit)| silent >> bit & 1 == 1);
+        let masks: BTreeMap<_, _> = nodes.map(|(id, _)| (id.clone(), Verdict::Dead)).collect();
+        for node in sim.world().nodes.keys() {
+            let all = plan::desired(sim.world(), node, sim.now()).balance;
+            let masked = plan::Planner::default().desired(sim.world(), node, &masks, sim.now()).balance;
+            prop_assert!(all.sites.keys().eq(masked.sites.keys()), "flows that run go on");
+            for (before, site) in all.sites.values().zip(masked.sites.values()) {
+                let on = sim.world().nodes.values().find(|node| Some(node.address) == site.peer);
+                let silent = on.is_some_and(|node| masks.contains_key(&node.id));
+                prop_assert_eq!(&**site, &plan::Site { silent, ..plan::Site::clone(before) });
+            }
+            prop_assert!(all.frontends.keys().eq(masked.frontends.keys()));
+            for (before, pool) in all.frontends.values().zip(masked.frontends.values()) {
+                let (heard, rest): (Vec<_>, Vec<_>) =
+                    before.backends.iter().cloned().partition(|backend| !masks.contains_key(&backend.node));
+                prop_assert_eq!(&pool.backends, if heard.is_empty() { &rest } else { &heard });
             }
         }
     }

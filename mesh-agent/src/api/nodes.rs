@@ -76,8 +76,9 @@ pub(super) async fn remove(
 }
 
 fn view(state: &ApiState, world: &Snapshot, node: &model::Node) -> Node {
-    let own = (node.id == *state.control.node()).then(|| state.control.status().applied);
-    Node::of(world, node, own)
+    let status = state.control.status();
+    let own = (node.id == *state.control.node()).then_some(status.applied);
+    Node::of(world, node, own, status.silent.get(&node.id).copied())
 }
 
 /// `self` is this node, as in Docker, unless a node is named so.

@@ -12,6 +12,8 @@ pub enum BackendState {
     Draining = 1,
     /// In the balance.
     Active = 2,
+    /// As [`Self::Draining`], and its node does not answer: datagrams go elsewhere.
+    Silent = 3,
 }
 
 /// A task's address in one network. Value of `BACKENDS`, whose index is the backend id.
@@ -43,6 +45,12 @@ impl Backend {
     #[inline(always)]
     pub const fn is_active(&self) -> bool {
         self.state == BackendState::Active as u8
+    }
+
+    /// Its node does not answer.
+    #[inline(always)]
+    pub const fn is_silent(&self) -> bool {
+        self.state == BackendState::Silent as u8
     }
 
     /// Still serves a flow that began when the id had `generation`.

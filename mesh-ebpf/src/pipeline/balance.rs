@@ -152,7 +152,7 @@ fn balance<K: Kernel>(
                 // The same client may use the same port again, long after.
                 packet.is_syn() && (over || !backend.is_active())
             } else {
-                over
+                over || backend.is_silent()
             })
         {
             let head = hear(k, found, client, packet, states(packet));

@@ -1,6 +1,8 @@
 //! The programs, one for each kind of device that packets come in by.
 
-use aya_ebpf::{bindings::TC_ACT_REDIRECT, macros::classifier, programs::TcContext};
+use aya_ebpf::bindings::{TC_ACT_REDIRECT, xdp_action::XDP_PASS};
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
 use mesh_ebpf::kernel::Kernel;
 use mesh_ebpf::packet::Packet;
 use mesh_ebpf::pipeline;
@@ -149,4 +151,10 @@ fn finish(skb: Skb, node: &Node, packet: &Packet, verdict: Verdict) -> i32 {
 #[classifier]
 fn empty(_ctx: TcContext) -> i32 {
     PASS
+}
+
+/// Does nothing at the hook of programs that ours are compared with.
+#[xdp]
+fn empty_xdp(_ctx: XdpContext) -> u32 {
+    XDP_PASS
 }

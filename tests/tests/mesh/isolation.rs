@@ -82,7 +82,7 @@ s.bind((sys.argv[1], 0))
 s.sendto(b'hi', (sys.argv[2], int(sys.argv[3])))
 ";
 
-fn sink(port: u16, file: &Path) -> Vec<String> {
+pub(crate) fn sink(port: u16, file: &Path) -> Vec<String> {
     let port = port.to_string();
     ["python3", "-c", SINK, &port, &file.to_string_lossy()].map(Into::into).into()
 }

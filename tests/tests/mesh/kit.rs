@@ -31,7 +31,7 @@ pub(crate) use self::{
 };
 
 /// How long a start of all agents may take.
-pub(crate) const READY: Duration = Duration::from_secs(15);
+pub(crate) const READY: Duration = Duration::from_secs(40);
 
 /// How long a change may take until every node acts on it.
 pub(crate) const SOON: Duration = Duration::from_secs(5);

@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail};
 use super::{Ebpf, Talk};
 use crate::shell;
 
-/// Programs that Mesh or its tests run.
-const TOOLS: [&str; 13] = [
+/// Programs that Mesh, its tests or its benchmarks run.
+const TOOLS: [&str; 16] = [
     "nftables",
     "iproute2",
     "iputils-ping",
@@ -22,6 +22,9 @@ const TOOLS: [&str; 13] = [
     "util-linux",
     "git",
     "g++",
+    "wrk",
+    "iperf3",
+    "nginx",
 ];
 
 /// What compiles the kernel half: a Rust compiler with a core library for BPF, and the libraries of

@@ -6,7 +6,7 @@ use super::Ebpf;
 use crate::shell;
 
 /// A program, and the project that it comes from (packages of distributions are named after it).
-const TOOLS: [(&str, &str); 12] = [
+const TOOLS: [(&str, &str); 15] = [
     ("nft", "nftables"),
     ("ip", "iproute2"),
     ("ping", "iputils"),
@@ -19,6 +19,9 @@ const TOOLS: [(&str, &str); 12] = [
     ("python3", "Python 3"),
     ("unshare", "util-linux"),
     ("g++", "GCC"),
+    ("wrk", "wrk"),
+    ("iperf3", "iperf3"),
+    ("nginx", "nginx"),
 ];
 
 pub(super) fn check() -> Result<Ebpf> {

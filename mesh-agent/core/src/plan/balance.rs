@@ -134,6 +134,8 @@ pub struct Site {
     pub peer: Option<IpAddr>,
     /// The task's share of flows in relation to others'; never 0.
     pub weight: u16,
+    /// The task's node does not answer.
+    pub silent: bool,
 }
 
 /// Everything a data plane must know.
@@ -143,6 +145,8 @@ pub struct Balance {
     pub node: Option<IpAddr>,
     /// Bytes of an IP packet that fit into the tunnel.
     pub tunnel_mtu: u32,
+    /// The UDP port that tunnels of all nodes lead to; 0: there are none.
+    pub tunnel_port: u16,
     /// Those of the nodes that it tunnels to.
     pub peers: BTreeSet<IpAddr>,
     /// Running tasks: flows that they have go on, also while they get no new ones.
@@ -161,6 +165,7 @@ pub(super) fn plan(world: &Snapshot, me: &Node, overlay: &Overlay, memo: &mut Me
     let mut balance = Balance {
         node: Some(me.address),
         tunnel_mtu: overlay.vtep.as_ref().map_or(0, |vtep| vtep.mtu),
+        tunnel_port: overlay.vtep.as_ref().map_or(0, |vtep| vtep.port),
         peers: overlay.peers.keys().copied().collect(),
         ..Balance::default()
     };
@@ -225,7 +230,8 @@ fn sites(world: &Snapshot, me: &Node, task: &Task, overlay: &Overlay) -> Vec<((V
     for (id, address) in &task.addresses {
         let Some(network) = world.networks.get(id) else { continue };
         let device = endpoint_device(&task.id, id);
-        let site = Arc::new(Site { mac: Mac::of_task(&device), device, peer, weight: task.weight });
+        let site =
+            Arc::new(Site { mac: Mac::of_task(&device), device, peer, weight: task.weight, silent: false });
         sites.extend(address.addresses().map(|address| ((network.vni, address), Arc::clone(&site))));
     }
     sites

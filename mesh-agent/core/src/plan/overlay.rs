@@ -238,8 +238,8 @@ fn plan_vips(world: &Snapshot, me: &Node, overlay: &mut Overlay) {
     }
 }
 
-/// The node's own addresses in a network: those of its first block there.
-pub(super) fn own_address(world: &Snapshot, me: &Node, id: &NetworkId) -> Option<TaskAddress> {
+/// A node's own addresses in a network: those of its first block there; none: it has no block.
+pub fn own_address(world: &Snapshot, me: &Node, id: &NetworkId) -> Option<TaskAddress> {
     let network = world.networks.get(id)?;
     let mut blocks = world.blocks.range((id.clone(), Block(0))..=(id.clone(), Block(u32::MAX)));
     let own = blocks.find(|((_, block), owner)| **owner == me.id && network.blocks().contains(&block.0));

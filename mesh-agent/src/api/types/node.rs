@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use mesh_core::kv::Rev;
+use mesh_core::liveness::Verdict;
 use mesh_core::model;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -41,7 +42,8 @@ pub struct NodeDescription {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct NodeStatus {
-    /// `ready`, or `unknown` when its agent has shown no life for a while. Its traffic may flow all the same.
+    /// `ready`; `down` when the node does not answer, `disconnected` when it answers, but others only or not through
+    /// the tunnel; `unknown` when its agent has shown no life for a while, though its traffic may flow all the same.
     pub state: String,
     /// Where other nodes reach it.
     pub addr: String,
@@ -82,8 +84,13 @@ pub struct NodeUpdate {
 
 impl Node {
     /// A node as the world has it. `own` is what the asked node itself has applied: it knows that better than
-    /// the world, which hears of it now and then.
-    pub fn of(world: &model::Snapshot, node: &model::Node, own: Option<Rev>) -> Self {
+    /// the world, which hears of it now and then. `silent`: how it does not answer the asked one.
+    pub fn of(
+        world: &model::Snapshot,
+        node: &model::Node,
+        own: Option<Rev>,
+        silent: Option<Verdict>,
+    ) -> Self {
         let model::Node {
             id,
             name,
@@ -99,7 +106,12 @@ impl Node {
         } = node;
         let live = world.live.get(id);
         let applied = live.map(|live| live.applied).unwrap_or_default().max(own.unwrap_or_default());
-        let state = if live.is_some() || own.is_some() { "ready" } else { "unknown" };
+        let state = match silent {
+            Some(Verdict::PathDown | Verdict::TunnelDown) => "disconnected",
+            Some(_) => "down",
+            None if live.is_some() || own.is_some() => "ready",
+            None => "unknown",
+        };
         Self {
             id: id.to_string(),
             started_at: rfc3339(*started),

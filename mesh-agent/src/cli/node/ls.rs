@@ -17,8 +17,9 @@ const COLUMNS: &[Column] = &[
 
 /// List nodes
 ///
-/// STATUS is Ready, or Unknown when a node's agent has shown no life for a while; its traffic may flow all the
-/// same. APPLIED is the newest revision that is in the node's kernel. The node that was asked has a '*'.
+/// STATUS is Ready; Down when the node does not answer this one, Disconnected when it answers others only, or not
+/// through the tunnel; Unknown when
+/// its agent has shown no life for a while, though its traffic may flow all the same. APPLIED is the newest revision that is in the node's kernel. The node that was asked has a '*'.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct LsArgs {
     /// Only display IDs

@@ -3,12 +3,14 @@
 //! Rules here name no service, network or task; those are elements of the sets and maps that the rules look
 //! into. So a change in the world touches elements and pools' chains, never these rules.
 //!
-//! A packet meets, in this order: `guard` (may this source send to that destination? judged on what the
-//! sender wrote, so before translation), `closed` (nobody is behind that VIP), `balance` (destination
-//! translation, first packet of a flow only), `egress` (forwarded to the world), `source` (source
-//! translation, first packet only). Replies are let through by conntrack and translated back where the flow
-//! was translated, for they come back through that node: either the client's address is in the same network
-//! and routed, or the source was made this node's own.
+//! A packet meets, in this order: `tunnelled_in` or `tunnelled_out` (nodes among themselves are not tracked), `guard`
+//! (may this source send to that destination? judged on what the sender wrote, so before translation), `closed`
+//! (nobody is behind that VIP), `balance` (destination translation, first packet of a flow only), `egress` (forwarded
+//! to the world), `source` (source translation, first packet only). Replies are let through by conntrack and
+//! translated back where the flow was translated, for they come back through that node: either the client's address
+//! is in the same network and routed, or the source was made this node's own.
+//!
+//! Where programs balance there is neither `closed` nor `balance`.
 
 use std::collections::BTreeMap;
 
@@ -18,13 +20,17 @@ use nftables::types::NfChainType::{Filter, NAT};
 use nftables::types::NfHook::{Forward, Output, Postrouting, Prerouting};
 use nftables::types::RejectCode::{AdminProhibited, PortUnreach};
 
+pub(super) use self::services::{balance, close_vips};
+
 use super::ruleset::{Chain, Kind, Ruleset, Set};
 use super::words::*;
+
+mod services;
 
 const LOOPBACK: &str = "lo";
 
 /// Sets of each family: name, type of a key (`addr` is the family's), whether it has prefixes.
-const SETS: [(&str, &[&str], bool); 7] = [
+const SETS: [(&str, &[&str], bool); 8] = [
     // All networks' addresses.
     ("subnets", &["addr"], true),
     // Which addresses a device group's tasks may reach: those of their network.
@@ -35,70 +41,72 @@ const SETS: [(&str, &[&str], bool); 7] = [
     ("ports", &["ifname", "addr"], false),
     // A local task that was balanced to itself.
     ("hairpins", &["addr", "addr"], false),
+    // The other ends of tunnels, and the port that those lead to.
+    ("tunnels", &["addr", "inet_service"], false),
     // Addresses of networks without, and with, a way to the world.
     ("internal", &["addr"], true),
     ("egress", &["addr"], true),
 ];
 
 /// Maps: the same, and the type of values.
-const MAPS: [(&str, &[&str], bool, &str); 5] = [
-    // The node's own address in the network of the key.
-    ("gateways", &["addr"], true, "addr"),
-    ("vips", &["addr"], false, "verdict"),
-    // VIPs that are closed to everybody or to some.
-    ("closed", &["addr"], false, "verdict"),
-    ("published", &["inet_proto", "inet_service"], false, "verdict"),
-    ("published_at", &["addr", "inet_proto", "inet_service"], false, "verdict"),
-];
+type Map = (&'static str, &'static [&'static str], bool, &'static str);
 
-/// The table without any service, network or task.
-pub(super) fn ruleset() -> Ruleset {
+/// The node's own address in the network of the key.
+const GATEWAYS: Map = ("gateways", &["addr"], true, "addr");
+
+/// A chain and its name.
+type Named = (&'static str, Chain);
+
+/// What every node has, without any service, network or task.
+pub(super) fn gates() -> Ruleset {
     let mut ruleset = Ruleset::default();
-    let mut declare = |name: String, key: &[&'static str], value, interval| {
-        let kind = Kind { key: key.to_vec(), value, interval };
-        ruleset.sets.insert(name, Set { kind, elements: BTreeMap::new() });
-    };
+    for (name, key, interval) in SETS {
+        declare(&mut ruleset, name, key, interval, None);
+    }
+    let (name, key, interval, value) = GATEWAYS;
+    declare(&mut ruleset, name, key, interval, Some(value));
+    let kind = Kind { key: vec!["devgroup"], value: None, interval: false };
+    ruleset.sets.insert("world".to_owned(), Set { kind, elements: BTreeMap::new() });
+    for (name, chain) in untracked().into_iter().chain(guards()).chain(egress()).chain(refusals()) {
+        ruleset.chains.insert(name.to_owned(), chain);
+    }
+    ruleset.chains.insert("source".to_owned(), source());
+    ruleset
+}
+
+/// An empty set of each family, or a map, if there is a type of values.
+fn declare(
+    ruleset: &mut Ruleset,
+    name: &str,
+    key: &[&'static str],
+    interval: bool,
+    value: Option<&'static str>,
+) {
     for family in Family::ALL {
         let addr = match family {
             Family::V4 => "ipv4_addr",
             Family::V6 => "ipv6_addr",
         };
         let of = |kind| if kind == "addr" { addr } else { kind };
-        let key = |key: &[&'static str]| key.iter().copied().map(of).collect::<Vec<_>>();
-        for (name, parts, interval) in SETS {
-            declare(format!("{name}{}", digit(family)), &key(parts), None, interval);
-        }
-        for (name, parts, interval, value) in MAPS {
-            declare(format!("{name}{}", digit(family)), &key(parts), Some(of(value)), interval);
-        }
+        let kind = Kind { key: key.iter().copied().map(of).collect(), value: value.map(of), interval };
+        ruleset.sets.insert(format!("{name}{}", digit(family)), Set { kind, elements: BTreeMap::new() });
     }
-    declare("world".to_owned(), &["devgroup"], None, false);
-    let chains = [gates(), balancing(), egress(), refusals()];
-    ruleset.chains.extend(chains.into_iter().flatten().map(|(name, chain)| (name.to_owned(), chain)));
-    ruleset.chains.insert("source".to_owned(), source());
-    ruleset
 }
 
-/// Where programs balance: what of a VIP gets past them (fragments, odd options) is refused before the node's own
-/// sockets can have it, for a VIP is an address of the node. `own` are the node's other addresses in networks.
-pub(super) fn close_vips(ruleset: &mut Ruleset) {
-    for (family, addr) in Family::ALL.into_iter().zip(["ipv4_addr", "ipv6_addr"]) {
-        let kind = Kind { key: vec![addr], value: None, interval: false };
-        ruleset.sets.insert(format!("own{}", digit(family)), Set { kind, elements: BTreeMap::new() });
-    }
-    let closed = Chain::default().each("VIPs are the programs'", |f| {
-        [is(daddr(f), at("subnets", f)), is_not(daddr(f), at("own", f)), is_local(), goto("refuse")]
+/// Tunnels have a port of their own for each flow. Tracked, every connection of a client would take places in the
+/// tables of two nodes for minutes, also where programs balance and nothing else is tracked; and a full table would cut
+/// the nodes off from each other.
+fn untracked() -> Vec<Named> {
+    // Before conntrack (-200).
+    let coming = Chain::at(Filter, Prerouting, -300).each("tunnels of other nodes", |f| {
+        [is(l4proto(), "udp"), is_tunnel(saddr(f), f), is_local(), notrack()]
     });
-    if let Some(guard) = ruleset.chains.get_mut("guard") {
-        // After what the node says to itself: among that is what the programs let through.
-        guard.rules.splice(1..1, closed.rules);
-    }
+    let going = Chain::at(Filter, Output, -300)
+        .each("tunnels to other nodes", |f| [is(l4proto(), "udp"), is_tunnel(daddr(f), f), notrack()]);
+    vec![("tunnelled_in", coming), ("tunnelled_out", going)]
 }
 
-/// A chain and its name.
-type Named = (&'static str, Chain);
-
-fn gates() -> Vec<Named> {
+fn guards() -> Vec<Named> {
     // After conntrack (-200), so that replies are known; before any translation (-100).
     let guard = Chain::at(Filter, Prerouting, -150)
         .rule("the node to itself", [is(iifname(), LOOPBACK), accept()])
@@ -110,8 +118,7 @@ fn gates() -> Vec<Named> {
         .rule(
             "from elsewhere",
             [below(iifgroup(), FIRST_VNI), is_not(iifname(), VTEP_DEVICE), jump("from_outside")],
-        )
-        .rule("to VIPs that nobody is behind", [jump("closed")]);
+        );
     let from_task = Chain::default()
         .each("a task sends from its own address only", |f| {
             [is_not(concat([iifname(), saddr(f)]), at("ports", f)), discard()]
@@ -126,45 +133,16 @@ fn gates() -> Vec<Named> {
         .rule("errors about known flows come from routers too", [ct_state(["related"]), leave()])
         .rule("no network is left or entered in the tunnel", [discard()]);
     let from_outside = Chain::default()
+        // What is in them comes by the tunnel's own device, and is judged then.
+        .each("tunnels of other nodes", |f| {
+            [ct_state(["untracked"]), is(l4proto(), "udp"), is_tunnel(saddr(f), f), accept()]
+        })
         .each("nobody outside has a mesh address", |f| [is(saddr(f), at("subnets", f)), discard()])
         .rule("answers to the node and to tasks", [is_reply(), accept()])
         .each("what is not published is not reached from outside", |f| {
             [is(daddr(f), at("subnets", f)), goto("prohibit")]
         });
-    let closed_out = Chain::at(Filter, Output, -150).rule("to VIPs that nobody is behind", [jump("closed")]);
-    let closed = Chain::default()
-        .rule(
-            "flows of backends that left end by themselves",
-            [ct_state(["established", "related"]), leave()],
-        )
-        .each("VIPs that nobody is behind", |f| [vmap(daddr(f), at("closed", f))]);
-    vec![
-        ("guard", guard),
-        ("from_task", from_task),
-        ("from_mesh", from_mesh),
-        ("from_outside", from_outside),
-        ("closed_out", closed_out),
-        ("closed", closed),
-    ]
-}
-
-fn balancing() -> Vec<Named> {
-    let balance = Chain::default()
-        .each("VIPs", |f| [has_ports(), vmap(daddr(f), at("vips", f))])
-        .each("our own addresses publish nothing", |f| [is(daddr(f), at("subnets", f)), leave()])
-        // The kernel takes no answer to ::1 from a device: better refused at once than waited for.
-        .rule("cannot be translated", [is(daddr(Family::V6), loopback(Family::V6)), leave()])
-        .each("ports published on one address", |f| {
-            [vmap(concat([daddr(f), l4proto(), dport()]), at("published_at", f))]
-        })
-        .each("ports published on all addresses of the node", |f| {
-            [is_family(f), is_local(), vmap(concat([l4proto(), dport()]), at("published", f))]
-        });
-    vec![
-        ("balance_in", Chain::at(NAT, Prerouting, -100).rule("what comes by a device", [jump("balance")])),
-        ("balance_out", Chain::at(NAT, Output, -100).rule("the node's own", [jump("balance")])),
-        ("balance", balance),
-    ]
+    vec![("guard", guard), ("from_task", from_task), ("from_mesh", from_mesh), ("from_outside", from_outside)]
 }
 
 fn egress() -> Vec<Named> {
@@ -214,6 +192,11 @@ fn source() -> Chain {
                 masquerade(),
             ]
         })
+}
+
+/// Of UDP: between this node and the one with that address.
+fn is_tunnel(other: Expr, family: Family) -> Stmt {
+    is(concat([other, dport()]), at("tunnels", family))
 }
 
 fn is_inside(family: Family) -> Stmt {

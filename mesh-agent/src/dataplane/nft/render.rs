@@ -22,17 +22,9 @@ const MAX_RULES: usize = 16;
 
 /// The table for a plan.
 pub fn render(balance: &Balance) -> Ruleset {
-    // Where tasks are reached is what routes know.
-    let Balance { node: _, tunnel_mtu: _, peers: _, sites: _, frontends, networks, ports, origins: _ } =
-        balance;
-    let mut ruleset = fixed::ruleset();
-    for (vni, gate) in networks {
-        network(&mut ruleset, *vni, gate);
-    }
-    for (device, gate) in ports {
-        port(&mut ruleset, device, gate);
-    }
-    for (at, pool) in frontends {
+    let mut ruleset = gates(balance);
+    fixed::balance(&mut ruleset);
+    for (at, pool) in &balance.frontends {
         frontend(&mut ruleset, at, pool);
     }
     ruleset
@@ -40,13 +32,25 @@ pub fn render(balance: &Balance) -> Ruleset {
 
 /// The table of a node where programs balance: gates and source translation only, nothing of any service.
 pub fn render_gates(balance: &Balance) -> Ruleset {
-    let mut ruleset = fixed::ruleset();
+    let mut ruleset = gates(balance);
     fixed::close_vips(&mut ruleset);
-    for (vni, gate) in &balance.networks {
-        network(&mut ruleset, *vni, gate);
+    for gate in balance.networks.values() {
         for own in gate.gateway.iter().flat_map(|own| own.addresses()) {
             element(&mut ruleset, "own", Family::of(own), own.word(), None);
         }
+    }
+    ruleset
+}
+
+/// What every node needs, whoever balances.
+fn gates(balance: &Balance) -> Ruleset {
+    let mut ruleset = fixed::gates();
+    for peer in balance.peers.iter().filter(|_| balance.tunnel_port != 0) {
+        let tunnel = concat([peer.word(), u32::from(balance.tunnel_port).word()]);
+        element(&mut ruleset, "tunnels", Family::of(*peer), tunnel, None);
+    }
+    for (vni, gate) in &balance.networks {
+        network(&mut ruleset, *vni, gate);
     }
     for (device, gate) in &balance.ports {
         port(&mut ruleset, device, gate);

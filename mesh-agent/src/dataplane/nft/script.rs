@@ -1,12 +1,14 @@
 //! **Decision.** One transaction in the JSON of `nft -j -f -`, made of the `nftables` crate's commands. Pure.
 
 use nftables::schema::{self, FlushObject, NfCmd, NfListObject};
+use nftables::stmt::Statement;
 use nftables::types::{NfChainPolicy, NfFamily};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::ruleset::{Element, Hook, Kind, Rule};
 use super::values::Expr;
+use super::words::Stmt;
 
 /// Family and name of the one table that we own; nothing outside of it is ever read or touched.
 pub const TABLE: &str = "inet mesh";
@@ -15,7 +17,7 @@ const NAME: &str = "mesh";
 
 /// One transaction: all of it happens, or nothing.
 ///
-/// The crate's `Batch` and `Nftables` would be this, but neither can carry a [`Command::Declare`].
+/// The crate's `Batch` and `Nftables` would be this, but neither can carry a [`Command::Ours`].
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Script<'a> {
     #[serde(rename = "nftables")]
@@ -26,9 +28,9 @@ pub struct Script<'a> {
 #[serde(untagged)]
 enum Command<'a> {
     Typed(NfCmd<'a>),
-    /// A set or map comes to be. In JSON of our own, because the crate's `SetType` has neither `devgroup` nor
-    /// `verdict`.
-    Declare(Value),
+    /// JSON of our own: the crate's `SetType` has neither `devgroup` nor `verdict`, and its `notrack` is a word where
+    /// nft wants an object.
+    Ours(Value),
 }
 
 impl<'a> Script<'a> {
@@ -74,7 +76,7 @@ impl<'a> Script<'a> {
                 json!({ "map": set })
             }
         };
-        self.commands.push(Command::Declare(json!({ "add": add })));
+        self.commands.push(Command::Ours(json!({ "add": add })));
     }
 
     /// Adds an empty chain.
@@ -100,18 +102,16 @@ impl<'a> Script<'a> {
     }
 
     /// Appends rules to a chain.
-    pub fn add_rules(&mut self, chain: &'a str, rules: &'a [Rule]) {
+    pub fn add_rules(&mut self, chain: &str, rules: &[Rule]) {
         for Rule { says, comment } in rules {
-            let rule = schema::Rule {
-                family: FAMILY,
-                table: NAME.into(),
-                chain: chain.into(),
-                expr: says.into(),
-                handle: None,
-                index: None,
-                comment: Some(comment.into()),
-            };
-            self.push(NfCmd::Add(NfListObject::Rule(rule)));
+            let rule = json!({
+                "family": FAMILY,
+                "table": NAME,
+                "chain": chain,
+                "expr": says.iter().map(spelled).collect::<Vec<_>>(),
+                "comment": comment,
+            });
+            self.commands.push(Command::Ours(json!({ "add": { "rule": rule } })));
         }
     }
 
@@ -136,6 +136,13 @@ impl<'a> Script<'a> {
             let element = schema::Element { family: FAMILY, table: NAME.into(), name: set.into(), elem };
             self.push(what(NfListObject::Element(element)));
         }
+    }
+}
+
+fn spelled(statement: &Stmt) -> Value {
+    match statement {
+        Statement::Notrack => json!({ "notrack": null }),
+        other => json!(other),
     }
 }
 

@@ -206,6 +206,11 @@ pub(super) fn accept() -> Stmt {
     Statement::Accept(None)
 }
 
+/// `notrack`
+pub(super) fn notrack() -> Stmt {
+    Statement::Notrack
+}
+
 /// `drop`
 pub(super) fn discard() -> Stmt {
     Statement::Drop(None)

@@ -89,6 +89,29 @@ fn a_connection_ends_with_its_task_and_datagrams_go_elsewhere() {
     }
 }
 
+/// Its node may come back, and a connection waits for that. Datagrams do not, nor does what only begins.
+#[test]
+fn what_can_goes_elsewhere_when_a_node_falls_silent() {
+    for (who, src, dst) in both(false, 1000) {
+        let mut world = six(0, 0);
+        let (known, ..) = world.both_ways(who, TCP, SYN, src, dst);
+        world.both_ways(who, TCP, ACK, src, dst);
+        let (lost, ..) = world.both_ways(who, UDP, 0, src, dst);
+        for index in [known, lost] {
+            world.tasks[index].state = BackendState::Silent;
+        }
+        world.write();
+        assert_eq!(world.both_ways(who, TCP, ACK, src, dst).0, known);
+        let (next, ..) = world.both_ways(who, UDP, 0, src, dst);
+        assert!(next != known && next != lost);
+        for index in [known, lost] {
+            world.tasks[index].state = BackendState::Active;
+        }
+        world.write();
+        assert_eq!(world.both_ways(who, UDP, 0, src, dst).0, next, "and stays there");
+    }
+}
+
 /// The entry node does not know yet that a task has gone.
 #[test]
 fn what_arrives_for_a_task_that_has_gone_is_refused() {

@@ -46,7 +46,7 @@ fn op() -> impl Strategy<Value = Op> {
     let send = (0..8_usize, 5000..5003_u16, 0..3_usize, any::<bool>(), proto, flags).prop_map(
         |(client, port, service, v6, proto, flags)| Op::Send { client, port, service, v6, proto, flags },
     );
-    let state = prop_oneof![3 => Just(BackendState::Active), 1 => Just(BackendState::Draining), 1 => Just(BackendState::Gone)];
+    let state = prop_oneof![3 => Just(BackendState::Active), 1 => Just(BackendState::Draining), 1 => Just(BackendState::Silent), 1 => Just(BackendState::Gone)];
     prop_oneof![
         12 => send,
         4 => (0..100_usize).prop_map(|flow| Op::Answer { flow }),
@@ -121,6 +121,10 @@ impl Model {
         task.state == BackendState::Gone || task.generation != flow.generation
     }
 
+    fn is_silent(&self, flow: &Flow) -> bool {
+        self.world.tasks[flow.task].state == BackendState::Silent
+    }
+
     /// Those that new flows may go to.
     fn active(&self, service: usize) -> Vec<usize> {
         let is_active = |task: &usize| self.world.tasks[*task].state == BackendState::Active;
@@ -152,7 +156,7 @@ impl Model {
             (TCP, SYN) => Ok(vec![flow.task]),
             (TCP, _) if self.is_gone(flow) => Err(End::Refused(Refusal::Closed)),
             (TCP, _) => Ok(vec![flow.task]),
-            _ if self.is_gone(flow) || age > 180 => begins,
+            _ if self.is_gone(flow) || self.is_silent(flow) || age > 180 => begins,
             _ if age <= 30 => Ok(vec![flow.task]),
             _ => begins.or(Ok(Vec::new())).map(|active| [active, vec![flow.task]].concat()),
         }

@@ -261,6 +261,12 @@ fn datagrams_of_a_socket_stay_with_a_backend_while_it_serves() {
     world.write();
     assert_ne!(send(&world, 0), moved);
     assert_eq!(world.nodes[0].counted(Event::NewFlow), 202);
+    // Nor is a node waited for that does not answer.
+    let before = send(&world, 0);
+    world.tasks[index].state = BackendState::Silent;
+    world.tasks[1 - index].state = BackendState::Active;
+    world.write();
+    assert_ne!(send(&world, 0), before);
 }
 
 /// One socket, one backend, two VIPs: answers could be told of one of them only.

@@ -23,6 +23,20 @@ struct Known {
     value: Backend,
     /// How many tables have it in their slots.
     used: u32,
+    /// Its node does not answer.
+    silent: bool,
+}
+
+impl Known {
+    /// As it is to be.
+    fn state(&self) -> u8 {
+        let state = match (self.used, self.silent) {
+            (0, false) => BackendState::Draining,
+            (0, true) => BackendState::Silent,
+            _ => BackendState::Active,
+        };
+        state as u8
+    }
 }
 
 /// All backends, whether or not they get new flows.
@@ -47,7 +61,7 @@ impl Backends {
             generations.insert(*id, value.generation);
             if value.state != BackendState::Gone as u8 && ids.take_that(*id) {
                 let key = (Vni(value.vni), IpAddr::from(value.addr));
-                known.insert(key, Known { id: *id, value: *value, used: 0 });
+                known.insert(key, Known { id: *id, value: *value, used: 0, silent: false });
             }
         }
         let touched = known.keys().copied().collect();
@@ -73,6 +87,10 @@ impl Backends {
                 continue;
             }
             if let Some(known) = self.known.get_mut(key) {
+                if known.silent != site.silent {
+                    known.silent = site.silent;
+                    self.touched.push(*key);
+                }
                 let weight = u32::from(site.weight);
                 let value = Backend { device, peer, mac: site.mac.0, weight, ..known.value };
                 if value.mac != known.value.mac {
@@ -94,7 +112,8 @@ impl Backends {
             };
             let generation = self.generations.get(&id).map_or(1, |last| last + 1);
             self.generations.insert(id, generation);
-            let state = BackendState::Draining as u8;
+            // It is in no slots yet; before it is, it is made active.
+            let state = if site.silent { BackendState::Silent } else { BackendState::Draining } as u8;
             let value = Backend {
                 addr: key.1.into(),
                 generation,
@@ -106,8 +125,7 @@ impl Backends {
                 pad: 0,
                 weight: u32::from(site.weight),
             };
-            self.known.insert(*key, Known { id, value, used: 0 });
-            // It is in no slots yet; before it is, it is made active.
+            self.known.insert(*key, Known { id, value, used: 0, silent: site.silent });
             steps.push(Step::Backend(id, value));
         }
     }
@@ -153,10 +171,10 @@ impl Backends {
     pub(super) fn settle(&mut self, steps: &mut Vec<Step>) {
         for key in self.touched.drain(..) {
             let Some(known) = self.known.get_mut(&key) else { continue };
-            let draining = Backend { state: BackendState::Draining as u8, ..known.value };
-            if known.used == 0 && draining != known.value {
-                known.value = draining;
-                steps.push(Step::Backend(known.id, draining));
+            let value = Backend { state: known.state(), ..known.value };
+            if value != known.value {
+                known.value = value;
+                steps.push(Step::Backend(known.id, value));
             }
         }
         for key in self.leaving.drain(..) {

@@ -14,24 +14,28 @@ use super::*;
 
 const SIZES: Sizes = Sizes { backends: 64, slots: 12, frontends: 64, peers: 8 };
 const NET: Vni = Vni(4096);
+/// All nodes answer.
+const HEARD: [bool; 6] = [false; 6];
 
 /// Which of 6 tasks run, and which of those each of 3 services has in its balance.
 #[derive(Debug, Clone)]
 struct Wanted {
     running: [bool; 6],
     services: [Option<[bool; 6]>; 3],
+    /// Whose nodes do not answer.
+    silent: [bool; 6],
 }
 
 fn wanted() -> impl Strategy<Value = Wanted> {
-    (any::<[bool; 6]>(), any::<[Option<[bool; 6]>; 3]>(), any::<[bool; 2]>()).prop_map(
-        |(running, mut services, alike)| {
+    (any::<[bool; 6]>(), any::<[Option<[bool; 6]>; 3]>(), any::<[bool; 2]>(), any::<[bool; 6]>()).prop_map(
+        |(running, mut services, alike, silent)| {
             // Those that are alike share a table.
             for (number, alike) in alike.into_iter().enumerate() {
                 if alike {
                     services[number + 1] = services[0];
                 }
             }
-            Wanted { running, services }
+            Wanted { running, services, silent }
         },
     )
 }
@@ -58,7 +62,8 @@ impl Wanted {
                 let gate = PortGate { vni: NET, addresses: TaskAddress { v4, v6: None } };
                 balance.ports.insert(device.clone(), gate);
             }
-            let site = Site { mac: plan::Mac::of_task(&device), device, peer, weight: 1 };
+            let site =
+                Site { mac: plan::Mac::of_task(&device), device, peer, weight: 1, silent: self.silent[task] };
             balance.sites.insert((NET, address(task)), site.into());
         }
         for (number, members) in self.services.iter().enumerate() {
@@ -117,7 +122,9 @@ impl Wanted {
             assert_eq!((id.is_some(), others), (self.running[task], 0), "task {task}");
             let used = self.services.iter().flatten().any(|members| members[task]);
             if let Some(id) = id {
-                assert_eq!(kernel.backends[&id].is_active(), used, "task {task}");
+                let backend = &kernel.backends[&id];
+                assert_eq!(backend.is_active(), used, "task {task}");
+                assert_eq!(backend.is_silent(), self.silent[task] && !used, "task {task}");
             }
         }
         let mut taken: BTreeMap<u32, (u32, BTreeSet<u32>)> = BTreeMap::new();
@@ -173,7 +180,7 @@ proptest! {
     ) {
         let mut kernel = Kernel::default();
         let mut books = Books::open(SIZES, Found::default());
-        let mut before = Wanted { running: [false; 6], services: [None; 3] };
+        let mut before = Wanted { running: [false; 6], services: [None; 3], silent: HEARD };
         for (wanted, restart) in history {
             if restart {
                 books = Books::open(SIZES, kernel.found());
@@ -201,7 +208,11 @@ proptest! {
 #[test]
 fn a_change_of_one_service_writes_nothing_of_others() {
     let members = |of: [usize; 2]| Some(std::array::from_fn(|task| of.contains(&task)));
-    let before = Wanted { running: [true; 6], services: [members([0, 1]), members([2, 3]), members([4, 5])] };
+    let before = Wanted {
+        running: [true; 6],
+        services: [members([0, 1]), members([2, 3]), members([4, 5])],
+        silent: HEARD,
+    };
     let mut after = before.clone();
     after.running[3] = false;
     let mut shared = before.balance();
@@ -241,7 +252,7 @@ fn a_change_of_one_service_writes_nothing_of_others() {
 #[test]
 fn a_vip_that_goes_to_another_network_stays() {
     let address = IpAddr::from([10, 0, 0, 2]);
-    let wanted = Wanted { running: [true; 6], services: [Some([true; 6]), None, None] };
+    let wanted = Wanted { running: [true; 6], services: [Some([true; 6]), None, None], silent: HEARD };
     let balance = |vni| {
         let mut balance = wanted.balance();
         let (_, pool) = balance.frontends.pop_first().unwrap();
@@ -262,6 +273,7 @@ fn a_vip_that_goes_to_another_network_stays() {
 #[test]
 fn what_there_is_no_room_for_is_asked_for_again() {
     let of = |tasks: usize| Wanted {
+        silent: HEARD,
         running: [true; 6],
         services: [Some(std::array::from_fn(|task| task < tasks)), Some([true; 6]), None],
     };
@@ -290,6 +302,7 @@ fn what_there_is_no_room_for_is_asked_for_again() {
 #[test]
 fn an_id_that_is_given_again_has_another_generation() {
     let running = |task: usize| Wanted {
+        silent: HEARD,
         running: std::array::from_fn(|at| at == task),
         services: [Some([true; 6]), None, None],
     };
@@ -312,7 +325,7 @@ fn an_id_that_is_given_again_has_another_generation() {
 /// What there is no room for is said, and harms nothing else.
 #[test]
 fn what_does_not_fit_is_a_problem_of_its_own() {
-    let all = Wanted { running: [true; 6], services: [Some([true; 6]), None, None] };
+    let all = Wanted { running: [true; 6], services: [Some([true; 6]), None, None], silent: HEARD };
     let mut books = Books::open(Sizes { backends: 4, ..SIZES }, Found::default());
     let mut problems = Problems::new();
     let mut kernel = Kernel::default();
@@ -328,7 +341,8 @@ fn what_does_not_fit_is_a_problem_of_its_own() {
 /// Whatever somebody did to the maps, the next agent, and each sweep, puts it right.
 #[test]
 fn what_was_damaged_is_repaired() {
-    let wanted = Wanted { running: [true; 6], services: [Some([true; 6]), Some([true; 6]), None] };
+    let wanted =
+        Wanted { running: [true; 6], services: [Some([true; 6]), Some([true; 6]), None], silent: HEARD };
     let mut kernel = Kernel::default();
     let round = |kernel: &mut Kernel| {
         let mut books = Books::open(SIZES, kernel.found());

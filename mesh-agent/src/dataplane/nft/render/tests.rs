@@ -92,7 +92,12 @@ fn without(mut ruleset: Ruleset, common: &Ruleset) -> String {
 
 #[test]
 fn the_fixed_part() {
-    insta::assert_snapshot!(short::table(&fixed::ruleset()));
+    insta::assert_snapshot!(short::table(&render(&Balance::default())));
+}
+
+#[test]
+fn the_fixed_part_where_programs_balance() {
+    insta::assert_snapshot!(short::table(&render_gates(&Balance::default())));
 }
 
 #[test]
@@ -100,7 +105,20 @@ fn networks_and_ports() {
     let mut plan = balance(Vec::new());
     let gate = NetworkGate { subnets: vec!["10.20.0.0/16".parse().unwrap()], egress: false, gateway: None };
     plan.networks.insert(Vni(4097), gate);
-    insta::assert_snapshot!(without(render(&plan), &fixed::ruleset()));
+    insta::assert_snapshot!(without(render(&plan), &render(&Balance::default())));
+}
+
+#[test]
+fn tunnels_are_known_by_whom_they_lead_to_whoever_balances() {
+    let plan = Balance {
+        peers: ["192.0.2.2", "2001:db8::2"].map(|peer| peer.parse().unwrap()).into(),
+        tunnel_port: 4789,
+        ..balance(Vec::new())
+    };
+    let tunnels = "set tunnels4: ipv4_addr . inet_service\n    192.0.2.2 . 4789\n\
+                   set tunnels6: ipv6_addr . inet_service\n    2001:db8::2 . 4789\n";
+    assert_eq!(without(render(&plan), &render(&balance(Vec::new()))), tunnels);
+    assert_eq!(without(render_gates(&plan), &render_gates(&balance(Vec::new()))), tunnels);
 }
 
 #[test]

@@ -1,0 +1,63 @@
+//! **Decision.** What is known of one other node.
+
+use super::{Millis, Timing, Verdict};
+
+/// Another node.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) verdict: Verdict,
+    /// When the verdict last changed.
+    pub(super) since: Millis,
+    /// In this window.
+    pub(super) heard: bool,
+    /// When another last said that it hears it.
+    pub(super) vouched: Option<Millis>,
+    /// Windows in a row without an answer.
+    misses: u32,
+    /// Windows in a row with one.
+    answers: u32,
+}
+
+impl Default for Peer {
+    fn default() -> Self {
+        Self { verdict: Verdict::Unheard, since: 0, heard: false, vouched: None, misses: 0, answers: 0 }
+    }
+}
+
+impl Peer {
+    /// A window ends. `late`: we slept through some of it, so that silence says nothing; it is not forgiven either.
+    pub(super) fn judge(&mut self, late: bool, now: Millis, timing: &Timing) {
+        if std::mem::take(&mut self.heard) {
+            (self.misses, self.answers) = (0, self.answers + 1);
+        } else if late {
+            return;
+        } else {
+            (self.misses, self.answers) = (self.misses + 1, 0);
+        }
+        let verdict = self.conclude(now, timing);
+        if verdict != self.verdict {
+            (self.verdict, self.since) = (verdict, now);
+        }
+    }
+
+    fn conclude(&self, now: Millis, timing: &Timing) -> Verdict {
+        let silence = timing.period * Millis::from(timing.dead);
+        let vouched = self.vouched.is_some_and(|at| now <= at + silence);
+        match self.verdict {
+            _ if self.answers >= timing.back => Verdict::Up,
+            Verdict::Unheard => Verdict::Unheard,
+            // A single answer clears of suspicion, but brings nobody back.
+            Verdict::Suspect if self.answers > 0 => Verdict::Up,
+            _ if self.misses >= timing.path_down && vouched => Verdict::PathDown,
+            _ if self.misses >= timing.dead && !vouched => Verdict::Dead,
+            Verdict::Up if self.misses >= timing.suspect => Verdict::Suspect,
+            same => same,
+        }
+    }
+
+    /// Whether others are to be asked about it: in each window until there is a verdict, and then now and then.
+    pub(super) fn is_asked_about(&self, timing: &Timing) -> bool {
+        let silent = self.verdict != Verdict::Unheard && self.misses >= timing.suspect;
+        silent && (self.misses <= timing.path_down || self.misses.is_multiple_of(timing.suspect))
+    }
+}

@@ -1,0 +1,83 @@
+//! **Effect.** Probes other nodes, and tells the loop which do not answer.
+//!
+//! What is concluded from answers is in `mesh_core::liveness`. Probes are ICMP echoes, which the other's kernel answers
+//! whatever its agent does.
+
+mod echo;
+mod prober;
+mod way;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use mesh_core::liveness::Verdict;
+use mesh_core::model::{Node, NodeId, Snapshot, TaskState};
+use mesh_core::plan::own_address;
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use self::prober::Prober;
+
+/// Nodes that do not answer.
+pub type Masks = Arc<BTreeMap<NodeId, Verdict>>;
+
+/// Up to so many nodes, each probes all others. From there on those with tasks: only to them flows are sent.
+const ALL: usize = 256;
+
+/// Runs until told to stop, on a thread of its own: what else the agent does must not be taken for the silence of
+/// others. Where probes cannot be sent, nobody is masked.
+pub async fn run(
+    node: NodeId,
+    address: IpAddr,
+    world: watch::Receiver<Arc<Snapshot>>,
+    masks: watch::Sender<Masks>,
+    stop: CancellationToken,
+) {
+    match start(node, address, world, masks, stop.clone()) {
+        // An error: the thread broke, and its panic was told.
+        Ok(ended) => _ = ended.await,
+        Err(error) => {
+            warn!(%error, "cannot probe other nodes: those that die are not found");
+            stop.cancelled().await;
+        }
+    }
+}
+
+fn start(
+    node: NodeId,
+    address: IpAddr,
+    world: watch::Receiver<Arc<Snapshot>>,
+    masks: watch::Sender<Masks>,
+    stop: CancellationToken,
+) -> io::Result<oneshot::Receiver<()>> {
+    let prober = Prober::open(node, address, world, masks)?;
+    let (done, ended) = oneshot::channel();
+    std::thread::Builder::new().name("mesh-prober".to_owned()).spawn(move || {
+        prober.run(&stop);
+        let _ = done.send(());
+    })?;
+    Ok(ended)
+}
+
+/// Who is probed, and where.
+fn peers(world: &Snapshot, node: &NodeId) -> BTreeMap<NodeId, IpAddr> {
+    let serves =
+        |id: &NodeId| world.tasks.values().any(|task| task.node == *id && task.state == TaskState::Running);
+    let others = world.nodes.values().filter(|other| other.id != *node);
+    let probed = others.filter(|other| world.nodes.len() <= ALL || serves(&other.id));
+    probed.map(|other| (other.id.clone(), other.address)).collect()
+}
+
+/// The addresses that the same nodes have in a network of the overlay, where they have one.
+fn inside(world: &Snapshot, node: &NodeId) -> BTreeMap<NodeId, IpAddr> {
+    let others = peers(world, node).into_keys().filter_map(|id| world.nodes.get(&id));
+    let inside = |other: &Arc<Node>| {
+        let mut networks = world.networks.keys();
+        let own = networks.find_map(|network| own_address(world, other, network))?;
+        Some((other.id.clone(), own.v4.into()))
+    };
+    others.filter_map(inside).collect()
+}
