@@ -305,9 +305,10 @@ impl Packet {
         let [id, fragment] = frame.at::<[u16; 2]>(ETH + 4).ok_or(Skip::Malformed)?;
         let fragment = u16::from_be(fragment);
         self.part = part(fragment & 0x1fff, fragment & MORE_V4 != 0);
-        self.id = id as u32;
         let addresses = Tuple { src: Addr16::from_word(src), dst: Addr16::from_word(dst), ports: 0 };
         let proto = third.to_ne_bytes()[1];
+        // Each protocol counts by itself.
+        self.id = (proto as u32) << 16 | id as u32;
         if proto == ICMP6 {
             return Err(Skip::Other);
         }

@@ -146,6 +146,16 @@ fn a_bundle_without_a_length_is_long() {
     assert_eq!(parse(&datagram), Err(Skip::Malformed));
 }
 
+/// Of IPv4 each protocol counts its packets by itself (RFC 791 §3.2); of IPv6 all do together (RFC 8200 §4.5).
+#[test]
+fn fragments_belong_to_packets_of_one_protocol() {
+    for ((src, dst), fragment) in [(V4, 0x2000), (V6, 1)] {
+        let id = |build: Build| Build { fragment, ..build }.packet().id;
+        assert_eq!(id(segment(src, dst, tcp::ACK)) == id(udp(src, dst)), src == V6.0);
+        assert_eq!(id(udp(src, dst)), id(udp(src, dst)));
+    }
+}
+
 /// What an ICMP error is about, if it says.
 fn quote(error: &Build) -> Option<(Tuple, u8)> {
     let bytes = error.bytes();

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use mesh_ebpf::abi::{BackendState, Frontend, NetPort, TCP, UDP};
+use mesh_ebpf::abi::{Addr16, BackendState, Frontend, NetPort, TCP, UDP};
 use mesh_ebpf::flow::{Found, Head, Role};
 use mesh_ebpf::hash;
 use mesh_ebpf::kernel::Kernel;
@@ -216,6 +216,10 @@ fn has_places(world: &World, flow: &Flow) -> bool {
     let stays = |found: &Found<'_>| found.head.has(Head::ESTABLISHED) && !found.head.has(Head::CLOSING);
     let find = |at: usize, tuple: &Tuple, role| find(&world.nodes[at], proto, tuple, role).filter(stays);
     let Some(forward) = find(entry, &tuple(src, dst), Role::Forward) else { return false };
+    let Some((_, _, Addr16([_, generation, ..]))) = forward.read() else { return false };
+    if !world.known(entry, flow.task, src.is_ipv6()).serves(generation) {
+        return false;
+    }
     let at = if forward.head.has(Head::HERE) { entry } else { world::home(flow.task) };
     let answers = tuple(flow.seen.1, flow.seen.0);
     let Some((port, client_port, addr)) = find(at, &answers, Role::Reply).and_then(|found| found.read())
