@@ -2,7 +2,8 @@
 //!
 //! Every node probes every other and is answered by the other's kernel, so neither a busy nor a dead agent is taken for
 //! a dead node. A verdict only masks: flows that begin go elsewhere while it lasts, and nothing is deleted. That is
-//! what makes it safe to be quick. A node that was never heard is not judged: something may forbid probes.
+//! what makes it safe to be quick. A node that was never heard is not judged, because
+//! something may forbid probes, unless it is known to be there.
 //!
 //! Others are asked about whoever falls silent. If they hear it, it is the path that is down, and not the node.
 
@@ -111,6 +112,13 @@ impl Detector {
     pub fn heard(&mut self, id: &NodeId) {
         if let Some(peer) = self.peers.get_mut(id) {
             peer.heard = true;
+        }
+    }
+
+    /// It is known by other means that one is there: from now on it is judged even if it was never heard.
+    pub fn expect(&mut self, id: &NodeId) {
+        if let Some(peer) = self.peers.get_mut(id) {
+            peer.expected = true;
         }
     }
 

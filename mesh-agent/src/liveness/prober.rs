@@ -95,6 +95,7 @@ impl Prober {
             }
         }
         if self.round.is_multiple_of(TUNNELS) {
+            self.tunnels.expect(&self.underlay);
             for (id, _) in self.tunnels.tick(now).iter().filter(|(_, verdict)| **verdict == Verdict::Dead) {
                 warn!(node = self.name(id), "does not answer through the tunnel any more");
             }

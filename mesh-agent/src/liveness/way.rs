@@ -58,6 +58,13 @@ impl Way {
         }
     }
 
+    /// Whoever answers on another way has to answer on this one, too.
+    pub(super) fn expect(&mut self, other: &Self) {
+        for id in self.peers.keys().filter(|id| other.detector.verdict(id) == Some(Verdict::Up)) {
+            self.detector.expect(id);
+        }
+    }
+
     /// Takes all answers that came in.
     pub(super) fn listen(&mut self) {
         for socket in self.sockets.iter().flatten() {

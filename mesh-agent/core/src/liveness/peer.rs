@@ -10,6 +10,8 @@ pub(super) struct Peer {
     pub(super) since: Millis,
     /// In this window.
     pub(super) heard: bool,
+    /// Whether it must be heard, so that it is judged even if it never was.
+    pub(super) expected: bool,
     /// When another last said that it hears it.
     pub(super) vouched: Option<Millis>,
     /// Windows in a row without an answer.
@@ -20,7 +22,8 @@ pub(super) struct Peer {
 
 impl Default for Peer {
     fn default() -> Self {
-        Self { verdict: Verdict::Unheard, since: 0, heard: false, vouched: None, misses: 0, answers: 0 }
+        let (heard, expected, vouched) = (false, false, None);
+        Self { verdict: Verdict::Unheard, since: 0, heard, expected, vouched, misses: 0, answers: 0 }
     }
 }
 
@@ -45,7 +48,7 @@ impl Peer {
         let vouched = self.vouched.is_some_and(|at| now <= at + silence);
         match self.verdict {
             _ if self.answers >= timing.back => Verdict::Up,
-            Verdict::Unheard => Verdict::Unheard,
+            Verdict::Unheard if !self.expected => Verdict::Unheard,
             // A single answer clears of suspicion, but brings nobody back.
             Verdict::Suspect if self.answers > 0 => Verdict::Up,
             _ if self.misses >= timing.path_down && vouched => Verdict::PathDown,

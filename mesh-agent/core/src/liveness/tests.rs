@@ -90,6 +90,21 @@ fn who_was_never_heard_is_not_judged() {
     assert!(detector.masks().is_empty());
 }
 
+/// A tunnel that was blocked from the start, while the node itself answers.
+#[test]
+fn who_was_never_heard_but_must_be_there_is_judged() {
+    let mut detector = Detector::new(Timing::TUNNEL);
+    detector.set_peers(&[id(0), id(1)].into());
+    for window in 1..=u64::from(Timing::TUNNEL.dead) {
+        assert!(detector.masks().is_empty());
+        detector.expect(&id(0));
+        // The first window says nothing: it had no beginning.
+        detector.tick(window * Timing::TUNNEL.period);
+    }
+    detector.tick(u64::from(Timing::TUNNEL.dead + 1) * Timing::TUNNEL.period);
+    assert_eq!(detector.masks().iter().collect::<Vec<_>>(), [(&id(0), &Verdict::Dead)]);
+}
+
 #[test]
 fn whoever_others_hear_is_not_dead_but_cut_off_from_us() {
     let mut sim = Sim::new(4);
