@@ -9,7 +9,9 @@ use anyhow::{Context, Result, ensure};
 use mesh_tests::{Lab, Node, eventually};
 
 use crate::isolation::sink;
-use crate::kit::{Cli, DUAL, SOON, Task, answers, lab, mesh, started, url};
+use crate::kit::{
+    CLIENT_ADDRESS, Cli, DUAL, SOON, Task, answers, lab, mesh, on_ebpf, started, url,
+};
 
 /// Connections of clients are all that there is to track: the tunnel between nodes, which has ports of its own for
 /// each of them, takes no place in the nodes' tables.
@@ -95,6 +97,34 @@ fn only_nodes_tunnel(lab: &Lab, underlay: Vec<IpAddr>) -> Result<()> {
     let (heard, honest) = (fs::read_to_string(&file)?, far.address()?.to_string());
     ensure!(heard.lines().all(|from| from == honest), "not only {honest}:\n{heard}");
     Ok(())
+}
+
+/// Where programs balance, no connection of a client or between tasks takes a place in the table of a node, so that
+/// none is refused for want of places.
+#[test]
+fn nothing_that_programs_balance_is_tracked() -> Result<()> {
+    mesh(2, |lab| {
+        let [n1, n2] = [lab.node("n1")?, lab.node("n2")?];
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app -p 8080:80")?;
+        let web = Task::web(lab, n2, "web")?;
+        let idle = Task::idle(n1, "app")?;
+        let tracked = |node: &Node| -> Result<bool> {
+            let table = node.exec(["conntrack", "-L", "-p", "tcp"])?.ok()?;
+            Ok(table.lines().any(|flow| flow.contains("dport=80 ") || flow.contains("dport=8080 ")))
+        };
+        let direct = format!("http://{}/", web.address()?);
+        answers(lab.client(), &url(n1, 8080))?;
+        answers(&idle, "http://web/")?;
+        answers(&idle, &direct)?;
+        let programs = on_ebpf(lab, CLIENT_ADDRESS)?;
+        ensure!(tracked(n1)? != programs && tracked(n2)? != programs, "tracked: {}", !programs);
+        // What a node itself asks may need to be translated back, by whichever of its addresses it asked.
+        answers(n1, &direct)?;
+        let own = n1.address().to_string();
+        n1.exec(["curl", "-sS", "--max-time", "2", "--interface", &own, &direct])?.ok()?;
+        Ok(())
+    })
 }
 
 /// The key of the only network that has tasks on a node: the group of their devices.

@@ -3,14 +3,14 @@
 //! Rules here name no service, network or task; those are elements of the sets and maps that the rules look
 //! into. So a change in the world touches elements and pools' chains, never these rules.
 //!
-//! A packet meets, in this order: `tunnelled_in` or `tunnelled_out` (nodes among themselves are not tracked), `guard`
+//! A packet meets, in this order: `untracked_in` or `untracked_out` (nodes among themselves are not tracked), `guard`
 //! (may this source send to that destination? judged on what the sender wrote, so before translation), `closed`
 //! (nobody is behind that VIP), `balance` (destination translation, first packet of a flow only), `egress` (forwarded
 //! to the world), `source` (source translation, first packet only). Replies are let through by conntrack and
 //! translated back where the flow was translated, for they come back through that node: either the client's address
 //! is in the same network and routed, or the source was made this node's own.
 //!
-//! Where programs balance there is neither `closed` nor `balance`.
+//! Where programs balance, `vips` has the place of `closed` and `balance`, and tasks among themselves are not tracked.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ use nftables::types::NfChainType::{Filter, NAT};
 use nftables::types::NfHook::{Forward, Output, Postrouting, Prerouting};
 use nftables::types::RejectCode::{AdminProhibited, PortUnreach};
 
-pub(super) use self::services::{balance, close_vips};
+pub(super) use self::services::{balance, leave_to_programs};
 
 use super::ruleset::{Chain, Kind, Ruleset, Set};
 use super::words::*;
@@ -94,8 +94,8 @@ fn declare(
 }
 
 /// Tunnels have a port of their own for each flow. Tracked, every connection of a client would take places in the
-/// tables of two nodes for minutes, also where programs balance and nothing else is tracked; and a full table would cut
-/// the nodes off from each other.
+/// tables of two nodes for minutes, also where programs balance; and a full table would cut the nodes off from each
+/// other.
 fn untracked() -> Vec<Named> {
     // Before conntrack (-200).
     let coming = Chain::at(Filter, Prerouting, -300).each("tunnels of other nodes", |f| {
@@ -103,7 +103,7 @@ fn untracked() -> Vec<Named> {
     });
     let going = Chain::at(Filter, Output, -300)
         .each("tunnels to other nodes", |f| [is(l4proto(), "udp"), is_tunnel(daddr(f), f), notrack()]);
-    vec![("tunnelled_in", coming), ("tunnelled_out", going)]
+    vec![("untracked_in", coming), ("untracked_out", going)]
 }
 
 fn guards() -> Vec<Named> {

@@ -33,7 +33,7 @@ pub fn render(balance: &Balance) -> Ruleset {
 /// The table of a node where programs balance: gates and source translation only, nothing of any service.
 pub fn render_gates(balance: &Balance) -> Ruleset {
     let mut ruleset = gates(balance);
-    fixed::close_vips(&mut ruleset);
+    fixed::leave_to_programs(&mut ruleset);
     for gate in balance.networks.values() {
         for own in gate.gateway.iter().flat_map(|own| own.addresses()) {
             element(&mut ruleset, "own", Family::of(own), own.word(), None);

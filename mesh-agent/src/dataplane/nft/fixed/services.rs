@@ -1,7 +1,7 @@
 //! What depends on who balances: these rules, or programs.
 
 use nftables::types::NfChainType::{Filter, NAT};
-use nftables::types::NfHook::{Output, Prerouting};
+use nftables::types::NfHook::{Input, Output, Prerouting};
 
 use super::*;
 
@@ -26,16 +26,22 @@ pub(in super::super) fn balance(ruleset: &mut Ruleset) {
     }
 }
 
-/// Where programs balance: what of a VIP gets past them (fragments, odd options) is refused before the node's own
-/// sockets can have it, for a VIP is an address of the node. `own` are the node's other addresses in networks.
-pub(in super::super) fn close_vips(ruleset: &mut Ruleset) {
+/// Where programs balance. `own` are the node's addresses in networks that are no VIPs.
+pub(in super::super) fn leave_to_programs(ruleset: &mut Ruleset) {
     declare(ruleset, "own", &["addr"], false, None);
-    let closed = Chain::default().each("VIPs are the programs'", |f| {
-        [is(daddr(f), at("subnets", f)), is_not(daddr(f), at("own", f)), is_local(), goto("refuse")]
+    // These rules translate nothing between tasks. What has the node's own address is translated back here.
+    let untracked = ruleset.chains.entry("untracked_in".to_owned()).or_default();
+    *untracked = std::mem::take(untracked).each("tasks among themselves", |f| {
+        [is_inside(f), is_not(daddr(f), at("own", f)), notrack()]
     });
-    let guard = ruleset.chains.entry("guard".to_owned()).or_default();
-    // After what the node says to itself: among that is what the programs let through.
-    guard.rules.splice(1..1, closed.rules);
+    // A VIP is an address of the node: fragments, odd options and whatever else gets past the programs must not come
+    // to its own sockets.
+    let vips = Chain::at(Filter, Input, -150)
+        .rule("the node to itself, and what programs let through", [is(iifname(), LOOPBACK), accept()])
+        .each("VIPs are the programs'", |f| {
+            [is(daddr(f), at("subnets", f)), is_not(daddr(f), at("own", f)), goto("refuse")]
+        });
+    ruleset.chains.insert("vips".to_owned(), vips);
 }
 
 fn closing() -> Vec<Named> {
