@@ -3,11 +3,11 @@
 use anyhow::{Result, ensure};
 use mesh_tests::{Lab, Node, eventually};
 
-use crate::kit::{Cli, Datagrams, Place, SOON, Task, curl, mentions, mesh, served_by, text, url};
+use crate::kit::{Cli, Datagrams, Place, READY, Task, curl, mentions, mesh, served_by, text, url};
 
 /// How a node is listed by another.
 fn is(by: &Node, name: &str, state: &str) -> Result<()> {
-    eventually(SOON, "the node is known for what it is", || {
+    eventually(READY, "the node is known for what it is", || {
         let said = text(&by.inspect("node", name)?["Status"]["State"]);
         ensure!(said == state, "{name} is {said}");
         Ok(())
@@ -16,7 +16,7 @@ fn is(by: &Node, name: &str, state: &str) -> Result<()> {
 
 /// Many new connections in a row, all of which are answered.
 fn all_answered(from: &impl Place, url: &str) -> Result<()> {
-    eventually(SOON, "no connection fails", || (0..30).try_for_each(|_| curl(from, url).map(drop)))
+    eventually(READY, "no connection fails", || (0..30).try_for_each(|_| curl(from, url).map(drop)))
 }
 
 /// A node that is unplugged gets no new connections by any other, though its tasks' records stay; once it is back it
@@ -41,7 +41,7 @@ fn a_node_that_is_cut_off_gets_no_new_connections() -> Result<()> {
         ensure!(served(&tasks[1].name)? > 0, "no flow leads to the node that is about to die");
         lab.unplug("n3")?;
         is(n1, "n3", "down")?;
-        eventually(SOON, "datagrams go elsewhere", || {
+        eventually(READY, "datagrams go elsewhere", || {
             ensure!(served(&tasks[0].name)? == flows.len());
             Ok(())
         })?;
