@@ -48,7 +48,7 @@ impl Node {
             loader.map_max_entries(name, entries);
         }
         let mut node = Self { ebpf: loader.load(OBJECT).context("cannot load the programs: is this root?")? };
-        for name in ["from_net", "empty", CLOCK] {
+        for name in ["mesh_from_net", "empty", CLOCK] {
             let program: &mut SchedClassifier = node.ebpf.program_mut(name).context(name)?.try_into()?;
             program.load().with_context(|| format!("the kernel refuses {name}"))?;
         }

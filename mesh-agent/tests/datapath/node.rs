@@ -100,7 +100,9 @@ impl Node {
             loader.map_max_entries(name, entries);
         }
         let mut ebpf = loader.load(OBJECT).expect("the object loads: was it built, and is this root?");
-        for name in ["from_task", "from_net", "from_host", "from_mesh4", "from_mesh6", CLOCK] {
+        for name in
+            ["mesh_from_task", "mesh_from_net", "mesh_from_host", "mesh_from_mesh4", "mesh_from_mesh6", CLOCK]
+        {
             let program: &mut SchedClassifier =
                 ebpf.program_mut(name).expect("a program").try_into().expect("a program of tc");
             program.load().unwrap_or_else(|error| panic!("the kernel refuses {name}: {error}"));
@@ -152,9 +154,9 @@ impl Node {
         rate.set(0, quota, 0).expect("RATE is written");
 
         let (name, device) = match hook {
-            Hook::Task(device) => ("from_task", device),
-            Hook::Net(device) => ("from_net", device),
-            Hook::Host => ("from_host", 1),
+            Hook::Task(device) => ("mesh_from_task", device),
+            Hook::Net(device) => ("mesh_from_net", device),
+            Hook::Host => ("mesh_from_host", 1),
         };
         // The model forgets each packet's first fragment.
         if let Ok(packet) = Packet::parse(&Frame::new(bytes)) {

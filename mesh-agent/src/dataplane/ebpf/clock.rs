@@ -12,7 +12,7 @@ use rustix::time::{ClockId, clock_getres, clock_gettime};
 use super::EbpfError;
 
 /// The name of the program.
-pub const CLOCK: &str = "clock";
+pub const CLOCK: &str = "mesh_clock";
 /// Bytes of the shortest Ethernet frame.
 const FRAME: usize = 60;
 

@@ -21,11 +21,11 @@ const CSUM_V6: u32 = 0x80;
 
 /// The programs, by where they belong.
 pub(super) mod program {
-    pub(in super::super) const FROM_TASK: &str = "from_task";
-    pub(in super::super) const FROM_NET: &str = "from_net";
-    pub(in super::super) const FROM_HOST: &str = "from_host";
-    pub(in super::super) const FROM_MESH4: &str = "from_mesh4";
-    pub(in super::super) const FROM_MESH6: &str = "from_mesh6";
+    pub(in super::super) const FROM_TASK: &str = "mesh_from_task";
+    pub(in super::super) const FROM_NET: &str = "mesh_from_net";
+    pub(in super::super) const FROM_HOST: &str = "mesh_from_host";
+    pub(in super::super) const FROM_MESH4: &str = "mesh_from_mesh4";
+    pub(in super::super) const FROM_MESH6: &str = "mesh_from_mesh6";
     /// All of them.
     pub(in super::super) const ALL: [&str; 5] = [FROM_TASK, FROM_NET, FROM_HOST, FROM_MESH4, FROM_MESH6];
 }
