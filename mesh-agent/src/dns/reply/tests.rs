@@ -42,6 +42,7 @@ fn zone() -> Zone {
         return_path: Default::default(),
         idle_timeout: None,
         slow_start: Default::default(),
+        health: Default::default(),
         labels: Default::default(),
         version: 1,
         created: 0,
