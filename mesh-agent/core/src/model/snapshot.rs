@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{
-    Availability, Block, Live, Name, Network, NetworkId, Node, NodeId, NodeSpec, Service, ServiceId, Task,
-    TaskId, Timestamp,
+    Availability, Block, Health, Live, Name, Network, NetworkId, Node, NodeId, NodeSpec, Service, ServiceId,
+    Task, TaskId, Timestamp,
 };
 use crate::kv::Rev;
 use crate::records::HeldClaim;
@@ -114,8 +114,47 @@ impl Snapshot {
     /// Whether a task may get new flows: it is ready, was not asked to stop, and its node is known
     /// and not drained.
     pub fn in_balance(&self, task: &Task) -> bool {
-        task.ready()
-            && !self.stops.contains_key(&task.id)
+        task.ready() && self.is_wanted(task)
+    }
+
+    /// The same of a service's tasks, all at once: where too few are healthy, those that are sick serve, too.
+    pub fn in_balance_of(&self, service: &Service, tasks: &[&Arc<Task>]) -> Vec<bool> {
+        let panics = self.panics(service, tasks);
+        let sick =
+            |task: &Task| task.would_be_ready() && task.health == Health::Unhealthy && self.is_wanted(task);
+        tasks.iter().map(|task| self.in_balance(task) || panics && sick(task)).collect()
+    }
+
+    /// Whether one task gets new flows, healthy or not.
+    pub fn serves(&self, task: &Task) -> bool {
+        let service = task.service.as_ref().and_then(|id| self.services.get(id));
+        match service.filter(|_| task.health == Health::Unhealthy) {
+            Some(service) => {
+                let tasks: Vec<_> = self.tasks_of(&service.id).collect();
+                self.panics(service, &tasks) && task.would_be_ready() && self.is_wanted(task)
+            }
+            None => self.in_balance(task),
+        }
+    }
+
+    /// Whether so few of a service's tasks are healthy that it is rather the check that is sick.
+    pub fn panics(&self, service: &Service, tasks: &[&Arc<Task>]) -> bool {
+        let Some(least) =
+            service.health.as_ref().map(|check| usize::from(check.panic)).filter(|least| *least > 0)
+        else {
+            return false;
+        };
+        let judged = |task: &&&Arc<Task>| {
+            task.would_be_ready() && task.health != Health::Starting && self.is_wanted(task)
+        };
+        let all = tasks.iter().filter(judged).count();
+        let healthy = tasks.iter().filter(|task| self.in_balance(task)).count();
+        healthy * 100 < all * least
+    }
+
+    /// Whether nobody wants a task to stop, or its node to be left alone.
+    fn is_wanted(&self, task: &Task) -> bool {
+        !self.stops.contains_key(&task.id)
             && self.nodes.contains_key(&task.node)
             && self.availability(&task.node) != Availability::Drain
     }
