@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{
-    Availability, Block, Live, Name, Network, NetworkId, Node, NodeId, NodeSpec, Service, ServiceId, Task,
-    TaskId, Timestamp,
+    Availability, Block, Denied, Identity, Live, Name, Network, NetworkId, Node, NodeId, NodeSpec, Role,
+    Service, ServiceId, Task, TaskId, Timestamp, Tokens,
 };
 use crate::kv::Rev;
 use crate::records::HeldClaim;
@@ -35,6 +35,12 @@ pub struct Snapshot {
     pub stops: BTreeMap<TaskId, Rev>,
     /// Everything that exists once and is held or waits to be given out again, by key.
     pub claims: BTreeMap<String, HeldClaim>,
+    /// Tokens to join with, by what they make of who joins.
+    pub tokens: BTreeMap<Role, Tokens>,
+    /// Which nodes have certificates.
+    pub identities: BTreeMap<NodeId, Identity>,
+    /// Certificates that are no longer good, by serial number.
+    pub denied: BTreeMap<String, Denied>,
     /// When each record was last written, by key: for compare-and-set.
     pub revs: BTreeMap<String, Rev>,
     /// Records that could not be read, by key: ignored, counted, reported, never a panic.
