@@ -117,6 +117,12 @@ impl Snapshot {
         self.specs.get(node).map_or(Availability::Active, |spec| spec.availability)
     }
 
+    /// The nodes that keep the records, as far as they have a record of their own.
+    pub fn managers(&self) -> impl Iterator<Item = &Arc<Node>> {
+        let managers = self.identities.iter().filter(|(_, identity)| identity.role == Role::Manager);
+        managers.filter_map(|(id, _)| self.nodes.get(id))
+    }
+
     /// Whether a task may get new flows: it is ready, was not asked to stop, and its node is known
     /// and not drained.
     pub fn in_balance(&self, task: &Task) -> bool {
