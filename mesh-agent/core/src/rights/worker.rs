@@ -35,13 +35,6 @@ pub(super) fn judge(world: &Snapshot, node: &NodeId, txn: Txn) -> Result<Txn, Fo
         if leased && kind != "live" {
             return refuse(format!("{} must not be under a lease", op.key()));
         }
-        // A sign of life says its epoch itself, and that a task is to stop may be said by any program of the node.
-        if !fenced && !matches!((kind, op), ("live", _) | ("stop", Op::Put { .. })) {
-            return refuse(format!(
-                "{} may only be written on the condition that {own} is unchanged: a later agent may have started",
-                op.key()
-            ));
-        }
         match (kind, op) {
             ("task", _) => judge.task(op, &TaskId::new(rest))?,
             ("stop", _) => judge.own_task(&TaskId::new(rest)).map(drop)?,
@@ -50,6 +43,13 @@ pub(super) fn judge(world: &Snapshot, node: &NodeId, txn: Txn) -> Result<Txn, Fo
             ("idx", _) => judge.name(op, rest)?,
             ("claim", _) => judge.claim(op, rest)?,
             _ => return judge.not_a_workers(op.key()),
+        }
+        // A sign of life says its epoch itself, and that a task is to stop may be said by any program of the node.
+        if !fenced && !matches!((kind, op), ("live", _) | ("stop", Op::Put { .. })) {
+            return refuse(format!(
+                "{} may only be written on the condition that {own} is unchanged: a later agent may have started",
+                op.key()
+            ));
         }
     }
     let pins = judge.pins;
