@@ -6,6 +6,8 @@
 mod access;
 mod client;
 mod cluster;
+mod connection;
+mod dial;
 mod server;
 mod watch;
 mod wire;
