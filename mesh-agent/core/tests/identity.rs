@@ -137,6 +137,26 @@ fn who_is_removed_has_no_certificate_any_more() {
     assert!(sim.world().denied.is_empty());
 }
 
+/// Whoever asks for certificates again and again fills nothing.
+#[test]
+fn certificates_are_not_without_number() {
+    let mut sim = Sim::new();
+    let id = NodeId::new("n1id");
+    let certificate = |n: u64, until| Certificate { serial: format!("{n:032x}"), until };
+    sim.change(|world, fresh| Ok(change::begin(world, &id, certificate(0, MONTH), fresh))).unwrap();
+    let renew = |sim: &mut Sim, n, until| {
+        sim.change(|world, fresh| change::renew(world, &id, certificate(n, until), fresh)).map(drop)
+    };
+    for n in 1..64 {
+        renew(&mut sim, n, MONTH).unwrap();
+    }
+    let why = renew(&mut sim, 64, MONTH).unwrap_err().to_string();
+    assert!(why.contains("64 certificates that have not ended"), "{why}");
+    sim.wait(2 * MONTH / 1000);
+    renew(&mut sim, 65, 4 * MONTH).unwrap();
+    assert_eq!(sim.world().identities[&id].certificates.len(), 1);
+}
+
 #[test]
 fn rights_grow_with_the_next_certificate_and_shrink_at_once() {
     let mut sim = Sim::new();
