@@ -3,7 +3,6 @@
 //! Stopping it stops nothing in the kernel: rules, routes and tasks stay as they are.
 
 mod cleanup;
-mod identity;
 mod join;
 mod live;
 mod lock;
@@ -33,12 +32,11 @@ use crate::dns::{DnsConfig, DnsServer};
 use crate::facts::sync::{self, SyncOptions};
 use crate::liveness::{self, Masks};
 use crate::overlay::OverlayPlane;
-use crate::pki::{Tls, renewal};
 use crate::reconcile::Reconciler;
 use crate::status::{Status, StoreHealth};
 use crate::store::Store;
 use crate::store::etcd::EtcdStore;
-use crate::store::gateway::{self, GatewayStore};
+use crate::store::gateway::{self, GatewayStore, Secret};
 use crate::store::local::LocalStore;
 use crate::tasks::Tasks;
 
@@ -105,11 +103,7 @@ fn load(args: &AgentArgs) -> anyhow::Result<Config> {
 
 async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<()> {
     let lock = lock::take(&config.node.run_dir)?;
-    let tls = identity::open(&config.node.state_dir)?;
-    let id = match &tls {
-        Some(tls) => tls.me().node,
-        None => lock::node_id(&config.node.state_dir)?,
-    };
+    let id = lock::node_id(&config.node.state_dir)?;
     let name = join::name(&config)?;
     let address = join::address(&config).await?;
     info!(node = %name, %id, %address, "mesh agent {} starts", env!("CARGO_PKG_VERSION"));
@@ -118,7 +112,7 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let parts = Parts { tracker: TaskTracker::new(), stop: stop.clone() };
     let cache = config.node.state_dir.join("cache");
-    let (store, listener) = open_store(&config, &cache, accept_deletions, tls.as_ref()).await?;
+    let store = open_store(&config, &cache, accept_deletions, &parts, &stop).await?;
 
     let (world_tx, world) = watch::channel(Arc::new(Snapshot::default()));
     let (health_tx, health) =
@@ -130,15 +124,6 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<()> {
     parts.spawn(sync::run(Arc::clone(&store), cache, options, world_tx, health_tx, stop.clone()));
 
     let control = Control::new(id.clone(), Arc::clone(&store), world.clone(), status);
-    if let Some(listener) = listener {
-        info!(address = config.store.listen, "serving the store to other nodes");
-        let access = identity::access(tls.as_ref(), &control, &config)?;
-        parts.spawn(gateway::serve(Arc::clone(&store), listener, access, stop.clone()));
-    }
-    if let Some(tls) = &tls {
-        let source = identity::source(tls, &control, vec![config.store.gateway.clone()])?;
-        parts.spawn(renewal::run(Arc::clone(tls), source, world.clone(), stop.clone()));
-    }
     let tasks = Tasks::new(control.clone(), me.clone());
     let zone = Arc::new(ArcSwap::from_pointee(Zone::default()));
     let mut balance = Dataplane::open(&config.dataplane, &config.node.cgroup).map_err(|error| {
@@ -229,13 +214,14 @@ fn raise_file_limit() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
-/// The store, and where it is to be served to others.
 async fn open_store(
     config: &Config,
     cache: &Path,
     accept_deletions: bool,
-    tls: Option<&Arc<Tls>>,
-) -> anyhow::Result<(Arc<dyn Store>, Option<TcpListener>)> {
+    parts: &Parts,
+    stop: &CancellationToken,
+) -> anyhow::Result<Arc<dyn Store>> {
+    let secret = || Secret::read(&config.store.token_file);
     let store: Arc<dyn Store> = match config.store.mode {
         StoreMode::Local => Arc::new(LocalStore::open(config.node.state_dir.join("store.redb"))?),
         StoreMode::External => {
@@ -247,21 +233,17 @@ async fn open_store(
         }
         StoreMode::Gateway => {
             let address: SocketAddr = config.store.gateway.parse().context("store.gateway")?;
-            let address = address.to_string();
-            let store = match tls {
-                Some(tls) => GatewayStore::with_certificate(vec![address], Arc::clone(tls)),
-                None => GatewayStore::connect(address, identity::secret(config)?),
-            };
-            return Ok((Arc::new(store), None));
+            return Ok(Arc::new(GatewayStore::connect(address.to_string(), secret()?)));
         }
     };
-    if config.store.listen.is_empty() {
-        return Ok((store, None));
+    if !config.store.listen.is_empty() {
+        let listener = TcpListener::bind(&config.store.listen)
+            .await
+            .with_context(|| format!("cannot serve the store at {}", config.store.listen))?;
+        info!(address = config.store.listen, "serving the store to other nodes");
+        parts.spawn(gateway::serve(Arc::clone(&store), listener, secret()?, stop.clone()));
     }
-    let listener = TcpListener::bind(&config.store.listen)
-        .await
-        .with_context(|| format!("cannot serve the store at {}", config.store.listen))?;
-    Ok((store, Some(listener)))
+    Ok(store)
 }
 
 fn dns_config(config: &Config) -> DnsConfig {

@@ -62,6 +62,13 @@ impl Store {
                 return wrong(key, format!("'{address}' is no address with a port, such as 192.0.2.1:7300"));
             }
         }
+        let remote = self.mode == StoreMode::Gateway || !self.listen.is_empty();
+        if remote && unset(&self.token_file) {
+            return wrong(
+                "store.token_file",
+                "the gateway needs a shared secret: name a file with mode 0600",
+            );
+        }
         if self.mode == StoreMode::External {
             self.etcd(Known::default())?;
         }
