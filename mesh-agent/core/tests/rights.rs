@@ -34,6 +34,7 @@ fn world() -> Sim {
         return_path: Default::default(),
         idle_timeout: None,
         slow_start: Duration::ZERO,
+        health: Default::default(),
         labels: BTreeMap::new(),
     };
     sim.change(|world, fresh| change::create_service(world, request, fresh)).unwrap();

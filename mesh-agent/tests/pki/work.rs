@@ -32,6 +32,7 @@ fn service() -> ServiceRequest {
         return_path: Default::default(),
         idle_timeout: None,
         slow_start: Duration::ZERO,
+        health: Default::default(),
         labels: BTreeMap::new(),
     }
 }
