@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod certificate;
 pub mod change;
 pub mod diff;
 pub mod dns;
@@ -24,4 +25,6 @@ pub mod model;
 pub mod plan;
 pub mod records;
 pub mod replica;
+pub mod rights;
+pub mod token;
 pub mod whois;

@@ -13,6 +13,8 @@
 //! | `claim/slot/<svc>/<n>` | the task's node | [`Claim`] |
 //! | `guard/subnets`, `guard/ports` | API | what each such change bumps under compare-and-set |
 //! | `guard/node/<id>` | the node | the same for the blocks and addresses that it gives out |
+//! | `token/<role>` | API | [`Tokens`] to join with |
+//! | `identity/<id>`, `denied/<serial>` | managers | [`Identity`], [`Denied`] |
 //!
 //! Claims are never under a lease. Fields that a newer version adds are ignored; a value that cannot be
 //! read is set aside as poison and never stops the rest.
@@ -22,8 +24,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::kv::Rev;
 use crate::model::{
-    Block, Live, Name, Network, NetworkId, Node, NodeId, NodeSpec, Service, ServiceId, Task, TaskId,
-    Timestamp, Vni,
+    Block, Denied, Identity, Live, Name, Network, NetworkId, Node, NodeId, NodeSpec, Role, Service,
+    ServiceId, Task, TaskId, Timestamp, Tokens, Vni,
 };
 
 /// Who holds something that exists once.
@@ -118,6 +120,19 @@ pub fn slot_claim(service: &ServiceId, slot: u32) -> String {
     format!("claim/slot/{service}/{slot}")
 }
 
+/// `token/<role>`
+pub fn tokens(role: Role) -> String {
+    format!("token/{role}")
+}
+/// `identity/<id>`
+pub fn identity(id: &NodeId) -> String {
+    format!("identity/{id}")
+}
+/// `denied/<serial>`
+pub fn denied(serial: &str) -> String {
+    format!("denied/{serial}")
+}
+
 /// A value as JSON. Our records have string keys only and no map that could fail.
 pub fn to_json<T: Serialize>(record: &T) -> String {
     serde_json::to_string(record).unwrap_or_else(|error| unreachable!("a record is always JSON: {error}"))
@@ -144,6 +159,12 @@ pub enum Record {
     Claim(Claim),
     /// `stop/`
     Stop(TaskId),
+    /// `token/`
+    Tokens(Role, Tokens),
+    /// `identity/`
+    Identity(NodeId, Identity),
+    /// `denied/`
+    Denied(String, Denied),
     /// An index, a guard (only its revision counts), or what a newer version writes.
     Other,
 }
@@ -177,6 +198,9 @@ pub fn decode(key: &str, value: &str) -> Result<Record, String> {
         }
         "nodespec" => Record::NodeSpec(NodeId::new(rest), json(value)?),
         "live" => Record::Live(NodeId::new(rest), json(value)?),
+        "token" => Record::Tokens(rest.parse()?, json(value)?),
+        "identity" => Record::Identity(NodeId::new(rest), json(value)?),
+        "denied" => Record::Denied(rest.to_owned(), json(value)?),
         "stop" => Record::Stop(TaskId::new(rest)),
         "claim" => {
             let claim: Claim = json(value)?;

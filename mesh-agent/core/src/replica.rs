@@ -232,6 +232,15 @@ impl Replica {
             Ok(Record::Claim(claim)) => {
                 world.claims.insert(kv.key.clone(), HeldClaim { claim, modified: kv.modified });
             }
+            Ok(Record::Tokens(role, tokens)) => {
+                world.tokens.insert(role, tokens);
+            }
+            Ok(Record::Identity(id, identity)) => {
+                world.identities.insert(id, identity);
+            }
+            Ok(Record::Denied(serial, denied)) => {
+                world.denied.insert(serial, denied);
+            }
             Ok(Record::Stop(task)) => {
                 world.stops.insert(task, kv.modified);
             }
@@ -257,6 +266,9 @@ impl Replica {
             Ok(Record::Live(id, _)) => drop(world.live.remove(&id)),
             Ok(Record::Block(network, block, _)) => drop(world.blocks.remove(&(network, block))),
             Ok(Record::Claim(_)) => drop(world.claims.remove(key)),
+            Ok(Record::Tokens(role, _)) => drop(world.tokens.remove(&role)),
+            Ok(Record::Identity(id, _)) => drop(world.identities.remove(&id)),
+            Ok(Record::Denied(serial, _)) => drop(world.denied.remove(&serial)),
             Ok(Record::Stop(task)) => drop(world.stops.remove(&task)),
             Ok(Record::Other) | Err(_) => {}
         }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{
-    Availability, Block, Health, Live, Name, Network, NetworkId, Node, NodeId, NodeSpec, Service, ServiceId,
-    Task, TaskId, Timestamp,
+    Availability, Block, Denied, Health, Identity, Live, Name, Network, NetworkId, Node, NodeId, NodeSpec,
+    Role, Service, ServiceId, Task, TaskId, Timestamp, Tokens,
 };
 use crate::kv::Rev;
 use crate::records::HeldClaim;
@@ -35,6 +35,12 @@ pub struct Snapshot {
     pub stops: BTreeMap<TaskId, Rev>,
     /// Everything that exists once and is held or waits to be given out again, by key.
     pub claims: BTreeMap<String, HeldClaim>,
+    /// Tokens to join with, by what they make of who joins.
+    pub tokens: BTreeMap<Role, Tokens>,
+    /// Which nodes have certificates.
+    pub identities: BTreeMap<NodeId, Identity>,
+    /// Certificates that are no longer good, by serial number.
+    pub denied: BTreeMap<String, Denied>,
     /// When each record was last written, by key: for compare-and-set.
     pub revs: BTreeMap<String, Rev>,
     /// Records that could not be read, by key: ignored, counted, reported, never a panic.
@@ -109,6 +115,12 @@ impl Snapshot {
     /// What the operator wants of a node.
     pub fn availability(&self, node: &NodeId) -> Availability {
         self.specs.get(node).map_or(Availability::Active, |spec| spec.availability)
+    }
+
+    /// The nodes that keep the records, as far as they have a record of their own.
+    pub fn managers(&self) -> impl Iterator<Item = &Arc<Node>> {
+        let managers = self.identities.iter().filter(|(_, identity)| identity.role == Role::Manager);
+        managers.filter_map(|(id, _)| self.nodes.get(id))
     }
 
     /// Whether a task may get new flows: it is ready, was not asked to stop, and its node is known
