@@ -15,10 +15,12 @@
 pub mod change;
 pub mod diff;
 pub mod dns;
+pub mod etcd;
 pub mod explain;
 pub mod kv;
 pub mod liveness;
 pub mod maglev;
+pub mod members;
 pub mod model;
 pub mod plan;
 pub mod records;

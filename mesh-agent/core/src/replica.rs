@@ -110,6 +110,11 @@ impl Replica {
         self.cluster.as_deref()
     }
 
+    /// Which generation of the records this is a copy of.
+    pub fn generation(&self) -> u64 {
+        records::generation(self.kvs.get(records::GENERATION))
+    }
+
     /// Takes over one revision. Those already seen are passed over (etcd 3.4 can send one twice).
     pub fn apply(&mut self, batch: Batch) {
         if batch.rev <= self.world.rev {
@@ -157,8 +162,11 @@ impl Replica {
         Ok(())
     }
 
-    /// Takes over a full listing: mark and sweep, within the deletion budget unless `accept_deletions`.
+    /// Takes over a full listing: mark and sweep, within the deletion budget unless `accept_deletions`. Those of a
+    /// later generation were moved, restored or saved on purpose: they are what they are.
     pub fn resync(&mut self, listing: Listing, accept_deletions: bool) -> Result<(), Refused> {
+        let renewed = records::generation(&listing.kvs) > self.generation();
+        let accept_deletions = accept_deletions || renewed;
         let doubt = self.doubt(&listing.cluster, listing.rev);
         let went_back = matches!(doubt, Err(Refused::WentBack { .. }));
         if !(went_back && accept_deletions) {
@@ -170,7 +178,7 @@ impl Replica {
             self.within_budget("tasks", "task/", &listed)?;
         }
         let gone: Vec<_> = self.kvs.keys().filter(|key| !listed.contains_key(*key)).cloned().collect();
-        let mut changed = went_back || gone.iter().any(|key| records::matters(key));
+        let mut changed = went_back || renewed || gone.iter().any(|key| records::matters(key));
         for key in gone {
             self.delete(&key);
         }

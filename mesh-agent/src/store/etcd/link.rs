@@ -210,10 +210,10 @@ impl Link {
         let ours = known.cluster.get_or_insert_with(|| session.mesh.clone()).clone();
         if ours != session.mesh {
             session.doubt = Some(Doubt::AnotherMesh { found: session.mesh.clone(), ours });
-        } else if session.rev < known.rev {
+        } else if session.generation <= known.generation && session.rev < known.rev {
             session.doubt = Some(Doubt::WentBack { found: session.rev, seen: known.rev });
         } else {
-            known.rev = session.rev;
+            (known.generation, known.rev) = (session.generation.max(known.generation), session.rev);
         }
         session
     }

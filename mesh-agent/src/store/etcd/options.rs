@@ -77,7 +77,9 @@ pub struct TlsFiles {
 pub struct Known {
     /// Which mesh; `None`: it belongs to none yet, and may begin one where there is none.
     pub cluster: Option<String>,
-    /// The newest revision that was seen.
+    /// Which generation of its records.
+    pub generation: u64,
+    /// The newest revision of that generation that was seen.
     pub rev: Rev,
 }
 

@@ -51,6 +51,8 @@ pub(super) struct Session {
     client: Client,
     /// Which mesh is there.
     pub(super) mesh: String,
+    /// Which generation of its records.
+    pub(super) generation: u64,
     /// The store's revision when the connection was made.
     pub(super) rev: Rev,
     /// What speaks against using it.
@@ -88,7 +90,8 @@ impl Session {
         // A member that the majority cannot be reached from does not answer this read.
         let found = timeout(within, identity::find(&mut client, &at, keys, ours)).await;
         let found = found.map_err(|_| Failure::NotDone(silent(within)))??;
-        Ok(Self { at, client, mesh: found.mesh, rev: found.rev, doubt: None, gone: CancellationToken::new() })
+        let identity::Found { mesh, generation, rev } = found;
+        Ok(Self { at, client, mesh, generation, rev, doubt: None, gone: CancellationToken::new() })
     }
 
     /// Its URL.
