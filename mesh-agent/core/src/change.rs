@@ -5,6 +5,7 @@
 //! wrong, where, and what to do. After a conflict the caller takes a newer snapshot and asks again.
 
 mod janitor;
+mod manager;
 mod network;
 mod node;
 mod ports;
@@ -12,6 +13,7 @@ mod service;
 mod task;
 
 pub use janitor::{is_first, janitor};
+pub use manager::{demote, promote};
 pub(crate) use network::overlap;
 pub use network::{NetworkRequest, create_network, remove_network};
 pub use node::{Me, NodeFacts, claim_blocks, join, refresh, remove_node, set_availability};

@@ -168,6 +168,8 @@ pub enum Record {
     Node(Box<Node>),
     /// `nodespec/`
     NodeSpec(NodeId, NodeSpec),
+    /// `manager/`
+    Manager(NodeId),
     /// `live/`
     Live(NodeId, Live),
     /// `claim/block/`
@@ -208,6 +210,7 @@ pub fn decode(key: &str, value: &str) -> Result<Record, String> {
             Record::Node(Box::new(node))
         }
         "nodespec" => Record::NodeSpec(NodeId::new(rest), json(value)?),
+        "manager" => Record::Manager(NodeId::new(rest)),
         "live" => Record::Live(NodeId::new(rest), json(value)?),
         "stop" => Record::Stop(TaskId::new(rest)),
         "claim" => {

@@ -231,6 +231,9 @@ impl Replica {
             Ok(Record::NodeSpec(id, spec)) => {
                 world.specs.insert(id, spec);
             }
+            Ok(Record::Manager(id)) => {
+                world.managers.insert(id);
+            }
             Ok(Record::Live(id, live)) => {
                 world.live.insert(id, live);
             }
@@ -262,6 +265,7 @@ impl Replica {
             Ok(Record::Task(task)) => drop(world.tasks.remove(&task.id)),
             Ok(Record::Node(node)) => drop(world.nodes.remove(&node.id)),
             Ok(Record::NodeSpec(id, _)) => drop(world.specs.remove(&id)),
+            Ok(Record::Manager(id)) => drop(world.managers.remove(&id)),
             Ok(Record::Live(id, _)) => drop(world.live.remove(&id)),
             Ok(Record::Block(network, block, _)) => drop(world.blocks.remove(&(network, block))),
             Ok(Record::Claim(_)) => drop(world.claims.remove(key)),
@@ -333,6 +337,24 @@ mod tests {
         assert!(matches!(replica.resync(listing(4, vec![]), false), Err(Refused::WentBack { .. })));
         let other = Listing { cluster: "c2".to_owned(), rev: Rev(9), kvs: vec![] };
         assert!(matches!(replica.resync(other, true), Err(Refused::WrongCluster { .. })));
+    }
+
+    #[test]
+    fn a_later_generation_is_meant() {
+        let generation = |number: u64, rev| {
+            let mut kvs = stops(1, rev);
+            kvs.push(kv(records::GENERATION, &number.to_string(), rev));
+            listing(rev, kvs)
+        };
+        let mut replica = Replica::default();
+        replica.resync(listing(90, stops(20, 5)), false).unwrap();
+        replica.resync(generation(7, 3), false).unwrap();
+        assert_eq!((replica.world().rev, replica.world().changed, replica.kvs.len()), (Rev(3), Rev(3), 2));
+        assert!(matches!(replica.resync(generation(7, 2), false), Err(Refused::WentBack { .. })));
+        assert!(matches!(replica.resync(generation(6, 2), false), Err(Refused::WentBack { .. })));
+        replica.resync(generation(8, 2), false).unwrap();
+        let other = Listing { cluster: "c2".to_owned(), ..generation(9, 9) };
+        assert!(matches!(replica.resync(other, false), Err(Refused::WrongCluster { .. })));
     }
 
     #[test]

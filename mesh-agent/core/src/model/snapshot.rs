@@ -1,6 +1,6 @@
 //! The whole world at one revision, immutable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{
@@ -27,6 +27,8 @@ pub struct Snapshot {
     pub nodes: BTreeMap<NodeId, Arc<Node>>,
     /// What operators said; a node without one is active.
     pub specs: BTreeMap<NodeId, NodeSpec>,
+    /// The nodes that are to keep the records; none where others keep them.
+    pub managers: BTreeSet<NodeId>,
     /// Signs of life.
     pub live: BTreeMap<NodeId, Live>,
     /// Who holds which block.

@@ -3,7 +3,7 @@
 //! It names the etcd cluster, too: records that were copied into another etcd, as by restoring a backup, are told
 //! from the ones that they were copied from.
 
-use etcd_client::{Client, Compare, CompareOp, GetOptions, GetResponse, Txn, TxnOp};
+use etcd_client::{Client, Compare, CompareOp, GetOptions, GetResponse, KvClient, Txn, TxnOp};
 use mesh_core::kv::Rev;
 use mesh_core::records::{GENERATION, generation, to_json};
 use serde::{Deserialize, Serialize};
@@ -79,6 +79,16 @@ pub(super) async fn find(
 /// Of two who begin at once, one does.
 async fn begin(client: &mut Client, keys: &Keys, cluster: u64) -> Result<(), etcd_client::Error> {
     let mesh: String = crate::control::random().iter().map(|byte| format!("{byte:02x}")).collect();
+    begin_as(client.kv_client(), keys, cluster, mesh).await
+}
+
+/// The same for a mesh that there is already elsewhere, and whose records come here.
+pub(super) async fn begin_as(
+    mut client: KvClient,
+    keys: &Keys,
+    cluster: u64,
+    mesh: String,
+) -> Result<(), etcd_client::Error> {
     let identity = to_json(&Identity { format: FORMAT, mesh: mesh.clone(), etcd: format!("{cluster:x}") });
     let key = keys.identity();
     let txn = Txn::new()

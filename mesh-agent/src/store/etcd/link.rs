@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::failure::Failure;
 use super::keys::Keys;
-use super::options::{EtcdOptions, Known};
+use super::options::{Endpoint, EtcdOptions, Known};
 use super::session::{ANSWER, Doubt, Session};
 use crate::store::StoreError;
 
@@ -39,6 +39,8 @@ pub(super) enum Whom {
 #[derive(Debug)]
 pub(super) struct Link {
     options: EtcdOptions,
+    /// Those of the options at first.
+    endpoints: Mutex<Vec<Endpoint>>,
     keys: Keys,
     current: tokio::sync::Mutex<Option<Arc<Session>>>,
     known: Mutex<Known>,
@@ -47,7 +49,23 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn new(options: EtcdOptions) -> Self {
         let known = Mutex::new(options.known.clone());
-        Self { keys: Keys::new(&options.prefix), options, current: tokio::sync::Mutex::new(None), known }
+        let endpoints = Mutex::new(options.endpoints.clone());
+        let keys = Keys::new(&options.prefix);
+        Self { keys, options, endpoints, current: tokio::sync::Mutex::new(None), known }
+    }
+
+    pub(super) fn options(&self) -> &EtcdOptions {
+        &self.options
+    }
+
+    /// The members that there are to choose from.
+    pub(super) fn endpoints(&self) -> Vec<Endpoint> {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on there are these; a connection that is good is kept all the same.
+    pub(super) fn set_endpoints(&self, endpoints: Vec<Endpoint>) {
+        *self.endpoints.lock().unwrap_or_else(PoisonError::into_inner) = endpoints;
     }
 
     pub(super) fn keys(&self) -> &Keys {
@@ -76,11 +94,11 @@ impl Link {
 
     /// All members, in words.
     pub(super) fn place(&self) -> String {
-        self.options.place()
+        self.endpoints().iter().map(Endpoint::url).collect::<Vec<_>>().join(", ")
     }
 
     pub(super) fn unavailable(&self, why: String) -> StoreError {
-        StoreError::Unavailable { at: self.options.place(), why }
+        StoreError::Unavailable { at: self.place(), why }
     }
 
     /// A connection that may be read from.
@@ -148,7 +166,8 @@ impl Link {
         let mut within = FIRST_LOOK;
         let mut said = "no member answers in time".to_owned();
         loop {
-            let failures = match timeout_at(deadline, self.race(left, within)).await {
+            let endpoints = self.endpoints();
+            let failures = match timeout_at(deadline, self.race(&endpoints, left, within)).await {
                 Ok(Ok(session)) => return Ok(self.judge(session)),
                 Ok(Err(failures)) => failures,
                 Err(_) => return Err(self.unavailable(said)),
@@ -159,7 +178,7 @@ impl Link {
             for (at, failure) in failures {
                 match failure {
                     Failure::Refused(error) => refused = refused.or(Some(error)),
-                    other if self.options.endpoints.len() == 1 => reasons.push(other.why()),
+                    other if endpoints.len() == 1 => reasons.push(other.why()),
                     other => reasons.push(format!("{at}: {}", other.why())),
                 }
             }
@@ -175,18 +194,24 @@ impl Link {
         }
     }
 
-    /// Calls all members at once.
-    async fn race(&self, left: Option<&str>, within: Duration) -> Result<Session, Vec<(&str, Failure)>> {
+    /// Calls all members at once; one's own a little sooner.
+    async fn race<'a>(
+        &self,
+        endpoints: &'a [Endpoint],
+        left: Option<&str>,
+        within: Duration,
+    ) -> Result<Session, Vec<(&'a str, Failure)>> {
         let ours = self.known().cluster.clone();
-        let several = self.options.endpoints.len() > 1;
-        let mut calls: FuturesUnordered<_> = self
-            .options
-            .endpoints
+        let several = endpoints.len() > 1;
+        let own = endpoints.iter().position(|endpoint| endpoint.is_loopback() && left != Some(endpoint.url()));
+        let mut calls: FuturesUnordered<_> = endpoints
             .iter()
-            .map(|endpoint| {
+            .enumerate()
+            .map(|(place, endpoint)| {
                 let ours = ours.as_deref();
                 async move {
-                    if several && left == Some(endpoint.url()) {
+                    let is_other = own.is_some_and(|own| own != place);
+                    if several && (is_other || left == Some(endpoint.url())) {
                         sleep(HANDICAP).await;
                     }
                     let session = Session::open(endpoint, &self.options, &self.keys, ours, within).await;

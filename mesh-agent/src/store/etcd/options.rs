@@ -22,6 +22,11 @@ impl Endpoint {
         self.secure
     }
 
+    /// Whether it is on this machine, at the usual address.
+    pub(super) fn is_loopback(&self) -> bool {
+        ["127.0.0.1", "::1", "localhost"].contains(&self.host.as_str())
+    }
+
     /// As it was written.
     pub(super) fn url(&self) -> &str {
         &self.url
@@ -98,13 +103,6 @@ pub struct EtcdOptions {
     pub user: Option<(String, PathBuf)>,
     /// What is known already.
     pub known: Known,
-}
-
-impl EtcdOptions {
-    /// All endpoints, in words.
-    pub(super) fn place(&self) -> String {
-        self.endpoints.iter().map(Endpoint::url).collect::<Vec<_>>().join(", ")
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use etcd_client::{Client, Error, KvClient, LeaseClient, StatusResponse, WatchClient};
+use etcd_client::{Client, ClusterClient, Error, KvClient, LeaseClient, StatusResponse, WatchClient};
 use mesh_core::kv::Rev;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -123,6 +123,10 @@ impl Session {
 
     pub(super) fn leases(&self) -> LeaseClient {
         self.client.lease_client()
+    }
+
+    pub(super) fn members(&self) -> ClusterClient {
+        self.client.cluster_client()
     }
 
     /// How the member fares.
