@@ -112,7 +112,7 @@ impl Replica {
 
     /// Which generation of the records this is a copy of.
     pub fn generation(&self) -> u64 {
-        records::generation(self.kvs.get(records::GENERATION))
+        self.world.generation
     }
 
     /// Takes over one revision. Those already seen are passed over (etcd 3.4 can send one twice).
@@ -251,6 +251,9 @@ impl Replica {
                 world.poison.insert(kv.key.clone(), why);
             }
         }
+        if kv.key == records::GENERATION {
+            world.generation = records::generation([&kv]);
+        }
         self.kvs.insert(kv.key.clone(), kv);
     }
 
@@ -259,6 +262,9 @@ impl Replica {
         let world = &mut self.world;
         world.revs.remove(key);
         world.poison.remove(key);
+        if key == records::GENERATION {
+            world.generation = 0;
+        }
         match records::decode(key, &kv.value) {
             Ok(Record::Network(network)) => drop(world.networks.remove(&network.id)),
             Ok(Record::Service(service)) => drop(world.services.remove(&service.id)),

@@ -74,6 +74,16 @@ impl Own {
         }
     }
 
+    /// What etcd said last.
+    pub(super) fn last_words(&self) -> String {
+        let path = self.file("etcd.log");
+        let log = std::fs::read(&path).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log).into_owned();
+        let last: Vec<_> = log.lines().rev().take(3).collect();
+        let last: Vec<_> = last.into_iter().rev().collect();
+        format!("{} ends with: {}", path.display(), last.join(" / "))
+    }
+
     /// The files with which members and managers speak to each other.
     pub fn tls(&self) -> TlsFiles {
         TlsFiles {

@@ -5,10 +5,12 @@
 
 mod client;
 mod server;
+mod several;
 mod watch;
 mod wire;
 
 pub use client::GatewayStore;
 pub use server::serve;
+pub use several::SeveralGateways;
 
 pub use super::secret::{Secret, SecretError};

@@ -27,6 +27,8 @@ pub struct Snapshot {
     pub nodes: BTreeMap<NodeId, Arc<Node>>,
     /// What operators said; a node without one is active.
     pub specs: BTreeMap<NodeId, NodeSpec>,
+    /// Which generation of the records it is; see [`crate::records::GENERATION`].
+    pub generation: u64,
     /// The nodes that are to keep the records; none where others keep them.
     pub managers: BTreeSet<NodeId>,
     /// Signs of life.

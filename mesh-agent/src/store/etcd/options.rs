@@ -1,6 +1,7 @@
 //! **Fact.** Which etcd, and how to get in.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -25,6 +26,11 @@ impl Endpoint {
     /// Whether it is on this machine, at the usual address.
     pub(super) fn is_loopback(&self) -> bool {
         ["127.0.0.1", "::1", "localhost"].contains(&self.host.as_str())
+    }
+
+    /// Its address, if it is not a name.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.host.parse().ok()
     }
 
     /// As it was written.
