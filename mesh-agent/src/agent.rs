@@ -135,6 +135,7 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
     let stop = CancellationToken::new();
     let parts = Parts { tracker: TaskTracker::new(), stop: stop.clone() };
     let cache = config.node.state_dir.join("cache");
+    cluster::forget_former(&config.node.state_dir)?;
     let member = cluster_file(&config)?;
     let known = known(&cache, accept_deletions);
     let (store, way) = open_store(&config, member.as_ref(), known, address).await?;
@@ -220,7 +221,7 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
     }
     let _ = std::fs::remove_file(config.socket());
     drop(lock);
-    ended
+    if cluster.changes() { Ok(End::Again) } else { ended }
 }
 
 /// How long a part that broke may take to say why.

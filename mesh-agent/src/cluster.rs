@@ -23,8 +23,9 @@ mod trust;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use mesh_core::etcd::GATEWAY_PORT;
 use mesh_core::model::{NodeId, Snapshot};
@@ -42,6 +43,8 @@ use crate::store::gateway::SeveralGateways;
 
 /// What the keys of a managed cluster begin with.
 const PREFIX: &str = "/mesh/";
+/// Says that the copy of the records is of a mesh that this node has left.
+const FORGET: &str = "cache.forget";
 
 /// Why something was not done, in words that say what to do.
 #[derive(Debug, thiserror::Error)]
@@ -123,6 +126,8 @@ struct Inner {
     control: Control,
     seen: watch::Sender<Seen>,
     again: Notify,
+    /// Whatever ends the agent now, it starts anew.
+    changes: AtomicBool,
     /// One verb at a time.
     busy: tokio::sync::Mutex<()>,
 }
@@ -149,6 +154,7 @@ impl Cluster {
             control,
             seen: watch::Sender::new(Seen::default()),
             again: Notify::new(),
+            changes: AtomicBool::new(false),
             busy: tokio::sync::Mutex::default(),
         };
         Self(Arc::new(inner))
@@ -190,7 +196,13 @@ impl Cluster {
         self.0.again.notified().await;
     }
 
+    /// Whether this node is to be something else, so that the end of its agent is no end.
+    pub fn changes(&self) -> bool {
+        self.0.changes.load(Ordering::Relaxed)
+    }
+
     fn start_again(&self) {
+        self.0.changes.store(true, Ordering::Relaxed);
         self.0.again.notify_one();
     }
 
@@ -205,11 +217,12 @@ impl Cluster {
         Ok(())
     }
 
-    /// What was kept of another mesh, or of the same one elsewhere, goes out of the way.
+    /// What was kept of another mesh, or of the same one elsewhere, goes out of the way. The copy of the records goes at
+    /// the next start: until then it is written to.
     fn set_aside(&self, cache: bool) -> anyhow::Result<()> {
         let dir = &self.0.state_dir;
-        for name in ["cache", "cache.old", "cache.new"].into_iter().filter(|_| cache) {
-            disk::remove(&dir.join(name))?;
+        if cache {
+            disk::write_bytes(&dir.join(FORGET), b"")?;
         }
         let store = dir.join("store.redb");
         if store.exists() {
@@ -217,6 +230,16 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+/// At a start: forgets the copy of the records of a mesh that this node has left.
+pub fn forget_former(state_dir: &Path) -> anyhow::Result<()> {
+    let marker = state_dir.join(FORGET);
+    if !marker.exists() {
+        return Ok(());
+    }
+    ["cache", "cache.old", "cache.new"].into_iter().try_for_each(|name| disk::remove(&state_dir.join(name)))?;
+    disk::remove(&marker)
 }
 
 /// The managers' addresses, by the records.
@@ -232,7 +255,7 @@ fn gateway(address: IpAddr) -> SocketAddr {
 
 /// How a manager gets at the records: its own member first.
 pub fn etcd_options(
-    state_dir: &std::path::Path,
+    state_dir: &Path,
     file: &ClusterFile,
     own: IpAddr,
     known: Known,
@@ -242,6 +265,6 @@ pub fn etcd_options(
 }
 
 /// Sees to it that this node's member runs, if it has one.
-pub async fn ensure(state_dir: &std::path::Path) -> anyhow::Result<()> {
+pub async fn ensure(state_dir: &Path) -> anyhow::Result<()> {
     Own::of(state_dir).ensure().await
 }

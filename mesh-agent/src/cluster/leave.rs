@@ -1,5 +1,6 @@
 //! **Effect.** This node leaves its cluster, and is a mesh of its own again, without any records.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mesh_core::change;
@@ -22,20 +23,19 @@ impl Cluster {
             self.may_leave(role)?;
         }
         if world.managers.len() != 1 || role == Role::Worker {
+            // The agent of a node that is removed ends, which may be before all is done here.
+            self.0.changes.store(true, Ordering::Relaxed);
             let told = self.0.control.change(|world, _| change::remove_node(world, self.0.node.as_str(), true));
-            match timeout(TOLD, told).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) if !force => {
-                    return Err(ClusterError::Conflict(format!(
-                        "the others cannot be told ({error}); leave all the same with --force"
-                    )));
-                }
-                Err(_) if !force => {
-                    return Err(ClusterError::Conflict(
-                        "the others cannot be told in time; leave all the same with --force".to_owned(),
-                    ));
-                }
-                Ok(Err(_)) | Err(_) => {}
+            let failed = match timeout(TOLD, told).await {
+                Ok(Ok(_)) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_) => Some("the store does not answer in time".to_owned()),
+            };
+            if let Some(why) = failed.filter(|_| !force) {
+                self.0.changes.store(false, Ordering::Relaxed);
+                return Err(ClusterError::Conflict(format!(
+                    "the others cannot be told ({why}); leave all the same with --force"
+                )));
             }
         }
         disk::remove(&self.0.state_dir.join("cluster.json"))?;

@@ -20,9 +20,11 @@ use crate::store::StoreError;
 pub(super) const PATIENCE: Duration = Duration::from_secs(4);
 /// How much later the member that was just given up is asked than the others.
 const HANDICAP: Duration = Duration::from_millis(300);
-/// How long members may take at first to show that they are good, and then twice as long each time. While they choose a
-/// leader, questions get lost, and asking again is sooner than waiting.
+/// How long members may take at first to show that they are good, a few times, and then twice as long each time. While
+/// they choose a leader, questions get lost, and asking again is sooner than waiting.
 const FIRST_LOOK: Duration = Duration::from_millis(500);
+/// How often that first wait is enough: a choice takes one to two seconds.
+const FIRST_LOOKS: u32 = 3;
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -163,7 +165,7 @@ impl Link {
 
     /// The first good member. While there is none, but some could be there again at once, it goes on asking.
     async fn choose(&self, left: Option<&str>, deadline: Instant) -> Result<Session, StoreError> {
-        let mut within = FIRST_LOOK;
+        let (mut within, mut looks) = (FIRST_LOOK, 0);
         let mut said = "no member answers in time".to_owned();
         loop {
             let endpoints = self.endpoints();
@@ -190,7 +192,10 @@ impl Link {
                 return Err(self.unavailable(said));
             }
             sleep(PAUSE).await;
-            within = (within * 2).min(ANSWER);
+            looks += 1;
+            if looks >= FIRST_LOOKS {
+                within = (within * 2).min(ANSWER);
+            }
         }
     }
 
