@@ -8,10 +8,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::kit::{Cli, READY, SOON, Talk, Task, holds, lab, mentions, served_by, url};
+use crate::kit::{Cli, READY, SOON, Talk, Task, holds, lab, mentions, one_message, served_by, url};
 
 /// How long it may take until a node is a manager: etcd wants to see its members well for a while before each.
 const PROMOTED: Duration = Duration::from_secs(60);
+
+/// How long it may take until a change is refused that no majority takes.
+const REFUSED: Duration = Duration::from_secs(20);
 
 /// Runs a test on nodes of which each is a mesh of its own at first.
 fn apart(nodes: usize, test: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
@@ -217,7 +220,10 @@ fn managers_go_and_the_last_one_goes_on_alone() -> Result<()> {
         n1.mesh_command(["cluster", "demote", "n3"]).timeout(PROMOTED).run()?.ok()?;
         is(n3, "gateway")?;
         mentions(&n1.ok("cluster status")?, &["two managers"])?;
-        ensure!(!n3.state_dir().join("etcd").exists(), "nothing is left of its member");
+        eventually(READY, "nothing is left of its member", || {
+            ensure!(!n3.state_dir().join("etcd").exists(), "its directory is there");
+            Ok(())
+        })?;
         n3.ok("network create still")?;
 
         let load = Load::start(lab.client().netns(), &[(n1.address(), 8080).into()], 100)?;
@@ -229,7 +235,8 @@ fn managers_go_and_the_last_one_goes_on_alone() -> Result<()> {
         eventually(READY, "the loss is told", || {
             mentions(&n1.ok("cluster status")?, &["mesh cluster recover"])
         })?;
-        n1.refused("network create lost")?;
+        let refused = n1.mesh_command(["network", "create", "lost"]).timeout(REFUSED).run()?;
+        one_message(refused)?;
         n1.mesh_command(["cluster", "recover", "--yes"]).timeout(PROMOTED).run()?.ok()?;
         is(n1, "managed")?;
         n1.ok("network create found")?;
