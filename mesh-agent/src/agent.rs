@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 use mesh_core::dns::Zone;
 use mesh_core::etcd::GATEWAY_PORT;
 use mesh_core::kv::Rev;
-use mesh_core::model::Snapshot;
+use mesh_core::model::{Role, Snapshot};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
-use crate::cluster::{self, Cluster, ClusterFile, Role, Way};
+use crate::cluster::{self, Cluster, ClusterFile, Identity, Way};
 use crate::config::{self, Config, StoreMode};
 use crate::control::Control;
 use crate::dataplane::Dataplane;
@@ -34,12 +34,14 @@ use crate::dns::{DnsConfig, DnsServer};
 use crate::facts::sync::{self, SyncOptions};
 use crate::liveness::{self, Masks};
 use crate::overlay::OverlayPlane;
+use crate::pki::renewal::{self, Source};
+use crate::pki::{Admission, Files, Tls};
 use crate::reconcile::Reconciler;
 use crate::status::{Status, StoreHealth};
 use crate::store::Store;
 use crate::store::etcd::{EtcdStore, Known};
 use crate::store::gate::Gate;
-use crate::store::gateway::{self, GatewayStore, Secret, SeveralGateways};
+use crate::store::gateway::{self, Access, GatewayStore, Secret, SeveralGateways};
 use crate::store::local::LocalStore;
 use crate::tasks::Tasks;
 
@@ -138,8 +140,11 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
     cluster::forget_former(&config.node.state_dir)?;
     let member = cluster_file(&config)?;
     let known = known(&cache, accept_deletions);
-    let (store, way) = open_store(&config, member.as_ref(), known, address).await?;
-    serve_store(&config, member.as_ref(), address, &store, &parts, &stop).await?;
+    let tls = match &member {
+        Some(_) => Some(Arc::new(Tls::open(Files::of(&config.node.state_dir))?)),
+        None => None,
+    };
+    let (store, way) = open_store(&config, member.as_ref().zip(tls.as_ref()), known, address).await?;
     let engine = match &way {
         Way::Alone(_) => config.store.mode.name(),
         Way::Manager(_) => "managed",
@@ -158,7 +163,16 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
 
     let control = Control::new(id.clone(), Arc::clone(&store), world.clone(), status);
     let tasks = Tasks::new(control.clone(), me.clone());
-    let cluster = Cluster::new(control.clone(), address, config.node.state_dir.clone(), member, way);
+    let admission = tls.clone().map(|tls| Admission::new(tls, control.clone(), GATEWAY_PORT));
+    let admission = admission.filter(|_| matches!(way, Way::Manager(_)));
+    if let (Some(tls), Some(file)) = (&tls, &member) {
+        let managers = file.managers.iter().map(SocketAddr::to_string).collect();
+        let source = admission.clone().map_or(Source::Managers(managers, GATEWAY_PORT), Source::Own);
+        parts.spawn(renewal::run(Arc::clone(tls), source, world.clone(), stop.clone()));
+    }
+    serve_store(&config, admission, address, &store, &parts, &stop).await?;
+    let identity = Identity { name: name.clone(), address, state_dir: config.node.state_dir.clone() };
+    let cluster = Cluster::new(control.clone(), identity, member, way);
     parts.spawn(cluster.clone().run(stop.clone()));
     let zone = Arc::new(ArcSwap::from_pointee(Zone::default()));
     let mut balance = Dataplane::open(&config.dataplane, &config.node.cgroup).map_err(|error| {
@@ -285,12 +299,12 @@ fn cluster_file(config: &Config) -> anyhow::Result<Option<ClusterFile>> {
 
 async fn open_store(
     config: &Config,
-    member: Option<&ClusterFile>,
+    member: Option<(&ClusterFile, &Arc<Tls>)>,
     known: Known,
     address: IpAddr,
 ) -> anyhow::Result<(Arc<dyn Store>, Way)> {
     let state_dir = &config.node.state_dir;
-    if let Some(file) = member {
+    if let Some((file, tls)) = member {
         return Ok(match file.role {
             Role::Manager => {
                 cluster::ensure(state_dir).await?;
@@ -299,8 +313,7 @@ async fn open_store(
                 (Arc::clone(&etcd) as _, Way::Manager(etcd))
             }
             Role::Worker => {
-                let several = SeveralGateways::new(&file.managers, cluster::secret(state_dir)?);
-                let several = Arc::new(several);
+                let several = Arc::new(SeveralGateways::new(&file.managers, Arc::clone(tls)));
                 (Arc::clone(&several) as _, Way::Worker(several))
             }
         });
@@ -324,24 +337,21 @@ async fn open_store(
 /// Serves the store to other nodes, where that is this node's to do.
 async fn serve_store(
     config: &Config,
-    member: Option<&ClusterFile>,
+    manager: Option<Admission>,
     address: IpAddr,
     store: &Arc<dyn Store>,
     parts: &Parts,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let (listen, secret) = match member.map(|file| file.role) {
-        Some(Role::Worker) => return Ok(()),
-        Some(Role::Manager) => {
-            (SocketAddr::new(address, GATEWAY_PORT).to_string(), cluster::secret(&config.node.state_dir)?)
-        }
+    let (listen, access) = match manager {
+        Some(admission) => (SocketAddr::new(address, GATEWAY_PORT).to_string(), Access::from(admission)),
         None if config.store.listen.is_empty() || config.store.mode == StoreMode::Gateway => return Ok(()),
-        None => (config.store.listen.clone(), Secret::read(&config.store.token_file)?),
+        None => (config.store.listen.clone(), Secret::read(&config.store.token_file)?.into()),
     };
     let listener =
         TcpListener::bind(&listen).await.with_context(|| format!("cannot serve the store at {listen}"))?;
     info!(address = listen, "serving the store to other nodes");
-    parts.spawn(gateway::serve(Arc::clone(store), listener, secret, stop.clone()));
+    parts.spawn(gateway::serve(Arc::clone(store), listener, access, stop.clone()));
     Ok(())
 }
 

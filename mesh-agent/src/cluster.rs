@@ -18,7 +18,6 @@ mod own;
 mod recover;
 mod snapshots;
 mod supervise;
-mod token;
 mod trust;
 
 use std::collections::BTreeMap;
@@ -28,15 +27,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mesh_core::etcd::GATEWAY_PORT;
-use mesh_core::model::{NodeId, Snapshot};
+use mesh_core::model::{Name, NodeId, Role, Snapshot};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use self::file::{ClusterFile, Role};
+pub use self::file::ClusterFile;
 pub use self::own::Own;
 pub use self::supervise::{EtcdArgs, main as supervise};
-pub use self::token::secret;
 use crate::control::Control;
+use crate::pki::Files;
 use crate::store::etcd::{EtcdOptions, EtcdStore, Known, MemberHealth};
 use crate::store::gate::Gate;
 use crate::store::gateway::SeveralGateways;
@@ -117,8 +116,20 @@ pub enum Way {
     Worker(Arc<SeveralGateways>),
 }
 
+/// Who this node is.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// How it is called.
+    pub name: Name,
+    /// Where other nodes reach it.
+    pub address: IpAddr,
+    /// Where its state is.
+    pub state_dir: PathBuf,
+}
+
 struct Inner {
     node: NodeId,
+    name: Name,
     address: IpAddr,
     state_dir: PathBuf,
     file: Option<ClusterFile>,
@@ -140,13 +151,14 @@ impl Cluster {
     /// Puts the parts together.
     pub fn new(
         control: Control,
-        address: IpAddr,
-        state_dir: PathBuf,
+        identity: Identity,
         file: Option<ClusterFile>,
         way: Way,
     ) -> Self {
+        let Identity { name, address, state_dir } = identity;
         let inner = Inner {
             node: control.node().clone(),
+            name,
             address,
             state_dir,
             file,
@@ -206,6 +218,10 @@ impl Cluster {
         self.0.again.notify_one();
     }
 
+    fn files(&self) -> Files {
+        Files::of(&self.0.state_dir)
+    }
+
     fn own(&self) -> Own {
         Own::of(&self.0.state_dir)
     }
@@ -244,8 +260,7 @@ pub fn forget_former(state_dir: &Path) -> anyhow::Result<()> {
 
 /// The managers' addresses, by the records.
 fn managers(world: &Snapshot) -> BTreeMap<NodeId, IpAddr> {
-    let nodes = world.managers.iter().filter_map(|id| world.nodes.get(id));
-    nodes.map(|node| (node.id.clone(), node.address)).collect()
+    world.managers().map(|node| (node.id.clone(), node.address)).collect()
 }
 
 /// Where a manager's gateway is.

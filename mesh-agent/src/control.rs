@@ -130,6 +130,13 @@ impl Control {
         Err(ControlError::Contended)
     }
 
+    /// Waits until this node's copy has what the store has now.
+    pub async fn current(&self) -> Result<(), StoreError> {
+        let status = self.store.status().await?;
+        self.seen(status.rev).await;
+        Ok(())
+    }
+
     /// Waits until this node's copy has a revision.
     pub async fn seen(&self, rev: Rev) {
         let mut world = self.world.clone();

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::kv::{Listing, Op, Rev, Txn};
-use crate::model::{NodeId, Timestamp};
+use crate::model::Timestamp;
 use crate::records::{self, GENERATION, to_json};
 
 /// What this version writes and reads.
@@ -50,7 +50,8 @@ struct End {
 }
 
 impl Backup {
-    /// All that is worth keeping of a full listing: signs of life are not, nor is what a node's certificate needs.
+    /// All that is worth keeping of a full listing: signs of life are not, nor who has which certificate, which comes anew
+    /// with the authority of another cluster.
     pub fn of(listing: Listing) -> Self {
         let generation = records::generation(&listing.kvs);
         let kept = listing.kvs.into_iter().filter(|kv| is_kept(&kv.key)).map(|kv| (kv.key, kv.value));
@@ -104,12 +105,12 @@ impl Backup {
     }
 
     /// The transactions that fill an empty store with it, the generation at last: until then it counts for nothing.
-    /// `manager` is the node that keeps the records from then on, if a cluster does.
-    pub fn fill(&self, manager: Option<&NodeId>, seen: u64, now: Timestamp) -> Vec<Txn> {
+    /// `more` is what makes this node the first manager, if a cluster keeps them from then on.
+    pub fn fill(&self, more: Vec<Op>, seen: u64, now: Timestamp) -> Vec<Txn> {
         let mut txns = vec![Txn::default()];
         let mut bytes = 0;
-        let kept = self.records.iter().filter(|(key, _)| is_kept(key) && !key.starts_with(records::MANAGERS));
-        for (key, value) in kept.filter(|(key, _)| key != GENERATION) {
+        let kept = self.records.iter().filter(|(key, _)| is_kept(key) && key != GENERATION);
+        for (key, value) in kept {
             bytes += key.len() + value.len();
             if bytes > BYTES || txns.last().is_some_and(|txn| txn.ops.len() >= OPS) {
                 txns.push(Txn::default());
@@ -119,12 +120,7 @@ impl Backup {
                 txn.put(key, value);
             }
         }
-        let mut last = Txn::default();
-        last.ops.extend(manager.map(|node| Op::Put {
-            key: records::manager(node),
-            value: "{}".to_owned(),
-            lease: None,
-        }));
+        let mut last = Txn { compares: Vec::new(), ops: more };
         last.put(GENERATION, records::generation_after(self.generation.max(seen), now).to_string());
         txns.push(last);
         txns.retain(|txn| !txn.ops.is_empty());
@@ -133,7 +129,8 @@ impl Backup {
 }
 
 fn is_kept(key: &str) -> bool {
-    records::matters(key) && !key.starts_with("csr/") && !key.starts_with("cert/")
+    let of_certificates = ["identity/", "denied/", "token/", "csr/", "cert/"];
+    records::matters(key) && !of_certificates.iter().any(|kind| key.starts_with(kind))
 }
 
 /// FNV-1a: it is against torn writes and bad disks, not against people.
@@ -171,10 +168,11 @@ mod tests {
     #[test]
     fn signs_of_life_and_former_managers_are_left_behind() {
         let kv = |key: &str| (key.to_owned(), "{}".to_owned());
-        let all = backup(["live/a", "csr/a", "cert/a", "manager/a", "net/a"].map(kv).to_vec());
-        let txns = all.fill(Some(&NodeId::new("b")), 5, 0);
+        let all = backup(["live/a", "csr/a", "cert/a", "identity/a", "token/worker", "denied/1", "net/a"].map(kv).to_vec());
+        let more = Op::Put { key: "identity/b".to_owned(), value: "{}".to_owned(), lease: None };
+        let txns = all.fill(vec![more], 5, 0);
         let keys: Vec<_> = txns.iter().flat_map(|txn| &txn.ops).map(Op::key).collect();
-        assert_eq!(keys, ["net/a", "manager/b", GENERATION]);
+        assert_eq!(keys, ["net/a", "identity/b", GENERATION]);
         assert!(matches!(&txns[1].ops[1], Op::Put { value, .. } if value == "6"));
     }
 
@@ -187,7 +185,7 @@ mod tests {
             let read = Backup::parse(&made.to_text()).unwrap();
             prop_assert_eq!(&read, &made);
             let mut state = KvState::default();
-            for txn in read.fill(None, 0, 0) {
+            for txn in read.fill(Vec::new(), 0, 0) {
                 prop_assert!(txn.ops.len() <= MAX_OPS && to_json(&txn).len() <= 2 * MAX_BYTES);
                 let batch = state.prepare(&txn).unwrap().unwrap();
                 state.install(batch);

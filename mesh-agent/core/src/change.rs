@@ -4,6 +4,7 @@
 //! transaction's own conditions make sure that they still hold when it commits, or a [`Refusal`] says what is
 //! wrong, where, and what to do. After a conflict the caller takes a newer snapshot and asks again.
 
+mod identity;
 mod janitor;
 mod manager;
 mod network;
@@ -11,7 +12,9 @@ mod node;
 mod ports;
 mod service;
 mod task;
+mod token;
 
+pub use identity::{Applicant, admit, begin, renew, set_role, standing};
 pub use janitor::{is_first, janitor};
 pub use manager::{demote, promote};
 pub(crate) use network::overlap;
@@ -23,6 +26,7 @@ pub use service::{
     update_service,
 };
 pub use task::{TaskChange, TaskRequest, add_task, change_task, forget_task, reattach_task, stop_task};
+pub use token::{TOKEN_LIFE, TokenTerms, add_token};
 
 use crate::kv::Txn;
 use crate::model::{InvalidName, Timestamp};

@@ -13,6 +13,7 @@
 #![warn(missing_docs)]
 
 pub mod backup;
+pub mod certificate;
 pub mod change;
 pub mod diff;
 pub mod dns;
@@ -26,4 +27,6 @@ pub mod model;
 pub mod plan;
 pub mod records;
 pub mod replica;
+pub mod rights;
+pub mod token;
 pub mod whois;

@@ -231,9 +231,6 @@ impl Replica {
             Ok(Record::NodeSpec(id, spec)) => {
                 world.specs.insert(id, spec);
             }
-            Ok(Record::Manager(id)) => {
-                world.managers.insert(id);
-            }
             Ok(Record::Live(id, live)) => {
                 world.live.insert(id, live);
             }
@@ -242,6 +239,15 @@ impl Replica {
             }
             Ok(Record::Claim(claim)) => {
                 world.claims.insert(kv.key.clone(), HeldClaim { claim, modified: kv.modified });
+            }
+            Ok(Record::Tokens(role, tokens)) => {
+                world.tokens.insert(role, tokens);
+            }
+            Ok(Record::Identity(id, identity)) => {
+                world.identities.insert(id, identity);
+            }
+            Ok(Record::Denied(serial, denied)) => {
+                world.denied.insert(serial, denied);
             }
             Ok(Record::Stop(task)) => {
                 world.stops.insert(task, kv.modified);
@@ -271,10 +277,12 @@ impl Replica {
             Ok(Record::Task(task)) => drop(world.tasks.remove(&task.id)),
             Ok(Record::Node(node)) => drop(world.nodes.remove(&node.id)),
             Ok(Record::NodeSpec(id, _)) => drop(world.specs.remove(&id)),
-            Ok(Record::Manager(id)) => drop(world.managers.remove(&id)),
             Ok(Record::Live(id, _)) => drop(world.live.remove(&id)),
             Ok(Record::Block(network, block, _)) => drop(world.blocks.remove(&(network, block))),
             Ok(Record::Claim(_)) => drop(world.claims.remove(key)),
+            Ok(Record::Tokens(role, _)) => drop(world.tokens.remove(&role)),
+            Ok(Record::Identity(id, _)) => drop(world.identities.remove(&id)),
+            Ok(Record::Denied(serial, _)) => drop(world.denied.remove(&serial)),
             Ok(Record::Stop(task)) => drop(world.stops.remove(&task)),
             Ok(Record::Other) | Err(_) => {}
         }

@@ -1,14 +1,20 @@
 //! **Effect.** `/v1/cluster`.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
-use mesh_core::change;
+use mesh_core::change::{self, TokenTerms};
+use mesh_core::model::Role;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::ApiState;
 use super::answer::{Answer, Body, Refused, changed};
-use super::types::{Changed, Cluster, ClusterBackup, ClusterJoin, ClusterLeave, ClusterToken, ErrorBody};
+use super::types::{
+    Changed, Cluster, ClusterBackup, ClusterJoin, ClusterLeave, ClusterToken, ClusterTokenRequest,
+    ErrorBody,
+};
 
 /// A node, by name or id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -42,11 +48,12 @@ pub(super) async fn inspect(State(state): State<ApiState>) -> Answer<Json<Cluste
 /// Begin a cluster, with the records that this node has
 #[utoipa::path(post, path = "/v1/cluster/init", tag = "cluster", request_body = Nothing,
     responses(
-        (status = 200, description = "This node is its first manager", body = ClusterToken),
+        (status = 200, description = "This node is its first manager", body = Nothing),
         (status = 409, description = "It belongs to one, or its records are elsewhere", body = ErrorBody),
         (status = 503, description = "It failed, and nothing was changed", body = ErrorBody)))]
-pub(super) async fn init(State(state): State<ApiState>, Body(Nothing {}): Body<Nothing>) -> Answer<Json<ClusterToken>> {
-    Ok(Json(ClusterToken { token: state.cluster.init().await? }))
+pub(super) async fn init(State(state): State<ApiState>, Body(Nothing {}): Body<Nothing>) -> Answer<Json<Nothing>> {
+    state.cluster.init().await?;
+    Ok(Json(Nothing {}))
 }
 
 /// Join a cluster, as a worker
@@ -62,13 +69,22 @@ pub(super) async fn join(State(state): State<ApiState>, Body(join): Body<Cluster
     Ok(Json(Nothing {}))
 }
 
-/// What other nodes join with
-#[utoipa::path(get, path = "/v1/cluster/token", tag = "cluster",
+/// Make a token that other nodes join with; it cannot be shown again
+#[utoipa::path(post, path = "/v1/cluster/token", tag = "cluster", request_body = ClusterTokenRequest,
     responses(
         (status = 200, description = "The token", body = ClusterToken),
-        (status = 409, description = "This node is no manager", body = ErrorBody)))]
-pub(super) async fn token(State(state): State<ApiState>) -> Answer<Json<ClusterToken>> {
-    Ok(Json(ClusterToken { token: state.cluster.token()? }))
+        (status = 400, description = "The request makes no sense", body = ErrorBody),
+        (status = 409, description = "This node is no manager", body = ErrorBody),
+        (status = 503, description = "The store cannot be asked", body = ErrorBody)))]
+pub(super) async fn token(
+    State(state): State<ApiState>,
+    Body(request): Body<ClusterTokenRequest>,
+) -> Answer<Json<ClusterToken>> {
+    let ClusterTokenRequest { role, expiry, uses, rotate } = request;
+    let role: Role = role.parse().map_err(|why: String| Refused::invalid(why))?;
+    let life = Some(Duration::from_secs(expiry)).filter(|life| !life.is_zero());
+    let terms = TokenTerms { role, life, uses: Some(uses).filter(|uses| *uses > 0), rotate };
+    Ok(Json(ClusterToken { token: state.cluster.token(terms).await?.to_string() }))
 }
 
 /// Leave the cluster
@@ -126,15 +142,16 @@ pub(super) async fn backup(State(state): State<ApiState>) -> Answer<Json<Cluster
 /// Begin a cluster, with the records of a backup
 #[utoipa::path(post, path = "/v1/cluster/restore", tag = "cluster", request_body = ClusterBackup,
     responses(
-        (status = 200, description = "This node is its first manager", body = ClusterToken),
+        (status = 200, description = "This node is its first manager", body = Nothing),
         (status = 400, description = "It is no backup, or a damaged one", body = ErrorBody),
         (status = 409, description = "This node belongs to a cluster, or has records of another mesh", body = ErrorBody),
         (status = 503, description = "It failed, and nothing was changed", body = ErrorBody)))]
 pub(super) async fn restore(
     State(state): State<ApiState>,
     Body(ClusterBackup { content }): Body<ClusterBackup>,
-) -> Answer<Json<ClusterToken>> {
-    Ok(Json(ClusterToken { token: state.cluster.restore(&content).await? }))
+) -> Answer<Json<Nothing>> {
+    state.cluster.restore(&content).await?;
+    Ok(Json(Nothing {}))
 }
 
 /// Go on with this manager alone, when the majority is lost for good

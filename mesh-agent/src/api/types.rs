@@ -21,7 +21,7 @@ use utoipa::ToSchema;
 
 pub use cluster::{
     Cluster, ClusterBackup, ClusterJoin, ClusterLeave, ClusterMember, ClusterNode, ClusterToken,
-    alarm_in_words,
+    ClusterTokenRequest, alarm_in_words,
 };
 pub use counters::{AllCounters, BackendCounters, Counters, FlowTable, ServiceCounters};
 pub use duration::{format_duration, parse_duration};

@@ -86,7 +86,7 @@ async fn change(session: &Session, verb: &str, nodes: &[String], detach: bool) -
 }
 
 /// How others join.
-fn show_token(session: &Session, token: &ClusterToken) {
-    session.out.line("To add a worker to this cluster, run the following command:\n");
+fn show_token(session: &Session, role: &str, token: &ClusterToken) {
+    session.out.line(format!("To add a {role} to this cluster, run the following command:\n"));
     session.out.line(format!("    mesh cluster join {}\n", token.token));
 }

@@ -10,14 +10,14 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use mesh_core::etcd::{MemberSpec, PEER_PORT, QUOTA, url};
 use mesh_core::kv::{Txn, TxnOutcome};
-use mesh_core::model::Snapshot;
+use mesh_core::model::{Role, Snapshot};
 use mesh_core::records;
 use tokio::time::interval;
 
 use super::begin::AUTHORITY;
 use super::duty::Issued;
 use super::trust::Trust;
-use super::{Cluster, ClusterFile, Role, binary, gateway, managers};
+use super::{Cluster, ClusterFile, binary, gateway, managers};
 use crate::store::Store;
 use crate::store::etcd::{EtcdStore, Known};
 use crate::store::gateway::SeveralGateways;
@@ -39,12 +39,12 @@ pub(super) async fn run(cluster: &Cluster, gateways: &Arc<SeveralGateways>) {
         let world = cluster.0.control.world();
         let mut steps = async || -> anyhow::Result<()> {
             follow(cluster, &world, gateways, &mut known)?;
-            if world.managers.contains(&cluster.0.node) {
+            if world.is_manager(&cluster.0.node) {
                 return ascend(cluster, &world, gateways.as_ref(), &mut way).await;
             }
             way = None;
             // It was to become one, and is not any more.
-            if cluster.own().dir().exists() && !world.managers.is_empty() {
+            if cluster.own().dir().exists() && world.manager_ids().next().is_some() {
                 cluster.own().remove().await?;
             }
             Ok(())
@@ -136,7 +136,9 @@ async fn ascend(
         return own.run(&spec).await;
     }
     own.ensure().await?;
-    if !learner {
+    // A manager's agent signs certificates: it starts when it can.
+    let can_sign = cluster.files().authority().is_ok_and(|authority| authority.is_some());
+    if !learner && can_sign {
         tracing::info!("this node is a manager now");
         let all = managers(world).into_values().map(gateway).collect();
         cluster.become_one(Role::Manager, &file.cluster, all)?;

@@ -6,13 +6,17 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use mesh_core::backup::Backup;
 use mesh_core::etcd::{MemberSpec, PEER_PORT, QUOTA, url};
-use mesh_core::kv::TxnOutcome;
+use mesh_core::change::{self, Fresh, TokenTerms};
+use mesh_core::kv::{Op, TxnOutcome};
+use mesh_core::model::{Role, Snapshot};
+use mesh_core::token::JoinToken;
 use tokio::time::{Instant, sleep};
 
 use super::own::Own;
 use super::trust::Trust;
-use super::{Cluster, ClusterError, Role, Way, binary, gateway, snapshots, token};
-use crate::control::now;
+use super::{Cluster, ClusterError, Way, binary, gateway, snapshots};
+use crate::control::{ControlError, now, random};
+use crate::pki::create_ca;
 use crate::store::Store;
 use crate::store::etcd::{EtcdOptions, EtcdStore, Known};
 use crate::store::gate::Gate;
@@ -23,19 +27,18 @@ const READY: Duration = Duration::from_secs(30);
 pub(super) const AUTHORITY: &str = "etcd-ca.key";
 
 impl Cluster {
-    /// This node becomes the first manager of a cluster, with all records that it has. Gives what others join with.
-    pub async fn init(&self) -> Result<String, ClusterError> {
+    /// This node becomes the first manager of a cluster, with all records that it has.
+    pub async fn init(&self) -> Result<(), ClusterError> {
         let _busy = self.0.busy.lock().await;
         let gate = self.alone("init")?;
         gate.shut().await;
         let begun = async {
             let listing = gate.list("").await.context("cannot read the records of this node")?;
             self.begin(&Backup::of(listing), 0).await?;
-            self.set_aside(false)?;
-            self.join_with()
+            self.set_aside(false)
         };
         match begun.await {
-            Ok(token) => Ok(token),
+            Ok(()) => Ok(()),
             Err(error) => {
                 gate.open().await;
                 Err(error.into())
@@ -44,7 +47,7 @@ impl Cluster {
     }
 
     /// The same with the records of a backup instead of its own, of which there may be none.
-    pub async fn restore(&self, text: &str) -> Result<String, ClusterError> {
+    pub async fn restore(&self, text: &str) -> Result<(), ClusterError> {
         let _busy = self.0.busy.lock().await;
         let gate = self.alone("restore")?;
         let backup = Backup::parse(text)
@@ -59,11 +62,10 @@ impl Cluster {
         );
         let begun = async {
             self.begin(&backup, seen).await?;
-            self.set_aside(true)?;
-            self.join_with()
+            self.set_aside(true)
         };
         match begun.await {
-            Ok(token) => Ok(token),
+            Ok(()) => Ok(()),
             Err(error) => {
                 gate.open().await;
                 Err(error.into())
@@ -99,15 +101,18 @@ impl Cluster {
         )))
     }
 
-    /// What others join with.
-    fn join_with(&self) -> anyhow::Result<String> {
-        Ok(format!("{}@{}", token::show(&self.0.state_dir)?, gateway(self.0.address)))
-    }
-
-    /// The same, of a cluster that there is.
-    pub fn token(&self) -> Result<String, ClusterError> {
+    /// A new token for other nodes to join with.
+    pub async fn token(&self, terms: TokenTerms) -> Result<JoinToken, ClusterError> {
         self.require(Role::Manager)?;
-        Ok(self.join_with()?)
+        let authority = self.files().authority().map_err(anyhow::Error::from)?;
+        let authority = authority.context("this manager has not got the authority's key yet; try again soon")?;
+        let pin = authority.pin();
+        let made = self.0.control.change(|world, fresh| change::add_token(world, pin, terms, fresh)).await;
+        match made {
+            Ok(done) => Ok(JoinToken { at: Some(gateway(self.0.address).to_string()), ..done.result }),
+            Err(ControlError::Refused(refusal)) => Err(ClusterError::Invalid(refusal.to_string())),
+            Err(error) => Err(anyhow::Error::from(error).into()),
+        }
     }
 
     /// All records, to be restored from.
@@ -152,6 +157,7 @@ impl Cluster {
         let filled = self.fill(&own, backup, seen).await;
         if filled.is_err() {
             own.remove().await.context("and what was begun cannot be removed")?;
+            self.files().remove().context("and what was begun cannot be removed")?;
         }
         filled
     }
@@ -163,12 +169,15 @@ impl Cluster {
         trust.found()?;
         let certificate = trust.sign(&trust.request()?, inner.node.as_str(), inner.address)?;
         trust.accept(&certificate, &trust.authority()?)?;
-        token::create(&inner.state_dir)?;
+        let authority = create_ca(&backup.cluster, now())?;
+        let founded = authority.found(&inner.node, now(), &self.files())?;
+        let fresh = Fresh { id: random(), now: now() };
+        let manager = change::begin(&Snapshot::default(), &inner.node, founded.certificate, fresh).txn.ops;
         own.run(&first(inner.node.as_str(), inner.address)).await?;
 
         let options = own.options(true, &[], Known::default())?;
         let store = ready(own, &options, &backup.cluster).await?;
-        for txn in backup.fill(Some(&inner.node), seen, now()) {
+        for txn in backup.fill(puts(manager), seen, now()) {
             match store.txn(txn).await? {
                 TxnOutcome::Committed { .. } => {}
                 other => bail!("etcd did not take the records: {other:?}"),
@@ -179,6 +188,11 @@ impl Cluster {
     }
 }
 
+/// What is written; there is nothing to remove where there was nothing.
+fn puts(ops: Vec<Op>) -> Vec<Op> {
+    ops.into_iter().filter(|op| matches!(op, Op::Put { .. })).collect()
+}
+
 /// The first member of a cluster.
 fn first(node: &str, address: IpAddr) -> MemberSpec {
     MemberSpec {
@@ -186,7 +200,7 @@ fn first(node: &str, address: IpAddr) -> MemberSpec {
         address,
         cluster: vec![(node.to_owned(), url(address, PEER_PORT))],
         joins: false,
-        token: crate::control::random().iter().map(|byte| format!("{byte:02x}")).collect(),
+        token: random().iter().map(|byte| format!("{byte:02x}")).collect(),
         quota: QUOTA,
         alone: None,
     }

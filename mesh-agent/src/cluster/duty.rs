@@ -11,14 +11,14 @@ use futures_util::future::join_all;
 use mesh_core::etcd::{PEER_PORT, url};
 use mesh_core::kv::{Txn, TxnOutcome};
 use mesh_core::members::{self, Member, Step};
-use mesh_core::model::{NodeId, Snapshot};
+use mesh_core::model::{NodeId, Role, Snapshot};
 use mesh_core::records;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, interval};
 
 use super::own::endpoints;
 use super::trust::Trust;
-use super::{ClusterFile, Cluster, MemberSeen, Role, Seen, gateway, managers, snapshots};
+use super::{Cluster, ClusterFile, MemberSeen, Seen, gateway, managers, snapshots};
 use crate::store::Store;
 use crate::store::etcd::{AdminError, Endpoint, EtcdStore};
 
@@ -133,7 +133,7 @@ impl Duty<'_> {
     async fn steps_down(&self, world: &Snapshot, seen: &Seen) -> anyhow::Result<bool> {
         let inner = &self.cluster.0;
         let is_member = seen.members.iter().any(|member| member.node.as_ref() == Some(&inner.node));
-        if is_member || world.managers.contains(&inner.node) || world.managers.is_empty() {
+        if is_member || world.is_manager(&inner.node) || world.manager_ids().next().is_none() {
             return Ok(false);
         }
         tracing::info!("this node is no longer a manager");
@@ -146,7 +146,7 @@ impl Duty<'_> {
 
     /// Signs what nodes ask for that are to become managers.
     async fn sign(&self, world: &Snapshot) -> anyhow::Result<()> {
-        for node in world.managers.iter().filter_map(|id| world.nodes.get(id)) {
+        for node in world.managers() {
             let (asked, given) = (records::signing_request(&node.id), records::certificate(&node.id));
             let (asked_at, given_at) = (world.rev_of(&asked), world.rev_of(&given));
             if asked_at <= given_at {
@@ -236,8 +236,7 @@ fn decidable(world: &Snapshot, seen: &Seen) -> members::Seen {
         answers: member.health.is_some(),
     });
     let wanted: BTreeMap<_, _> = world
-        .managers
-        .iter()
+        .manager_ids()
         .map(|id| {
             // It can be reached by others when it has what to prove itself with.
             let certified = world.rev_of(&records::certificate(id)).0 > 0;

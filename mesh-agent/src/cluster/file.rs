@@ -3,19 +3,10 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use mesh_core::model::Role;
 use serde::{Deserialize, Serialize};
 
 use super::disk;
-
-/// What a node is in its cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// It keeps the records.
-    Manager,
-    /// It gets them from a manager.
-    Worker,
-}
 
 /// That a node belongs to a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use mesh_core::kv::{Txn, TxnOutcome};
-use mesh_core::records::{self, GENERATION, MANAGERS};
+use mesh_core::model::{Identity, Role};
+use mesh_core::records::{self, GENERATION, to_json};
 use tokio::time::{Instant, sleep};
 
-use super::{Cluster, ClusterError, Role, disk, gateway};
+use super::{Cluster, ClusterError, disk, gateway};
 use crate::control::now;
 use crate::store::Store;
 use crate::store::etcd::{EtcdStore, Known};
@@ -53,11 +54,15 @@ impl Cluster {
         };
         let listing = store.list("").await.context("the member does not tell what it has")?;
         let mut txn = Txn::default();
-        let me = records::manager(&self.0.node);
-        for kv in listing.kvs.iter().filter(|kv| kv.key.starts_with(MANAGERS) && kv.key != me) {
-            txn.delete(kv.key.clone());
+        // The others are managers no more; one that comes back all the same has no more rights than a worker.
+        let me = records::identity(&self.0.node);
+        for kv in listing.kvs.iter().filter(|kv| kv.key.starts_with("identity/") && kv.key != me) {
+            if let Ok(identity) = serde_json::from_str::<Identity>(&kv.value)
+                && identity.role == Role::Manager
+            {
+                txn.put(kv.key.clone(), to_json(&Identity { role: Role::Worker, ..identity }));
+            }
         }
-        txn.put(me, "{}");
         let generation = records::generation(&listing.kvs).max(self.0.control.world().generation);
         txn.put(GENERATION, records::generation_after(generation, now()).to_string());
         match store.txn(txn).await? {

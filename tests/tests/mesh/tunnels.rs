@@ -9,9 +9,7 @@ use anyhow::{Context, Result, ensure};
 use mesh_tests::{Lab, Node, eventually};
 
 use crate::isolation::sink;
-use crate::kit::{
-    CLIENT_ADDRESS, Cli, DUAL, SOON, Task, answers, lab, mesh, on_ebpf, started, url,
-};
+use crate::kit::{CLIENT_ADDRESS, Cli, DUAL, SOON, Task, answers, lab, mesh, on_ebpf, started, url};
 
 /// Connections of clients are all that there is to track: the tunnel between nodes, which has ports of its own for
 /// each of them, takes no place in the nodes' tables.

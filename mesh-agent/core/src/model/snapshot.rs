@@ -1,11 +1,11 @@
 //! The whole world at one revision, immutable.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{
-    Availability, Block, Live, Name, Network, NetworkId, Node, NodeId, NodeSpec, Service, ServiceId, Task,
-    TaskId, Timestamp,
+    Availability, Block, Denied, Identity, Live, Name, Network, NetworkId, Node, NodeId, NodeSpec, Role,
+    Service, ServiceId, Task, TaskId, Timestamp, Tokens,
 };
 use crate::kv::Rev;
 use crate::records::HeldClaim;
@@ -29,8 +29,6 @@ pub struct Snapshot {
     pub specs: BTreeMap<NodeId, NodeSpec>,
     /// Which generation of the records it is; see [`crate::records::GENERATION`].
     pub generation: u64,
-    /// The nodes that are to keep the records; none where others keep them.
-    pub managers: BTreeSet<NodeId>,
     /// Signs of life.
     pub live: BTreeMap<NodeId, Live>,
     /// Who holds which block.
@@ -39,6 +37,12 @@ pub struct Snapshot {
     pub stops: BTreeMap<TaskId, Rev>,
     /// Everything that exists once and is held or waits to be given out again, by key.
     pub claims: BTreeMap<String, HeldClaim>,
+    /// Tokens to join with, by what they make of who joins.
+    pub tokens: BTreeMap<Role, Tokens>,
+    /// Which nodes have certificates.
+    pub identities: BTreeMap<NodeId, Identity>,
+    /// Certificates that are no longer good, by serial number.
+    pub denied: BTreeMap<String, Denied>,
     /// When each record was last written, by key: for compare-and-set.
     pub revs: BTreeMap<String, Rev>,
     /// Records that could not be read, by key: ignored, counted, reported, never a panic.
@@ -113,6 +117,22 @@ impl Snapshot {
     /// What the operator wants of a node.
     pub fn availability(&self, node: &NodeId) -> Availability {
         self.specs.get(node).map_or(Availability::Active, |spec| spec.availability)
+    }
+
+    /// The nodes that are to keep the records; none where others keep them.
+    pub fn manager_ids(&self) -> impl Iterator<Item = &NodeId> {
+        let managers = self.identities.iter().filter(|(_, identity)| identity.role == Role::Manager);
+        managers.map(|(id, _)| id)
+    }
+
+    /// Whether a node is to keep the records.
+    pub fn is_manager(&self, node: &NodeId) -> bool {
+        self.identities.get(node).is_some_and(|identity| identity.role == Role::Manager)
+    }
+
+    /// The nodes that keep the records, as far as they have a record of their own.
+    pub fn managers(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.manager_ids().filter_map(|id| self.nodes.get(id))
     }
 
     /// Whether a task may get new flows: it is ready, was not asked to stop, and its node is known

@@ -1,12 +1,13 @@
 //! **Fact.** The managed cluster on the wire.
 
+use mesh_core::change::TOKEN_LIFE;
 use mesh_core::etcd::QUOTA;
 use mesh_core::members;
 use mesh_core::model::{NodeId, Snapshot};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::cluster::{self, Role};
+use crate::cluster;
 
 /// The member of etcd that a manager runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -99,7 +100,7 @@ impl Cluster {
                 node_id: node.id.to_string(),
                 hostname: node.name.to_string(),
                 addr: node.address.to_string(),
-                role: if world.managers.contains(&node.id) { "manager" } else { "worker" }.to_owned(),
+                role: if world.is_manager(&node.id) { "manager" } else { "worker" }.to_owned(),
                 member: member_of(&node.id, node.address).map(|member| ClusterMember::of(member, leader)),
             })
             .collect();
@@ -108,7 +109,7 @@ impl Cluster {
         let leads = |node: &&ClusterNode| node.member.as_ref().is_some_and(|member| member.leader);
         let healths = seen.members.iter().filter_map(|member| member.health.as_ref());
         Some(Self {
-            role: if role == Role::Manager { "manager" } else { "worker" }.to_owned(),
+            role: role.to_string(),
             generation: world.generation,
             leader: nodes.iter().find(leads).map(|node| node.hostname.clone()).unwrap_or_default(),
             voters: voters as u64,
@@ -154,6 +155,27 @@ pub fn alarm_in_words(alarm: &str) -> String {
             .to_owned(),
         other => format!("etcd says: alarm {other}"),
     }
+}
+
+/// Which token is wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct ClusterTokenRequest {
+    /// What it makes of a node: `worker` or `manager`.
+    pub role: String,
+    /// How long it is good, seconds; 0: until it is replaced.
+    #[serde(default = "a_day")]
+    pub expiry: u64,
+    /// How many nodes may join with it; 0: any number.
+    #[serde(default)]
+    pub uses: u32,
+    /// Whether all earlier ones of the role end now.
+    #[serde(default)]
+    pub rotate: bool,
+}
+
+fn a_day() -> u64 {
+    TOKEN_LIFE.as_secs()
 }
 
 /// What other nodes join with.

@@ -6,9 +6,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use anyhow::Context;
+use serde_json::Value;
 
 use super::begin::began;
-use crate::api::types::{ClusterBackup, ClusterToken};
+use crate::api::types::ClusterBackup;
 use crate::cli::{OK, Session};
 
 /// Write all records to a file
@@ -52,6 +53,6 @@ pub(super) async fn backup(args: BackupArgs, session: Session) -> anyhow::Result
 pub(super) async fn restore(args: RestoreArgs, session: Session) -> anyhow::Result<u8> {
     let content = std::fs::read_to_string(&args.file);
     let content = content.with_context(|| format!("cannot read {}", args.file.display()))?;
-    let token: ClusterToken = session.client.post("/v1/cluster/restore", &ClusterBackup { content }).await?;
-    began(&session, &token).await
+    let _: Value = session.client.post("/v1/cluster/restore", &ClusterBackup { content }).await?;
+    began(&session).await
 }

@@ -4,7 +4,8 @@
 //! come may have happened, and says so. Nothing reconnects by itself but for the next request; whoever
 //! watches decides what a lost watch means.
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,6 +19,7 @@ use hyper_util::rt::TokioIo;
 use mesh_core::kv::{InvalidTxn, LeaseId, Listing, Rev, Txn, TxnOutcome};
 use mesh_core::records::to_json;
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
@@ -25,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use super::Secret;
 use super::watch::lines;
 use super::wire::{CLUSTER, Refusal, Ttl, escape};
+use crate::pki::{Tls, explain};
 use crate::store::{Batches, Store, StoreError, StoreStatus, WatchEnd};
 
 /// How long a request may take, and how long an answer or a watch may be silent.
@@ -56,11 +59,21 @@ impl Failure {
 
 pub(super) type Sender = SendRequest<Full<Bytes>>;
 
-/// The store behind a gateway.
+/// How a node shows who it is.
+#[derive(Debug)]
+enum Proof {
+    Secret(Secret),
+    Certificate(Arc<Tls>),
+}
+
+/// The store behind a gateway, or behind any of several.
 #[derive(Debug)]
 pub struct GatewayStore {
-    addr: String,
-    token: Secret,
+    /// At least one.
+    addrs: Vec<String>,
+    /// Which of them is asked; the next one when it fails.
+    current: AtomicUsize,
+    proof: Proof,
     /// Which store was found there first; from then on only that one is meant.
     cluster: OnceLock<String>,
     idle: Mutex<Vec<(Sender, Instant)>>,
@@ -71,9 +84,20 @@ impl GatewayStore {
     /// The gateway at `host:port`. It is called when something is asked of it, and not before, so that a node
     /// can start without it.
     pub fn connect(addr: impl Into<String>, token: Secret) -> Self {
+        Self::new(vec![addr.into()], Proof::Secret(token))
+    }
+
+    /// The gateways of managers at `host:port`, at least one, with this node's certificate. One is asked for as long as it
+    /// answers, then the next.
+    pub fn with_certificate(addrs: Vec<String>, tls: Arc<Tls>) -> Self {
+        Self::new(addrs, Proof::Certificate(tls))
+    }
+
+    fn new(addrs: Vec<String>, proof: Proof) -> Self {
         Self {
-            addr: addr.into(),
-            token,
+            addrs,
+            current: AtomicUsize::new(0),
+            proof,
             cluster: OnceLock::new(),
             idle: Mutex::new(Vec::new()),
             connections: TaskTracker::new(),
@@ -90,16 +114,58 @@ impl GatewayStore {
         idle.pop().map(|(sender, _)| sender)
     }
 
+    /// The gateway that is asked now.
+    fn at(&self) -> &str {
+        let current = self.current.load(Ordering::Relaxed);
+        self.addrs.get(current % self.addrs.len().max(1)).map_or("", String::as_str)
+    }
+
+    /// From now on another one is asked, if there is another and nobody has moved on already.
+    fn move_on(&self, from: &str) {
+        if self.addrs.len() > 1 && self.at() == from {
+            self.current.fetch_add(1, Ordering::Relaxed);
+            self.idle().clear();
+            tracing::info!(%from, to = self.at(), "asking the next manager");
+        }
+    }
+
+    /// Connects to the gateway that is asked now, or to the next that answers.
     async fn dial(&self, deadline: Instant) -> Result<Sender, String> {
-        let dialed = timeout_at(deadline, async {
-            let stream = TcpStream::connect(&self.addr).await.map_err(|error| error.to_string())?;
-            stream.set_nodelay(true).map_err(|error| error.to_string())?;
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())
-        });
-        let (sender, connection) = dialed.await.map_err(|_| "it cannot be reached in time".to_owned())??;
+        let mut why = "no manager is known".to_owned();
+        let mut left = self.addrs.len();
+        while left > 0 {
+            let at = self.at().to_owned();
+            let now = Instant::now();
+            let share = deadline.saturating_duration_since(now) / u32::try_from(left).unwrap_or(1);
+            match timeout_at(now + share, self.dial_one(&at)).await {
+                Ok(Ok(sender)) => return Ok(sender),
+                Ok(Err(error)) => why = error,
+                Err(_) => why = "it cannot be reached in time".to_owned(),
+            }
+            self.move_on(&at);
+            left -= 1;
+        }
+        Err(why)
+    }
+
+    async fn dial_one(&self, at: &str) -> Result<Sender, String> {
+        let stream = TcpStream::connect(at).await.map_err(|error| error.to_string())?;
+        stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        match &self.proof {
+            Proof::Secret(_) => self.handshake(stream).await,
+            Proof::Certificate(tls) => self.handshake(tls.connect(stream).await?).await,
+        }
+    }
+
+    async fn handshake(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> Result<Sender, String> {
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
         self.connections.spawn(async move {
             if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection to the store's gateway broke");
+                tracing::debug!("a connection to the store's gateway broke: {}", explain(&error));
             }
         });
         Ok(sender)
@@ -115,9 +181,11 @@ impl GatewayStore {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
-            .header(header::HOST, &self.addr)
-            .header(header::AUTHORIZATION, self.token.bearer())
+            .header(header::HOST, self.at())
             .header(header::CONTENT_TYPE, "application/json");
+        if let Proof::Secret(token) = &self.proof {
+            request = request.header(header::AUTHORIZATION, token.bearer());
+        }
         if let Some(cluster) = self.cluster.get().filter(|_| bound) {
             request = request.header(CLUSTER, cluster);
         }
@@ -125,7 +193,19 @@ impl GatewayStore {
     }
 
     /// Sends a request; the answer's body is still to come.
-    async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<(Sender, Response<Incoming>), Failure> {
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<(Sender, Response<Incoming>), Failure> {
+        let at = self.at().to_owned();
+        let sent = self.send_once(request).await;
+        if matches!(sent, Err(Failure::NoAnswer(_))) {
+            self.move_on(&at);
+        }
+        sent
+    }
+
+    async fn send_once(
+        &self,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<(Sender, Response<Incoming>), Failure> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let pooled = self.pooled();
@@ -139,8 +219,8 @@ impl GatewayStore {
                 Ok(Err(mut failed)) => match failed.take_message() {
                     // The gateway had closed a connection that was kept; a new one may do.
                     Some(unsent) if !fresh => request = unsent,
-                    Some(_) => return Err(Failure::NotSent(failed.into_error().to_string())),
-                    None => return Err(Failure::NoAnswer(failed.into_error().to_string())),
+                    Some(_) => return Err(Failure::NotSent(explain(&failed.into_error()))),
+                    None => return Err(Failure::NoAnswer(explain(&failed.into_error()))),
                 },
                 Err(_) => return Err(Failure::NoAnswer("it did not answer in time".to_owned())),
             }
@@ -179,22 +259,26 @@ impl GatewayStore {
     }
 
     fn unavailable(&self, why: String) -> StoreError {
-        StoreError::Unavailable { at: self.addr.clone(), why }
+        StoreError::Unavailable { at: self.at().to_owned(), why }
     }
 
     /// What an answer other than OK means.
     fn refused(&self, status: StatusCode, answer: &[u8]) -> StoreError {
-        if status == StatusCode::UNAUTHORIZED {
+        if let (StatusCode::UNAUTHORIZED, Proof::Secret(token)) = (status, &self.proof) {
             return StoreError::Denied {
-                at: self.addr.clone(),
+                at: self.at().to_owned(),
                 why: format!(
                     "the token {} is not the one that it expects; copy the token file of the gateway's node",
-                    self.token.place()
+                    token.place()
                 ),
             };
         }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            let at = self.at().to_owned();
+            self.move_on(&at);
+        }
         match serde_json::from_slice::<Refusal>(answer) {
-            Ok(refusal) => refusal.into_store_error(&self.addr),
+            Ok(refusal) => refusal.into_store_error(self.at()),
             Err(_) => {
                 let text: String = String::from_utf8_lossy(answer).chars().take(200).collect();
                 self.unavailable(format!("it answers as no gateway of this version does: {status} {text}"))
@@ -260,14 +344,14 @@ impl Store for GatewayStore {
                 return Err(InvalidTxn::TooHeavy(size).into());
             }
             Err(Failure::NoAnswer(why)) => {
-                return Ok(TxnOutcome::Unknown { why: format!("the store at {}: {why}", self.addr) });
+                return Ok(TxnOutcome::Unknown { why: format!("the store at {}: {why}", self.at()) });
             }
         };
         if status != StatusCode::OK {
             return Err(self.refused(status, &answer));
         }
         Ok(serde_json::from_slice(&answer).unwrap_or_else(|error| TxnOutcome::Unknown {
-            why: format!("the answer of the store at {} is garbled: {error}", self.addr),
+            why: format!("the answer of the store at {} is garbled: {error}", self.at()),
         }))
     }
 

@@ -7,20 +7,21 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mesh_core::kv::{LeaseId, Listing, Rev, Txn, TxnOutcome};
 
-use super::{GatewayStore, Secret};
+use super::GatewayStore;
+use crate::pki::Tls;
 use crate::store::{Batches, Store, StoreError, StoreStatus};
 
 /// The store behind several gateways, which may become others.
 #[derive(Debug)]
 pub struct SeveralGateways {
-    token: Secret,
+    tls: Arc<Tls>,
     gateways: Mutex<Vec<(SocketAddr, Arc<GatewayStore>)>>,
 }
 
 impl SeveralGateways {
     /// Those at these addresses, the first one first.
-    pub fn new(addresses: &[SocketAddr], token: Secret) -> Self {
-        let several = Self { token, gateways: Mutex::default() };
+    pub fn new(addresses: &[SocketAddr], tls: Arc<Tls>) -> Self {
+        let several = Self { tls, gateways: Mutex::default() };
         several.set(addresses);
         several
     }
@@ -35,7 +36,7 @@ impl SeveralGateways {
         gateways.retain(|(address, _)| addresses.contains(address));
         for address in addresses {
             if gateways.iter().all(|(known, _)| known != address) {
-                let gateway = GatewayStore::connect(address.to_string(), self.token.clone());
+                let gateway = GatewayStore::with_certificate(vec![address.to_string()], Arc::clone(&self.tls));
                 gateways.push((*address, Arc::new(gateway)));
             }
         }

@@ -31,9 +31,8 @@ pub(in super::super) fn leave_to_programs(ruleset: &mut Ruleset) {
     declare(ruleset, "own", &["addr"], false, None);
     // These rules translate nothing between tasks. What has the node's own address is translated back here.
     let untracked = ruleset.chains.entry("untracked_in".to_owned()).or_default();
-    *untracked = std::mem::take(untracked).each("tasks among themselves", |f| {
-        [is_inside(f), is_not(daddr(f), at("own", f)), notrack()]
-    });
+    *untracked = std::mem::take(untracked)
+        .each("tasks among themselves", |f| [is_inside(f), is_not(daddr(f), at("own", f)), notrack()]);
     // A VIP is an address of the node: fragments, odd options and whatever else gets past the programs must not come
     // to its own sockets.
     let vips = Chain::at(Filter, Input, -150)
