@@ -250,7 +250,11 @@ fn managers_go_and_the_last_one_goes_on_alone() -> Result<()> {
         })?;
         let refused = n1.mesh_command(["network", "create", "lost"]).timeout(REFUSED).run()?;
         one_message(refused)?;
-        patiently(n1, "cluster recover --yes")?;
+        let recovered = patiently(n1, "cluster recover --yes");
+        if recovered.is_err() {
+            println!("{}", std::fs::read_to_string(n1.state_dir().join("etcd/etcd.log"))?);
+        }
+        recovered?;
         is(n1, "managed")?;
         n1.ok("network create found")?;
         is(n3, "gateway")?;

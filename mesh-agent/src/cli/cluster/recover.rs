@@ -37,8 +37,9 @@ pub(super) async fn run(args: RecoverArgs, session: Session) -> anyhow::Result<u
             bail!("nothing was done");
         }
     }
+    let starts = wait::starts(&session).await?;
     let _: Value = session.client.post("/v1/cluster/recover", &json!({})).await?;
-    wait::until_engine_is(&session, "managed").await?;
+    wait::until_started_again(&session, starts, "managed").await?;
     session.out.line("This node is the only manager now.");
     Ok(OK)
 }

@@ -6,7 +6,7 @@ use anyhow::bail;
 use tokio::time::{Instant, sleep};
 
 use crate::api::client::ClientError;
-use crate::api::types::{Changed, Cluster, Status};
+use crate::api::types::{Changed, Cluster, Node, Status};
 use crate::cli::Session;
 
 /// How long that may take.
@@ -34,6 +34,20 @@ pub(super) async fn until_engine_is(session: &Session, engine: &str) -> anyhow::
         sleep(LOOK).await;
     }
     bail!("it was done, but this node is not back after {} s: {said}; see 'mesh status'", PATIENCE.as_secs())
+}
+
+/// How often this node's agent has started.
+pub(super) async fn starts(session: &Session) -> anyhow::Result<u64> {
+    Ok(session.client.get::<Node>("/v1/nodes/self").await?.description.epoch)
+}
+
+/// Waits until this node's agent has started once more than that, and has its records.
+pub(super) async fn until_started_again(session: &Session, before: u64, engine: &str) -> anyhow::Result<Status> {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline && !starts(session).await.is_ok_and(|starts| starts > before) {
+        sleep(LOOK).await;
+    }
+    until_engine_is(session, engine).await
 }
 
 /// Waits until nodes are members that have a vote, or are none.
