@@ -13,7 +13,7 @@
 //!    lets in whoever has any certificate of it: let etcd trust an authority of its own.
 //!
 //! A node's certificate names it in a URI, `spiffe://<mesh>/node/<id>`, and its role in the subject's organization.
-//! Names and addresses say nothing: a manager is whoever has a manager's certificate. See docs/adr/0023.
+//! Names and addresses say nothing: a manager is whoever has a manager's certificate. See docs/adr/0024.
 
 mod admission;
 mod authority;

@@ -19,14 +19,14 @@ mod socket;
 
 pub use addr::{Addr16, Mac, NetPort};
 pub use backend::{Backend, BackendState, Peer, Stats};
-pub use config::{Config, Named, Timeouts};
+pub use config::{Clock, Config, Named, Timeouts};
 pub use endpoint::{Endpoint, MacKey, Network};
 pub use frontend::{AffinityKey, AffinityValue, Frontend, FrontendKey, Published, Scope, SourceKey};
 pub use record::Record;
 pub use socket::{NetnsKey, SocketChoice, SocketKey, SocketOrigin};
 
 /// Version of all layouts: part of the path of pinned maps.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 
 /// Names of the maps.
 pub mod map {

@@ -339,6 +339,9 @@ impl Packet {
         if proto == FRAGMENT_HEADER {
             let [head, id] = frame.at::<[u32; 2]>(ETH + IPV6).ok_or(Skip::Malformed)?;
             let [proto, _, high, low] = head.to_ne_bytes();
+            if proto == ICMP {
+                return Err(Skip::Other);
+            }
             let fragment = u16::from_be_bytes([high, low]);
             self.part = part(fragment & !7, fragment & MORE_V6 != 0);
             self.id = id;

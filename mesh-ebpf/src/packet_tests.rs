@@ -209,6 +209,10 @@ fn what_is_not_ours_is_left_alone() {
         let mut bytes = udp(V6.0, V6.1).bytes();
         bytes[20] = proto;
         assert_eq!(parse(&bytes), Err(Skip::Other));
+        // Behind a fragment header, too.
+        let mut bytes = Build { fragment: 1, ..udp(V6.0, V6.1) }.bytes();
+        bytes[54] = proto;
+        assert_eq!(parse(&bytes), Err(Skip::Other));
     }
     let long = Build { extensions: vec![(0, 6), (60, 6), (43, 6)], ..udp(V6.0, V6.1) };
     assert_eq!(parse(&long.bytes()), Err(Skip::Other));

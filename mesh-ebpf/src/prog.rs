@@ -1,6 +1,7 @@
 //! The programs and what they share.
 
 mod act;
+mod clock;
 mod fragments;
 mod from;
 mod maps;

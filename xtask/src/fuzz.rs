@@ -90,7 +90,7 @@ fn look(target: Target, programs: &Path, seconds: u32) -> Result<()> {
     let mut fuzz = shell::command(&program);
     fuzz.arg(&corpus).arg(shell::root().join("mesh-ebpf/fuzz/seeds").join(&name));
     fuzz.arg(format!("-artifact_prefix={}/", found.display())).arg(format!("-max_total_time={seconds}"));
-    fuzz.args(["-timeout=10", "-detect_leaks=0", "-verbosity=0", "-print_final_stats=1"]);
+    fuzz.args(["-timeout=60", "-detect_leaks=0", "-verbosity=0", "-print_final_stats=1"]);
     shell::run(&mut fuzz).with_context(|| {
         let (program, found) = (program.display(), found.display());
         format!("`{name}` fails; the input is in {found}; repeat it alone with: {program} FILE")

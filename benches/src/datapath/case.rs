@@ -107,7 +107,7 @@ pub(super) fn measure(
             Some((other, Side { program, nothing, pass: XDP_PASS, forward: XDP_TX, empty }))
         }
     };
-    let (program, nothing) = (node.program("from_net")?, node.program("empty")?);
+    let (program, nothing) = (node.program("mesh_from_net")?, node.program("empty")?);
     let ours = Side { program, nothing, pass: PASS, forward: REDIRECT, empty: &mut mesh.empty };
     let mut bench = Bench { place, node: &node, mesh: ours, katran: beside };
     for proto in [TCP, UDP] {

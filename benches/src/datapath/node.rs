@@ -8,7 +8,7 @@ use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use aya::programs::{SchedClassifier, Xdp};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
-use mesh_agent::dataplane::ebpf::{OBJECT, map_sizes};
+use mesh_agent::dataplane::ebpf::{CLOCK, OBJECT, clock, map_sizes};
 use mesh_core::maglev::{self, Weighted};
 use mesh_ebpf::abi::{
     Addr16, Backend, BackendState, Config, Frontend, FrontendKey, NetPort, PORT_WORDS, Peer, Published,
@@ -48,7 +48,7 @@ impl Node {
             loader.map_max_entries(name, entries);
         }
         let mut node = Self { ebpf: loader.load(OBJECT).context("cannot load the programs: is this root?")? };
-        for name in ["from_net", "empty"] {
+        for name in ["mesh_from_net", "empty", CLOCK] {
             let program: &mut SchedClassifier = node.ebpf.program_mut(name).context(name)?.try_into()?;
             program.load().with_context(|| format!("the kernel refuses {name}"))?;
         }
@@ -77,6 +77,7 @@ impl Node {
             state: BackendState::Active as u8,
             pad: 0,
             weight: 1,
+            rest: [0; 5],
         };
         let ids = 1..=place.services * TASKS;
         set(&mut self.ebpf, map::BACKENDS, ids.map(|id| (id, backend(id))))?;
@@ -119,7 +120,8 @@ impl Node {
         }
         set(&mut self.ebpf, map::PORTS, (0..).zip(words))?;
         // Last: programs let everything pass until there is one.
-        set(&mut self.ebpf, map::CONFIG, [(0, config()?)])
+        let config = Config { clock: clock(self.program(CLOCK)?)?, ..config()? };
+        set(&mut self.ebpf, map::CONFIG, [(0, config)])
     }
 
     /// One of the programs.

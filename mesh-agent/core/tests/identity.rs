@@ -6,7 +6,8 @@ mod sim;
 use std::time::Duration;
 
 use mesh_core::change::{self, Applicant, TokenTerms, standing};
-use mesh_core::model::{Certificate, NodeId, Role};
+use mesh_core::kv::{Rev, Txn};
+use mesh_core::model::{Certificate, Live, NodeId, Role};
 use mesh_core::records;
 use mesh_core::token::{JoinToken, TokenSecret};
 use proptest::prelude::*;
@@ -136,6 +137,26 @@ fn who_is_removed_has_no_certificate_any_more() {
     assert!(sim.world().denied.is_empty());
 }
 
+/// Whoever asks for certificates again and again fills nothing.
+#[test]
+fn certificates_are_not_without_number() {
+    let mut sim = Sim::new();
+    let id = NodeId::new("n1id");
+    let certificate = |n: u64, until| Certificate { serial: format!("{n:032x}"), until };
+    sim.change(|world, fresh| Ok(change::begin(world, &id, certificate(0, MONTH), fresh))).unwrap();
+    let renew = |sim: &mut Sim, n, until| {
+        sim.change(|world, fresh| change::renew(world, &id, certificate(n, until), fresh)).map(drop)
+    };
+    for n in 1..64 {
+        renew(&mut sim, n, MONTH).unwrap();
+    }
+    let why = renew(&mut sim, 64, MONTH).unwrap_err().to_string();
+    assert!(why.contains("64 certificates that have not ended"), "{why}");
+    sim.wait(2 * MONTH / 1000);
+    renew(&mut sim, 65, 4 * MONTH).unwrap();
+    assert_eq!(sim.world().identities[&id].certificates.len(), 1);
+}
+
 #[test]
 fn rights_grow_with_the_next_certificate_and_shrink_at_once() {
     let mut sim = Sim::new();
@@ -148,6 +169,27 @@ fn rights_grow_with_the_next_certificate_and_shrink_at_once() {
     assert_eq!(standing(&sim, Role::Manager), Role::Worker);
     assert!(change::set_role(sim.world(), &NodeId::new("none"), Role::Worker).is_err());
     assert!(sim.store.get(&records::identity(&id)).is_some() && sim.world().poison.is_empty());
+}
+
+/// A worker may not, so it must not be its turn.
+#[test]
+fn where_nodes_have_roles_a_manager_tidies_up() {
+    let mut sim = Sim::new();
+    let tidies = |sim: &Sim, node: &str| change::is_first(sim.world(), &NodeId::new(node));
+    for node in ["a", "b", "c"] {
+        let mut txn = Txn::default();
+        let live = Live { epoch: 1, applied: Rev(0), problems: Vec::new() };
+        txn.put(records::live(&NodeId::new(node)), records::to_json(&live));
+        assert!(sim.commit(&txn));
+    }
+    assert!(tidies(&sim, "a") && !tidies(&sim, "b"));
+    for (node, role) in [("a", Role::Worker), ("b", Role::Manager), ("c", Role::Manager)] {
+        let certificate = Certificate { serial: node.to_owned(), until: MONTH };
+        let id = NodeId::new(node);
+        sim.change(|world, fresh| Ok(change::begin(world, &id, certificate, fresh))).unwrap();
+        sim.change(|world, _| change::set_role(world, &id, role)).unwrap();
+    }
+    assert!(!tidies(&sim, "a") && tidies(&sim, "b") && !tidies(&sim, "c"));
 }
 
 proptest! {

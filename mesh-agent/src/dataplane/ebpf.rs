@@ -7,6 +7,7 @@
 mod active;
 mod alarm;
 mod books;
+mod clock;
 mod error;
 mod ids;
 mod kill;
@@ -41,6 +42,7 @@ use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::if_nametoindex;
 use tracing::warn;
 
+pub use clock::{CLOCK, clock, now};
 pub use error::EbpfError;
 pub use monitor::{Reader, Watching};
 pub use view::{Asked, Foreseen, Live, Occupancy, Served, State, View};

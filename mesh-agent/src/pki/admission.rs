@@ -18,6 +18,9 @@ use crate::control::{Control, ControlError, now};
 /// How long to wait for this node's copy to know what a caller knows.
 const CATCH_UP: Duration = Duration::from_millis(500);
 
+/// How long who has no certificate may take to ask for one.
+const STRANGER: Duration = Duration::from_secs(15);
+
 /// What a node that joins sends.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct JoinRequest {
@@ -192,9 +195,9 @@ impl Admission {
         Ok(Caller::Node(peer.node.clone(), role))
     }
 
-    /// Returns when a node is no longer let in.
+    /// Returns when a node is no longer let in; who has no certificate may ask for one, and not stay.
     pub async fn turned_out(&self, peer: Option<&Peer>) {
-        let Some(peer) = peer else { return std::future::pending().await };
+        let Some(peer) = peer else { return tokio::time::sleep(STRANGER).await };
         loop {
             tokio::time::sleep(self.recheck).await;
             if let Err(why) = self.standing(peer) {

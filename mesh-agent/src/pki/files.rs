@@ -235,3 +235,77 @@ fn remove(path: &Path) -> Result<(), PkiError> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::{create_ca, new_request};
+    use mesh_core::certificate::{LIFE, Validity};
+    use mesh_core::model::{NodeId, Role};
+
+    const NOW: u64 = 1_800_000_000_000;
+
+    fn made(authority: &Authority) -> NodeFiles {
+        let (request, key) = new_request().unwrap();
+        let subject =
+            crate::pki::Subject { node: NodeId::new("n1"), role: Role::Worker, addresses: Vec::new() };
+        let validity = Validity::begin(NOW, LIFE);
+        let certificate = authority.issue(&request, &subject, crate::pki::new_serial(), validity).unwrap();
+        NodeFiles { roots: authority.roots_pem(), certificate, key, authority: None }
+    }
+
+    /// Whatever a crash leaves of a change of key and certificate: the old pair or the new one.
+    #[test]
+    fn a_crash_leaves_a_key_and_its_certificate() {
+        let authority = create_ca("mesh1", NOW).unwrap();
+        let (old, new) = (made(&authority), made(&authority));
+        for steps in 0..=6 {
+            let dir = tempfile::tempdir().unwrap();
+            let files = Files::of(dir.path());
+            files.write(&old).unwrap();
+            let actions: [&dyn Fn() -> Result<(), PkiError>; 6] = [
+                &|| files.prepare(NODE_KEY, &new.key, 0o600),
+                &|| files.prepare(NODE, &new.certificate, 0o644),
+                &|| files.prepare(CA, &new.roots, 0o644),
+                &|| files.settle(CA),
+                &|| files.settle(NODE_KEY),
+                &|| files.settle(NODE),
+            ];
+            for action in &actions[..steps] {
+                action().unwrap();
+            }
+            let read = files.read().unwrap();
+            let expected = if steps < 5 { &old } else { &new };
+            assert!(
+                read.key == expected.key && read.certificate == expected.certificate,
+                "after {steps} steps"
+            );
+            assert_eq!(files.me().unwrap().node.as_str(), "n1");
+            // The next change goes as any other.
+            files.write(&old).unwrap();
+            assert_eq!(files.read().unwrap().key, old.key);
+        }
+    }
+
+    #[test]
+    fn an_authority_is_read_as_it_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = Files::of(dir.path());
+        let authority = create_ca("mesh1", NOW).unwrap();
+        authority.found(&NodeId::new("m1"), NOW, &files).unwrap();
+        assert_eq!(files.authority().unwrap().unwrap().pin(), authority.pin());
+        let me = files.me().unwrap();
+        assert_eq!((me.cluster.as_str(), me.node.as_str(), me.role), ("mesh1", "m1", Role::Manager));
+        assert_eq!(me.serial.len(), 32);
+        let other = create_ca("mesh1", NOW).unwrap();
+        files.write(&NodeFiles { roots: other.roots_pem(), ..files.read().unwrap() }).unwrap();
+        let why = files.authority().unwrap_err().to_string();
+        assert!(
+            why.contains("ca.key") && why.contains("not the key of the first certificate in ca.pem"),
+            "{why}"
+        );
+        files.remove().unwrap();
+        files.remove().unwrap();
+        assert!(!files.exist());
+    }
+}

@@ -128,6 +128,7 @@ impl Kernel for Model {
             state: 0,
             pad: 0,
             weight: 0,
+            rest: [0; 5],
         };
         Some(self.tables.backends.get(&id).unwrap_or(&NONE))
     }

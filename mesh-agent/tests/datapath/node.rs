@@ -9,9 +9,9 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuValues};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
-use mesh_agent::dataplane::ebpf::OBJECT;
-use mesh_ebpf::abi::{Addr16, Mac, NetPort, SourceKey, Stats, map};
-use mesh_ebpf::flow::{Bucket, Flow, Head, Role, TICK};
+use mesh_agent::dataplane::ebpf::{CLOCK, OBJECT, clock, now};
+use mesh_ebpf::abi::{Addr16, Config, Mac, NetPort, SourceKey, Stats, map};
+use mesh_ebpf::flow::{Bucket, Flow, Head, Role};
 use mesh_ebpf::fragment::{FragmentKey, FragmentValue};
 use mesh_ebpf::frame::Frame;
 use mesh_ebpf::kernel::Kernel;
@@ -100,7 +100,9 @@ impl Node {
             loader.map_max_entries(name, entries);
         }
         let mut ebpf = loader.load(OBJECT).expect("the object loads: was it built, and is this root?");
-        for name in ["from_task", "from_net", "from_host", "from_mesh4", "from_mesh6"] {
+        for name in
+            ["mesh_from_task", "mesh_from_net", "mesh_from_host", "mesh_from_mesh4", "mesh_from_mesh6", CLOCK]
+        {
             let program: &mut SchedClassifier =
                 ebpf.program_mut(name).expect("a program").try_into().expect("a program of tc");
             program.load().unwrap_or_else(|error| panic!("the kernel refuses {name}: {error}"));
@@ -136,7 +138,9 @@ impl Node {
         for (bits, key) in &tables.sources {
             sources.insert(&Key::new(*bits, *key), 1, 0).expect("room in SOURCES");
         }
-        set(ebpf, map::CONFIG, [(0, tables.config)]);
+        let counting = ebpf.program(CLOCK).expect("a program").try_into().expect("a program of tc");
+        let clock = clock(counting).expect("the kernel runs programs for tests");
+        set(ebpf, map::CONFIG, [(0, Config { clock, ..tables.config })]);
     }
 
     /// Runs a packet's program, and checks that the pipeline says the same.
@@ -150,9 +154,9 @@ impl Node {
         rate.set(0, quota, 0).expect("RATE is written");
 
         let (name, device) = match hook {
-            Hook::Task(device) => ("from_task", device),
-            Hook::Net(device) => ("from_net", device),
-            Hook::Host => ("from_host", 1),
+            Hook::Task(device) => ("mesh_from_task", device),
+            Hook::Net(device) => ("mesh_from_net", device),
+            Hook::Host => ("mesh_from_host", 1),
         };
         // The model forgets each packet's first fragment.
         if let Ok(packet) = Packet::parse(&Frame::new(bytes)) {
@@ -383,12 +387,6 @@ impl Node {
         *way.expect("room in a bucket") = flow;
         buckets.set(place, bucket, 0).expect("flows are written");
     }
-}
-
-/// The clock of the programs.
-fn now() -> u32 {
-    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC_COARSE).expect("a clock");
-    (std::time::Duration::from(time).as_nanos() >> TICK) as u32
 }
 
 fn end(tuple: &Tuple, src: bool) -> SocketAddr {

@@ -6,11 +6,11 @@ use mesh_agent::dataplane::ebpf::OBJECT;
 
 /// How many instructions the verifier looks at, as recorded; it gives up at a million.
 const RECORDED: [(&str, u32); 6] = [
-    ("from_net", 116_000),
-    ("from_task", 122_000),
-    ("from_host", 142_000),
-    ("from_mesh4", 113_000),
-    ("from_mesh6", 113_000),
+    ("mesh_from_net", 116_000),
+    ("mesh_from_task", 122_000),
+    ("mesh_from_host", 142_000),
+    ("mesh_from_mesh4", 113_000),
+    ("mesh_from_mesh6", 113_000),
     ("empty", 10),
 ];
 

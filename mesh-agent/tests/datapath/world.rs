@@ -223,6 +223,7 @@ fn tables(number: usize, nodes: usize, tasks: &[usize], services: &[Service]) ->
                 state: BackendState::Active as u8,
                 pad: 0,
                 weight: 1,
+                rest: [0; 5],
             };
             tables.backends.insert(backend(index, v6), value);
         }

@@ -172,7 +172,8 @@ impl History {
         let ends = flow.key.proto == TCP && flags & (FIN | RST) != 0;
         // Six hours, three minutes; and so much longer than its last use as that may be noted late.
         let timeout = if flow.key.proto == TCP { 6 * 3600 } else { 180 } - 16;
-        self.flows[index].kept = (!ends && has_places(&self.world, flow)).then_some(self.now + timeout);
+        let kept = !ends && !self.is_away(flow.key.client) && has_places(&self.world, flow);
+        self.flows[index].kept = kept.then_some(self.now + timeout);
     }
 
     /// Many begin flows with a service and never go on.

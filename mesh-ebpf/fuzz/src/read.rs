@@ -69,7 +69,7 @@ fn v6(packet: &[u8]) -> Option<Read> {
     let header: &[u8; 40] = packet.first_chunk()?;
     let payload = usize::from(be(&header[4..6]));
     let (src, dst) = (sixteen(header, 8), sixteen(header, 24));
-    if payload > 65_535 - 40 || is_mapped(&src) || is_mapped(&dst) || header[6] == ICMP {
+    if payload > 65_535 - 40 || is_mapped(&src) || is_mapped(&dst) {
         return None;
     }
     let (mut proto, mut l4, mut fragment, mut id) = (header[6], 40, (0, false), 0);
@@ -79,6 +79,9 @@ fn v6(packet: &[u8]) -> Option<Read> {
         let field = be(&extension[2..4]);
         fragment = (usize::from(field & !7), field & 1 != 0);
         id = u32::from_be_bytes([extension[4], extension[5], extension[6], extension[7]]);
+    }
+    if proto == ICMP {
+        return None;
     }
     let end = Some(payload + 40).filter(|_| payload != 0);
     transport(packet, Read { src, dst, proto, ports: (0, 0), l4, end, fragment, id, whole: true })

@@ -180,6 +180,7 @@ fn node(number: usize, buckets: u32) -> Node {
             state: BackendState::Active as u8,
             pad: 0,
             weight: 1,
+            rest: [0; 5],
         });
     }
     let here = (0..TASKS).filter(|task| home(*task) == number);

@@ -16,8 +16,9 @@ pub enum BackendState {
     Silent = 3,
 }
 
-/// A task's address in one network. Value of `BACKENDS`, whose index is the backend id.
-#[repr(C)]
+/// A task's address in one network. Value of `BACKENDS`, whose index is the backend id. One cache line, for the map
+/// begins on a page.
+#[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Backend {
     /// The task's address.
@@ -38,6 +39,8 @@ pub struct Backend {
     pub pad: u8,
     /// Its share of the flows in relation to the others', where flows are counted.
     pub weight: u32,
+    /// Zero.
+    pub rest: [u32; 5],
 }
 
 impl Backend {
@@ -85,7 +88,7 @@ pub struct Stats {
 }
 
 const _: () = {
-    assert!(size_of::<Backend>() == 44 && align_of::<Backend>() == 4);
+    assert!(size_of::<Backend>() == 64 && align_of::<Backend>() == 64);
     assert!(size_of::<Peer>() == 24);
     assert!(size_of::<Stats>() == 24);
 };

@@ -79,7 +79,34 @@ impl Timeouts {
     }
 }
 
-/// Value of `CONFIG`.
+/// What makes nanoseconds of the kernel's count of timer interrupts, "jiffies", which a program reads in no time at all.
+/// A clock that is read by a call costs as much as the search for a flow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clock {
+    /// Nanoseconds of one.
+    pub jiffy: u64,
+    /// What is to be added, for the clock that never goes back (`CLOCK_MONOTONIC`).
+    pub offset: u64,
+}
+
+impl Clock {
+    /// Stands still.
+    pub const NONE: Self = Self { jiffy: 0, offset: 0 };
+
+    /// When `jiffies` are counted at `now`, in nanoseconds, of which each is `jiffy` long.
+    pub const fn new(jiffy: u64, jiffies: u64, now: u64) -> Self {
+        Self { jiffy, offset: now.wrapping_sub(jiffies.wrapping_mul(jiffy)) }
+    }
+
+    /// Nanoseconds.
+    #[inline(always)]
+    pub const fn nanos(&self, jiffies: u64) -> u64 {
+        jiffies.wrapping_mul(self.jiffy).wrapping_add(self.offset)
+    }
+}
+
+/// Value of `CONFIG`. What is needed of it for nearly each packet is in its first line of the cache, and the timeouts.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -89,6 +116,8 @@ pub struct Config {
     pub node_seed: u64,
     /// Chooses backends where all nodes agree.
     pub mesh_seed: u64,
+    /// What the time is.
+    pub clock: Clock,
     /// Buckets of `FLOWS_TCP` less one; the number is a power of two.
     pub tcp_mask: u32,
     /// Buckets of `FLOWS_UDP` less one.
@@ -97,19 +126,21 @@ pub struct Config {
     pub tunnel: u32,
     /// Bytes of an IP packet that fit into the tunnel.
     pub tunnel_mtu: u32,
-    /// When flows are forgotten.
-    pub timeouts: Timeouts,
-    /// What `bpf_l4_csum_replace` wants to be told of IPv6 (`BPF_F_IPV6`), where the kernel knows it.
-    pub csum_v6: u32,
     /// The MAC of the tunnel device.
     pub mac: Mac,
     /// Whether somebody watches: 1, and then records are written; otherwise 0.
     pub watched: u8,
     /// Zero.
     pub pad: u8,
+    /// When flows are forgotten.
+    pub timeouts: Timeouts,
     /// The addresses of the node that clients use most, of IPv4 and IPv6: those that are compared before `LOCALS` is
     /// asked.
     pub here: [Addr16; 2],
+    /// What `bpf_l4_csum_replace` wants to be told of IPv6 (`BPF_F_IPV6`), where the kernel knows it.
+    pub csum_v6: u32,
+    /// Zero.
+    pub end: u32,
 }
 
 impl Config {
@@ -118,16 +149,18 @@ impl Config {
         table_seed: 0,
         node_seed: 0,
         mesh_seed: 0,
+        clock: Clock::NONE,
         tcp_mask: 0,
         udp_mask: 0,
         tunnel: 0,
         tunnel_mtu: 0,
-        timeouts: Timeouts::DEFAULT,
-        csum_v6: 0,
         mac: [0; 6],
         watched: 0,
         pad: 0,
+        timeouts: Timeouts::DEFAULT,
         here: [Addr16::ANY_V6; 2],
+        csum_v6: 0,
+        end: 0,
     };
 
     /// Whether an address is one of [`Self::here`].
@@ -137,4 +170,7 @@ impl Config {
     }
 }
 
-const _: () = assert!(size_of::<Config>() == 600);
+const _: () = {
+    assert!(size_of::<Config>() == 616);
+    assert!(core::mem::offset_of!(Config, timeouts) == 64);
+};

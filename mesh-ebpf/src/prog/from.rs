@@ -11,13 +11,13 @@ use mesh_ebpf::verdict::{Event, Refusal, Verdict};
 use super::act::{PASS, act, fits, read};
 use super::fragments::{recall, remember};
 use super::node::Node;
-use super::refuse::{echo, refuse};
+use super::refuse::{echo, may_answer, refuse};
 use super::skb::Skb;
 use super::tell::mesh_tell;
 
 /// On the host's end of each task's veth.
 #[classifier]
-fn from_task(ctx: TcContext) -> i32 {
+fn mesh_from_task(ctx: TcContext) -> i32 {
     run(
         Skb(ctx.skb.skb),
         #[inline(always)]
@@ -27,7 +27,7 @@ fn from_task(ctx: TcContext) -> i32 {
 
 /// On the node's own devices.
 #[classifier]
-fn from_net(ctx: TcContext) -> i32 {
+fn mesh_from_net(ctx: TcContext) -> i32 {
     run(
         Skb(ctx.skb.skb),
         #[inline(always)]
@@ -37,7 +37,7 @@ fn from_net(ctx: TcContext) -> i32 {
 
 /// On the loopback device.
 #[classifier]
-fn from_host(ctx: TcContext) -> i32 {
+fn mesh_from_host(ctx: TcContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
     if skb.is_marked() {
         return PASS;
@@ -51,7 +51,7 @@ fn from_host(ctx: TcContext) -> i32 {
 
 /// On the tunnel device, over IPv4.
 #[classifier]
-fn from_mesh4(ctx: TcContext) -> i32 {
+fn mesh_from_mesh4(ctx: TcContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
     run(
         skb,
@@ -62,7 +62,7 @@ fn from_mesh4(ctx: TcContext) -> i32 {
 
 /// On the tunnel device, over IPv6.
 #[classifier]
-fn from_mesh6(ctx: TcContext) -> i32 {
+fn mesh_from_mesh6(ctx: TcContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
     run(
         skb,
@@ -124,7 +124,8 @@ fn whole(
 }
 
 #[inline(always)]
-fn finish(skb: Skb, node: &Node, packet: &Packet, verdict: Verdict) -> i32 {
+fn finish(skb: Skb, node: &Node, packet: &mut Packet, verdict: Verdict) -> i32 {
+    let verdict = limit(skb, node, packet, verdict);
     if node.config().watched != 0 {
         mesh_tell(packet, verdict.0);
     }
@@ -140,11 +141,19 @@ fn finish(skb: Skb, node: &Node, packet: &Packet, verdict: Verdict) -> i32 {
     if let Some(how) = verdict.refused() {
         return refuse(skb, node, packet, how as u32);
     }
+    act(skb, node, packet, verdict)
+}
+
+/// The verdict, if the packet fits where it is to go, and if there are not too many answers in this moment.
+#[inline(always)]
+fn limit(skb: Skb, node: &Node, packet: &mut Packet, mut verdict: Verdict) -> Verdict {
     if verdict == Verdict::SEND && !fits(skb, node, packet) {
         node.count(Event::TooBig);
-        return refuse(skb, node, packet, Refusal::TooBig as u32);
+        packet.event = Event::TooBig as u8;
+        verdict = Verdict::refuse(Refusal::TooBig);
     }
-    act(skb, node, packet, verdict)
+    let is_answer = verdict == Verdict::ECHO || verdict.refused().is_some();
+    if is_answer && !may_answer() { Verdict::drop(Event::RateLimited) } else { verdict }
 }
 
 /// Does nothing: what a hook alone costs.

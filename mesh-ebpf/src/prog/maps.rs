@@ -65,9 +65,9 @@ pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue> = LruHashMap
 /// What those who watch are told.
 #[map]
 pub(crate) static RECORDS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
-/// How much was told in which moment.
+/// How much was told of each event in which moment.
 #[map]
-pub(crate) static TOLD: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static TOLD: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(verdict::EVENTS, 0);
 /// Where a program keeps the packet that it works on.
 #[map]
 pub(crate) static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);

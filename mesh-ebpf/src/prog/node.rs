@@ -1,6 +1,6 @@
 //! The node's maps, as the pipeline asks for them.
 
-use aya_ebpf::{helpers::generated::bpf_ktime_get_coarse_ns, maps::lpm_trie::Key};
+use aya_ebpf::{helpers::generated::bpf_jiffies64, maps::lpm_trie::Key};
 use mesh_ebpf::abi::{
     Addr16, AffinityKey, AffinityValue, Backend, Config, Endpoint, Frontend, FrontendKey, Mac, MacKey,
     NO_BACKEND, NetPort, Network, Peer, Published, SLOT_LINE, SourceKey, TCP, VIP_WORDS,
@@ -53,7 +53,8 @@ impl Kernel for Node {
     #[inline(always)]
     fn now(&self) -> u32 {
         // SAFETY: the helper has no preconditions.
-        (unsafe { bpf_ktime_get_coarse_ns() } >> TICK) as u32
+        let jiffies = unsafe { bpf_jiffies64() };
+        (self.config.clock.nanos(jiffies) >> TICK) as u32
     }
 
     #[inline(always)]

@@ -23,9 +23,6 @@ const TTL: u8 = 64;
 /// Refuses a packet.
 #[inline(never)]
 pub(crate) fn refuse(skb: Skb, node: &Node, packet: &Packet, how: u32) -> i32 {
-    if !may_answer() {
-        return drop_it(node, Event::RateLimited);
-    }
     let Some(out) = REPLY.get_ptr_mut(0) else { return drop_it(node, Event::Malformed) };
     // SAFETY: this CPU's own value; programs of this hook do not interrupt each other.
     let out = unsafe { &mut *out };
@@ -56,9 +53,6 @@ pub(crate) fn refuse(skb: Skb, node: &Node, packet: &Packet, how: u32) -> i32 {
 /// Answers a ping.
 #[inline(never)]
 pub(crate) fn echo(skb: Skb, node: &Node, packet: &Packet) -> i32 {
-    if !may_answer() {
-        return drop_it(node, Event::RateLimited);
-    }
     if !turn(skb, packet) {
         return drop_it(node, Event::Malformed);
     }
@@ -176,5 +170,5 @@ fn back(skb: Skb, node: &Node, packet: &Packet) -> i32 {
 /// Whether this CPU may answer once more in this moment.
 #[inline(always)]
 pub(crate) fn may_answer() -> bool {
-    within(&RATE, ANSWERS)
+    within(&RATE, 0, ANSWERS)
 }

@@ -25,42 +25,42 @@ const FAIL: i32 = 0;
 const REFUSED: i32 = -111;
 
 #[cgroup_sock_addr(connect4)]
-fn sock_connect4(ctx: SockAddrContext) -> i32 {
+fn mesh_connect4(ctx: SockAddrContext) -> i32 {
     lead::<false, false>(ctx)
 }
 
 #[cgroup_sock_addr(connect6)]
-fn sock_connect6(ctx: SockAddrContext) -> i32 {
+fn mesh_connect6(ctx: SockAddrContext) -> i32 {
     lead::<true, false>(ctx)
 }
 
 #[cgroup_sock_addr(sendmsg4)]
-fn sock_sendmsg4(ctx: SockAddrContext) -> i32 {
+fn mesh_sendmsg4(ctx: SockAddrContext) -> i32 {
     lead::<false, true>(ctx)
 }
 
 #[cgroup_sock_addr(sendmsg6)]
-fn sock_sendmsg6(ctx: SockAddrContext) -> i32 {
+fn mesh_sendmsg6(ctx: SockAddrContext) -> i32 {
     lead::<true, true>(ctx)
 }
 
 #[cgroup_sock_addr(recvmsg4)]
-fn sock_recvmsg4(ctx: SockAddrContext) -> i32 {
+fn mesh_recvmsg4(ctx: SockAddrContext) -> i32 {
     name::<false>(ctx)
 }
 
 #[cgroup_sock_addr(recvmsg6)]
-fn sock_recvmsg6(ctx: SockAddrContext) -> i32 {
+fn mesh_recvmsg6(ctx: SockAddrContext) -> i32 {
     name::<true>(ctx)
 }
 
 #[cgroup_sock_addr(getpeername4)]
-fn sock_getpeername4(ctx: SockAddrContext) -> i32 {
+fn mesh_getpeer4(ctx: SockAddrContext) -> i32 {
     name::<false>(ctx)
 }
 
 #[cgroup_sock_addr(getpeername6)]
-fn sock_getpeername6(ctx: SockAddrContext) -> i32 {
+fn mesh_getpeer6(ctx: SockAddrContext) -> i32 {
     name::<true>(ctx)
 }
 
@@ -239,7 +239,7 @@ impl<const V6: bool, const DATAGRAM: bool> Socket for Call<V6, DATAGRAM> {
 
     #[inline(always)]
     fn tell(&self, record: &Record) {
-        if within(&TOLD, RECORDS_AT_ONCE) {
+        if within(&TOLD, record.event, RECORDS_AT_ONCE) {
             // Whoever reads too slowly misses some.
             let _ = RECORDS.output::<Record>(record, 0);
         }
@@ -249,7 +249,7 @@ impl<const V6: bool, const DATAGRAM: bool> Socket for Call<V6, DATAGRAM> {
 /// A connected socket ends: nobody asks for what it was led to any more. Without this, sockets that live long would
 /// be forgotten for those that ended.
 #[cgroup_sock(sock_release)]
-fn sock_release(ctx: SockContext) -> i32 {
+fn mesh_release(ctx: SockContext) -> i32 {
     let sock = ctx.sock;
     // SAFETY: fields that may be read; the helper takes the context.
     let (key, proto) = unsafe {

@@ -7,7 +7,7 @@ use mesh_ebpf::verdict::Verdict;
 
 use super::maps::{RECORDS, TOLD};
 
-/// Records per CPU and window: more than anybody reads, and few enough to cost nothing in a flood.
+/// Records of one event per CPU and window: more than anybody reads, and few enough to cost nothing in a flood.
 pub(crate) const RECORDS_AT_ONCE: u64 = 8;
 /// A window is 2^20 ns, or as long as the kernel's coarse clock stands still: 1 to 10 ms.
 const WINDOW: u32 = 20;
@@ -23,7 +23,7 @@ pub(crate) extern "C" fn mesh_tell(packet: *const Packet, verdict: u32) -> u32 {
     // SAFETY: callers pass references.
     let packet = unsafe { &*packet };
     let event = Record::event(packet, Verdict(verdict));
-    if event == Record::NOTHING || !within(&TOLD, RECORDS_AT_ONCE) {
+    if event == Record::NOTHING || !within(&TOLD, event, RECORDS_AT_ONCE) {
         return 0;
     }
     // Whoever reads too slowly misses some.
@@ -33,10 +33,10 @@ pub(crate) extern "C" fn mesh_tell(packet: *const Packet, verdict: u32) -> u32 {
     1
 }
 
-/// Whether this CPU may do something once more in this window, which it may do so often.
+/// Whether this CPU may do something of a kind once more in this window, which it may do so often.
 #[inline(always)]
-pub(crate) fn within(rate: &PerCpuArray<[u64; 2]>, most: u64) -> bool {
-    let Some(rate) = rate.get_ptr_mut(0) else { return false };
+pub(crate) fn within(rate: &PerCpuArray<[u64; 2]>, kind: u32, most: u64) -> bool {
+    let Some(rate) = rate.get_ptr_mut(kind) else { return false };
     // SAFETY: this CPU's own value; the helper has no preconditions.
     unsafe {
         let window = bpf_ktime_get_coarse_ns() >> WINDOW;

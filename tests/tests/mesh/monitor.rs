@@ -7,8 +7,8 @@ use mesh_tests::{Node, Process, eventually};
 use serde_json::Value;
 
 use crate::kit::{
-    Cli, DUAL, Datagrams, SOON, Talk, Task, both, mentions, mesh, on_ebpf, refuses, served_by, spread, url,
-    url_at, vip,
+    Cli, DUAL, Datagrams, READY, SOON, Talk, Task, both, mentions, mesh, on_ebpf, refuses, served_by, spread,
+    url, url_at, vip,
 };
 
 /// How `mesh status` on nftables says that it sees nothing of this.
@@ -131,6 +131,45 @@ fn refusals_are_told_with_their_reason() -> Result<()> {
         let lines = of_db.lines()?;
         ensure!(!lines.is_empty() && lines.iter().all(|line| line.contains("(db)")), "{lines:#?}");
         Ok(())
+    })
+}
+
+/// Sends a datagram of a size that is not to be split.
+const UNSPLIT: &str = "
+import socket, sys
+address, port, size = sys.argv[1], *map(int, sys.argv[2:])
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.IPPROTO_IP, 10, 3)  # IP_MTU_DISCOVER: set DF, whatever is known of the way
+s.sendto(b'?' * size, (address, port))
+";
+
+/// What is too large for the tunnel, and what is not even answered because there is too much of it.
+#[test]
+fn what_is_too_large_or_too_much_is_told() -> Result<()> {
+    mesh(2, |lab| {
+        let [n1, n2] = [lab.node("n1")?, lab.node("n2")?];
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app -p 8080:80/udp")?;
+        if !on_ebpf(lab, UNSEEN)? {
+            return Ok(());
+        }
+        let web = Task::both(lab, n2, "web")?;
+        let member = Task::idle(n1, "app")?;
+        let (monitor, vip) = (Monitor::start(n1, "")?, vip(n1, "web")?);
+        eventually(READY, "it is told", || {
+            Datagrams::open(lab.client(), (n1.address(), 8080))?.ask("who?")?;
+            lab.client().exec(["python3", "-c", UNSPLIT, &n1.address().to_string(), "8080", "1472"])?.ok()?;
+            // All at once.
+            member.command(["ping", "-q", "-l", "5000", "-c", "5000", "-w", "2", &vip.to_string()]).run()?;
+            mentions(
+                &monitor.text()?,
+                &[
+                    &format!("-> {} (n2)", web.name),
+                    "(web): refused, too_big",
+                    "(web): dropped, rate_limited",
+                ],
+            )
+        })
     })
 }
 

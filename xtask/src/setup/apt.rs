@@ -1,6 +1,10 @@
 //! Debian, Ubuntu and their kin.
 
-use std::{collections::BTreeSet, process::Stdio};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context, Result, bail};
 
@@ -31,6 +35,11 @@ const TOOLS: [&str; 20] = [
     "iperf3",
     "nginx",
 ];
+
+/// Those of them that start a service of their own when they are installed, and its unit. Tests start programs, not
+/// services.
+const SERVICES: [(&str, &str); 3] =
+    [("etcd-server", "etcd.service"), ("haproxy", "haproxy.service"), ("nginx", "nginx.service")];
 
 /// What compiles the kernel half: a Rust compiler with a core library for BPF, and the libraries of
 /// its LLVM, which bpf-linker is built on.
@@ -84,6 +93,9 @@ pub(super) fn install_missing(talk: Talk) -> Result<Ebpf> {
         let mut args = vec!["install", "--yes", "--no-install-recommends"];
         args.extend(&wanted);
         apt_get(&args).with_context(|| format!("cannot install {}", wanted.join(" ")))?;
+        if let Err(error) = stop_services(&wanted) {
+            shell::say(&format!("{error:#}: what was installed runs as a service, which no test needs"));
+        }
     }
     Ok(outcome)
 }
@@ -150,21 +162,37 @@ fn parse_offered(policy: &str) -> BTreeSet<String> {
 }
 
 fn apt_get(args: &[&str]) -> Result<()> {
+    let mut command = as_root("apt-get", args)?;
+    // Another apt may be at work, at boot for example: wait for it.
+    command.args(["-o", "DPkg::Lock::Timeout=300"]).args(args);
+    shell::run(&mut command)
+}
+
+/// Ends and switches off what packages started that were not here before.
+fn stop_services(installed: &[&str]) -> Result<()> {
+    let started = SERVICES.iter().filter(|(package, _)| installed.contains(package));
+    let units: Vec<&str> = started.map(|(_, unit)| *unit).collect();
+    if units.is_empty() || !Path::new("/run/systemd/system").exists() {
+        return Ok(());
+    }
+    shell::say(&format!("not to run as services: {}", units.join(" ")));
+    let args = [&["disable", "--now", "--quiet"], &units[..]].concat();
+    shell::run(as_root("systemctl", &args)?.args(&args))
+}
+
+/// A program that will be root; `args` are for the message only.
+fn as_root(program: &str, args: &[&str]) -> Result<Command> {
     let mut command = if shell::is_root() {
-        shell::command("apt-get")
+        shell::command(program)
     } else if shell::exists("sudo") {
         let mut sudo = shell::command("sudo");
-        sudo.args(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+        sudo.args(["env", "DEBIAN_FRONTEND=noninteractive", program]);
         sudo
     } else {
-        bail!(
-            "installing packages needs root, and there is no sudo. As root, run: apt-get {}",
-            args.join(" ")
-        );
+        bail!("setup needs root here, and there is no sudo. As root, run: {program} {}", args.join(" "));
     };
-    // Another apt may be at work, at boot for example: wait for it.
-    command.args(["-o", "DPkg::Lock::Timeout=300"]).args(args).env("DEBIAN_FRONTEND", "noninteractive");
-    shell::run(&mut command)
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    Ok(command)
 }
 
 #[cfg(test)]

@@ -6,6 +6,9 @@ use crate::model::{Certificate, Denied, Identity, Name, NodeId, Role, Snapshot, 
 use crate::records;
 use crate::token::{TokenSecret, same};
 
+/// How many certificates a node has at most. It needs one, and two while it renews; whoever asks again and again must not
+/// fill the records, and each that is good must be known, so that it can be denied.
+const MOST: usize = 64;
 /// How many ended denials go with one change.
 const AT_ONCE: usize = 16;
 
@@ -41,7 +44,7 @@ pub fn admit(world: &Snapshot, who: &Applicant, fresh: Fresh) -> Result<Change<R
     }
     certificates.push(who.certificate.clone());
     let identity = Identity { role, certificates, token: hash };
-    write(world, &who.node, identity, fresh.now, &mut txn);
+    write(world, &who.node, identity, fresh.now, &mut txn)?;
     Ok(Change { txn, result: role })
 }
 
@@ -49,7 +52,8 @@ pub fn admit(world: &Snapshot, who: &Applicant, fresh: Fresh) -> Result<Change<R
 pub fn begin(world: &Snapshot, node: &NodeId, certificate: Certificate, fresh: Fresh) -> Change<Role> {
     let mut txn = Txn::default();
     let identity = Identity { role: Role::Manager, certificates: vec![certificate], token: String::new() };
-    write(world, node, identity, fresh.now, &mut txn);
+    put(world, node, &identity, &mut txn);
+    forget_ended(world, fresh.now, &mut txn);
     Change { txn, result: Role::Manager }
 }
 
@@ -64,7 +68,7 @@ pub fn renew(
     let role = identity.role;
     identity.certificates.push(certificate);
     let mut txn = Txn::default();
-    write(world, node, identity, fresh.now, &mut txn);
+    write(world, node, identity, fresh.now, &mut txn)?;
     Ok(Change { txn, result: role })
 }
 
@@ -74,9 +78,7 @@ pub fn set_role(world: &Snapshot, node: &NodeId, role: Role) -> Result<Change<Ro
     let identity = known(world, node)?;
     let mut txn = Txn::default();
     if identity.role != role {
-        let key = records::identity(node);
-        txn.unchanged(&key, world.rev_of(&key));
-        txn.put(key, records::to_json(&Identity { role, ..identity.clone() }));
+        put(world, node, &Identity { role, ..identity.clone() }, &mut txn);
     }
     Ok(Change { txn, result: role })
 }
@@ -90,12 +92,33 @@ fn known<'a>(world: &'a Snapshot, node: &NodeId) -> Result<&'a Identity, Refusal
     })
 }
 
-fn write(world: &Snapshot, node: &NodeId, mut identity: Identity, now: Timestamp, txn: &mut Txn) {
+fn write(
+    world: &Snapshot,
+    node: &NodeId,
+    mut identity: Identity,
+    now: Timestamp,
+    txn: &mut Txn,
+) -> Result<(), Refusal> {
     identity.certificates.retain(|certificate| certificate.until >= now);
+    if identity.certificates.len() > MOST {
+        return Err(Refusal::Exhausted(format!(
+            "node {} has {MOST} certificates that have not ended: let it leave the mesh and join again",
+            node.short()
+        )));
+    }
+    put(world, node, &identity, txn);
+    forget_ended(world, now, txn);
+    Ok(())
+}
+
+fn put(world: &Snapshot, node: &NodeId, identity: &Identity, txn: &mut Txn) {
     let key = records::identity(node);
     txn.unchanged(&key, world.rev_of(&key));
-    txn.put(key, records::to_json(&identity));
-    // A certificate that has ended needs no denial.
+    txn.put(key, records::to_json(identity));
+}
+
+/// A certificate that has ended needs no denial.
+fn forget_ended(world: &Snapshot, now: Timestamp, txn: &mut Txn) {
     for (serial, _) in world.denied.iter().filter(|(_, denied)| denied.until < now).take(AT_ONCE) {
         txn.delete(records::denied(serial));
     }

@@ -90,7 +90,7 @@ impl FlowEvent {
 fn outcome(event: Option<&Event>) -> &'static str {
     match event {
         Some(Event::NewFlow | Event::MidFlow) => "balanced",
-        Some(Event::NoBackend | Event::BackendGone | Event::Prohibited) => "refused",
+        Some(Event::NoBackend | Event::BackendGone | Event::Prohibited | Event::TooBig) => "refused",
         Some(Event::Ping) => "answered",
         _ => "dropped",
     }

@@ -69,6 +69,9 @@ pub enum EbpfError {
         source: Box<MapError>,
     },
 
+    #[error("cannot learn the time of programs: the kernel does not run one when it is asked to")]
+    Clock(#[source] Box<ProgramError>),
+
     #[error("cannot find out how many processors there are ({what})")]
     Cpus {
         what: &'static str,

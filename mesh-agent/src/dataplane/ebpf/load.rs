@@ -6,13 +6,13 @@ use aya::maps::{MapData, RingBuf};
 use aya::programs::SchedClassifier;
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
-use mesh_ebpf::abi::{Config, Timeouts};
+use mesh_ebpf::abi::{Clock, Config, Timeouts};
 use tracing::warn;
 
 use super::maps::{Former, Limits, Maps, take};
 use super::pinned::Pinned;
 use super::pins::Pins;
-use super::{EbpfError, OBJECT, built_in, sock};
+use super::{CLOCK, EbpfError, OBJECT, built_in, clock, sock};
 
 /// All nodes choose backends by it.
 const MESH_SEED: u64 = 0x6d65_7368_6d65_7368;
@@ -21,11 +21,11 @@ const CSUM_V6: u32 = 0x80;
 
 /// The programs, by where they belong.
 pub(super) mod program {
-    pub(in super::super) const FROM_TASK: &str = "from_task";
-    pub(in super::super) const FROM_NET: &str = "from_net";
-    pub(in super::super) const FROM_HOST: &str = "from_host";
-    pub(in super::super) const FROM_MESH4: &str = "from_mesh4";
-    pub(in super::super) const FROM_MESH6: &str = "from_mesh6";
+    pub(in super::super) const FROM_TASK: &str = "mesh_from_task";
+    pub(in super::super) const FROM_NET: &str = "mesh_from_net";
+    pub(in super::super) const FROM_HOST: &str = "mesh_from_host";
+    pub(in super::super) const FROM_MESH4: &str = "mesh_from_mesh4";
+    pub(in super::super) const FROM_MESH6: &str = "mesh_from_mesh6";
     /// All of them.
     pub(in super::super) const ALL: [&str; 5] = [FROM_TASK, FROM_NET, FROM_HOST, FROM_MESH4, FROM_MESH6];
 }
@@ -54,7 +54,7 @@ pub(super) fn load(pins: &Pins, limits: &Limits, sockets: bool) -> Result<Loaded
         loader.map_max_entries(name, entries).map_pin_path(name, pins.maps().path(name));
     }
     let mut ebpf = loader.load(OBJECT).map_err(|source| EbpfError::Load(Box::new(source)))?;
-    for name in program::ALL {
+    for name in program::ALL.into_iter().chain([CLOCK]) {
         let program = ebpf.program_mut(name).ok_or(EbpfError::Incomplete { kind: "program", name })?;
         let failed = |source| EbpfError::Program { name, source: Box::new(source) };
         let program: &mut SchedClassifier = program.try_into().map_err(failed)?;
@@ -64,7 +64,12 @@ pub(super) fn load(pins: &Pins, limits: &Limits, sockets: bool) -> Result<Loaded
     let mut maps = Maps::open(&pins.maps())?;
     let records = take(&mut ebpf, mesh_ebpf::abi::map::RECORDS)?;
     let former = former.and_then(|former| carry_over(former, &pins.maps(), &mut maps));
-    let config = configure(maps.config.get(), limits)?;
+    let counting: &SchedClassifier = ebpf
+        .program(CLOCK)
+        .ok_or(EbpfError::Incomplete { kind: "program", name: CLOCK })?
+        .try_into()
+        .map_err(|source| EbpfError::Program { name: CLOCK, source: Box::new(source) })?;
+    let config = configure(maps.config.get(), limits, clock(counting)?)?;
     maps.config.change(|now| *now = config);
     Ok(Loaded { ebpf, maps, sockets, records, former })
 }
@@ -82,7 +87,7 @@ fn carry_over(former: Pinned, into: &Pinned, maps: &mut Maps) -> Option<Former> 
 }
 
 /// Seeds stay, for as long as flows do that were placed by them.
-fn configure(old: Config, limits: &Limits) -> Result<Config, EbpfError> {
+fn configure(old: Config, limits: &Limits, clock: Clock) -> Result<Config, EbpfError> {
     let fresh = old.tcp_mask == 0;
     let random = || {
         getrandom::u64().map_err(|error| EbpfError::Share {
@@ -94,6 +99,7 @@ fn configure(old: Config, limits: &Limits) -> Result<Config, EbpfError> {
         table_seed: if fresh { random()? } else { old.table_seed },
         node_seed: if fresh { random()? } else { old.node_seed },
         mesh_seed: MESH_SEED,
+        clock,
         tcp_mask: limits.tcp_buckets - 1,
         udp_mask: limits.udp_buckets - 1,
         timeouts: Timeouts::DEFAULT,

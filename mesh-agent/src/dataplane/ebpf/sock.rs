@@ -27,15 +27,15 @@ use super::{EbpfError, cgroup2_mount};
 use crate::plane::Applied;
 
 const PROGRAMS: [&str; 9] = [
-    "sock_connect4",
-    "sock_connect6",
-    "sock_sendmsg4",
-    "sock_sendmsg6",
-    "sock_recvmsg4",
-    "sock_recvmsg6",
-    "sock_getpeername4",
-    "sock_getpeername6",
-    "sock_release",
+    "mesh_connect4",
+    "mesh_connect6",
+    "mesh_sendmsg4",
+    "mesh_sendmsg6",
+    "mesh_recvmsg4",
+    "mesh_recvmsg6",
+    "mesh_getpeer4",
+    "mesh_getpeer6",
+    "mesh_release",
 ];
 
 /// Programs at the sockets of a control group.

@@ -17,13 +17,14 @@ use mesh_ebpf::abi::{
     Addr16, AffinityKey, AffinityValue, Backend, BackendState, Config, Endpoint, Frontend, FrontendKey,
     NO_BACKEND, Network, Peer, SlotLine, SourceKey, Stats, TCP, UDP, map,
 };
-use mesh_ebpf::flow::{Bucket, TICK};
+use mesh_ebpf::flow::Bucket;
 use mesh_ebpf::verdict::Event;
 
 pub use self::dry::Foreseen;
 pub use self::flows::{Asked, Live, Occupancy, State};
 
 use super::EbpfError;
+use super::clock::now;
 use super::mapped::Mapped;
 use super::maps::map_error;
 use super::monitor::{Monitor, Watching};
@@ -204,11 +205,4 @@ pub(super) fn steady<T: PartialEq>(read: impl Fn() -> T) -> T {
         value = again;
     }
     value
-}
-
-/// The programs' own time, in ticks.
-pub(super) fn now() -> u32 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
-    let nanos = time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned();
-    (nanos >> TICK) as u32
 }

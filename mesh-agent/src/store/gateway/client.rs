@@ -4,7 +4,6 @@
 //! come may have happened, and says so. Nothing reconnects by itself but for the next request; whoever
 //! watches decides what a lost watch means.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -13,18 +12,14 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Method, Request, Response, StatusCode, header};
-use hyper_util::rt::TokioIo;
 use mesh_core::kv::{InvalidTxn, LeaseId, Listing, Rev, Txn, TxnOutcome};
 use mesh_core::records::to_json;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_util::task::TaskTracker;
 
 use super::Secret;
+use super::dial::{Gateways, Proof, Sender};
 use super::watch::lines;
 use super::wire::{CLUSTER, Refusal, Ttl, escape};
 use crate::pki::{Tls, explain};
@@ -57,27 +52,13 @@ impl Failure {
     }
 }
 
-pub(super) type Sender = SendRequest<Full<Bytes>>;
-
-/// How a node shows who it is.
-#[derive(Debug)]
-enum Proof {
-    Secret(Secret),
-    Certificate(Arc<Tls>),
-}
-
 /// The store behind a gateway, or behind any of several.
 #[derive(Debug)]
 pub struct GatewayStore {
-    /// At least one.
-    addrs: Vec<String>,
-    /// Which of them is asked; the next one when it fails.
-    current: AtomicUsize,
-    proof: Proof,
+    gateways: Gateways,
     /// Which store was found there first; from then on only that one is meant.
     cluster: OnceLock<String>,
     idle: Mutex<Vec<(Sender, Instant)>>,
-    connections: TaskTracker,
 }
 
 impl GatewayStore {
@@ -94,14 +75,7 @@ impl GatewayStore {
     }
 
     fn new(addrs: Vec<String>, proof: Proof) -> Self {
-        Self {
-            addrs,
-            current: AtomicUsize::new(0),
-            proof,
-            cluster: OnceLock::new(),
-            idle: Mutex::new(Vec::new()),
-            connections: TaskTracker::new(),
-        }
+        Self { gateways: Gateways::new(addrs, proof), cluster: OnceLock::new(), idle: Mutex::new(Vec::new()) }
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<(Sender, Instant)>> {
@@ -116,59 +90,14 @@ impl GatewayStore {
 
     /// The gateway that is asked now.
     fn at(&self) -> &str {
-        let current = self.current.load(Ordering::Relaxed);
-        self.addrs.get(current % self.addrs.len().max(1)).map_or("", String::as_str)
+        self.gateways.at()
     }
 
-    /// From now on another one is asked, if there is another and nobody has moved on already.
+    /// From now on another one is asked, if there is one.
     fn move_on(&self, from: &str) {
-        if self.addrs.len() > 1 && self.at() == from {
-            self.current.fetch_add(1, Ordering::Relaxed);
+        if self.gateways.move_on(from) {
             self.idle().clear();
-            tracing::info!(%from, to = self.at(), "asking the next manager");
         }
-    }
-
-    /// Connects to the gateway that is asked now, or to the next that answers.
-    async fn dial(&self, deadline: Instant) -> Result<Sender, String> {
-        let mut why = "no manager is known".to_owned();
-        let mut left = self.addrs.len();
-        while left > 0 {
-            let at = self.at().to_owned();
-            let now = Instant::now();
-            let share = deadline.saturating_duration_since(now) / u32::try_from(left).unwrap_or(1);
-            match timeout_at(now + share, self.dial_one(&at)).await {
-                Ok(Ok(sender)) => return Ok(sender),
-                Ok(Err(error)) => why = error,
-                Err(_) => why = "it cannot be reached in time".to_owned(),
-            }
-            self.move_on(&at);
-            left -= 1;
-        }
-        Err(why)
-    }
-
-    async fn dial_one(&self, at: &str) -> Result<Sender, String> {
-        let stream = TcpStream::connect(at).await.map_err(|error| error.to_string())?;
-        stream.set_nodelay(true).map_err(|error| error.to_string())?;
-        match &self.proof {
-            Proof::Secret(_) => self.handshake(stream).await,
-            Proof::Certificate(tls) => self.handshake(tls.connect(stream).await?).await,
-        }
-    }
-
-    async fn handshake(
-        &self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    ) -> Result<Sender, String> {
-        let (sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-        self.connections.spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!("a connection to the store's gateway broke: {}", explain(&error));
-            }
-        });
-        Ok(sender)
     }
 
     fn request(
@@ -183,7 +112,7 @@ impl GatewayStore {
             .uri(path)
             .header(header::HOST, self.at())
             .header(header::CONTENT_TYPE, "application/json");
-        if let Proof::Secret(token) = &self.proof {
+        if let Proof::Secret(token) = self.gateways.proof() {
             request = request.header(header::AUTHORIZATION, token.bearer());
         }
         if let Some(cluster) = self.cluster.get().filter(|_| bound) {
@@ -212,7 +141,7 @@ impl GatewayStore {
             let fresh = pooled.is_none();
             let mut sender = match pooled {
                 Some(sender) => sender,
-                None => self.dial(deadline).await.map_err(Failure::NotSent)?,
+                None => self.gateways.dial(deadline).await.map_err(Failure::NotSent)?,
             };
             match timeout_at(deadline, sender.try_send_request(request)).await {
                 Ok(Ok(response)) => return Ok((sender, response)),
@@ -264,7 +193,7 @@ impl GatewayStore {
 
     /// What an answer other than OK means.
     fn refused(&self, status: StatusCode, answer: &[u8]) -> StoreError {
-        if let (StatusCode::UNAUTHORIZED, Proof::Secret(token)) = (status, &self.proof) {
+        if let (StatusCode::UNAUTHORIZED, Proof::Secret(token)) = (status, self.gateways.proof()) {
             return StoreError::Denied {
                 at: self.at().to_owned(),
                 why: format!(

@@ -26,10 +26,10 @@ pub(super) fn routes(access: &Access) -> Router<Gateway> {
     }
 }
 
-fn admission(gateway: &Gateway) -> Result<&Admission, Response> {
+fn admission(gateway: &Gateway) -> Option<&Admission> {
     match &gateway.access {
-        Access::Certificates(admission) => Ok(admission),
-        Access::Secret(_) => Err(StatusCode::NOT_FOUND.into_response()),
+        Access::Certificates(admission) => Some(admission),
+        Access::Secret(_) => None,
     }
 }
 
@@ -43,16 +43,13 @@ fn answer(issued: Result<Issued, Turned>) -> Response {
 
 async fn ca(State(gateway): State<Gateway>) -> Response {
     match admission(&gateway) {
-        Ok(admission) => axum::Json(admission.tls().roots()).into_response(),
-        Err(response) => response,
+        Some(admission) => axum::Json(admission.tls().roots()).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
     }
 }
 
 async fn join(State(gateway): State<Gateway>, body: Body) -> Response {
-    let admission = match admission(&gateway) {
-        Ok(admission) => admission,
-        Err(response) => return response,
-    };
+    let Some(admission) = admission(&gateway) else { return StatusCode::NOT_FOUND.into_response() };
     match read(body, LONGEST).await {
         Ok(request) => answer(admission.join(&request).await),
         Err(response) => response,
@@ -60,10 +57,7 @@ async fn join(State(gateway): State<Gateway>, body: Body) -> Response {
 }
 
 async fn renew(State(gateway): State<Gateway>, request: Request) -> Response {
-    let admission = match admission(&gateway) {
-        Ok(admission) => admission,
-        Err(response) => return response,
-    };
+    let Some(admission) = admission(&gateway) else { return StatusCode::NOT_FOUND.into_response() };
     let Some(peer) = peer(&request).cloned() else {
         let why =
             "only a node with a certificate of this mesh gets the next one: join with a token".to_owned();

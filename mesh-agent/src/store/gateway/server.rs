@@ -3,36 +3,27 @@
 //! Everything here is bounded: connections, heads, bodies, the time a client may take. A watch reads the
 //! store only as fast as its client takes the lines, so that a slow one costs nothing but its connection.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody, to_bytes};
-use axum::extract::{self, Path, Query, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use futures_util::{StreamExt, stream};
-use hyper::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use mesh_core::kv::{InvalidTxn, LeaseId, MAX_BYTES, MAX_KEY, MAX_OPS, Rev, Txn, TxnOutcome};
 use mesh_core::rights::{Caller, may_read};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt;
 
-use super::access::{Access, Connected};
-use super::cluster;
+use super::access::Access;
 use super::wire::{CLUSTER, Line, Refusal, Ttl, Which};
-use crate::pki::Peer;
+use super::{cluster, connection};
 use crate::store::{Batches, Store, StoreError, WatchEnd};
 
 /// How many connections there are at most; each node has a few.
@@ -40,13 +31,9 @@ const CONNECTIONS: usize = 4096;
 /// The largest transaction that is none too large, with every character escaped.
 const BODY: usize = 6 * (MAX_BYTES + MAX_OPS * MAX_KEY) + (1 << 20);
 /// How long a client may take to say what it wants, and be idle.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a client may take to prove who it is.
-const HANDSHAKE: Duration = Duration::from_secs(5);
-/// How long what was sent may stay unacknowledged by the client.
-const STUCK: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the store's watch may be silent; it promises to say something each second.
-const SILENCE: Duration = Duration::from_secs(2);
+pub(super) const SILENCE: Duration = Duration::from_secs(2);
 
 #[derive(Clone)]
 pub(super) struct Gateway {
@@ -87,7 +74,7 @@ pub async fn serve(
                     let (router, shutdown) = (router.clone(), shutdown.clone());
                     let access = access.clone();
                     tasks.spawn(async move {
-                        connection(stream, peer, router, access, shutdown).await;
+                        connection::serve(stream, peer, router, access, shutdown).await;
                         drop(place);
                     });
                 }
@@ -105,74 +92,8 @@ pub async fn serve(
     tasks.wait().await;
 }
 
-async fn connection(
-    stream: TcpStream,
-    from: SocketAddr,
-    router: Router,
-    access: Access,
-    shutdown: CancellationToken,
-) {
-    let socket = socket2::SockRef::from(&stream);
-    let tuned = stream.set_nodelay(true).and_then(|()| socket.set_tcp_user_timeout(Some(STUCK)));
-    if let Err(error) = tuned {
-        tracing::debug!(%error, "a connection of the store's gateway keeps the kernel's timeouts");
-    }
-    match access {
-        Access::Secret(_) => converse(stream, None, router, shutdown).await,
-        Access::Certificates(admission) => {
-            let handshake = tokio::time::timeout(HANDSHAKE, admission.tls().accept(stream));
-            let handshake = tokio::select! {
-                () = shutdown.cancelled() => return,
-                handshake = handshake => handshake,
-            };
-            let (stream, peer) = match handshake {
-                Ok(Ok(accepted)) => accepted,
-                Ok(Err(error)) => {
-                    return tracing::debug!(%from, %error, "a client of the store's gateway is not let in");
-                }
-                Err(_) => {
-                    return tracing::debug!(%from, "a client of the store's gateway does not begin TLS in time");
-                }
-            };
-            tokio::select! {
-                () = converse(stream, peer.clone(), router, shutdown) => {}
-                () = admission.turned_out(peer.as_ref()) => {}
-            }
-        }
-    }
-}
-
-async fn converse(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    peer: Option<Peer>,
-    router: Router,
-    shutdown: CancellationToken,
-) {
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(64 << 10);
-    let router = router.map_request(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Connected(peer.clone()));
-        request
-    });
-    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            match tokio::time::timeout(SILENCE, connection).await {
-                Ok(ended) => ended,
-                Err(_) => return,
-            }
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection of the store's gateway broke");
-    }
-}
-
 /// Lets in who may come and means this store.
-async fn admit(State(gateway): State<Gateway>, mut request: extract::Request, next: Next) -> Response {
+async fn admit(State(gateway): State<Gateway>, mut request: Request, next: Next) -> Response {
     match gateway.access.caller(&request) {
         Ok(caller) => drop(request.extensions_mut().insert(caller)),
         Err(refusal) => return refuse(refusal),

@@ -144,6 +144,7 @@ impl World {
                         state: task.state as u8,
                         pad: 0,
                         weight: 1,
+                        rest: [0; 5],
                     };
                 }
                 if task.node == number && task.state != BackendState::Gone {

@@ -124,6 +124,7 @@ impl Backends {
                 state,
                 pad: 0,
                 weight: u32::from(site.weight),
+                rest: [0; 5],
             };
             self.known.insert(*key, Known { id, value, used: 0, silent: site.silent });
             steps.push(Step::Backend(id, value));

@@ -17,9 +17,10 @@ use mesh_ebpf::hash;
 
 use super::super::EbpfError;
 use super::super::books::{Found, Step};
+use super::super::clock::now;
 use super::super::mapped::Mapped;
 use super::super::pinned::Pinned;
-use super::super::view::{now, steady};
+use super::super::view::steady;
 use super::{Maps, all, map_error};
 
 /// Maps that flows are still to be carried over from, and those that they go to.

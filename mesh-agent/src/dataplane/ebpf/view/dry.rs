@@ -17,6 +17,7 @@ use mesh_ebpf::packet::{Packet, Tuple};
 use mesh_ebpf::pipeline;
 use mesh_ebpf::verdict::{Action, Event};
 
+use super::super::clock::now;
 use super::{Asked, View};
 
 /// What would become of a new flow.
@@ -47,7 +48,7 @@ pub(super) fn run(view: &View, asked: &Asked) -> Foreseen {
     let node = Dry {
         view,
         config: view.config.get(0),
-        now: super::now(),
+        now: now(),
         buckets: RefCell::new(buckets.iter_mut().collect()),
         backends: Kept::default(),
         peers: Kept::default(),
