@@ -323,9 +323,7 @@ async fn open_store(
             let gate = Arc::new(Gate::new(Arc::new(LocalStore::open(state_dir.join("store.redb"))?)));
             (Arc::clone(&gate) as _, Way::Alone(Some(gate)))
         }
-        StoreMode::External => {
-            (Arc::new(EtcdStore::new(config.store.etcd(known)?)), Way::Alone(None))
-        }
+        StoreMode::External => (Arc::new(EtcdStore::new(config.store.etcd(known)?)), Way::Alone(None)),
         StoreMode::Gateway => {
             let address: SocketAddr = config.store.gateway.parse().context("store.gateway")?;
             let secret = Secret::read(&config.store.token_file)?;

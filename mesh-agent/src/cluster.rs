@@ -149,12 +149,7 @@ pub struct Cluster(Arc<Inner>);
 
 impl Cluster {
     /// Puts the parts together.
-    pub fn new(
-        control: Control,
-        identity: Identity,
-        file: Option<ClusterFile>,
-        way: Way,
-    ) -> Self {
+    pub fn new(control: Control, identity: Identity, file: Option<ClusterFile>, way: Way) -> Self {
         let Identity { name, address, state_dir } = identity;
         let inner = Inner {
             node: control.node().clone(),
@@ -254,7 +249,9 @@ pub fn forget_former(state_dir: &Path) -> anyhow::Result<()> {
     if !marker.exists() {
         return Ok(());
     }
-    ["cache", "cache.old", "cache.new"].into_iter().try_for_each(|name| disk::remove(&state_dir.join(name)))?;
+    ["cache", "cache.old", "cache.new"]
+        .into_iter()
+        .try_for_each(|name| disk::remove(&state_dir.join(name)))?;
     disk::remove(&marker)
 }
 

@@ -135,9 +135,9 @@ fn is_kept(key: &str) -> bool {
 
 /// FNV-1a: it is against torn writes and bad disks, not against people.
 fn checksum(bytes: &[u8]) -> String {
-    let sum = bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |sum: u64, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    let sum = bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum: u64, byte| {
+        (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
     format!("{sum:016x}")
 }
 
@@ -168,7 +168,9 @@ mod tests {
     #[test]
     fn signs_of_life_and_former_managers_are_left_behind() {
         let kv = |key: &str| (key.to_owned(), "{}".to_owned());
-        let all = backup(["live/a", "csr/a", "cert/a", "identity/a", "token/worker", "denied/1", "net/a"].map(kv).to_vec());
+        let all = backup(
+            ["live/a", "csr/a", "cert/a", "identity/a", "token/worker", "denied/1", "net/a"].map(kv).to_vec(),
+        );
         let more = Op::Put { key: "identity/b".to_owned(), value: "{}".to_owned(), lease: None };
         let txns = all.fill(vec![more], 5, 0);
         let keys: Vec<_> = txns.iter().flat_map(|txn| &txn.ops).map(Op::key).collect();

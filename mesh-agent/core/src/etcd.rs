@@ -144,9 +144,8 @@ mod tests {
 
     #[test]
     fn flags_are_those_that_a_version_knows() {
-        let has = |version, name: &str| {
-            flags(&spec(), "/d", version, false).iter().any(|flag| flag.contains(name))
-        };
+        let has =
+            |version, name: &str| flags(&spec(), "/d", version, false).iter().any(|flag| flag.contains(name));
         assert!(has((3, 5, 5), "experimental-initial-corrupt-check"));
         assert!(has((3, 6, 0), "experimental-compact-hash-check-enabled"));
         assert!(!has((3, 5, 3), "experimental") && !has((3, 7, 0), "experimental"));

@@ -169,7 +169,8 @@ pub fn warning(voters: usize, answering: usize) -> Option<String> {
     }
     match voters {
         2 => Some(
-            "with two managers the loss of either one stops all changes: promote a third, or demote one".to_owned(),
+            "with two managers the loss of either one stops all changes: promote a third, or demote one"
+                .to_owned(),
         ),
         4 => Some("four managers bear no more losses than three: promote a fifth, or demote one".to_owned()),
         _ => None,

@@ -12,8 +12,7 @@ use utoipa::ToSchema;
 use super::ApiState;
 use super::answer::{Answer, Body, Refused, changed};
 use super::types::{
-    Changed, Cluster, ClusterBackup, ClusterJoin, ClusterLeave, ClusterToken, ClusterTokenRequest,
-    ErrorBody,
+    Changed, Cluster, ClusterBackup, ClusterJoin, ClusterLeave, ClusterToken, ClusterTokenRequest, ErrorBody,
 };
 
 /// A node, by name or id.
@@ -51,7 +50,10 @@ pub(super) async fn inspect(State(state): State<ApiState>) -> Answer<Json<Cluste
         (status = 200, description = "This node is its first manager", body = Nothing),
         (status = 409, description = "It belongs to one, or its records are elsewhere", body = ErrorBody),
         (status = 503, description = "It failed, and nothing was changed", body = ErrorBody)))]
-pub(super) async fn init(State(state): State<ApiState>, Body(Nothing {}): Body<Nothing>) -> Answer<Json<Nothing>> {
+pub(super) async fn init(
+    State(state): State<ApiState>,
+    Body(Nothing {}): Body<Nothing>,
+) -> Answer<Json<Nothing>> {
     state.cluster.init().await?;
     Ok(Json(Nothing {}))
 }
@@ -63,7 +65,10 @@ pub(super) async fn init(State(state): State<ApiState>, Body(Nothing {}): Body<N
         (status = 400, description = "The token makes no sense, or is not of that cluster", body = ErrorBody),
         (status = 409, description = "It belongs to one, or has records of its own", body = ErrorBody),
         (status = 503, description = "The manager does not answer", body = ErrorBody)))]
-pub(super) async fn join(State(state): State<ApiState>, Body(join): Body<ClusterJoin>) -> Answer<Json<Nothing>> {
+pub(super) async fn join(
+    State(state): State<ApiState>,
+    Body(join): Body<ClusterJoin>,
+) -> Answer<Json<Nothing>> {
     let ClusterJoin { token } = join;
     state.cluster.join(&token).await?;
     Ok(Json(Nothing {}))
@@ -92,7 +97,10 @@ pub(super) async fn token(
     responses(
         (status = 200, description = "This node is a mesh of its own, without records", body = Nothing),
         (status = 409, description = "It is a manager, or belongs to none", body = ErrorBody)))]
-pub(super) async fn leave(State(state): State<ApiState>, Body(leave): Body<ClusterLeave>) -> Answer<Json<Nothing>> {
+pub(super) async fn leave(
+    State(state): State<ApiState>,
+    Body(leave): Body<ClusterLeave>,
+) -> Answer<Json<Nothing>> {
     let ClusterLeave { force } = leave;
     state.cluster.leave(force).await?;
     Ok(Json(Nothing {}))
@@ -160,7 +168,10 @@ pub(super) async fn restore(
         (status = 200, description = "It is the only manager", body = Nothing),
         (status = 409, description = "This node is no manager, or the majority answers", body = ErrorBody),
         (status = 503, description = "It failed", body = ErrorBody)))]
-pub(super) async fn recover(State(state): State<ApiState>, Body(Nothing {}): Body<Nothing>) -> Answer<Json<Nothing>> {
+pub(super) async fn recover(
+    State(state): State<ApiState>,
+    Body(Nothing {}): Body<Nothing>,
+) -> Answer<Json<Nothing>> {
     state.cluster.recover().await?;
     Ok(Json(Nothing {}))
 }

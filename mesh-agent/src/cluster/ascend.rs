@@ -114,7 +114,9 @@ async fn ascend(
     };
     let members = etcd.members().await?;
     let peer = url(me, PEER_PORT);
-    let Some((_, _, _, learner)) = members.iter().find(|(_, _, found, _)| *found == peer) else { return Ok(()) };
+    let Some((_, _, _, learner)) = members.iter().find(|(_, _, found, _)| *found == peer) else {
+        return Ok(());
+    };
     if let Some(key) = etcd.secret(AUTHORITY).await? {
         trust.accept_key(&String::from_utf8_lossy(&key))?;
     }

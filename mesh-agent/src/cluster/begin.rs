@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use mesh_core::backup::Backup;
-use mesh_core::etcd::{MemberSpec, PEER_PORT, QUOTA, url};
 use mesh_core::change::{self, Fresh, TokenTerms};
+use mesh_core::etcd::{MemberSpec, PEER_PORT, QUOTA, url};
 use mesh_core::kv::{Op, TxnOutcome};
 use mesh_core::model::{Role, Snapshot};
 use mesh_core::token::JoinToken;
@@ -105,7 +105,8 @@ impl Cluster {
     pub async fn token(&self, terms: TokenTerms) -> Result<JoinToken, ClusterError> {
         self.require(Role::Manager)?;
         let authority = self.files().authority().map_err(anyhow::Error::from)?;
-        let authority = authority.context("this manager has not got the authority's key yet; try again soon")?;
+        let authority =
+            authority.context("this manager has not got the authority's key yet; try again soon")?;
         let pin = authority.pin();
         let made = self.0.control.change(|world, fresh| change::add_token(world, pin, terms, fresh)).await;
         match made {

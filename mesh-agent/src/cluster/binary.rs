@@ -26,7 +26,8 @@ pub(super) async fn find() -> anyhow::Result<(PathBuf, (u32, u32, u32))> {
     let text = String::from_utf8_lossy(&output.stdout);
     let version = text.lines().find_map(|line| line.strip_prefix("etcd Version: ")).map(str::trim);
     let Some(version) = version else { bail!("{} is no etcd", program.display()) };
-    crate::store::etcd::check_version(version).map_err(|why| anyhow::anyhow!("{}: {why}", program.display()))?;
+    crate::store::etcd::check_version(version)
+        .map_err(|why| anyhow::anyhow!("{}: {why}", program.display()))?;
     let numbers = etcd::version(version).with_context(|| format!("'{version}' is no version of etcd"))?;
     Ok((program, numbers))
 }

@@ -198,7 +198,9 @@ impl Duty<'_> {
                 self.next = Instant::now() + members::pause(self.refusals);
                 self.refusals += 1;
             }
-            Err(AdminError::Store(error)) => tracing::warn!(?step, %error, "cannot change the members of etcd"),
+            Err(AdminError::Store(error)) => {
+                tracing::warn!(?step, %error, "cannot change the members of etcd")
+            }
         }
     }
 }

@@ -86,10 +86,7 @@ impl Own {
 
     /// The files with which members and managers speak to each other.
     pub fn tls(&self) -> TlsFiles {
-        TlsFiles {
-            ca: self.file("ca.pem"),
-            own: Some((self.file("member.pem"), self.file("member.key"))),
-        }
+        TlsFiles { ca: self.file("ca.pem"), own: Some((self.file("member.pem"), self.file("member.key"))) }
     }
 
     /// How to get at the records: by the own member first, and by those of other managers.

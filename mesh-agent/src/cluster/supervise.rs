@@ -138,7 +138,8 @@ async fn start(own: &Own, spec: &MemberSpec) -> anyhow::Result<Child> {
     let (program, version) = binary::find().await?;
     // Written down before it is done: a crash in between leaves a member that waits, and not one that forgets twice.
     let once = own.file("alone");
-    let alone = spec.alone.as_ref().filter(|word| std::fs::read_to_string(&once).ok().as_ref() != Some(*word));
+    let alone =
+        spec.alone.as_ref().filter(|word| std::fs::read_to_string(&once).ok().as_ref() != Some(*word));
     if let Some(word) = alone {
         std::fs::write(&once, word)?;
     }

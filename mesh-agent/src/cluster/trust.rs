@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
 };
 
 use super::disk;
@@ -63,7 +63,8 @@ impl Trust<'_> {
 
     /// Signs what a node asks for. Who it is and where is ours to say.
     pub(super) fn sign(&self, request: &str, node: &str, address: IpAddr) -> anyhow::Result<String> {
-        let asked = CertificateSigningRequestParams::from_pem(request).context("no request for a certificate")?;
+        let asked =
+            CertificateSigningRequestParams::from_pem(request).context("no request for a certificate")?;
         let mut params = CertificateParams::new(Vec::new())?;
         params.distinguished_name.push(DnType::CommonName, node);
         let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];

@@ -41,11 +41,14 @@ fn clustered(nodes: usize, managers: usize, test: impl FnOnce(&Lab) -> Result<()
         }
         for node in lab.nodes() {
             knows(node, nodes)?;
-            is(node, if lab.nodes().iter().position(|n| n.name() == node.name()) < Some(managers) {
-                "managed"
-            } else {
-                "gateway"
-            })?;
+            is(
+                node,
+                if lab.nodes().iter().position(|n| n.name() == node.name()) < Some(managers) {
+                    "managed"
+                } else {
+                    "gateway"
+                },
+            )?;
         }
         test(lab)
     })
@@ -150,7 +153,10 @@ fn three_managers_bear_the_loss_of_one() -> Result<()> {
     clustered(4, 3, |lab| {
         let [n1, n4] = [lab.node("n1")?, lab.node("n4")?];
         let text = n1.ok("cluster status")?;
-        mentions(&text, &["HOSTNAME", "ROLE", "MANAGER STATUS", "Leader", "Reachable", "worker", "3 of 3 reachable"])?;
+        mentions(
+            &text,
+            &["HOSTNAME", "ROLE", "MANAGER STATUS", "Leader", "Reachable", "worker", "3 of 3 reachable"],
+        )?;
         mentions(&n4.refused("network create app")?, &["manager"])?;
         lab.node("n2")?.ok("network create app")?;
         n1.ok("service create --name web --network app -p 8080:80")?;
@@ -167,7 +173,11 @@ fn three_managers_bear_the_loss_of_one() -> Result<()> {
         // The others choose another; whoever asks waits for that.
         for (place, node) in lab.nodes().iter().take(3).enumerate() {
             node.ok(&format!("network create after{place}"))?;
-            println!("a change on {} came through {:?} after the leader's death", node.name(), died.elapsed());
+            println!(
+                "a change on {} came through {:?} after the leader's death",
+                node.name(),
+                died.elapsed()
+            );
         }
         eventually(READY, "all three are back", || {
             let seen = cluster(n1)?;
@@ -201,9 +211,17 @@ fn wrong_usage_is_told() -> Result<()> {
         tell(n1, "cluster recover", &["--yes"])?;
         tell(n1, "cluster recover --yes", &["nothing to recover from"])?;
         n1.ok("cluster token worker --rotate --quiet")?;
-        tell(n2, &format!("cluster join {token}"), &["the join token is not known here", "mesh cluster token"])?;
+        tell(
+            n2,
+            &format!("cluster join {token}"),
+            &["the join token is not known here", "mesh cluster token"],
+        )?;
         let token = self::token(n1)?;
-        tell(n2, &format!("cluster join {}", token.replace("192.168.77.11", "192.168.77.13")), &["192.168.77.13"])?;
+        tell(
+            n2,
+            &format!("cluster join {}", token.replace("192.168.77.11", "192.168.77.13")),
+            &["192.168.77.13"],
+        )?;
         n2.ok("network create mine")?;
         tell(n2, &format!("cluster join {token}"), &["records of its own", "1 networks"])?;
         n2.ok("network rm mine")?;

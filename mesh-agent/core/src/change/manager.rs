@@ -48,7 +48,8 @@ pub fn demote(world: &Snapshot, reference: &str) -> Result<Change<Node>, Refusal
 fn find<'a>(world: &'a Snapshot, reference: &str) -> Result<&'a Node, Refusal> {
     if world.manager_ids().next().is_none() {
         return Err(Refusal::Conflict(
-            "this mesh has no managers: its records are not kept by a cluster (see 'mesh cluster init')".to_owned(),
+            "this mesh has no managers: its records are not kept by a cluster (see 'mesh cluster init')"
+                .to_owned(),
         ));
     }
     Ok(world.node(reference).ok_or_else(|| Refusal::not_found("node", reference))?)

@@ -39,7 +39,9 @@ pub(super) async fn backup(args: BackupArgs, session: Session) -> anyhow::Result
     let mut file = file.with_context(|| format!("cannot make the file {name}"))?;
     let backup = session.client.get::<ClusterBackup>("/v1/cluster/backup").await;
     let written = match backup {
-        Ok(backup) => file.write_all(backup.content.as_bytes()).and_then(|()| file.sync_all()).map_err(Into::into),
+        Ok(backup) => {
+            file.write_all(backup.content.as_bytes()).and_then(|()| file.sync_all()).map_err(Into::into)
+        }
         Err(error) => Err(anyhow::Error::from(error)),
     };
     if let Err(error) = written {

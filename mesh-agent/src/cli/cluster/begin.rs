@@ -95,7 +95,11 @@ pub(super) async fn token(args: TokenArgs, session: Session) -> anyhow::Result<u
     };
     let request = json!({ "Role": role, "Expiry": expiry.as_secs(), "Uses": uses, "Rotate": rotate });
     let token = make_token(&session, request).await?;
-    if quiet { session.out.line(&token.token) } else { show_token(&session, role, &token) }
+    if quiet {
+        session.out.line(&token.token)
+    } else {
+        show_token(&session, role, &token)
+    }
     Ok(OK)
 }
 

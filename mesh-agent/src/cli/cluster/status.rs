@@ -26,7 +26,8 @@ pub(super) async fn run(args: StatusArgs, session: Session) -> anyhow::Result<u8
 }
 
 fn text(cluster: &Cluster) -> String {
-    let Cluster { role, generation, leader, voters, reachable, size, quota, alarms, warning, waits, nodes } = cluster;
+    let Cluster { role, generation, leader, voters, reachable, size, quota, alarms, warning, waits, nodes } =
+        cluster;
     let mut text = format!("Role:       {role}\nGeneration: {generation}\n");
     if role == "manager" {
         let leader = if leader.is_empty() { "no leader" } else { leader };
@@ -62,7 +63,12 @@ fn row(node: &ClusterNode) -> Vec<String> {
                 (false, _) => "Unreachable",
             };
             let known = |text: String| if version.is_empty() { "-".to_owned() } else { text };
-            row.extend([status.to_owned(), known(version.clone()), known(bytes(*size)), known(raft_index.to_string())]);
+            row.extend([
+                status.to_owned(),
+                known(version.clone()),
+                known(bytes(*size)),
+                known(raft_index.to_string()),
+            ]);
         }
         None => row.extend(["", "", "", ""].map(str::to_owned)),
     }

@@ -20,7 +20,9 @@ pub(super) async fn until_engine_is(session: &Session, engine: &str) -> anyhow::
     let mut said = "it does not answer".to_owned();
     while Instant::now() < deadline {
         match session.client.get::<Status>("/v1/status").await {
-            Ok(status) if status.store.engine != engine => "its agent has not started anew".clone_into(&mut said),
+            Ok(status) if status.store.engine != engine => {
+                "its agent has not started anew".clone_into(&mut said)
+            }
             Ok(status) if status.store.connected && !status.node_name.is_empty() => return Ok(status),
             Ok(status) => {
                 said = if status.store.problem.is_empty() {
@@ -42,7 +44,11 @@ pub(super) async fn starts(session: &Session) -> anyhow::Result<u64> {
 }
 
 /// Waits until this node's agent has started once more than that, and has its records.
-pub(super) async fn until_started_again(session: &Session, before: u64, engine: &str) -> anyhow::Result<Status> {
+pub(super) async fn until_started_again(
+    session: &Session,
+    before: u64,
+    engine: &str,
+) -> anyhow::Result<Status> {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline && !starts(session).await.is_ok_and(|starts| starts > before) {
         sleep(LOOK).await;

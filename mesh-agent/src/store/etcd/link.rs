@@ -208,7 +208,8 @@ impl Link {
     ) -> Result<Session, Vec<(&'a str, Failure)>> {
         let ours = self.known().cluster.clone();
         let several = endpoints.len() > 1;
-        let own = endpoints.iter().position(|endpoint| endpoint.is_loopback() && left != Some(endpoint.url()));
+        let own =
+            endpoints.iter().position(|endpoint| endpoint.is_loopback() && left != Some(endpoint.url()));
         let mut calls: FuturesUnordered<_> = endpoints
             .iter()
             .enumerate()

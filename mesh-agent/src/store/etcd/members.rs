@@ -80,8 +80,10 @@ impl EtcdStore {
     /// Lets a node in, as a learner.
     pub async fn add_learner(&self, peer: String) -> Result<(), AdminError> {
         let options = MemberAddOptions::new().with_is_learner();
-        self.change(|session| async move { session.members().member_add([peer], Some(options)).await.map(drop) })
-            .await
+        self.change(
+            |session| async move { session.members().member_add([peer], Some(options)).await.map(drop) },
+        )
+        .await
     }
 
     /// Gives a learner a vote.

@@ -36,7 +36,8 @@ impl SeveralGateways {
         gateways.retain(|(address, _)| addresses.contains(address));
         for address in addresses {
             if gateways.iter().all(|(known, _)| known != address) {
-                let gateway = GatewayStore::with_certificate(vec![address.to_string()], Arc::clone(&self.tls));
+                let gateway =
+                    GatewayStore::with_certificate(vec![address.to_string()], Arc::clone(&self.tls));
                 gateways.push((*address, Arc::new(gateway)));
             }
         }
