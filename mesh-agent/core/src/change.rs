@@ -6,21 +6,23 @@
 
 mod identity;
 mod janitor;
-mod manager;
+
 mod network;
 mod node;
 mod ports;
+mod promotion;
 mod service;
 mod task;
 mod token;
 
 pub use identity::{Applicant, admit, begin, renew, set_role, standing};
 pub use janitor::{is_first, janitor};
-pub use manager::{demote, promote};
+
 pub(crate) use network::overlap;
 pub use network::{NetworkRequest, create_network, remove_network};
 pub use node::{Me, NodeFacts, claim_blocks, join, refresh, remove_node, set_availability};
 pub use ports::protected_ports;
+pub use promotion::{demote, promote};
 pub use service::{
     AttachmentRequest, PortPattern, ServiceRequest, ServiceUpdate, create_service, remove_service,
     update_service,

@@ -92,7 +92,7 @@ pub fn flags(spec: &MemberSpec, dir: &str, version: (u32, u32, u32), alone: bool
         ("peer-key-file", format!("{dir}/member.key")),
     ];
     // What 3.7 calls by another name is left to its defaults.
-    if (3, 5, 5) <= version && version < (3, 7, 0) {
+    if ((3, 5, 5)..(3, 7, 0)).contains(&version) {
         flags.push(("experimental-initial-corrupt-check", "true".to_owned()));
         flags.push(("experimental-compact-hash-check-enabled", "true".to_owned()));
     }
