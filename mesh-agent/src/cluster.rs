@@ -255,6 +255,14 @@ pub fn forget_former(state_dir: &Path) -> anyhow::Result<()> {
     disk::remove(&marker)
 }
 
+/// Ends this node's member of etcd, if it has one, and removes all that belongs to a cluster.
+pub async fn purge(state_dir: &Path) -> anyhow::Result<()> {
+    Own::of(state_dir).remove().await?;
+    Files::of(state_dir).remove()?;
+    let files = ["cluster.json", FORGET, "store.redb.before"];
+    files.into_iter().try_for_each(|name| disk::remove(&state_dir.join(name)))
+}
+
 /// The managers' addresses, by the records.
 fn managers(world: &Snapshot) -> BTreeMap<NodeId, IpAddr> {
     world.managers().map(|node| (node.id.clone(), node.address)).collect()
