@@ -104,6 +104,17 @@ mod tests {
                     "Member": member("joining", false)},
                 {"NodeID": "c", "Hostname": "n3", "Addr": "192.0.2.3", "Role": "worker"}]
         });
-        insta::assert_snapshot!(text(&serde_json::from_value(cluster).unwrap()), @"");
+        insta::assert_snapshot!(text(&serde_json::from_value(cluster).unwrap()), @r"
+        Role:       manager
+        Generation: 7
+        Managers:   2 of 2 reachable, leader n1
+        Records:    20 KiB of 4.0 GiB used
+        ALARMS:     NOSPACE
+        Warning:    with two managers…
+        ID   HOSTNAME   ADDRESS     ROLE      MANAGER STATUS   ETCD     SIZE     INDEX
+        a    n1         192.0.2.1   manager   Leader           3.4.23   20 KiB   12
+        b    n2         192.0.2.2   manager   Joining          3.4.23   20 KiB   12
+        c    n3         192.0.2.3   worker
+        ");
     }
 }
