@@ -4,9 +4,9 @@
 //! transaction's own conditions make sure that they still hold when it commits, or a [`Refusal`] says what is
 //! wrong, where, and what to do. After a conflict the caller takes a newer snapshot and asks again.
 
+mod health;
 mod identity;
 mod janitor;
-
 mod network;
 mod node;
 mod ports;
@@ -15,9 +15,9 @@ mod service;
 mod task;
 mod token;
 
+pub use health::HealthWish;
 pub use identity::{Applicant, admit, begin, renew, set_role, standing};
 pub use janitor::{is_first, janitor};
-
 pub(crate) use network::overlap;
 pub use network::{NetworkRequest, create_network, remove_network};
 pub use node::{Me, NodeFacts, claim_blocks, join, refresh, remove_node, set_availability};

@@ -19,6 +19,7 @@ pub mod diff;
 pub mod dns;
 pub mod etcd;
 pub mod explain;
+pub mod health;
 pub mod kv;
 pub mod liveness;
 pub mod maglev;

@@ -48,6 +48,7 @@ pub(super) async fn inspect(State(state): State<ApiState>) -> Answer<Json<Cluste
 #[utoipa::path(post, path = "/v1/cluster/init", tag = "cluster", request_body = Nothing,
     responses(
         (status = 200, description = "This node is its first manager", body = Nothing),
+        (status = 400, description = "The request makes no sense", body = ErrorBody),
         (status = 409, description = "It belongs to one, or its records are elsewhere", body = ErrorBody),
         (status = 503, description = "It failed, and nothing was changed", body = ErrorBody)))]
 pub(super) async fn init(
@@ -96,6 +97,7 @@ pub(super) async fn token(
 #[utoipa::path(post, path = "/v1/cluster/leave", tag = "cluster", request_body = ClusterLeave,
     responses(
         (status = 200, description = "This node is a mesh of its own, without records", body = Nothing),
+        (status = 400, description = "The request makes no sense", body = ErrorBody),
         (status = 409, description = "It is a manager, or belongs to none", body = ErrorBody)))]
 pub(super) async fn leave(
     State(state): State<ApiState>,
@@ -110,6 +112,7 @@ pub(super) async fn leave(
 #[utoipa::path(post, path = "/v1/cluster/promote", tag = "cluster", request_body = ClusterPromotion,
     responses(
         (status = 200, description = "It will be one soon", body = Changed),
+        (status = 400, description = "The request makes no sense", body = ErrorBody),
         (status = 404, description = "There is no such node", body = ErrorBody),
         (status = 409, description = "It is one already, or there are enough", body = ErrorBody),
         (status = 503, description = "The store cannot be asked", body = ErrorBody)))]
@@ -126,6 +129,7 @@ pub(super) async fn promote(
 #[utoipa::path(post, path = "/v1/cluster/demote", tag = "cluster", request_body = ClusterPromotion,
     responses(
         (status = 200, description = "It will be one soon", body = Changed),
+        (status = 400, description = "The request makes no sense", body = ErrorBody),
         (status = 404, description = "There is no such node", body = ErrorBody),
         (status = 409, description = "It is one already, or the last manager", body = ErrorBody),
         (status = 503, description = "The store cannot be asked", body = ErrorBody)))]
@@ -142,6 +146,7 @@ pub(super) async fn demote(
 #[utoipa::path(get, path = "/v1/cluster/backup", tag = "cluster",
     responses(
         (status = 200, description = "The records", body = ClusterBackup),
+        (status = 409, description = "This node does not keep them", body = ErrorBody),
         (status = 503, description = "The store cannot be asked", body = ErrorBody)))]
 pub(super) async fn backup(State(state): State<ApiState>) -> Answer<Json<ClusterBackup>> {
     Ok(Json(ClusterBackup { content: state.cluster.backup().await? }))
@@ -166,6 +171,7 @@ pub(super) async fn restore(
 #[utoipa::path(post, path = "/v1/cluster/recover", tag = "cluster", request_body = Nothing,
     responses(
         (status = 200, description = "It is the only manager", body = Nothing),
+        (status = 400, description = "The request makes no sense", body = ErrorBody),
         (status = 409, description = "This node is no manager, or the majority answers", body = ErrorBody),
         (status = 503, description = "It failed", body = ErrorBody)))]
 pub(super) async fn recover(
