@@ -32,7 +32,7 @@ pub use files::{Files, NodeFiles};
 pub use join::{JoinError, Joined, join};
 pub use peer::Peer;
 pub use tls::Tls;
-pub(crate) use tls::explain;
+pub(crate) use tls::{explain, is_turned_down};
 
 use std::path::PathBuf;
 

@@ -22,7 +22,7 @@ const CATCH_UP: Duration = Duration::from_millis(500);
 const STRANGER: Duration = Duration::from_secs(15);
 
 /// What a node that joins sends.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct JoinRequest {
     /// The secret of its token.
     pub secret: String,

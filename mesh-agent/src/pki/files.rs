@@ -116,10 +116,20 @@ impl Files {
         if !self.dir.join(CA_KEY).exists() {
             return Ok(None);
         }
-        let authority = Authority::from_pem(&self.text(CA)?, &self.secret(CA_KEY)?);
-        authority
-            .map(Some)
-            .map_err(|error| PkiError::wrong(self.dir.join(CA_KEY).display(), error.to_string()))
+        let key = self.secret(CA_KEY)?;
+        let why = match Authority::from_pem(&self.text(CA)?, &key) {
+            Ok(authority) => return Ok(Some(authority)),
+            Err(why) => why,
+        };
+        // A crash came between two renames here, too.
+        let (part, path) = (self.part(CA), self.dir.join(CA));
+        if let Ok(roots) = std::fs::read_to_string(&part)
+            && let Ok(authority) = Authority::from_pem(&roots, &key)
+        {
+            rename(&part, &path)?;
+            return Ok(Some(authority));
+        }
+        Err(PkiError::wrong(self.dir.join(CA_KEY).display(), why.to_string()))
     }
 
     /// Writes the node's files. What takes effect at once comes last: a crash before leaves the old ones.
@@ -284,6 +294,22 @@ mod tests {
             // The next change goes as any other.
             files.write(&old).unwrap();
             assert_eq!(files.read().unwrap().key, old.key);
+        }
+    }
+
+    #[test]
+    fn a_crash_leaves_an_authority_and_its_key() {
+        let (old, dir) = (create_ca("mesh1", NOW).unwrap(), tempfile::tempdir().unwrap());
+        let files = Files::of(dir.path());
+        old.found(&NodeId::new("m1"), NOW, &files).unwrap();
+        let new = old.rotate(NOW).unwrap();
+        files.prepare(CA, &new.roots_pem(), 0o644).unwrap();
+        files.prepare(CA_KEY, &new.key_pem(), 0o600).unwrap();
+        assert_eq!(files.authority().unwrap().unwrap().pin(), old.pin());
+        files.settle(CA_KEY).unwrap();
+        for _ in 0..2 {
+            assert_eq!(files.authority().unwrap().unwrap().pin(), new.pin());
+            assert_eq!(files.authority().unwrap().unwrap().roots_pem(), new.roots_pem());
         }
     }
 

@@ -3,6 +3,7 @@
 //! Connections that are open go on with what they began with.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::client::Resumption;
@@ -11,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use super::authority::certificates;
@@ -78,7 +79,13 @@ impl Tls {
         stream: S,
     ) -> std::io::Result<(server::TlsStream<S>, Option<Peer>)> {
         let config = Arc::clone(&self.loaded.load().server);
-        let stream = TlsAcceptor::from(config).accept(stream).await?;
+        let stream = match TlsAcceptor::from(config).accept(stream).into_fallible().await {
+            Ok(stream) => stream,
+            Err((error, stream)) => {
+                hear_out(stream).await;
+                return Err(error);
+            }
+        };
         let peer = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let peer = peer.map(|der| Peer::read(der)).transpose().map_err(std::io::Error::other)?;
         let ours = self.loaded.load().me.cluster.clone();
@@ -106,6 +113,21 @@ impl Tls {
     }
 }
 
+/// Reads on for a moment: a connection that is closed while something is unread is reset, and what it was told, lost.
+async fn hear_out<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
+    let rest = async {
+        stream.shutdown().await?;
+        let mut rest = [0; 4096];
+        for _ in 0..16 {
+            if stream.read(&mut rest).await? == 0 {
+                break;
+            }
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(1), rest).await;
+}
+
 /// A handshake as a client.
 pub(super) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     config: &Arc<ClientConfig>,
@@ -117,32 +139,55 @@ pub(super) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     connected.map_err(|error| explain(&error))
 }
 
-/// What broke a connection, in words.
-pub(crate) fn explain(error: &(dyn std::error::Error + 'static)) -> String {
-    use rustls::{AlertDescription as Alert, Error};
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+/// What TLS says broke a connection, if it does.
+fn cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    let mut cause = Some(error);
     while let Some(error) = cause {
         let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let found = error.downcast_ref::<Error>().or_else(|| inner.and_then(|e| e.downcast_ref::<Error>()));
-        if let Some(found) = found {
-            return match found {
-                Error::General(why) => why.clone(),
-                Error::InvalidMessage(_) => "it does not speak TLS: it is no gateway with certificates".to_owned(),
-                Error::AlertReceived(Alert::UnknownCA) => {
-                    "it does not trust the authority of this node's certificate: it is of another mesh".to_owned()
-                }
-                Error::AlertReceived(Alert::CertificateExpired) => {
-                    "by its clock this node's certificate has ended, or does not begin yet: compare the clocks".to_owned()
-                }
-                Error::AlertReceived(Alert::BadCertificate | Alert::DecryptError | Alert::AccessDenied) => {
-                    "it refuses this node's certificate".to_owned()
-                }
-                other => other.to_string(),
-            };
+        let found = error.downcast_ref().or_else(|| inner.and_then(|inner| inner.downcast_ref()));
+        if found.is_some() {
+            return found;
         }
         cause = error.source();
     }
-    error.to_string()
+    None
+}
+
+/// Whether the other end did not let this node in, so that nothing that was sent was heard.
+pub(crate) fn is_turned_down(error: &(dyn std::error::Error + 'static)) -> bool {
+    use rustls::AlertDescription as Alert;
+    let Some(rustls::Error::AlertReceived(alert)) = cause(error) else { return false };
+    matches!(
+        alert,
+        Alert::UnknownCA
+            | Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::CertificateRequired
+            | Alert::AccessDenied
+    )
+}
+
+/// What broke a connection, in words.
+pub(crate) fn explain(error: &(dyn std::error::Error + 'static)) -> String {
+    use rustls::{AlertDescription as Alert, Error};
+    match cause(error) {
+        None => error.to_string(),
+        Some(Error::General(why)) => why.clone(),
+        Some(Error::InvalidMessage(_)) => {
+            "it does not speak TLS: it is no gateway with certificates".to_owned()
+        }
+        Some(Error::AlertReceived(Alert::UnknownCA)) => {
+            "it does not trust the authority of this node's certificate: it is of another mesh".to_owned()
+        }
+        Some(Error::AlertReceived(Alert::CertificateExpired)) => {
+            "by its clock this node's certificate has ended, or does not begin yet: compare the clocks"
+                .to_owned()
+        }
+        Some(_) if is_turned_down(error) => "it refuses this node's certificate".to_owned(),
+        Some(other) => other.to_string(),
+    }
 }
 
 fn provider() -> Arc<CryptoProvider> {

@@ -4,11 +4,17 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use mesh_agent::control::now;
-use mesh_agent::pki::{self, Files, JoinError, Peer, Tls};
+use mesh_agent::pki::{
+    self, Files, JoinError, Peer, Subject, Tls, create_ca, new_request, new_serial, node_of,
+};
 use mesh_agent::store::Store;
+use mesh_core::certificate::{LIFE, Validity};
 use mesh_core::change::TokenTerms;
-use mesh_core::model::Role;
+use mesh_core::model::{NodeId, Role};
 use mesh_core::token::{JoinToken, TokenSecret};
+use proptest::prelude::*;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 use crate::kit::{Manager, Worker, terms};
 
@@ -110,6 +116,32 @@ async fn a_clock_that_is_far_off_is_told() {
     let token = manager.worker_token().await;
     let error = refused(&manager, &token, "n2").await.to_string();
     assert!(error.contains("the mesh's authority begins 1 day from now by this machine's clock"), "{error}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    /// Whatever is sent as a certificate or a request: an answer, never a panic.
+    #[test]
+    fn what_is_damaged_is_read_or_refused(at in proptest::collection::vec((any::<usize>(), any::<u8>()), 0..8), cut: usize) {
+        let (request, _) = new_request().unwrap();
+        let authority = create_ca("mesh1", now()).unwrap();
+        let subject = Subject { node: NodeId::new("n1"), role: Role::Worker, addresses: Vec::new() };
+        let validity = Validity::begin(now(), LIFE);
+        let pem = authority.issue(&request, &subject, new_serial(), validity).unwrap();
+        let mut der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap().to_vec();
+        for (place, byte) in &at {
+            let place = place % der.len();
+            der[place] = *byte;
+        }
+        let _ = Peer::read(&der);
+        prop_assert!(Peer::read(&der[..cut % der.len()]).is_err(), "half a certificate is none");
+        let mut text = request.into_bytes();
+        for (place, byte) in &at {
+            let place = place % text.len();
+            text[place] = *byte;
+        }
+        let _ = node_of(&String::from_utf8_lossy(&text));
+    }
 }
 
 #[test]

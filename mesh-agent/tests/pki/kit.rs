@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use mesh_agent::control::{Control, now};
 use mesh_agent::facts::sync::{self, SyncOptions};
 use mesh_agent::pki::{self, Admission, Authority, Files, Joined, Tls, create_ca};
@@ -14,6 +15,7 @@ use mesh_agent::store::conformance::Subject;
 use mesh_agent::store::gateway::{GatewayStore, serve};
 use mesh_agent::store::local::LocalStore;
 use mesh_core::change::{self, Me, NodeFacts, TokenTerms};
+use mesh_core::kv::{HISTORY, Txn, TxnOutcome};
 use mesh_core::model::{NodeId, Role, Snapshot};
 use mesh_core::token::JoinToken;
 use tempfile::TempDir;
@@ -179,6 +181,7 @@ impl Worker {
 /// A store behind a gateway, seen with a manager's certificate.
 pub(crate) struct AsManager {
     client: Arc<GatewayStore>,
+    behind: Arc<LocalStore>,
     _manager: Manager,
     _stop: DropGuard,
 }
@@ -188,10 +191,10 @@ impl AsManager {
         let manager = Manager::start().await;
         let tls = Arc::clone(&manager.tls);
         // An empty one: the manager's own has its records.
-        let store = Arc::new(LocalStore::open(manager.dir.path().join("empty.redb")).unwrap());
-        let (addr, stop) = listen(store, manager.admission.clone()).await;
+        let behind = Arc::new(LocalStore::open(manager.dir.path().join("empty.redb")).unwrap());
+        let (addr, stop) = listen(Arc::clone(&behind) as _, manager.admission.clone()).await;
         let client = Arc::new(GatewayStore::with_certificate(vec![addr], tls));
-        Self { client, _manager: manager, _stop: stop }
+        Self { client, behind, _manager: manager, _stop: stop }
     }
 }
 
@@ -199,5 +202,19 @@ impl AsManager {
 impl Subject for AsManager {
     fn store(&self) -> Arc<dyn Store> {
         Arc::clone(&self.client) as _
+    }
+
+    /// Ten thousand handshakes would say nothing more.
+    async fn forget_history(&self) {
+        for round in 0..=HISTORY / 100 {
+            let filler = |n| {
+                let mut txn = Txn::default();
+                txn.put(format!("filler/{n}"), round.to_string());
+                self.behind.txn(txn)
+            };
+            for done in join_all((0..100).map(filler)).await {
+                assert!(matches!(done, Ok(TxnOutcome::Committed { .. })), "{done:?}");
+            }
+        }
     }
 }

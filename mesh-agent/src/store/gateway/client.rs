@@ -22,7 +22,7 @@ use super::Secret;
 use super::dial::{Gateways, Proof, Sender};
 use super::watch::lines;
 use super::wire::{CLUSTER, Refusal, Ttl, escape};
-use crate::pki::{Tls, explain};
+use crate::pki::Tls;
 use crate::store::{Batches, Store, StoreError, StoreStatus, WatchEnd};
 
 /// How long a request may take, and how long an answer or a watch may be silent.
@@ -84,7 +84,7 @@ impl GatewayStore {
 
     fn pooled(&self) -> Option<Sender> {
         let mut idle = self.idle();
-        idle.retain(|(sender, since)| sender.is_ready() && since.elapsed() < IDLE);
+        idle.retain(|(sender, since)| sender.http.is_ready() && since.elapsed() < IDLE);
         idle.pop().map(|(sender, _)| sender)
     }
 
@@ -143,13 +143,20 @@ impl GatewayStore {
                 Some(sender) => sender,
                 None => self.gateways.dial(deadline).await.map_err(Failure::NotSent)?,
             };
-            match timeout_at(deadline, sender.try_send_request(request)).await {
+            match timeout_at(deadline, sender.http.try_send_request(request)).await {
                 Ok(Ok(response)) => return Ok((sender, response)),
                 Ok(Err(mut failed)) => match failed.take_message() {
                     // The gateway had closed a connection that was kept; a new one may do.
                     Some(unsent) if !fresh => request = unsent,
-                    Some(_) => return Err(Failure::NotSent(explain(&failed.into_error()))),
-                    None => return Err(Failure::NoAnswer(explain(&failed.into_error()))),
+                    unsent => {
+                        let broke = sender.reason(&failed.into_error()).await;
+                        let heard = unsent.is_none() && !broke.turned_down;
+                        return Err(if heard {
+                            Failure::NoAnswer(broke.why)
+                        } else {
+                            Failure::NotSent(broke.why)
+                        });
+                    }
                 },
                 Err(_) => return Err(Failure::NoAnswer("it did not answer in time".to_owned())),
             }
@@ -181,7 +188,7 @@ impl GatewayStore {
             }
         }
         let mut idle = self.idle();
-        if idle.len() < POOL && !sender.is_closed() {
+        if idle.len() < POOL && !sender.http.is_closed() {
             idle.push((sender, Instant::now()));
         }
         Ok((status, answer.freeze()))

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -11,13 +12,40 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use super::Secret;
-use crate::pki::{Tls, explain};
+use crate::pki::{Tls, explain, is_turned_down};
 
-pub(super) type Sender = SendRequest<Full<Bytes>>;
+/// How long to wait for the reason why a connection broke.
+const REASON: Duration = Duration::from_millis(200);
+
+/// A connection to a gateway, for one request at a time.
+#[derive(Debug)]
+pub(super) struct Sender {
+    pub(super) http: SendRequest<Full<Bytes>>,
+    broke: watch::Receiver<Option<Broke>>,
+}
+
+/// Why a connection broke.
+#[derive(Debug, Clone)]
+pub(super) struct Broke {
+    /// In words.
+    pub(super) why: String,
+    /// This node was not let in: nothing that it sent was heard.
+    pub(super) turned_down: bool,
+}
+
+impl Sender {
+    /// Why a request failed: what broke the connection says more than that it broke.
+    pub(super) async fn reason(&mut self, error: &hyper::Error) -> Broke {
+        let broke = timeout(REASON, self.broke.wait_for(Option::is_some)).await;
+        let broke = broke.ok().and_then(Result::ok).and_then(|broke| broke.clone());
+        broke.unwrap_or_else(|| Broke { why: explain(error), turned_down: false })
+    }
+}
 
 /// How a node shows who it is.
 #[derive(Debug)]
@@ -94,13 +122,16 @@ impl Gateways {
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     ) -> Result<Sender, String> {
-        let (sender, connection) =
+        let (http, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+        let (reason, broke) = watch::channel(None);
         self.connections.spawn(async move {
             if let Err(error) = connection.await {
-                tracing::debug!("a connection to the store's gateway broke: {}", explain(&error));
+                let why = explain(&error);
+                tracing::debug!("a connection to the store's gateway broke: {why}");
+                reason.send_replace(Some(Broke { why, turned_down: is_turned_down(&error) }));
             }
         });
-        Ok(sender)
+        Ok(Sender { http, broke })
     }
 }
