@@ -10,6 +10,7 @@ mod janitor;
 mod network;
 mod node;
 mod ports;
+mod promotion;
 mod service;
 mod task;
 mod token;
@@ -21,6 +22,7 @@ pub(crate) use network::overlap;
 pub use network::{NetworkRequest, create_network, remove_network};
 pub use node::{Me, NodeFacts, claim_blocks, join, refresh, remove_node, set_availability};
 pub use ports::protected_ports;
+pub use promotion::{demote, promote};
 pub use service::{
     AttachmentRequest, PortPattern, ServiceRequest, ServiceUpdate, create_service, remove_service,
     update_service,

@@ -13,6 +13,8 @@
 //! | `claim/slot/<svc>/<n>` | the task's node | [`Claim`] |
 //! | `guard/subnets`, `guard/ports` | API | what each such change bumps under compare-and-set |
 //! | `guard/node/<id>` | the node | the same for the blocks and addresses that it gives out |
+//! | `meta/generation` | who moves, restores or saves the records | a number that grows with each such act |
+//! | `csr/<id>`, `cert/<id>` | the node, a manager | what a node that becomes a manager asks for and gets |
 //! | `token/<role>` | API | [`Tokens`] to join with |
 //! | `identity/<id>`, `denied/<serial>` | managers | [`Identity`], [`Denied`] |
 //!
@@ -22,7 +24,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::kv::Rev;
+use crate::kv::{KeyValue, Rev};
 use crate::model::{
     Block, Denied, Identity, Live, Name, Network, NetworkId, Node, NodeId, NodeSpec, Role, Service,
     ServiceId, Task, TaskId, Timestamp, Tokens, Vni,
@@ -54,6 +56,28 @@ impl Claim {
 pub const GUARD_SUBNETS: &str = "guard/subnets";
 /// Guards conflict checks of published ports.
 pub const GUARD_PORTS: &str = "guard/ports";
+
+/// Which generation of the records this is. A store of a later one may be behind, and lack what was known: it was meant.
+pub const GENERATION: &str = "meta/generation";
+/// `csr/<id>`
+pub fn signing_request(id: &NodeId) -> String {
+    format!("csr/{id}")
+}
+/// `cert/<id>`
+pub fn certificate(id: &NodeId) -> String {
+    format!("cert/{id}")
+}
+
+/// The generation that is written in a listing; 0: none ever was.
+pub fn generation<'a>(kvs: impl IntoIterator<Item = &'a KeyValue>) -> u64 {
+    let mut kvs = kvs.into_iter().filter(|kv| kv.key == GENERATION);
+    kvs.next().and_then(|kv| kv.value.parse().ok()).unwrap_or(0)
+}
+
+/// The generation after one. Time makes two that begin from the same old backup differ: milliseconds since 1970.
+pub fn generation_after(generation: u64, now: Timestamp) -> u64 {
+    (generation + 1).max(now)
+}
 
 /// Guards a node's blocks and addresses: `guard/node/<id>`
 pub fn node_guard(id: &NodeId) -> String {

@@ -110,6 +110,11 @@ impl Replica {
         self.cluster.as_deref()
     }
 
+    /// Which generation of the records this is a copy of.
+    pub fn generation(&self) -> u64 {
+        self.world.generation
+    }
+
     /// Takes over one revision. Those already seen are passed over (etcd 3.4 can send one twice).
     pub fn apply(&mut self, batch: Batch) {
         if batch.rev <= self.world.rev {
@@ -157,8 +162,11 @@ impl Replica {
         Ok(())
     }
 
-    /// Takes over a full listing: mark and sweep, within the deletion budget unless `accept_deletions`.
+    /// Takes over a full listing: mark and sweep, within the deletion budget unless `accept_deletions`. Those of a
+    /// later generation were moved, restored or saved on purpose: they are what they are.
     pub fn resync(&mut self, listing: Listing, accept_deletions: bool) -> Result<(), Refused> {
+        let renewed = records::generation(&listing.kvs) > self.generation();
+        let accept_deletions = accept_deletions || renewed;
         let doubt = self.doubt(&listing.cluster, listing.rev);
         let went_back = matches!(doubt, Err(Refused::WentBack { .. }));
         if !(went_back && accept_deletions) {
@@ -170,7 +178,7 @@ impl Replica {
             self.within_budget("tasks", "task/", &listed)?;
         }
         let gone: Vec<_> = self.kvs.keys().filter(|key| !listed.contains_key(*key)).cloned().collect();
-        let mut changed = went_back || gone.iter().any(|key| records::matters(key));
+        let mut changed = went_back || renewed || gone.iter().any(|key| records::matters(key));
         for key in gone {
             self.delete(&key);
         }
@@ -249,6 +257,9 @@ impl Replica {
                 world.poison.insert(kv.key.clone(), why);
             }
         }
+        if kv.key == records::GENERATION {
+            world.generation = records::generation([&kv]);
+        }
         self.kvs.insert(kv.key.clone(), kv);
     }
 
@@ -257,6 +268,9 @@ impl Replica {
         let world = &mut self.world;
         world.revs.remove(key);
         world.poison.remove(key);
+        if key == records::GENERATION {
+            world.generation = 0;
+        }
         match records::decode(key, &kv.value) {
             Ok(Record::Network(network)) => drop(world.networks.remove(&network.id)),
             Ok(Record::Service(service)) => drop(world.services.remove(&service.id)),
@@ -337,6 +351,24 @@ mod tests {
         assert!(matches!(replica.resync(listing(4, vec![]), false), Err(Refused::WentBack { .. })));
         let other = Listing { cluster: "c2".to_owned(), rev: Rev(9), kvs: vec![] };
         assert!(matches!(replica.resync(other, true), Err(Refused::WrongCluster { .. })));
+    }
+
+    #[test]
+    fn a_later_generation_is_meant() {
+        let generation = |number: u64, rev| {
+            let mut kvs = stops(1, rev);
+            kvs.push(kv(records::GENERATION, &number.to_string(), rev));
+            listing(rev, kvs)
+        };
+        let mut replica = Replica::default();
+        replica.resync(listing(90, stops(20, 5)), false).unwrap();
+        replica.resync(generation(7, 3), false).unwrap();
+        assert_eq!((replica.world().rev, replica.world().changed, replica.kvs.len()), (Rev(3), Rev(3), 2));
+        assert!(matches!(replica.resync(generation(7, 2), false), Err(Refused::WentBack { .. })));
+        assert!(matches!(replica.resync(generation(6, 2), false), Err(Refused::WentBack { .. })));
+        replica.resync(generation(8, 2), false).unwrap();
+        let other = Listing { cluster: "c2".to_owned(), ..generation(9, 9) };
+        assert!(matches!(replica.resync(other, false), Err(Refused::WrongCluster { .. })));
     }
 
     #[test]

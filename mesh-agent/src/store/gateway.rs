@@ -9,12 +9,14 @@ mod cluster;
 mod connection;
 mod dial;
 mod server;
+mod several;
 mod watch;
 mod wire;
 
 pub use access::Access;
 pub use client::GatewayStore;
 pub use server::serve;
+pub use several::SeveralGateways;
 
 pub(crate) use super::secret::read_key;
 pub use super::secret::{Secret, SecretError};

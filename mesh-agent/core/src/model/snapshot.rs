@@ -27,6 +27,8 @@ pub struct Snapshot {
     pub nodes: BTreeMap<NodeId, Arc<Node>>,
     /// What operators said; a node without one is active.
     pub specs: BTreeMap<NodeId, NodeSpec>,
+    /// Which generation of the records it is; see [`crate::records::GENERATION`].
+    pub generation: u64,
     /// Signs of life.
     pub live: BTreeMap<NodeId, Live>,
     /// Who holds which block.
@@ -117,10 +119,20 @@ impl Snapshot {
         self.specs.get(node).map_or(Availability::Active, |spec| spec.availability)
     }
 
+    /// The nodes that are to keep the records; none where others keep them.
+    pub fn manager_ids(&self) -> impl Iterator<Item = &NodeId> {
+        let managers = self.identities.iter().filter(|(_, identity)| identity.role == Role::Manager);
+        managers.map(|(id, _)| id)
+    }
+
+    /// Whether a node is to keep the records.
+    pub fn is_manager(&self, node: &NodeId) -> bool {
+        self.identities.get(node).is_some_and(|identity| identity.role == Role::Manager)
+    }
+
     /// The nodes that keep the records, as far as they have a record of their own.
     pub fn managers(&self) -> impl Iterator<Item = &Arc<Node>> {
-        let managers = self.identities.iter().filter(|(_, identity)| identity.role == Role::Manager);
-        managers.filter_map(|(id, _)| self.nodes.get(id))
+        self.manager_ids().filter_map(|id| self.nodes.get(id))
     }
 
     /// Whether a task may get new flows: it is ready, was not asked to stop, and its node is known
