@@ -84,14 +84,17 @@ async fn what_is_not_a_workers_is_refused_with_words() {
     let worker = manager.worker("n2").await;
     let own = worker.follower().await;
     own.enter("n2", "127.0.0.2").await;
+    let other = manager.worker("n3").await;
+    other.follower().await.enter("n3", "127.0.0.3").await;
+    own.control.worlds().wait_for(|world| world.node("n3").is_some()).await.unwrap();
     let before = manager.store.status().await.unwrap().rev;
     let refusal = own.control.change(|world, fresh| change::create_network(world, network(), fresh)).await;
     let Err(ControlError::Store(StoreError::Denied { at, why })) = refusal else { panic!("{refusal:?}") };
     assert_eq!(at, manager.addr);
     assert!(why.contains("node n2 is a worker and may not write idx/net/net"), "{why}");
     assert!(why.contains("on a manager"), "{why}");
-    let refusal = own.control.change(|world, _| change::remove_node(world, "m1", true)).await.unwrap_err();
-    assert!(refusal.to_string().contains("may not write node/manager1"), "{refusal}");
+    let refusal = own.control.change(|world, _| change::remove_node(world, "n3", true)).await.unwrap_err();
+    assert!(refusal.to_string().contains("node n2 is a worker and may not write"), "{refusal}");
     assert_eq!(manager.store.status().await.unwrap().rev, before);
 }
 
