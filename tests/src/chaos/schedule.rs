@@ -189,11 +189,10 @@ impl Plan {
         let node = (store.is_none() || !self.random.one_in(3)).then(|| self.node_fault());
         let mut round = Round { before, node, store, meanwhile: Vec::new() };
         let length = round.length();
-        for _ in 0..self.random.below(3) {
-            let at = self.random.below(length);
-            round.meanwhile.push((at, self.change(false)));
-        }
-        round.meanwhile.sort_by_key(|(at, _)| *at);
+        let mut moments: Vec<_> = (0..self.random.below(3)).map(|_| self.random.below(length)).collect();
+        // What is taken away was added before.
+        moments.sort_unstable();
+        round.meanwhile = moments.into_iter().map(|at| (at, self.change(false))).collect();
         round
     }
 
