@@ -23,7 +23,7 @@ fn decisions(criterion: &mut Criterion) {
         criterion.bench_function(&size("its routes compared"), |bench| {
             bench.iter(|| diff(black_box(&desired.overlay.routes), &desired.overlay.routes));
         });
-        let zone = Zone::build(world);
+        let zone = Zone::build(world, &node);
         criterion.bench_function(&size("an answer for tasks.svc1"), |bench| {
             bench.iter(|| {
                 zone.answer(std::slice::from_ref(&network), "tasks.svc1", Question::A, black_box(7))

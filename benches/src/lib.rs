@@ -104,6 +104,7 @@ impl Mesh {
             return_path: Default::default(),
             idle_timeout: None,
             slow_start: Default::default(),
+            health: Default::default(),
             labels: Default::default(),
         };
         self.change(|world, fresh| create_service(world, request, fresh)).map(drop)

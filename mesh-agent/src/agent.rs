@@ -148,6 +148,7 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<()> {
     };
     parts.spawn(reconciler.run(stop.clone()));
     parts.spawn(tasks.clone().run(stop.clone()));
+    parts.spawn(crate::health::run(control.clone(), tasks.clone(), stop.clone()));
 
     let socket = crate::api::bind(
         &config.socket(),

@@ -9,6 +9,7 @@ mod converge;
 mod docs;
 mod explain;
 mod format;
+mod health;
 mod monitor;
 mod network;
 mod node;

@@ -16,6 +16,7 @@ pub mod dataplane;
 pub mod demo;
 pub mod dns;
 pub mod facts;
+pub mod health;
 pub mod liveness;
 pub mod netns;
 pub mod overlay;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use mesh_agent::dns::{DnsConfig, DnsServer};
 use mesh_core::dns::Zone;
-use mesh_core::model::{EndpointMode, TaskId};
+use mesh_core::model::{EndpointMode, NodeId, TaskId};
 
 use fixture::{Dnsmasq, Namespace, add, has, nets, on_a_node, server, upstreams, world};
 
@@ -288,10 +288,10 @@ fn a_new_zone_is_seen_by_the_next_question() {
         assert_eq!(task.short("tasks.web").len(), 3);
         let mut changed = world();
         add(&mut changed, "web", "app", EndpointMode::Vip, 1, 5);
-        zone.store(Arc::new(Zone::build(&changed)));
+        zone.store(Arc::new(Zone::build(&changed, &NodeId::new("n1"))));
         assert_eq!(task.short("tasks.web").len(), 5);
         changed.tasks.clear();
-        zone.store(Arc::new(Zone::build(&changed)));
+        zone.store(Arc::new(Zone::build(&changed, &NodeId::new("n1"))));
         has(&task.dig("tasks.web"), &["status: NOERROR", "ANSWER: 0", "flags: qr aa"]);
         assert_eq!(task.short("web"), ["10.1.0.1"]);
     });

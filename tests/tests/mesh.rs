@@ -24,6 +24,8 @@ mod flood;
 mod flows;
 #[path = "mesh/haproxy.rs"]
 mod haproxy;
+#[path = "mesh/health.rs"]
+mod health;
 #[path = "mesh/isolation.rs"]
 mod isolation;
 #[path = "mesh/kit.rs"]

@@ -4,6 +4,7 @@
 //! transaction's own conditions make sure that they still hold when it commits, or a [`Refusal`] says what is
 //! wrong, where, and what to do. After a conflict the caller takes a newer snapshot and asks again.
 
+mod health;
 mod janitor;
 mod network;
 mod node;
@@ -11,6 +12,7 @@ mod ports;
 mod service;
 mod task;
 
+pub use health::HealthWish;
 pub use janitor::{is_first, janitor};
 pub(crate) use network::overlap;
 pub use network::{NetworkRequest, create_network, remove_network};

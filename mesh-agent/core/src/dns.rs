@@ -17,7 +17,8 @@ use crate::model::NetworkId;
 struct NetworkNames {
     /// The network's own name, which may follow a name in it: `web.app`.
     name: String,
-    /// `web` (a VIP, or all tasks under dnsrr), aliases, `tasks.web`, `web.1`, `web.1.<id>`, a task's own name.
+    /// `web` (a VIP, or all tasks under dnsrr), aliases, `tasks.web`, `nearest.web` (those on this
+    /// node, if any), `web.1`, `web.1.<id>`, a task's own name.
     forward: BTreeMap<String, Arc<[IpAddr]>>,
     /// Ready tasks by service name and alias, for `_80._tcp.web`.
     targets: BTreeMap<String, Arc<[Target]>>,
@@ -117,7 +118,7 @@ impl Zone {
     fn owns(&self, name: &str) -> bool {
         let labels: Vec<_> = name.split('.').collect();
         let known = |labels: &[&str]| match labels {
-            [name] | ["tasks", name] => self.known.contains(*name),
+            [name] | ["tasks" | "nearest", name] => self.known.contains(*name),
             [name, part] => (is_number(part) || is_task_id(part)) && self.known.contains(*name),
             [port, protocol, name] if port.starts_with('_') => {
                 matches!(*protocol, "_tcp" | "_udp") && self.known.contains(*name)

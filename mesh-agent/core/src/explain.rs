@@ -224,8 +224,14 @@ pub fn why_not(world: &Snapshot, task: &Task) -> String {
         "is being stopped".to_owned()
     } else if task.state != TaskState::Running {
         format!("is {}, not Running", task.state)
-    } else if matches!(task.health, Health::Starting | Health::Unhealthy) {
-        format!("is {}", format!("{:?}", task.health).to_lowercase())
+    } else if task.health == Health::Starting {
+        "is starting: its health check has not succeeded yet".to_owned()
+    } else if task.health == Health::Unhealthy {
+        ["is unhealthy", &task.message]
+            .into_iter()
+            .filter(|word| !word.is_empty())
+            .collect::<Vec<_>>()
+            .join(": ")
     } else if task.draining {
         "is draining".to_owned()
     } else if task.weight == 0 {

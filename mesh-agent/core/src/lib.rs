@@ -16,6 +16,7 @@ pub mod change;
 pub mod diff;
 pub mod dns;
 pub mod explain;
+pub mod health;
 pub mod kv;
 pub mod liveness;
 pub mod maglev;

@@ -3,6 +3,7 @@
 //! Values are parsed once, at the door, into types that cannot hold nonsense ([`Name`], [`Block`], [`Vni`]).
 
 mod block;
+mod health;
 mod ids;
 mod network;
 mod node;
@@ -11,6 +12,7 @@ mod snapshot;
 mod task;
 
 pub use block::{Block, MAX_V4_PREFIX, MAX_V6_PREFIX, MIN_V4_PREFIX, MIN_V6_PREFIX};
+pub use health::{HealthCheck, Probe};
 pub use ids::{Id, InvalidName, Name, NetworkId, NodeId, ServiceId, TaskId, fnv64};
 pub use network::{FIRST_VNI, LAST_VNI, Network, Vni};
 pub use node::{Availability, Listener, Live, Node, NodeSpec};

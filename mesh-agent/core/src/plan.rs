@@ -98,7 +98,7 @@ fn plan(
         });
     }
     problems.sort();
-    Desired { rev: world.changed, overlay, balance, zone: Zone::build(world), problems, next }
+    Desired { rev: world.changed, overlay, balance, zone: Zone::build(world, node), problems, next }
 }
 
 /// A network around the node's own address would cut the node off: it is left out here, and said so. What else

@@ -52,6 +52,7 @@ fn service(name: &str, mode: EndpointMode, networks: &[(&str, Option<Vip>, &[&st
         return_path: Default::default(),
         idle_timeout: None,
         slow_start: Default::default(),
+        health: Default::default(),
         labels: Default::default(),
         version: 1,
         created: 0,
@@ -80,6 +81,7 @@ fn task(id: TaskId, service: Option<&str>, slot: u32, addresses: &[(&str, &str, 
         draining: false,
         message: String::new(),
         origin: Origin::Process { pid: 1, start: 1, supervised: false },
+        checked: false,
         ready_since: 0,
         created: 0,
         updated: 0,
@@ -186,7 +188,7 @@ fn ask(zone: &Zone, networks: &str, name: &str, question: Question) -> String {
 #[test]
 fn names_answer_as_documented() {
     use Question::{A, Aaaa, Other, Ptr, Srv};
-    let zone = Zone::build(&world());
+    let zone = Zone::build(&world(), &NodeId::new("n1"));
     let id1 = task_id('1').to_string();
     let table: &[(&str, &str, Question, &str)] = &[
         // A VIP: one address of each family.
@@ -300,14 +302,41 @@ fn names_answer_as_documented() {
 fn drained_nodes_and_stopped_tasks_leave_the_answers() {
     let mut stopped = world();
     stopped.stops.insert(task_id('8'), Default::default());
-    assert_eq!(ask(&Zone::build(&stopped), "app", "cache", Question::A), "10.1.17.3");
+    assert_eq!(ask(&Zone::build(&stopped, &NodeId::new("n1")), "app", "cache", Question::A), "10.1.17.3");
     let mut drained = world();
     let spec = NodeSpec { availability: Availability::Drain, ..NodeSpec::default() };
     drained.specs.insert(NodeId::new("n1"), spec);
-    let zone = Zone::build(&drained);
+    let zone = Zone::build(&drained, &NodeId::new("n1"));
     assert_eq!(ask(&zone, "app", "cache", Question::A), "nodata");
     assert_eq!(ask(&zone, "app", "web", Question::A), "10.1.0.1");
     assert_eq!(ask(&zone, "app", "cache.1", Question::A), "10.1.17.2");
+}
+
+/// A task asks for what is near it: on its own node as long as there is one.
+#[test]
+fn the_nearest_tasks_are_those_of_the_own_node() {
+    let mut world = world();
+    let elsewhere = world.tasks.get_mut(&task_id('2')).map(Arc::make_mut).unwrap();
+    elsewhere.node = NodeId::new("n2");
+    let node = Node {
+        id: NodeId::new("n2"),
+        name: "n2".parse().unwrap(),
+        ..(*world.nodes[&NodeId::new("n1")]).clone()
+    };
+    world.nodes.insert(node.id.clone(), Arc::new(node));
+    for (here, name, answer) in [
+        ("n1", "nearest.web", "10.1.16.2"),
+        ("n1", "nearest.www.app", "10.1.16.2"),
+        ("n2", "nearest.web", "10.1.16.3"),
+        ("n2", "nearest.cache", "10.1.17.2 10.1.17.3"),
+        ("n3", "nearest.web", "10.1.16.2 10.1.16.3"),
+        ("n1", "nearest.zero", "nodata"),
+        ("n1", "nearest.secret", "nxdomain"),
+        ("n1", "nearest.example", "forward"),
+    ] {
+        let zone = Zone::build(&world, &NodeId::new(here));
+        assert_eq!(ask(&zone, "app", name, Question::A), answer, "{name} on {here}");
+    }
 }
 
 /// While a slot changes hands and none of its tasks is ready, the newer one has the name.
@@ -318,12 +347,12 @@ fn a_slot_that_changes_hands_names_the_newer_task() {
     newer.state = TaskState::Starting;
     newer.created = 5;
     world.tasks.insert(newer.id.clone(), Arc::new(newer));
-    assert_eq!(ask(&Zone::build(&world), "app", "web.3", Question::A), "10.1.16.77");
+    assert_eq!(ask(&Zone::build(&world, &NodeId::new("n1")), "app", "web.3", Question::A), "10.1.16.77");
 }
 
 #[test]
 fn every_order_of_the_addresses_occurs() {
-    let zone = Zone::build(&world());
+    let zone = Zone::build(&world(), &NodeId::new("n1"));
     let mut orders = BTreeSet::new();
     let mut first = 0;
     for seed in 0..1000 {
@@ -382,7 +411,7 @@ proptest! {
         networks in prop::sample::subsequence(vec!["app", "db", "dev"], 0..=3),
     ) {
         let world = world();
-        let zone = Zone::build(&world);
+        let zone = Zone::build(&world, &NodeId::new("n1"));
         let asker: Vec<_> = networks.iter().map(|id| NetworkId::new(*id)).collect();
         let answer = zone.answer(&asker, &name, question, seed);
         prop_assert_eq!(&answer, &zone.answer(&asker, &name.to_ascii_uppercase(), question, seed));
@@ -422,7 +451,7 @@ proptest! {
             let task = task(id.clone(), Some("none"), u32::from(n) + 1, &[("app", &address, None)]);
             world.tasks.insert(id, Arc::new(task));
         }
-        let answer = Zone::build(&world).answer(&asker("app"), "tasks.none", Question::A, seed);
+        let answer = Zone::build(&world, &NodeId::new("n1")).answer(&asker("app"), "tasks.none", Question::A, seed);
         let wanted: BTreeSet<IpAddr> = (0..count).map(|n| IpAddr::from([10, 1, 20, n + 2])).collect();
         match answer {
             Answer::NoData => prop_assert_eq!(count, 0),

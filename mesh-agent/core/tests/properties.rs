@@ -115,6 +115,7 @@ fn take(sim: &mut Sim, step: &Step) -> Result<(), Refusal> {
                 return_path: Default::default(),
                 idle_timeout: None,
                 slow_start: SLOW_START * u32::from(s % 2),
+                health: Default::default(),
                 labels: BTreeMap::new(),
             };
             sim.change(|world, fresh| change::create_service(world, request, fresh))?;

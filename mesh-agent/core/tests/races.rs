@@ -42,6 +42,7 @@ fn service(name: &str) -> ServiceRequest {
         return_path: Default::default(),
         idle_timeout: None,
         slow_start: Default::default(),
+        health: Default::default(),
         labels: Default::default(),
     }
 }

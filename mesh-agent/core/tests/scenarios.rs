@@ -13,7 +13,7 @@ use mesh_core::change::{
 use mesh_core::dns::{Answer, Question};
 use mesh_core::explain::{self, Flow};
 use mesh_core::model::{
-    Affinity, Balancing, EndpointMode, Locality, Protocol, PublishMode, PublishedPort, ReturnPath,
+    Affinity, Balancing, EndpointMode, Locality, NodeId, Protocol, PublishMode, PublishedPort, ReturnPath,
 };
 use mesh_core::plan::{self, Desired, Frontend, Pool, Route};
 use sim::Sim;
@@ -165,6 +165,7 @@ fn service(sim: &mut Sim, name: &str, rest: &[&str]) -> Result<String, change::R
         return_path: option(rest, "return-path").map_or(ReturnPath::Tunnel, |word| word.parse().unwrap()),
         idle_timeout: option(rest, "idle-timeout").map(seconds),
         slow_start: option(rest, "slow-start").map(seconds).unwrap_or_default(),
+        health: Default::default(),
         labels: Default::default(),
     };
     let service = sim.change(|world, fresh| change::create_service(world, request, fresh))?;
@@ -240,7 +241,7 @@ fn print(desired: &Desired) -> String {
 fn dig(sim: &Sim, network: &str, name: &str) -> String {
     let world = sim.world();
     let asker = world.network(network).unwrap().id.clone();
-    let zone = mesh_core::dns::Zone::build(world);
+    let zone = mesh_core::dns::Zone::build(world, &NodeId::new("nobody"));
     let question = if name.ends_with(".arpa") { Question::Ptr } else { Question::A };
     match zone.answer(&[asker], name, question, 7) {
         Answer::Addresses(mut addresses) => {

@@ -26,6 +26,7 @@ fn service() -> ServiceRequest {
         return_path: Default::default(),
         idle_timeout: None,
         slow_start: Default::default(),
+        health: Default::default(),
         labels: Default::default(),
     }
 }

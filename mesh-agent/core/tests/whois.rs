@@ -49,6 +49,7 @@ fn addresses_and_ports_have_names() {
             return_path: Default::default(),
             idle_timeout: None,
             slow_start: Default::default(),
+            health: Default::default(),
             labels: Default::default(),
         };
         sim.change(|world, fresh| change::create_service(world, request.clone(), fresh)).unwrap()

@@ -25,7 +25,7 @@ pub use in_kernel::{InKernel, LiveFlow};
 pub use network::{Ipam, Network, NetworkPeer, NetworkService, NetworkServiceTask, NetworkSpec, Subnet};
 pub use node::{Node, NodeDescription, NodeSpec, NodeStatus, NodeUpdate};
 pub use service::{
-    Affinity, Endpoint, EndpointSpec, NetworkTarget, PortConfig, PortRef, Service, ServiceSpec,
+    Affinity, Endpoint, EndpointSpec, HealthConfig, NetworkTarget, PortConfig, PortRef, Service, ServiceSpec,
     ServiceStatus, ServiceUpdate, VirtualIp,
 };
 pub use status::{

@@ -142,6 +142,7 @@ pub(crate) fn add(
         return_path: Default::default(),
         idle_timeout: None,
         slow_start: Default::default(),
+        health: Default::default(),
         labels: Default::default(),
         version: 1,
         created: 0,
@@ -163,6 +164,7 @@ pub(crate) fn add(
             draining: false,
             message: String::new(),
             origin: Origin::Process { pid: 1, start: 1, supervised: false },
+            checked: false,
             ready_since: 0,
             created: 0,
             updated: 0,
@@ -211,7 +213,7 @@ pub(crate) fn nets(names: &str) -> Vec<NetworkId> {
 
 /// A server of [`world`] that serves nobody yet, and the zone that it looks into.
 pub(crate) fn server(config: DnsConfig) -> (DnsServer, Arc<ArcSwap<Zone>>) {
-    let zone = Arc::new(ArcSwap::from_pointee(Zone::build(&world())));
+    let zone = Arc::new(ArcSwap::from_pointee(Zone::build(&world(), &NodeId::new("n1"))));
     (DnsServer::new(config, Arc::clone(&zone)), zone)
 }
 

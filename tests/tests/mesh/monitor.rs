@@ -185,7 +185,7 @@ fn monitors_end() -> Result<()> {
         }
         let mut first = Monitor::start(n1, "")?;
         let took = std::time::Instant::now();
-        n1.restart_agent(crate::kit::READY)?;
+        n1.restart_agent(READY)?;
         ensure!(
             took.elapsed() < Duration::from_secs(5),
             "the agent waited {:?} for its monitor",

@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::{Change, Fresh, Refusal, ports};
+use super::{Change, Fresh, HealthWish, Refusal, ports};
 use crate::kv::Txn;
 use crate::model::{
     Affinity, Attachment, Balancing, EndpointMode, Locality, Name, Network, Protocol, PublishMode,
@@ -47,6 +47,8 @@ pub struct ServiceRequest {
     pub idle_timeout: Option<Duration>,
     /// How long a new task's share grows; zero: not at all.
     pub slow_start: Duration,
+    /// What tells whether a task can serve.
+    pub health: HealthWish,
     /// Free text.
     pub labels: BTreeMap<String, String>,
 }
@@ -115,6 +117,8 @@ pub struct ServiceUpdate {
     pub idle_timeout: Option<Option<Duration>>,
     /// New slow start.
     pub slow_start: Option<Duration>,
+    /// What to change of the health check.
+    pub health: HealthWish,
     /// Labels to set.
     pub label_add: BTreeMap<String, String>,
     /// Labels to remove.
@@ -155,6 +159,7 @@ pub fn create_service(
         return_path: request.return_path,
         idle_timeout: request.idle_timeout,
         slow_start: request.slow_start,
+        health: request.health.apply(None)?,
         labels: request.labels,
         version: 1,
         created: fresh.now,
@@ -222,6 +227,7 @@ pub fn update_service(
     service.return_path = update.return_path.unwrap_or(service.return_path);
     service.idle_timeout = update.idle_timeout.unwrap_or(service.idle_timeout);
     service.slow_start = update.slow_start.unwrap_or(service.slow_start);
+    service.health = update.health.apply(service.health.as_ref())?;
     check_times(service.idle_timeout, service.slow_start)?;
     service.labels.extend(update.label_add);
     service.labels.retain(|key, _| !update.label_rm.contains(key));

@@ -36,6 +36,8 @@ pub struct TaskChange {
     pub state: Option<TaskState>,
     /// Whether it can serve.
     pub health: Option<Health>,
+    /// Whether its service's check says so.
+    pub checked: bool,
     /// Share of new flows.
     pub weight: Option<u16>,
     /// No new flows any more.
@@ -72,6 +74,7 @@ pub fn add_task(
         )));
     }
     let id = TaskId::from_random(fresh.id);
+    let mut health = Health::None;
     let (service, slot, name, networks) = match &request.service {
         Some(reference) => {
             let service = world.service(reference).ok_or_else(|| Refusal::not_found("service", reference))?;
@@ -82,6 +85,9 @@ pub fn add_task(
                 )));
             }
             let networks = service_networks(world, service, &request.networks)?;
+            if service.health.is_some() {
+                health = Health::Starting;
+            }
             let slot = (1..)
                 .find(|slot| !world.claims.contains_key(&records::slot_claim(&service.id, *slot)))
                 .unwrap_or(u32::MAX);
@@ -120,7 +126,8 @@ pub fn add_task(
         epoch: me.epoch,
         addresses,
         state: request.state,
-        health: Health::None,
+        health,
+        checked: health != Health::None,
         weight: request.weight,
         draining: false,
         message: String::new(),
@@ -147,7 +154,18 @@ pub fn change_task(
     let old = own_task(world, &me.id, id)?;
     let mut task = old.clone();
     task.state = task.state.advance(change.state.unwrap_or(task.state));
-    task.health = change.health.unwrap_or(task.health);
+    if let Some(health) = change.health {
+        let service = task.service.as_ref().and_then(|id| world.services.get(id));
+        if let Some(check) = service.and_then(|service| service.health.as_ref()).filter(|_| !change.checked) {
+            return Err(Refusal::Conflict(format!(
+                "the health of task {} is what its service's check finds ({}): \
+                 'mesh service update --no-healthcheck' ends that",
+                world.task_name(&task),
+                check.probe
+            )));
+        }
+        (task.health, task.checked) = (health, change.checked && health != Health::None);
+    }
     task.weight = change.weight.unwrap_or(task.weight);
     task.draining = change.draining.unwrap_or(task.draining);
     task.message = change.message.unwrap_or_else(|| task.message.clone());

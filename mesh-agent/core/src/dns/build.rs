@@ -6,11 +6,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{NetworkNames, Target, Zone};
-use crate::model::{Attachment, EndpointMode, NetworkId, Service, Snapshot, Task};
+use crate::model::{Attachment, EndpointMode, NetworkId, NodeId, Service, Snapshot, Task};
 
 impl Zone {
-    /// The names of a snapshot.
-    pub fn build(world: &Snapshot) -> Self {
+    /// The names of a snapshot, as they are for tasks of a node.
+    pub fn build(world: &Snapshot, here: &NodeId) -> Self {
         let mut networks: BTreeMap<NetworkId, NetworkNames> = world
             .networks
             .values()
@@ -25,7 +25,7 @@ impl Zone {
                 known.insert(service.name.to_string());
                 known.extend(attachment.aliases.iter().map(ToString::to_string));
                 if let Some(names) = networks.get_mut(&attachment.network) {
-                    names.add_service(service, attachment, &tasks);
+                    names.add_service(service, attachment, &tasks, here);
                 }
             }
         }
@@ -55,14 +55,25 @@ impl Zone {
 }
 
 impl NetworkNames {
-    fn add_service(&mut self, service: &Service, attachment: &Attachment, ready: &[&Arc<Task>]) {
-        let here = || ready.iter().filter_map(|task| Some((task, task.addresses.get(&attachment.network)?)));
-        let all: Arc<[IpAddr]> = here().flat_map(|(_, address)| address.addresses()).collect();
+    fn add_service(
+        &mut self,
+        service: &Service,
+        attachment: &Attachment,
+        ready: &[&Arc<Task>],
+        here: &NodeId,
+    ) {
+        let there = || ready.iter().filter_map(|task| Some((task, task.addresses.get(&attachment.network)?)));
+        let all: Arc<[IpAddr]> = there().flat_map(|(_, address)| address.addresses()).collect();
+        let near: Arc<[IpAddr]> = there()
+            .filter(|(task, _)| task.node == *here)
+            .flat_map(|(_, address)| address.addresses())
+            .collect();
+        let nearest = if near.is_empty() { Arc::clone(&all) } else { near };
         let whole: Arc<[IpAddr]> = match service.mode {
             EndpointMode::Vip => attachment.vip.iter().flat_map(|vip| vip.addresses()).collect(),
             EndpointMode::Dnsrr => Arc::clone(&all),
         };
-        let targets: Arc<[Target]> = here()
+        let targets: Arc<[Target]> = there()
             .map(|(task, address)| Target {
                 name: format!("{}.{}.{}.{}", service.name, task.slot, task.id, self.name),
                 weight: task.weight,
@@ -74,6 +85,7 @@ impl NetworkNames {
             if *name == service.name || !self.forward.contains_key(name.as_str()) {
                 self.forward.insert(name.to_string(), Arc::clone(&whole));
                 self.forward.insert(format!("tasks.{name}"), Arc::clone(&all));
+                self.forward.insert(format!("nearest.{name}"), Arc::clone(&nearest));
                 self.targets.insert(name.to_string(), Arc::clone(&targets));
             }
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Name, NetworkId, ServiceId, Timestamp};
+use super::{HealthCheck, Name, NetworkId, ServiceId, Timestamp};
 
 macro_rules! word_enum {
     ($(#[$doc:meta])* $name:ident, $what:literal { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
@@ -240,6 +240,9 @@ pub struct Service {
     /// How long the share of a task that has just come into the balance grows; zero: it has all of it at once.
     #[serde(default)]
     pub slow_start: Duration,
+    /// What tells whether a task can serve; none: it serves while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthCheck>,
     /// Free text of the user's.
     pub labels: BTreeMap<String, String>,
     /// Grows by one with each change.

@@ -148,6 +148,9 @@ pub struct Task {
     pub state: TaskState,
     /// Whether it can serve.
     pub health: Health,
+    /// Whether its service's check says so, and not whoever registered it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub checked: bool,
     /// Share of new flows in relation to the service's other tasks; 0: none.
     pub weight: u16,
     /// Gets no new flows any more.

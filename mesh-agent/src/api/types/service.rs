@@ -1,6 +1,7 @@
 //! **Fact.** Services on the wire: Docker's `Service`, with our extras left out where they are not used.
 
 mod convert;
+mod health;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -8,6 +9,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+pub use health::HealthConfig;
 
 use super::{AffinityMode, Balancing, EndpointMode, Locality, Protocol, PublishMode, ReturnPath, Version};
 
@@ -144,6 +147,9 @@ pub struct ServiceSpec {
     /// unless said otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<String>,
+    /// What tells whether a task can serve; left out: it serves while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<HealthConfig>,
 }
 
 /// How many tasks serve.
@@ -243,4 +249,7 @@ pub struct ServiceUpdate {
     /// New slow start; `0`: none any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<String>,
+    /// What to change of the health check; what it does not name stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<HealthConfig>,
 }

@@ -207,7 +207,8 @@ impl TryFrom<TaskSpec> for TaskRequest {
 impl From<TaskUpdate> for TaskChange {
     fn from(update: TaskUpdate) -> Self {
         let TaskUpdate { state, health, weight, draining, message } = update;
-        Self { state: state.map(Into::into), health: health.map(Into::into), weight, draining, message }
+        let (state, health) = (state.map(Into::into), health.map(Into::into));
+        Self { state, health, checked: false, weight, draining, message }
     }
 }
 
@@ -225,6 +226,7 @@ impl Task {
             addresses,
             state,
             health,
+            checked: _,
             weight,
             draining,
             message,

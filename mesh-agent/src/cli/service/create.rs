@@ -3,6 +3,7 @@
 use crate::api::types::{
     Affinity, Balancing, Changed, EndpointMode, EndpointSpec, Locality, ReturnPath, ServiceSpec,
 };
+use crate::cli::health::HealthFlags;
 use crate::cli::options::{self, Attach, KeyValue};
 use crate::cli::publish::Publish;
 use crate::cli::{OK, Session, converge};
@@ -55,6 +56,8 @@ pub(in crate::cli) struct CreateArgs {
     /// not wait for each other
     #[arg(long, value_name = "DURATION", value_parser = options::duration, default_value = "0")]
     slow_start: String,
+    #[command(flatten)]
+    health: Box<HealthFlags>,
     /// Service labels
     #[arg(short, long, value_name = "KEY=VALUE")]
     label: Vec<KeyValue>,
@@ -79,6 +82,7 @@ pub(super) async fn run(args: CreateArgs, session: Session) -> anyhow::Result<u8
         return_path,
         idle_timeout,
         slow_start,
+        health,
         label,
         detach,
         quiet,
@@ -98,6 +102,7 @@ pub(super) async fn run(args: CreateArgs, session: Session) -> anyhow::Result<u8
         return_path: Some(return_path),
         idle_timeout: Some(idle_timeout),
         slow_start: Some(slow_start),
+        healthcheck: health.config(),
     };
     let changed: Changed = session.client.post("/v1/services", &spec).await?;
     session.out.line(&changed.id);

@@ -1,6 +1,6 @@
 //! **Effect.** `mesh service inspect`.
 
-use crate::api::types::{EndpointMode, Service};
+use crate::api::types::{EndpointMode, HealthConfig, Service};
 use crate::cli::format::FormatArg;
 use crate::cli::{Session, several};
 
@@ -86,12 +86,24 @@ fn pretty(service: &Service) -> String {
         ("Drain Timeout", spec.drain_timeout.clone()),
         ("Return Path", spec.return_path.map(|word| word.as_str().to_owned())),
         ("Idle Timeout", Some(spec.idle_timeout.clone().unwrap_or_else(|| "default".to_owned()))),
+        ("Health Check", spec.healthcheck.as_ref().map(health)),
         ("Slow Start", spec.slow_start.clone().filter(|window| window != "0s")),
     ];
     for (name, value) in words {
         text.push_str(&format!("{name}:\t{}\n", value.as_deref().unwrap_or("none")));
     }
     text
+}
+
+fn health(check: &HealthConfig) -> String {
+    let time = |time: &Option<String>| time.clone().unwrap_or_default();
+    format!(
+        "{} every {}, within {}, {} retries",
+        check.test.join(" "),
+        time(&check.interval),
+        time(&check.timeout),
+        check.retries.unwrap_or_default()
+    )
 }
 
 #[cfg(test)]
@@ -106,7 +118,8 @@ mod tests {
             "Spec": {"Name": "web", "Labels": {"tier": "front"}, "Networks": [{"Target": "n1"}],
                 "EndpointSpec": {"Mode": "vip"}, "Balancing": "maglev",
                 "Affinity": {"Mode": "client-ip", "Timeout": "10m"}, "Locality": "spread", "DrainTimeout": "30s",
-                "ReturnPath": "dsr", "SlowStart": "5m"},
+                "ReturnPath": "dsr", "SlowStart": "5m",
+                "Healthcheck": {"Test": ["HTTP", "80/ready"], "Interval": "5s", "Timeout": "1s", "Retries": 3}},
             "Endpoint": {"Spec": {"Mode": "vip"}, "Ports": [{"Protocol": "tcp", "TargetPort": 80,
                 "PublishedPort": 8080, "PublishMode": "ingress", "HostIP": ["10.0.0.1"], "Allow": ["10.0.0.0/8"]}],
                 "VirtualIPs": [{"NetworkID": "n1", "Addr": "10.0.0.5/16"}]},
@@ -137,6 +150,7 @@ mod tests {
         Drain Timeout:	30s
         Return Path:	dsr
         Idle Timeout:	default
+        Health Check:	HTTP 80/ready every 5s, within 1s, 3 retries
         Slow Start:	5m
         ");
     }

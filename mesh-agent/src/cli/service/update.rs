@@ -1,6 +1,7 @@
 //! **Effect.** `mesh service update`: in place, what is not named keeps working throughout.
 
 use crate::api::types::{Affinity, Balancing, Changed, EndpointMode, Locality, ReturnPath, ServiceUpdate};
+use crate::cli::health::HealthFlags;
 use crate::cli::options::{self, Attach, KeyValue};
 use crate::cli::publish::{Publish, Unpublish};
 use crate::cli::several::encode;
@@ -62,6 +63,8 @@ pub(in crate::cli) struct UpdateArgs {
     /// not wait for each other
     #[arg(long, value_name = "DURATION", value_parser = options::duration)]
     slow_start: Option<String>,
+    #[command(flatten)]
+    health: Box<HealthFlags>,
     /// Exit at once instead of waiting for the mesh to converge
     #[arg(short, long)]
     detach: bool,
@@ -89,6 +92,7 @@ pub(super) async fn run(args: UpdateArgs, session: Session) -> anyhow::Result<u8
         return_path,
         idle_timeout,
         slow_start,
+        health,
         detach,
         quiet,
         service,
@@ -109,6 +113,7 @@ pub(super) async fn run(args: UpdateArgs, session: Session) -> anyhow::Result<u8
         return_path,
         idle_timeout,
         slow_start,
+        healthcheck: health.config(),
     };
     let changed: Changed =
         session.client.patch(&format!("/v1/services/{}", encode(&service)), &update).await?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hickory_proto::op::Query;
-use mesh_core::model::{Attachment, EndpointMode, Network, Service, ServiceId, Snapshot, Vip, Vni};
+use mesh_core::model::{Attachment, EndpointMode, Network, NodeId, Service, ServiceId, Snapshot, Vip, Vni};
 use proptest::prelude::*;
 
 use super::*;
@@ -42,6 +42,7 @@ fn zone() -> Zone {
         return_path: Default::default(),
         idle_timeout: None,
         slow_start: Default::default(),
+        health: Default::default(),
         labels: Default::default(),
         version: 1,
         created: 0,
@@ -50,7 +51,7 @@ fn zone() -> Zone {
     let mut world = Snapshot::default();
     world.networks.insert(id, Arc::new(network));
     world.services.insert(service.id.clone(), Arc::new(service));
-    Zone::build(&world)
+    Zone::build(&world, &NodeId::new("n1"))
 }
 
 fn query(name: &str, kind: RecordType) -> Message {

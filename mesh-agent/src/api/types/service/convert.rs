@@ -122,6 +122,7 @@ impl TryFrom<ServiceSpec> for change::ServiceRequest {
             return_path,
             idle_timeout,
             slow_start,
+            healthcheck,
         } = spec;
         let EndpointSpec { mode, ports } = endpoint_spec;
         Ok(Self {
@@ -136,6 +137,7 @@ impl TryFrom<ServiceSpec> for change::ServiceRequest {
             return_path: return_path.unwrap_or(ReturnPath::Tunnel).into(),
             idle_timeout: idle_timeout.as_deref().map(idle).transpose()?.flatten(),
             slow_start: slow_start.as_deref().map(parse_duration).transpose()?.unwrap_or_default(),
+            health: healthcheck.map(TryInto::try_into).transpose()?.unwrap_or_default(),
             labels,
         })
     }
@@ -161,6 +163,7 @@ impl TryFrom<ServiceUpdate> for change::ServiceUpdate {
             return_path,
             idle_timeout,
             slow_start,
+            healthcheck,
         } = update;
         let rm = publish_rm.into_iter();
         Ok(Self {
@@ -177,6 +180,7 @@ impl TryFrom<ServiceUpdate> for change::ServiceUpdate {
             return_path: return_path.map(Into::into),
             idle_timeout: idle_timeout.as_deref().map(idle).transpose()?,
             slow_start: slow_start.as_deref().map(parse_duration).transpose()?,
+            health: healthcheck.map(TryInto::try_into).transpose()?.unwrap_or_default(),
             label_add,
             label_rm,
         })
@@ -199,6 +203,7 @@ impl Service {
             return_path,
             idle_timeout,
             slow_start,
+            health,
             labels,
             version,
             created,
@@ -230,6 +235,7 @@ impl Service {
                 return_path: Some((*return_path).into()),
                 idle_timeout: idle_timeout.map(format_duration),
                 slow_start: Some(format_duration(*slow_start)),
+                healthcheck: health.as_ref().map(Into::into),
             },
             endpoint: Endpoint { spec: endpoint_spec, ports, virtual_ips: virtual_ips(world, networks) },
             service_status: ServiceStatus { running_tasks: running as u64, desired_tasks: desired as u64 },
