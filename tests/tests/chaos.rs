@@ -17,13 +17,14 @@ static ALONE: Mutex<()> = Mutex::new(());
 #[test]
 fn promises_are_kept_under_faults() -> Result<()> {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let report = run(&built_mesh()?, &Options::new(SEED, Duration::from_secs(30)))?;
+    let report = run(&built_mesh()?, &Options::new(SEED, Duration::from_secs(24)))?;
     ensure!(report.is_clean() && report.requests > 500 && report.faults > 2, "{report}");
     Ok(())
 }
 
-/// Its rounds have a node that is unplugged, a dead agent and a dead leader.
-const SEED: u64 = 1;
+/// Its rounds: an agent is killed; a node is unplugged; two nodes are cut off from three while the store's leader is killed.
+/// Tasks, ports and services come and go.
+const SEED: u64 = 39_209;
 
 /// Where kernels answer no probe, nobody finds out that a node is dead, and new flows go on to it.
 #[test]

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail, ensure};
 
 use super::{
     Change, Millis, Outage, Report, Round,
@@ -51,14 +51,21 @@ impl Options {
     }
 }
 
-/// Runs the `mesh` program at that path in a lab of its own, and says what came of it. Progress goes to standard error.
+/// Runs the `mesh` program at that path in a lab of its own, and says what came of it. Progress goes to
+/// standard error, and so does the state of the lab when a promise was not kept.
 pub fn run(mesh: &Path, options: &Options) -> Result<Report> {
     let mut report = None;
-    lab_test(cluster::lab(mesh), |lab| {
-        report = Some(run_in(lab, options)?);
+    // Of a promise that is not kept, the state of the lab is evidence.
+    let ended = lab_test(cluster::lab(mesh), |lab| {
+        let report = report.insert(run_in(lab, options)?);
+        ensure!(report.is_clean(), "promises were not kept");
         Ok(())
-    })?;
-    report.ok_or_else(|| anyhow!("nothing was run"))
+    });
+    match (report, ended) {
+        (Some(report), _) => Ok(report),
+        (None, Err(error)) => Err(error),
+        (None, Ok(())) => bail!("nothing was run"),
+    }
 }
 
 fn run_in(lab: &Lab, options: &Options) -> Result<Report> {
