@@ -19,7 +19,7 @@ mod store;
 mod traffic;
 
 pub use history::{Failed, Kept, Millis, Outage, Place, Request, Severed};
-pub use oracle::{Judgement, Verdict, judge};
+pub use oracle::{Judgement, Verdict, judge, known_after};
 pub use random::Random;
 pub use records::{Event, Ledger, given_twice};
 pub use report::Report;

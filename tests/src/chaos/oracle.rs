@@ -76,18 +76,41 @@ fn verdict(request: &Request, outages: &[Outage], tasks: &BTreeSet<Place>, nodes
     }
 }
 
+/// How long after the beginning of an outage the last connection was begun that led to where nothing comes from, of
+/// those that could have gone elsewhere: how long it took Mesh to know.
+pub fn known_after(
+    requests: &[Request],
+    outage: &Outage,
+    tasks: &[BTreeSet<Place>],
+    nodes: usize,
+) -> Option<Millis> {
+    let Outage { begin, end, severed } = outage;
+    let none = BTreeSet::new();
+    let late = requests.iter().filter(|request| {
+        let lost = request.outcome == Err(Failed::Silence) || request.connect >= Some(SYN_LOST);
+        let tasks = tasks.get(request.service).unwrap_or(&none);
+        let new = request.kept.is_none() && (begin..=end).contains(&&request.opened);
+        lost && new && *severed != Severed::Loss && !has_no_way(request, severed, tasks, nodes)
+    });
+    late.map(|request| request.opened - begin).max()
+}
+
+/// Whether the client does not reach the entry, or the entry no other node, or no task: nobody can do anything then.
+fn has_no_way(request: &Request, severed: &Severed, tasks: &BTreeSet<Place>, nodes: usize) -> bool {
+    let entry = request.entry;
+    // Nobody can know whether everybody else is gone or oneself.
+    !request.inside && severed.from_outside(entry)
+        || severed.isolates(entry, nodes)
+        || tasks.iter().all(|task| severed.between(entry, *task))
+}
+
 /// Whether packets of the request may have been lost in the outage.
 fn excuses(request: &Request, outage: &Outage, tasks: &BTreeSet<Place>, nodes: usize) -> bool {
     let Outage { begin, severed, .. } = outage;
-    let entry = request.entry;
-    if *severed == Severed::Loss || !request.inside && severed.from_outside(entry) {
+    if *severed == Severed::Loss || has_no_way(request, severed, tasks, nodes) {
         return true;
     }
-    let gone = |task: Place| severed.between(entry, task);
-    // Nobody can know whether everybody else is gone or oneself.
-    if severed.isolates(entry, nodes) || tasks.iter().all(|task| gone(*task)) {
-        return true;
-    }
+    let gone = |task: Place| severed.between(request.entry, task);
     let known_after = if matches!(severed, Severed::OneWay(..)) { PATH_DOWN_AFTER } else { DEAD_AFTER };
     let in_time = request.opened <= begin + known_after;
     match request.kept {
@@ -202,6 +225,16 @@ mod tests {
     #[test]
     fn loss_excuses_silence() {
         assert_eq!(of(silent(15_000), Severed::Loss), Verdict::InFlight);
+    }
+
+    #[test]
+    fn how_long_it_took_to_know_is_told() {
+        let outage = Outage { begin: 10_000, end: 20_000, severed: Severed::Node(2) };
+        let elsewhere = Request { entry: 2, ..silent(19_000) };
+        let requests =
+            [silent(9_000), silent(10_300), answered(10_800, 1_010), answered(15_000, 3), elsewhere];
+        assert_eq!(known_after(&requests, &outage, &[BTreeSet::from(TASKS)], 5), Some(800));
+        assert_eq!(known_after(&requests[3..], &outage, &[BTreeSet::from(TASKS)], 5), None);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::{
     cluster::{self, SERVICES, SIZE},
     convergence::converges,
     faults::{harm, harm_store},
-    given_twice, judge,
+    given_twice, judge, known_after,
     schedule::{CALM, schedule},
     store::Store,
     traffic::Traffic,
@@ -83,20 +83,23 @@ fn run_in(lab: &Lab, options: &Options) -> Result<Report> {
     for (number, round) in rounds.iter().enumerate() {
         let at = run.start.elapsed().as_secs();
         eprintln!("{at:>4} s  round {} of {}: {}", number + 1, rounds.len(), said(round));
-        let outages = run.outages.len();
         let ended = run.round(&mut store, round)?;
         match converges(lab, ended) {
             Ok(took) => eprintln!("        all nodes are as they should be {took:.1?} after that"),
             Err(error) => violations.push(format!("round {}: {error:#}", number + 1)),
-        }
-        for outage in run.outages.iter().skip(outages) {
-            eprintln!("        packets were lost from {} to {} ms", outage.begin, outage.end);
         }
         thread::sleep(Duration::from_millis(CALM).saturating_sub(ended.elapsed()));
     }
     eprintln!("        {} requests; the records are looked through", traffic.count());
     let requests = traffic.stop()?;
     let tasks = SERVICES.map(|nodes| nodes.iter().copied().collect::<BTreeSet<_>>());
+    for outage in &run.outages {
+        let Outage { begin, end, severed } = outage;
+        let late = known_after(&requests, outage, &tasks, SIZE.nodes);
+        let late =
+            late.map_or("no request".to_owned(), |late| format!("requests until {late} ms after that"));
+        eprintln!("        {severed:?} from {begin} to {end} ms: {late} went there in vain");
+    }
     let judgement = judge(&requests, &run.outages, &tasks, SIZE.nodes);
     let history = store.history()?;
     let (asked, refused) = run.changes.counts();
