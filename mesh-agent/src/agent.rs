@@ -16,8 +16,9 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
 use mesh_core::dns::Zone;
+use mesh_core::etcd::GATEWAY_PORT;
 use mesh_core::kv::Rev;
-use mesh_core::model::Snapshot;
+use mesh_core::model::{Role, Snapshot};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
+use crate::cluster::{self, Cluster, ClusterFile, Identity, Way};
 use crate::config::{self, Config, StoreMode};
 use crate::control::Control;
 use crate::dataplane::Dataplane;
@@ -32,11 +34,14 @@ use crate::dns::{DnsConfig, DnsServer};
 use crate::facts::sync::{self, SyncOptions};
 use crate::liveness::{self, Masks};
 use crate::overlay::OverlayPlane;
+use crate::pki::renewal::{self, Source};
+use crate::pki::{Admission, Files, Tls};
 use crate::reconcile::Reconciler;
 use crate::status::{Status, StoreHealth};
 use crate::store::Store;
-use crate::store::etcd::EtcdStore;
-use crate::store::gateway::{self, GatewayStore, Secret};
+use crate::store::etcd::{EtcdStore, Known};
+use crate::store::gate::Gate;
+use crate::store::gateway::{self, Access, GatewayStore, Secret, SeveralGateways};
 use crate::store::local::LocalStore;
 use crate::tasks::Tasks;
 
@@ -85,7 +90,27 @@ pub fn main(args: &AgentArgs) -> anyhow::Result<()> {
     }
     // A blocking call that hangs must not hold up the end.
     runtime.shutdown_timeout(Duration::from_secs(2));
-    result
+    match result? {
+        End::Stopped => Ok(()),
+        End::Again => again(),
+    }
+}
+
+/// Why an agent ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It was told to.
+    Stopped,
+    /// The node is something else from now on.
+    Again,
+}
+
+/// Starts anew in the same process, so that whoever watches over it sees none end.
+fn again() -> anyhow::Result<()> {
+    use std::os::unix::process::CommandExt;
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let error = std::process::Command::new(program).args(std::env::args_os().skip(1)).exec();
+    Err(error).context("cannot start the agent anew")
 }
 
 fn load(args: &AgentArgs) -> anyhow::Result<Config> {
@@ -101,7 +126,7 @@ fn load(args: &AgentArgs) -> anyhow::Result<Config> {
     Ok(Config::load(text.as_deref().map(|text| (path, text)), std::env::vars(), &args.set)?)
 }
 
-async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<()> {
+async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
     let lock = lock::take(&config.node.run_dir)?;
     let id = lock::node_id(&config.node.state_dir)?;
     let name = join::name(&config)?;
@@ -112,11 +137,24 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let parts = Parts { tracker: TaskTracker::new(), stop: stop.clone() };
     let cache = config.node.state_dir.join("cache");
-    let store = open_store(&config, &cache, accept_deletions, &parts, &stop).await?;
+    cluster::forget_former(&config.node.state_dir)?;
+    let member = cluster_file(&config)?;
+    let known = known(&cache, accept_deletions);
+    let tls = match &member {
+        Some(_) => Some(Arc::new(Tls::open(Files::of(&config.node.state_dir))?)),
+        None => None,
+    };
+    let (store, way) = open_store(&config, member.as_ref().zip(tls.as_ref()), known, address).await?;
+    let engine = match &way {
+        Way::Alone(_) => config.store.mode.name(),
+        Way::Manager(_) => "managed",
+        Way::Worker(_) => "gateway",
+    };
+    let janitor = matches!(way, Way::Alone(_)) && config.store.mode == StoreMode::Local;
 
     let (world_tx, world) = watch::channel(Arc::new(Snapshot::default()));
     let (health_tx, health) =
-        watch::channel(StoreHealth { engine: config.store.mode.name().to_owned(), ..StoreHealth::default() });
+        watch::channel(StoreHealth { engine: engine.to_owned(), ..StoreHealth::default() });
     let (status_tx, status) = watch::channel(Arc::new(Status::default()));
     let (masks_tx, masks) = watch::channel(Masks::default());
     let (me_tx, me) = watch::channel(None);
@@ -125,6 +163,17 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<()> {
 
     let control = Control::new(id.clone(), Arc::clone(&store), world.clone(), status);
     let tasks = Tasks::new(control.clone(), me.clone());
+    let admission = tls.clone().map(|tls| Admission::new(tls, control.clone(), GATEWAY_PORT));
+    let admission = admission.filter(|_| matches!(way, Way::Manager(_)));
+    if let (Some(tls), Some(file)) = (&tls, &member) {
+        let managers = file.managers.iter().map(SocketAddr::to_string).collect();
+        let source = admission.clone().map_or(Source::Managers(managers, GATEWAY_PORT), Source::Own);
+        parts.spawn(renewal::run(Arc::clone(tls), source, world.clone(), stop.clone()));
+    }
+    serve_store(&config, admission, address, &store, &parts, &stop).await?;
+    let identity = Identity { name: name.clone(), address, state_dir: config.node.state_dir.clone() };
+    let cluster = Cluster::new(control.clone(), identity, member, way);
+    parts.spawn(cluster.clone().run(stop.clone()));
     let zone = Arc::new(ArcSwap::from_pointee(Zone::default()));
     let mut balance = Dataplane::open(&config.dataplane, &config.node.cgroup).map_err(|error| {
         anyhow::anyhow!("{}; with dataplane.mode = \"nft\" it is not needed", error.in_full())
@@ -156,19 +205,23 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<()> {
     )?;
     parts.spawn(crate::api::serve(
         socket,
-        crate::api::ApiState { control: control.clone(), tasks, view },
+        crate::api::ApiState { control: control.clone(), tasks, view, cluster: cluster.clone() },
         stop.clone(),
     ));
 
     let joined = join::run(config.clone(), name, address, control.clone(), health, me_tx, stop.clone());
     let mut joined = parts.spawn(joined);
-    parts.spawn(live::run(control, store, me, config.store.mode == StoreMode::Local, stop.clone()));
+    parts.spawn(live::run(control, store, me, janitor, stop.clone()));
     // Under a supervisor that waits for it: the API answers from now on. Nobody waiting is no error.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 
     let ended = tokio::select! {
-        signal = signalled() => signal.map(|name| info!("{name}: the agent stops, the data plane goes on")),
-        result = &mut joined => result.context("a part of the agent broke")?,
+        signal = signalled() => signal.map(|name| {
+            info!("{name}: the agent stops, the data plane goes on");
+            End::Stopped
+        }),
+        () = changed(&cluster) => Ok(End::Again),
+        result = &mut joined => result.context("a part of the agent broke")?.map(|()| End::Stopped),
         () = stop.cancelled() => match tokio::time::timeout(REASON, &mut joined).await {
             // What ends first says that it ends before it says why.
             Ok(Ok(Err(why))) => Err(why),
@@ -183,7 +236,7 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<()> {
     }
     let _ = std::fs::remove_file(config.socket());
     drop(lock);
-    ended
+    if cluster.changes() { Ok(End::Again) } else { ended }
 }
 
 /// How long a part that broke may take to say why.
@@ -215,36 +268,90 @@ fn raise_file_limit() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
+/// How long the answer to whoever changed what this node is may take to leave.
+const ANSWER: Duration = Duration::from_millis(300);
+
+/// Waits until this node is to be something else.
+async fn changed(cluster: &Cluster) {
+    cluster.again().await;
+    info!("this node is something else from now on: the agent starts anew, the data plane goes on");
+    tokio::time::sleep(ANSWER).await;
+}
+
+/// What is known of the mesh already.
+fn known(cache: &Path, accept_deletions: bool) -> Known {
+    let known = sync::known(cache);
+    if accept_deletions { Known { rev: Rev(0), ..known } } else { known }
+}
+
+/// Which cluster the node belongs to; the configuration may say that the records are elsewhere.
+fn cluster_file(config: &Config) -> anyhow::Result<Option<ClusterFile>> {
+    let file = ClusterFile::load(&config.node.state_dir)?;
+    if file.is_some() && config.store.mode != StoreMode::Local {
+        bail!(
+            "store.mode is \"{}\", but this node belongs to a cluster ({}): leave store.mode out, or run 'mesh cluster \
+             leave' first",
+            config.store.mode.name(),
+            config.node.state_dir.join("cluster.json").display()
+        );
+    }
+    Ok(file)
+}
+
 async fn open_store(
     config: &Config,
-    cache: &Path,
-    accept_deletions: bool,
-    parts: &Parts,
-    stop: &CancellationToken,
-) -> anyhow::Result<Arc<dyn Store>> {
-    let secret = || Secret::read(&config.store.token_file);
-    let store: Arc<dyn Store> = match config.store.mode {
-        StoreMode::Local => Arc::new(LocalStore::open(config.node.state_dir.join("store.redb"))?),
-        StoreMode::External => {
-            let mut known = sync::known(cache);
-            if accept_deletions {
-                known.rev = Rev(0);
+    member: Option<(&ClusterFile, &Arc<Tls>)>,
+    known: Known,
+    address: IpAddr,
+) -> anyhow::Result<(Arc<dyn Store>, Way)> {
+    let state_dir = &config.node.state_dir;
+    if let Some((file, tls)) = member {
+        return Ok(match file.role {
+            Role::Manager => {
+                cluster::ensure(state_dir).await?;
+                let etcd = EtcdStore::new(cluster::etcd_options(state_dir, file, address, known)?);
+                let etcd = Arc::new(etcd);
+                (Arc::clone(&etcd) as _, Way::Manager(etcd))
             }
-            Arc::new(EtcdStore::new(config.store.etcd(known)?))
+            Role::Worker => {
+                let several = Arc::new(SeveralGateways::new(&file.managers, Arc::clone(tls)));
+                (Arc::clone(&several) as _, Way::Worker(several))
+            }
+        });
+    }
+    Ok(match config.store.mode {
+        StoreMode::Local => {
+            let gate = Arc::new(Gate::new(Arc::new(LocalStore::open(state_dir.join("store.redb"))?)));
+            (Arc::clone(&gate) as _, Way::Alone(Some(gate)))
         }
+        StoreMode::External => (Arc::new(EtcdStore::new(config.store.etcd(known)?)), Way::Alone(None)),
         StoreMode::Gateway => {
             let address: SocketAddr = config.store.gateway.parse().context("store.gateway")?;
-            return Ok(Arc::new(GatewayStore::connect(address.to_string(), secret()?)));
+            let secret = Secret::read(&config.store.token_file)?;
+            (Arc::new(GatewayStore::connect(address.to_string(), secret)), Way::Alone(None))
         }
+    })
+}
+
+/// Serves the store to other nodes, where that is this node's to do.
+async fn serve_store(
+    config: &Config,
+    manager: Option<Admission>,
+    address: IpAddr,
+    store: &Arc<dyn Store>,
+    parts: &Parts,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let (listen, access) = match manager {
+        Some(admission) => (SocketAddr::new(address, GATEWAY_PORT).to_string(), Access::from(admission)),
+        None if config.store.listen.is_empty() || config.store.mode == StoreMode::Gateway => return Ok(()),
+        None => (config.store.listen.clone(), Secret::read(&config.store.token_file)?.into()),
     };
-    if !config.store.listen.is_empty() {
-        let listener = TcpListener::bind(&config.store.listen)
-            .await
-            .with_context(|| format!("cannot serve the store at {}", config.store.listen))?;
-        info!(address = config.store.listen, "serving the store to other nodes");
-        parts.spawn(gateway::serve(Arc::clone(&store), listener, secret()?, stop.clone()));
-    }
-    Ok(store)
+    let listener =
+        TcpListener::bind(&listen).await.with_context(|| format!("cannot serve the store at {listen}"))?;
+    info!(address = listen, "serving the store to other nodes");
+    parts.spawn(gateway::serve(Arc::clone(store), listener, access, stop.clone()));
+    Ok(())
 }
 
 fn dns_config(config: &Config) -> DnsConfig {

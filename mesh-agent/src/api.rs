@@ -10,6 +10,7 @@ pub mod types;
 
 mod about;
 mod answer;
+mod cluster;
 mod counters;
 mod explain;
 mod monitor;
@@ -28,12 +29,15 @@ use tokio_util::sync::CancellationToken;
 
 pub use socket::bind;
 
+use crate::cluster::Cluster;
 use crate::control::Control;
 use crate::dataplane::ebpf::View;
 use crate::tasks::Tasks;
 
 /// The largest request that is read.
 const MAX_BODY: usize = 256 * 1024;
+/// The largest backup that is read.
+const MAX_BACKUP: usize = 1 << 30;
 
 /// What the API speaks for. Cheap to clone.
 #[derive(Clone)]
@@ -44,6 +48,8 @@ pub struct ApiState {
     pub tasks: Tasks,
     /// What there is to see in the kernel, where that can be looked at.
     pub view: Option<Arc<View>>,
+    /// What this node is to its cluster.
+    pub cluster: Cluster,
 }
 
 /// Serves until `stop`, then lets requests that are under way end.
@@ -63,6 +69,19 @@ fn router(state: ApiState) -> Router {
         .route("/v1/tasks/{id}", get(tasks::inspect).patch(tasks::update).delete(tasks::remove))
         .route("/v1/nodes", get(nodes::list))
         .route("/v1/nodes/{id}", get(nodes::inspect).patch(nodes::update).delete(nodes::remove))
+        .route("/v1/cluster", get(cluster::inspect))
+        .route("/v1/cluster/init", post(cluster::init))
+        .route("/v1/cluster/join", post(cluster::join))
+        .route("/v1/cluster/token", post(cluster::token))
+        .route("/v1/cluster/leave", post(cluster::leave))
+        .route("/v1/cluster/promote", post(cluster::promote))
+        .route("/v1/cluster/demote", post(cluster::demote))
+        .route("/v1/cluster/backup", get(cluster::backup))
+        .route(
+            "/v1/cluster/restore",
+            post(cluster::restore).layer(axum::extract::DefaultBodyLimit::max(MAX_BACKUP)),
+        )
+        .route("/v1/cluster/recover", post(cluster::recover))
         .route("/v1/status", get(about::status))
         .route("/v1/counters", get(counters::counters))
         .route("/v1/explain", post(explain::explain))

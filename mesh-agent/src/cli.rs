@@ -4,6 +4,7 @@
 //! refused or failed, 2 for wrong usage; `task run` exits as its command does.
 
 mod ago;
+mod cluster;
 mod completions;
 mod converge;
 mod docs;
@@ -31,6 +32,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::agent::AgentArgs;
 use crate::api::client::{Client, DEFAULT_HOST, Host};
+use crate::cluster::EtcdArgs;
 use crate::demo::DemoArgs;
 use output::Out;
 
@@ -66,6 +68,9 @@ enum Command {
     GenDocs(docs::DocsArgs),
     #[command(hide = true)]
     TaskExec(task::exec::ExecArgs),
+    /// Run this node's member of etcd
+    #[command(hide = true)]
+    Etcd(EtcdArgs),
 }
 
 /// What is meant for people: documented and completed.
@@ -83,6 +88,9 @@ enum Verb {
     /// Manage nodes
     #[command(subcommand)]
     Node(node::Verb),
+    /// Manage the cluster of nodes that keep the records
+    #[command(subcommand)]
+    Cluster(cluster::Verb),
     Status(status::StatusArgs),
     Explain(explain::ExplainArgs),
     Monitor(monitor::MonitorArgs),
@@ -107,6 +115,7 @@ pub fn main() -> ExitCode {
     let code = match command {
         Command::Verb(verb) => run(verb, &global, &out),
         Command::GenDocs(args) => docs::run(&args),
+        Command::Etcd(args) => crate::cluster::supervise(&args).map(|()| OK),
         Command::TaskExec(args) => Ok(task::exec::run(&args, &out)),
     };
     ExitCode::from(code.unwrap_or_else(|error| {
@@ -126,6 +135,7 @@ fn run(verb: Verb, global: &Global, out: &Out) -> anyhow::Result<u8> {
         Verb::Service(verb) => talk(global, |session| service::run(verb, session)),
         Verb::Task(verb) => talk(global, |session| task::run(verb, session)),
         Verb::Node(verb) => talk(global, |session| node::run(verb, session)),
+        Verb::Cluster(verb) => talk(global, |session| cluster::run(verb, session)),
         Verb::Status(args) => talk(global, |session| status::run(args, session)),
         Verb::Explain(args) => talk(global, |session| explain::run(args, session)),
         Verb::Monitor(args) => talk(global, |session| monitor::run(args, session)),

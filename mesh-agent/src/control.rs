@@ -14,6 +14,8 @@ use crate::store::{Store, StoreError};
 
 /// How often a change is decided anew when others write at the same time.
 const ATTEMPTS: u32 = 30;
+/// How long a store that has not told what became of a change is asked for it, at least.
+const FIND_OUT: Duration = Duration::from_secs(4);
 /// How long to wait for the node's own copy to catch up.
 const CATCH_UP: Duration = Duration::from_secs(5);
 
@@ -128,6 +130,13 @@ impl Control {
         Err(ControlError::Contended)
     }
 
+    /// Waits until this node's copy has what the store has now.
+    pub async fn current(&self) -> Result<(), StoreError> {
+        let status = self.store.status().await?;
+        self.seen(status.rev).await;
+        Ok(())
+    }
+
     /// Waits until this node's copy has a revision.
     pub async fn seen(&self, rev: Rev) {
         let mut world = self.world.clone();
@@ -152,12 +161,12 @@ impl Control {
     }
 
     async fn list(&self, key: &str) -> Result<Listing, StoreError> {
-        let mut tries = 0;
+        let began = tokio::time::Instant::now();
         loop {
             match self.store.list(key).await {
                 Ok(listing) => return Ok(listing),
-                Err(error) if tries >= 3 => return Err(error),
-                Err(_) => tries += 1,
+                Err(error) if began.elapsed() > FIND_OUT => return Err(error),
+                Err(_) => {}
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }

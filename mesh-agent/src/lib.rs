@@ -4,12 +4,13 @@
 //! `mesh_core::change` decide and commits the transaction to the [`store`]. Every node's [`facts`] learn of
 //! it and publish a new snapshot; [`reconcile`] has `mesh_core::plan` say what this node must be, and each
 //! [`plane`] makes it so: [`overlay`], [`dataplane`], and [`dns`] for names. What came of it is [`status`].
-//! [`agent`] only puts these parts together.
+//! [`pki`] says who nodes are, and [`agent`] only puts these parts together.
 #![deny(unsafe_code)]
 
 pub mod agent;
 pub mod api;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod control;
 pub mod dataplane;
@@ -20,6 +21,7 @@ pub mod health;
 pub mod liveness;
 pub mod netns;
 pub mod overlay;
+pub mod pki;
 pub mod plane;
 pub mod reconcile;
 pub mod status;

@@ -4,6 +4,7 @@
 
 pub mod conformance;
 pub mod etcd;
+pub mod gate;
 pub mod gateway;
 pub mod local;
 mod secret;

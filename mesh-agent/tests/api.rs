@@ -309,7 +309,7 @@ async fn routes_answer_as_documented() {
             }
         }
     }
-    assert_eq!(routes, 24);
+    assert_eq!(routes, 34);
 }
 
 async fn raw(mesh: &Mesh, method: &str, path: &str, body: &str) -> (String, String) {

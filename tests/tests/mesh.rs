@@ -40,6 +40,8 @@ mod lifecycle;
 mod liveness;
 #[path = "mesh/localhost.rs"]
 mod localhost;
+#[path = "mesh/managed.rs"]
+mod managed;
 #[path = "mesh/monitor.rs"]
 mod monitor;
 #[path = "mesh/options.rs"]

@@ -5,24 +5,30 @@
 //! wrong, where, and what to do. After a conflict the caller takes a newer snapshot and asks again.
 
 mod health;
+mod identity;
 mod janitor;
 mod network;
 mod node;
 mod ports;
+mod promotion;
 mod service;
 mod task;
+mod token;
 
 pub use health::HealthWish;
+pub use identity::{Applicant, admit, begin, renew, set_role, standing};
 pub use janitor::{is_first, janitor};
 pub(crate) use network::overlap;
 pub use network::{NetworkRequest, create_network, remove_network};
 pub use node::{Me, NodeFacts, claim_blocks, join, refresh, remove_node, set_availability};
 pub use ports::protected_ports;
+pub use promotion::{demote, promote};
 pub use service::{
     AttachmentRequest, PortPattern, ServiceRequest, ServiceUpdate, create_service, remove_service,
     update_service,
 };
 pub use task::{TaskChange, TaskRequest, add_task, change_task, forget_task, reattach_task, stop_task};
+pub use token::{TOKEN_LIFE, TokenTerms, add_token};
 
 use crate::kv::Txn;
 use crate::model::{InvalidName, Timestamp};

@@ -12,16 +12,22 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod backup;
+pub mod certificate;
 pub mod change;
 pub mod diff;
 pub mod dns;
+pub mod etcd;
 pub mod explain;
 pub mod health;
 pub mod kv;
 pub mod liveness;
 pub mod maglev;
+pub mod members;
 pub mod model;
 pub mod plan;
 pub mod records;
 pub mod replica;
+pub mod rights;
+pub mod token;
 pub mod whois;

@@ -4,6 +4,7 @@
 
 mod block;
 mod health;
+mod identity;
 mod ids;
 mod network;
 mod node;
@@ -13,6 +14,7 @@ mod task;
 
 pub use block::{Block, MAX_V4_PREFIX, MAX_V6_PREFIX, MIN_V4_PREFIX, MIN_V6_PREFIX};
 pub use health::{HealthCheck, Probe};
+pub use identity::{Certificate, Denied, Identity, Role, StoredToken, Tokens};
 pub use ids::{Id, InvalidName, Name, NetworkId, NodeId, ServiceId, TaskId, fnv64};
 pub use network::{FIRST_VNI, LAST_VNI, Network, Vni};
 pub use node::{Availability, Listener, Live, Node, NodeSpec};

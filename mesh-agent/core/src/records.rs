@@ -13,6 +13,10 @@
 //! | `claim/slot/<svc>/<n>` | the task's node | [`Claim`] |
 //! | `guard/subnets`, `guard/ports` | API | what each such change bumps under compare-and-set |
 //! | `guard/node/<id>` | the node | the same for the blocks and addresses that it gives out |
+//! | `meta/generation` | who moves, restores or saves the records | a number that grows with each such act |
+//! | `csr/<id>`, `cert/<id>` | the node, a manager | what a node that becomes a manager asks for and gets |
+//! | `token/<role>` | API | [`Tokens`] to join with |
+//! | `identity/<id>`, `denied/<serial>` | managers | [`Identity`], [`Denied`] |
 //!
 //! Claims are never under a lease. Fields that a newer version adds are ignored; a value that cannot be
 //! read is set aside as poison and never stops the rest.
@@ -20,10 +24,10 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::kv::Rev;
+use crate::kv::{KeyValue, Rev};
 use crate::model::{
-    Block, Live, Name, Network, NetworkId, Node, NodeId, NodeSpec, Service, ServiceId, Task, TaskId,
-    Timestamp, Vni,
+    Block, Denied, Identity, Live, Name, Network, NetworkId, Node, NodeId, NodeSpec, Role, Service,
+    ServiceId, Task, TaskId, Timestamp, Tokens, Vni,
 };
 
 /// Who holds something that exists once.
@@ -52,6 +56,28 @@ impl Claim {
 pub const GUARD_SUBNETS: &str = "guard/subnets";
 /// Guards conflict checks of published ports.
 pub const GUARD_PORTS: &str = "guard/ports";
+
+/// Which generation of the records this is. A store of a later one may be behind, and lack what was known: it was meant.
+pub const GENERATION: &str = "meta/generation";
+/// `csr/<id>`
+pub fn signing_request(id: &NodeId) -> String {
+    format!("csr/{id}")
+}
+/// `cert/<id>`
+pub fn certificate(id: &NodeId) -> String {
+    format!("cert/{id}")
+}
+
+/// The generation that is written in a listing; 0: none ever was.
+pub fn generation<'a>(kvs: impl IntoIterator<Item = &'a KeyValue>) -> u64 {
+    let mut kvs = kvs.into_iter().filter(|kv| kv.key == GENERATION);
+    kvs.next().and_then(|kv| kv.value.parse().ok()).unwrap_or(0)
+}
+
+/// The generation after one. Time makes two that begin from the same old backup differ: milliseconds since 1970.
+pub fn generation_after(generation: u64, now: Timestamp) -> u64 {
+    (generation + 1).max(now)
+}
 
 /// Guards a node's blocks and addresses: `guard/node/<id>`
 pub fn node_guard(id: &NodeId) -> String {
@@ -118,6 +144,19 @@ pub fn slot_claim(service: &ServiceId, slot: u32) -> String {
     format!("claim/slot/{service}/{slot}")
 }
 
+/// `token/<role>`
+pub fn tokens(role: Role) -> String {
+    format!("token/{role}")
+}
+/// `identity/<id>`
+pub fn identity(id: &NodeId) -> String {
+    format!("identity/{id}")
+}
+/// `denied/<serial>`
+pub fn denied(serial: &str) -> String {
+    format!("denied/{serial}")
+}
+
 /// A value as JSON. Our records have string keys only and no map that could fail.
 pub fn to_json<T: Serialize>(record: &T) -> String {
     serde_json::to_string(record).unwrap_or_else(|error| unreachable!("a record is always JSON: {error}"))
@@ -144,6 +183,12 @@ pub enum Record {
     Claim(Claim),
     /// `stop/`
     Stop(TaskId),
+    /// `token/`
+    Tokens(Role, Tokens),
+    /// `identity/`
+    Identity(NodeId, Identity),
+    /// `denied/`
+    Denied(String, Denied),
     /// An index, a guard (only its revision counts), or what a newer version writes.
     Other,
 }
@@ -177,6 +222,9 @@ pub fn decode(key: &str, value: &str) -> Result<Record, String> {
         }
         "nodespec" => Record::NodeSpec(NodeId::new(rest), json(value)?),
         "live" => Record::Live(NodeId::new(rest), json(value)?),
+        "token" => Record::Tokens(rest.parse()?, json(value)?),
+        "identity" => Record::Identity(NodeId::new(rest), json(value)?),
+        "denied" => Record::Denied(rest.to_owned(), json(value)?),
         "stop" => Record::Stop(TaskId::new(rest)),
         "claim" => {
             let claim: Claim = json(value)?;

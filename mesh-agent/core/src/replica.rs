@@ -110,6 +110,11 @@ impl Replica {
         self.cluster.as_deref()
     }
 
+    /// Which generation of the records this is a copy of.
+    pub fn generation(&self) -> u64 {
+        self.world.generation
+    }
+
     /// Takes over one revision. Those already seen are passed over (etcd 3.4 can send one twice).
     pub fn apply(&mut self, batch: Batch) {
         if batch.rev <= self.world.rev {
@@ -157,8 +162,11 @@ impl Replica {
         Ok(())
     }
 
-    /// Takes over a full listing: mark and sweep, within the deletion budget unless `accept_deletions`.
+    /// Takes over a full listing: mark and sweep, within the deletion budget unless `accept_deletions`. Those of a
+    /// later generation were moved, restored or saved on purpose: they are what they are.
     pub fn resync(&mut self, listing: Listing, accept_deletions: bool) -> Result<(), Refused> {
+        let renewed = records::generation(&listing.kvs) > self.generation();
+        let accept_deletions = accept_deletions || renewed;
         let doubt = self.doubt(&listing.cluster, listing.rev);
         let went_back = matches!(doubt, Err(Refused::WentBack { .. }));
         if !(went_back && accept_deletions) {
@@ -170,7 +178,7 @@ impl Replica {
             self.within_budget("tasks", "task/", &listed)?;
         }
         let gone: Vec<_> = self.kvs.keys().filter(|key| !listed.contains_key(*key)).cloned().collect();
-        let mut changed = went_back || gone.iter().any(|key| records::matters(key));
+        let mut changed = went_back || renewed || gone.iter().any(|key| records::matters(key));
         for key in gone {
             self.delete(&key);
         }
@@ -232,6 +240,15 @@ impl Replica {
             Ok(Record::Claim(claim)) => {
                 world.claims.insert(kv.key.clone(), HeldClaim { claim, modified: kv.modified });
             }
+            Ok(Record::Tokens(role, tokens)) => {
+                world.tokens.insert(role, tokens);
+            }
+            Ok(Record::Identity(id, identity)) => {
+                world.identities.insert(id, identity);
+            }
+            Ok(Record::Denied(serial, denied)) => {
+                world.denied.insert(serial, denied);
+            }
             Ok(Record::Stop(task)) => {
                 world.stops.insert(task, kv.modified);
             }
@@ -239,6 +256,9 @@ impl Replica {
             Err(why) => {
                 world.poison.insert(kv.key.clone(), why);
             }
+        }
+        if kv.key == records::GENERATION {
+            world.generation = records::generation([&kv]);
         }
         self.kvs.insert(kv.key.clone(), kv);
     }
@@ -248,6 +268,9 @@ impl Replica {
         let world = &mut self.world;
         world.revs.remove(key);
         world.poison.remove(key);
+        if key == records::GENERATION {
+            world.generation = 0;
+        }
         match records::decode(key, &kv.value) {
             Ok(Record::Network(network)) => drop(world.networks.remove(&network.id)),
             Ok(Record::Service(service)) => drop(world.services.remove(&service.id)),
@@ -257,6 +280,9 @@ impl Replica {
             Ok(Record::Live(id, _)) => drop(world.live.remove(&id)),
             Ok(Record::Block(network, block, _)) => drop(world.blocks.remove(&(network, block))),
             Ok(Record::Claim(_)) => drop(world.claims.remove(key)),
+            Ok(Record::Tokens(role, _)) => drop(world.tokens.remove(&role)),
+            Ok(Record::Identity(id, _)) => drop(world.identities.remove(&id)),
+            Ok(Record::Denied(serial, _)) => drop(world.denied.remove(&serial)),
             Ok(Record::Stop(task)) => drop(world.stops.remove(&task)),
             Ok(Record::Other) | Err(_) => {}
         }
@@ -325,6 +351,24 @@ mod tests {
         assert!(matches!(replica.resync(listing(4, vec![]), false), Err(Refused::WentBack { .. })));
         let other = Listing { cluster: "c2".to_owned(), rev: Rev(9), kvs: vec![] };
         assert!(matches!(replica.resync(other, true), Err(Refused::WrongCluster { .. })));
+    }
+
+    #[test]
+    fn a_later_generation_is_meant() {
+        let generation = |number: u64, rev| {
+            let mut kvs = stops(1, rev);
+            kvs.push(kv(records::GENERATION, &number.to_string(), rev));
+            listing(rev, kvs)
+        };
+        let mut replica = Replica::default();
+        replica.resync(listing(90, stops(20, 5)), false).unwrap();
+        replica.resync(generation(7, 3), false).unwrap();
+        assert_eq!((replica.world().rev, replica.world().changed, replica.kvs.len()), (Rev(3), Rev(3), 2));
+        assert!(matches!(replica.resync(generation(7, 2), false), Err(Refused::WentBack { .. })));
+        assert!(matches!(replica.resync(generation(6, 2), false), Err(Refused::WentBack { .. })));
+        replica.resync(generation(8, 2), false).unwrap();
+        let other = Listing { cluster: "c2".to_owned(), ..generation(9, 9) };
+        assert!(matches!(replica.resync(other, false), Err(Refused::WrongCluster { .. })));
     }
 
     #[test]

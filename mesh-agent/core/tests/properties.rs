@@ -148,7 +148,7 @@ fn take(sim: &mut Sim, step: &Step) -> Result<(), Refusal> {
         Step::TaskGone(t) => {
             if let Some((node, task)) = pick(sim, t) {
                 let me = sim.me(&node);
-                sim.change(|world, _| change::forget_task(world, &me, &task))?;
+                sim.own_change(&me.id, |world, _| change::forget_task(world, &me, &task))?;
             }
         }
         Step::Blocks => sim.claim_blocks(),

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 
 use super::lock;
+use crate::cluster;
 use crate::config::Config;
 use crate::dataplane::ebpf;
 use crate::dataplane::nft::NftPlane;
@@ -32,6 +33,9 @@ pub(super) async fn run(config: &Config, purge: bool) -> anyhow::Result<()> {
     remove(run_dir, &["mesh.sock", "agent.lock"], &mut errors);
     drop(lock);
     if purge {
+        if let Err(error) = cluster::purge(state_dir).await {
+            errors.push(format!("{error:#}"));
+        }
         remove(state_dir, &["node-id", "store.redb", "cache", "cache.old", "cache.new"], &mut errors);
     }
     if !errors.is_empty() {

@@ -6,13 +6,20 @@ use axum::extract::State;
 use super::ApiState;
 use super::counters::{look, read};
 use super::document;
-use super::types::Status;
+use super::types::{Cluster, Status, alarm_in_words};
 
 /// How this node fares
 #[utoipa::path(get, path = "/v1/status", tag = "node",
     responses((status = 200, description = "Its state, healthy or not", body = Status)))]
 pub(super) async fn status(State(state): State<ApiState>) -> Json<Status> {
     let mut status = Status::of(&state.control.world(), state.control.node(), &state.control.status());
+    if let Some(cluster) = Cluster::of(&state.cluster, &state.control.world()) {
+        let alarms = cluster.alarms.iter().map(|alarm| ("cluster".to_owned(), alarm_in_words(alarm)));
+        for (about, message) in alarms.collect::<Vec<_>>() {
+            status.add_problem(&about, message);
+        }
+        status.store.managed = Some(cluster);
+    }
     if let Some(view) = state.view.clone() {
         match look(move || read(&view)).await {
             Ok(counters) => status.counters = Some(counters),

@@ -10,6 +10,7 @@ use mesh_core::kv::Rev;
 use serde::de::DeserializeOwned;
 
 use super::types::{Changed, ErrorBody, ErrorKind};
+use crate::cluster::ClusterError;
 use crate::control::{Control, ControlError};
 
 /// A refusal.
@@ -60,6 +61,18 @@ impl From<ControlError> for Refused {
             ControlError::Store(_) | ControlError::Contended | ControlError::Unsure(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, ErrorKind::Unavailable)
             }
+        };
+        Self::new(status, kind, message)
+    }
+}
+
+impl From<ClusterError> for Refused {
+    fn from(error: ClusterError) -> Self {
+        let message = error.to_string();
+        let (status, kind) = match error {
+            ClusterError::Invalid(_) => (StatusCode::BAD_REQUEST, ErrorKind::Invalid),
+            ClusterError::Conflict(_) => (StatusCode::CONFLICT, ErrorKind::Conflict),
+            ClusterError::Failed(_) => (StatusCode::SERVICE_UNAVAILABLE, ErrorKind::Unavailable),
         };
         Self::new(status, kind, message)
     }

@@ -3,7 +3,7 @@
 
 use utoipa::OpenApi;
 
-use super::{about, counters, explain, monitor, networks, nodes, services, tasks};
+use super::{about, cluster, counters, explain, monitor, networks, nodes, services, tasks};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -20,6 +20,8 @@ use super::{about, counters, explain, monitor, networks, nodes, services, tasks}
         services::list, services::create, services::inspect, services::tasks, services::update, services::remove,
         tasks::list, tasks::register, tasks::inspect, tasks::update, tasks::remove,
         nodes::list, nodes::inspect, nodes::update, nodes::remove,
+        cluster::inspect, cluster::init, cluster::join, cluster::token, cluster::leave, cluster::promote,
+        cluster::demote, cluster::backup, cluster::restore, cluster::recover,
         about::status, counters::counters, explain::explain, monitor::monitor, about::openapi,
     ),
     tags(
@@ -27,6 +29,7 @@ use super::{about, counters, explain, monitor, networks, nodes, services, tasks}
         (name = "services", description = "Names with a VIP, published ports and tasks"),
         (name = "tasks", description = "What serves"),
         (name = "nodes", description = "The machines of the mesh"),
+        (name = "cluster", description = "The nodes that keep the records"),
         (name = "node", description = "The machine that is asked"),
     )
 )]

@@ -3,6 +3,7 @@
 //! These are not the model's types: the model may change with every release, the wire may not. Every
 //! conversion takes its source apart field by field, so that a new field of the model has to be placed here.
 
+mod cluster;
 mod counters;
 mod duration;
 mod flow_event;
@@ -18,6 +19,10 @@ use mesh_core::model::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use cluster::{
+    Cluster, ClusterBackup, ClusterJoin, ClusterLeave, ClusterMember, ClusterNode, ClusterToken,
+    ClusterTokenRequest, alarm_in_words,
+};
 pub use counters::{AllCounters, BackendCounters, Counters, FlowTable, ServiceCounters};
 pub use duration::{format_duration, parse_duration};
 pub use flow_event::FlowEvent;

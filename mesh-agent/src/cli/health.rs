@@ -37,6 +37,10 @@ pub(in crate::cli) struct HealthFlags {
     /// Time between running the check until it first succeeds [default: 5s]
     #[arg(long, value_name = "DURATION", value_parser = options::duration)]
     health_start_interval: Option<String>,
+    /// If less than so many percent of the tasks are healthy, balance over all: then it is rather the check that is sick, or
+    /// what all tasks need [default: 0, never]
+    #[arg(long, value_name = "PERCENT")]
+    health_panic: Option<u8>,
     /// No health check
     #[arg(long, group = "health_test")]
     no_healthcheck: bool,
@@ -61,6 +65,7 @@ impl HealthFlags {
             rise: self.health_rise,
             start_period: self.health_start_period,
             start_interval: self.health_start_interval,
+            panic: self.health_panic,
         };
         Some(config).filter(|config| *config != HealthConfig::default())
     }

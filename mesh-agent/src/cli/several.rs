@@ -80,7 +80,7 @@ pub(super) async fn fetch(
 }
 
 /// A refusal concerns one of several things; an agent that does not answer concerns all.
-fn report(session: &Session, error: ClientError) -> anyhow::Result<u8> {
+pub(super) fn report(session: &Session, error: ClientError) -> anyhow::Result<u8> {
     match error {
         ClientError::Refused { .. } => {
             session.out.error(&error.into());

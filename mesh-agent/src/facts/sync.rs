@@ -14,6 +14,7 @@ use std::time::Duration;
 use futures_util::{FutureExt, StreamExt};
 use mesh_core::kv::{Batch, Rev};
 use mesh_core::model::Snapshot;
+use mesh_core::records;
 use mesh_core::replica::{Refused, Replica};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -33,7 +34,11 @@ pub fn last_known(path: &Path) -> Option<Snapshot> {
 /// Which mesh this node last belonged to, and how far it had followed it, from its copy on disk alone.
 pub fn known(path: &Path) -> Known {
     let (cache, _) = cache::load(path);
-    cache.map_or_else(Known::default, |cache| Known { cluster: Some(cache.cluster), rev: cache.rev })
+    cache.map_or_else(Known::default, |cache| Known {
+        generation: records::generation(&cache.kvs),
+        cluster: Some(cache.cluster),
+        rev: cache.rev,
+    })
 }
 
 /// A watch says something at least each second; after this it is dead.
@@ -151,11 +156,12 @@ impl Sync {
         self.engine.clone_from(&status.engine);
         self.store_problem.clone_from(&status.problem);
         let mut listed = false;
+        let renewed = self.is_renewed().await?;
         match self.replica.doubt(&status.cluster, status.rev) {
-            Err(Refused::WentBack { .. }) if self.accept_deletions => {}
+            Err(Refused::WentBack { .. }) if self.accept_deletions || renewed => {}
             doubt => doubt.map_err(|refused| refused.to_string())?,
         }
-        if self.replica.cluster().is_none() || self.accept_deletions {
+        if self.replica.cluster().is_none() || self.accept_deletions || renewed {
             self.list_all().await?;
             listed = true;
         } else if !self.live_known {
@@ -181,6 +187,13 @@ impl Sync {
                 }
             }
         }
+    }
+
+    /// Whether the records were moved, restored or saved since they were last seen: their revisions began anew.
+    async fn is_renewed(&self) -> Result<bool, String> {
+        let listing = timeout(STATUS, self.store.list(records::GENERATION)).await;
+        let listing = listing.map_err(|_| silent(STATUS))?.map_err(|error| error.to_string())?;
+        Ok(records::generation(&listing.kvs) > self.replica.generation())
     }
 
     async fn list_all(&mut self) -> Result<(), String> {

@@ -12,6 +12,7 @@ mod keys;
 mod link;
 mod list;
 mod marks;
+mod members;
 mod options;
 mod order;
 mod session;
@@ -29,7 +30,9 @@ use mesh_core::kv::{LeaseId, Listing, Rev, Txn, TxnOutcome};
 use self::failure::Failure;
 use self::link::{Link, Whom};
 use self::marks::Marks;
+pub use self::members::{AdminError, MemberHealth};
 pub use self::options::{Endpoint, EtcdOptions, Known, TlsFiles};
+pub(crate) use self::version::check as check_version;
 use super::{Batches, Store, StoreError, StoreStatus};
 
 /// The store in etcd.

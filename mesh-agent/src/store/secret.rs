@@ -125,7 +125,7 @@ impl Secret {
 }
 
 /// Reads a private key, in a file whose owner alone may read it.
-pub(super) fn read_key(path: &Path) -> Result<Vec<u8>, SecretError> {
+pub(crate) fn read_key(path: &Path) -> Result<Vec<u8>, SecretError> {
     let mut key = Vec::new();
     let read = open_private(path)?.read_to_end(&mut key);
     read.map_err(|source| SecretError::File { path: path.to_owned(), source })?;

@@ -71,7 +71,7 @@ async fn an_empty_etcd_is_not_the_mesh_that_a_node_belongs_to() {
     subject.etcd.start().unwrap();
     let why = format!("this node belongs to the mesh {mesh}");
     denied(&subject.store, &why).await;
-    let known = Known { cluster: Some(mesh), rev: Rev(2) };
+    let known = Known { cluster: Some(mesh), rev: Rev(2), ..Known::default() };
     denied(&EtcdStore::new(EtcdOptions { known, ..options(&subject.etcd.urls()) }), &why).await;
     assert_eq!(content(&subject.etcd), "");
 }
@@ -114,7 +114,7 @@ async fn a_restored_backup_is_not_gone_on_with() {
         commit(&*subject.store, put("k", &n.to_string())).await;
     }
     let seen = subject.store.status().await.unwrap();
-    let known = Known { cluster: Some(seen.cluster.clone()), rev: seen.rev };
+    let known = Known { cluster: Some(seen.cluster.clone()), rev: seen.rev, ..Known::default() };
 
     subject.etcd.restore(backup, false).unwrap();
     let before = content(&subject.etcd);

@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use mesh_agent::api::client::{Client, ClientError, Host};
 use mesh_agent::api::types::{Changed, ErrorKind, Origin};
 use mesh_agent::api::{self, ApiState};
+use mesh_agent::cluster::{Cluster, Identity, Way};
 use mesh_agent::control::Control;
 use mesh_agent::status::{Status, StoreHealth};
 use mesh_agent::store::{Batches, Store, StoreError, StoreStatus};
@@ -138,7 +139,13 @@ impl Mesh {
         let tasks = Tasks::new(control.clone(), me);
         let stop = CancellationToken::new();
         let listener = api::bind(&socket, None).unwrap();
-        let state = ApiState { control: control.clone(), tasks, view: None };
+        let identity = Identity {
+            name: "n1".parse().unwrap(),
+            address: [192, 0, 2, 1].into(),
+            state_dir: directory.path().join("state"),
+        };
+        let cluster = Cluster::new(control.clone(), identity, None, Way::Alone(None));
+        let state = ApiState { control: control.clone(), tasks, view: None, cluster };
         TaskTracker::new().spawn(api::serve(listener, state, stop.clone()));
         let host = format!("unix://{}", socket.display());
         let client = Client::new(host.parse::<Host>().unwrap());

@@ -28,6 +28,8 @@ pub struct HealthWish {
     pub start_period: Option<Duration>,
     /// See [`HealthCheck::start_interval`].
     pub start_interval: Option<Duration>,
+    /// See [`HealthCheck::panic`].
+    pub panic: Option<u8>,
 }
 
 impl HealthWish {
@@ -59,6 +61,7 @@ impl HealthWish {
         check.rise = self.rise.unwrap_or(check.rise);
         check.start_period = self.start_period.unwrap_or(check.start_period);
         check.start_interval = self.start_interval.unwrap_or(check.start_interval);
+        check.panic = self.panic.unwrap_or(check.panic);
         if nothing || old == Some(&check) {
             return Ok(Some(check));
         }
@@ -100,6 +103,9 @@ fn verify(check: &HealthCheck) -> Result<(), Refusal> {
         if !COUNTS.contains(&value) {
             return invalid(format!("invalid {name} of a health check ({value}): must be between 1 and 100"));
         }
+    }
+    if check.panic > 100 {
+        return invalid(format!("invalid panic threshold ({}): must be between 0 and 100 %", check.panic));
     }
     Ok(())
 }

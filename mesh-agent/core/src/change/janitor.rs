@@ -4,16 +4,18 @@ use std::collections::BTreeSet;
 
 use super::task;
 use crate::kv::{MAX_OPS, Rev, Txn};
-use crate::model::{NodeId, Snapshot};
+use crate::model::{NodeId, Role, Snapshot};
 use crate::records;
 
 /// As many records as one transaction takes together with what belongs to each.
 pub(super) const AT_ONCE: usize = 100;
 
-/// Whether a node is the first of those that show a sign of life: it tidies up where no node keeps the records. When
-/// two think so for a moment, their transactions cannot both succeed.
+/// Whether a node is the first of those that show a sign of life and may tidy up: it does so where no node keeps the
+/// records. Where nodes have roles, that is for managers. When two think so for a moment, their transactions cannot
+/// both succeed.
 pub fn is_first(world: &Snapshot, node: &NodeId) -> bool {
-    world.live.keys().next() == Some(node)
+    let manager = |id: &NodeId| world.identities.get(id).is_some_and(|who| who.role == Role::Manager);
+    world.live.keys().find(|id| world.identities.is_empty() || manager(id)) == Some(node)
 }
 
 /// One round of tidying: frees claims whose release every node has applied, and takes away what removed nodes

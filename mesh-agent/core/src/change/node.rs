@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::janitor::AT_ONCE;
 use super::network::overlap;
-use super::{Change, Fresh, Refusal, task};
+use super::{Change, Fresh, Refusal, identity, task};
 use crate::kv::{Compare, Txn};
 use crate::model::{Availability, Block, Listener, Name, Network, Node, NodeId, Snapshot, fnv64};
 use crate::records::{self, Claim};
@@ -204,9 +204,15 @@ pub fn set_availability(
     Ok(Change { txn, result: node.as_ref().clone() })
 }
 
-/// Removes a node that is gone for good, with its tasks and blocks.
+/// Removes a node that is gone for good, with its tasks and blocks; its certificates are good for nothing any more.
 pub fn remove_node(world: &Snapshot, reference: &str, force: bool) -> Result<Change<Node>, Refusal> {
     let node = world.node(reference).ok_or_else(|| Refusal::not_found("node", reference))?;
+    if world.is_manager(&node.id) {
+        return Err(Refusal::Conflict(format!(
+            "node {0} is a manager: demote it first ('mesh cluster demote {0}')",
+            node.name
+        )));
+    }
     if world.live.contains_key(&node.id) && !force {
         return Err(Refusal::Conflict(format!(
             "node {} is alive: stop its agent first, or use --force",
@@ -220,9 +226,12 @@ pub fn remove_node(world: &Snapshot, reference: &str, force: bool) -> Result<Cha
     txn.delete(records::node_name(&node.name));
     txn.delete(records::node_spec(&node.id));
     txn.delete(records::live(&node.id));
+    txn.delete(records::signing_request(&node.id));
+    txn.delete(records::certificate(&node.id));
     let guard = records::node_guard(&node.id);
     txn.unchanged(&guard, world.rev_of(&guard));
     txn.delete(guard);
+    identity::deny(world, &node.id, &mut txn);
     // As many as go into one transaction; the janitor takes the rest.
     for task in world.tasks.values().filter(|task| task.node == node.id).take(AT_ONCE) {
         task::delete(task, &mut txn);

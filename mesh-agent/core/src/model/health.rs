@@ -59,6 +59,10 @@ pub struct HealthCheck {
     pub start_period: Duration,
     /// Between probes of a task that never succeeded.
     pub start_interval: Duration,
+    /// If less than this share of the tasks, in percent, is healthy, it is rather the check that is sick, or what all
+    /// tasks need: then all get flows. Zero: never.
+    #[serde(default)]
+    pub panic: u8,
 }
 
 impl HealthCheck {
@@ -72,6 +76,7 @@ impl HealthCheck {
             rise: 1,
             start_period: Duration::ZERO,
             start_interval: Duration::from_secs(5),
+            panic: 0,
         }
     }
 }

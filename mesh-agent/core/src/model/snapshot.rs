@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{
-    Availability, Block, Live, Name, Network, NetworkId, Node, NodeId, NodeSpec, Service, ServiceId, Task,
-    TaskId, Timestamp,
+    Availability, Block, Denied, Health, Identity, Live, Name, Network, NetworkId, Node, NodeId, NodeSpec,
+    Role, Service, ServiceId, Task, TaskId, Timestamp, Tokens,
 };
 use crate::kv::Rev;
 use crate::records::HeldClaim;
@@ -27,6 +27,8 @@ pub struct Snapshot {
     pub nodes: BTreeMap<NodeId, Arc<Node>>,
     /// What operators said; a node without one is active.
     pub specs: BTreeMap<NodeId, NodeSpec>,
+    /// Which generation of the records it is; see [`crate::records::GENERATION`].
+    pub generation: u64,
     /// Signs of life.
     pub live: BTreeMap<NodeId, Live>,
     /// Who holds which block.
@@ -35,6 +37,12 @@ pub struct Snapshot {
     pub stops: BTreeMap<TaskId, Rev>,
     /// Everything that exists once and is held or waits to be given out again, by key.
     pub claims: BTreeMap<String, HeldClaim>,
+    /// Tokens to join with, by what they make of who joins.
+    pub tokens: BTreeMap<Role, Tokens>,
+    /// Which nodes have certificates.
+    pub identities: BTreeMap<NodeId, Identity>,
+    /// Certificates that are no longer good, by serial number.
+    pub denied: BTreeMap<String, Denied>,
     /// When each record was last written, by key: for compare-and-set.
     pub revs: BTreeMap<String, Rev>,
     /// Records that could not be read, by key: ignored, counted, reported, never a panic.
@@ -111,11 +119,66 @@ impl Snapshot {
         self.specs.get(node).map_or(Availability::Active, |spec| spec.availability)
     }
 
+    /// The nodes that are to keep the records; none where others keep them.
+    pub fn manager_ids(&self) -> impl Iterator<Item = &NodeId> {
+        let managers = self.identities.iter().filter(|(_, identity)| identity.role == Role::Manager);
+        managers.map(|(id, _)| id)
+    }
+
+    /// Whether a node is to keep the records.
+    pub fn is_manager(&self, node: &NodeId) -> bool {
+        self.identities.get(node).is_some_and(|identity| identity.role == Role::Manager)
+    }
+
+    /// The nodes that keep the records, as far as they have a record of their own.
+    pub fn managers(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.manager_ids().filter_map(|id| self.nodes.get(id))
+    }
+
     /// Whether a task may get new flows: it is ready, was not asked to stop, and its node is known
     /// and not drained.
     pub fn in_balance(&self, task: &Task) -> bool {
-        task.ready()
-            && !self.stops.contains_key(&task.id)
+        task.ready() && self.is_wanted(task)
+    }
+
+    /// The same of a service's tasks, all at once: where too few are healthy, those that are sick serve, too.
+    pub fn in_balance_of(&self, service: &Service, tasks: &[&Arc<Task>]) -> Vec<bool> {
+        let panics = self.panics(service, tasks);
+        let sick =
+            |task: &Task| task.would_be_ready() && task.health == Health::Unhealthy && self.is_wanted(task);
+        tasks.iter().map(|task| self.in_balance(task) || panics && sick(task)).collect()
+    }
+
+    /// Whether one task gets new flows, healthy or not.
+    pub fn serves(&self, task: &Task) -> bool {
+        let service = task.service.as_ref().and_then(|id| self.services.get(id));
+        match service.filter(|_| task.health == Health::Unhealthy) {
+            Some(service) => {
+                let tasks: Vec<_> = self.tasks_of(&service.id).collect();
+                self.panics(service, &tasks) && task.would_be_ready() && self.is_wanted(task)
+            }
+            None => self.in_balance(task),
+        }
+    }
+
+    /// Whether so few of a service's tasks are healthy that it is rather the check that is sick.
+    pub fn panics(&self, service: &Service, tasks: &[&Arc<Task>]) -> bool {
+        let Some(least) =
+            service.health.as_ref().map(|check| usize::from(check.panic)).filter(|least| *least > 0)
+        else {
+            return false;
+        };
+        let judged = |task: &&&Arc<Task>| {
+            task.would_be_ready() && task.health != Health::Starting && self.is_wanted(task)
+        };
+        let all = tasks.iter().filter(judged).count();
+        let healthy = tasks.iter().filter(|task| self.in_balance(task)).count();
+        healthy * 100 < all * least
+    }
+
+    /// Whether nobody wants a task to stop, or its node to be left alone.
+    fn is_wanted(&self, task: &Task) -> bool {
+        !self.stops.contains_key(&task.id)
             && self.nodes.contains_key(&task.node)
             && self.availability(&task.node) != Availability::Drain
     }

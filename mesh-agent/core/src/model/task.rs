@@ -171,10 +171,12 @@ pub struct Task {
 impl Task {
     /// Whether it may get new flows, as far as it itself goes.
     pub fn ready(&self) -> bool {
-        self.state == TaskState::Running
-            && matches!(self.health, Health::None | Health::Healthy)
-            && !self.draining
-            && self.weight > 0
+        self.would_be_ready() && matches!(self.health, Health::None | Health::Healthy)
+    }
+
+    /// Whether nothing but its health keeps it from that.
+    pub fn would_be_ready(&self) -> bool {
+        self.state == TaskState::Running && !self.draining && self.weight > 0
     }
 }
 

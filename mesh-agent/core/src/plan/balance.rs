@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::Problem;
 use super::memo::{Memo, Part};
 use super::overlay::{Mac, Overlay, endpoint_device, own_address};
 use crate::model::{
@@ -161,7 +162,13 @@ pub struct Balance {
     pub origins: BTreeMap<String, Origin>,
 }
 
-pub(super) fn plan(world: &Snapshot, me: &Node, overlay: &Overlay, memo: &mut Memo) -> Balance {
+pub(super) fn plan(
+    world: &Snapshot,
+    me: &Node,
+    overlay: &Overlay,
+    problems: &mut Vec<Problem>,
+    memo: &mut Memo,
+) -> Balance {
     let mut balance = Balance {
         node: Some(me.address),
         tunnel_mtu: overlay.vtep.as_ref().map_or(0, |vtep| vtep.mtu),
@@ -185,7 +192,15 @@ pub(super) fn plan(world: &Snapshot, me: &Node, overlay: &Overlay, memo: &mut Me
     memo.begin(world, me);
     for service in world.services.values() {
         let tasks = tasks.remove(&service.id).unwrap_or_default();
-        let tasks = tasks.into_iter().map(|task| (Arc::clone(task), world.in_balance(task))).collect();
+        let balanced = world.in_balance_of(service, &tasks);
+        if world.panics(service, &tasks) {
+            problems.push(Problem {
+                about: format!("service {}", service.name),
+                message: "most of its tasks fail their health check: all get flows, as --health-panic has it"
+                    .to_owned(),
+            });
+        }
+        let tasks = tasks.into_iter().map(Arc::clone).zip(balanced).collect();
         let part = memo.part(service, tasks, |tasks| plan_service(world, me, service, tasks, overlay));
         balance.frontends.extend(part.frontends.iter().cloned());
         balance.sites.extend(part.sites.iter().cloned());

@@ -3,8 +3,9 @@
 
 use mesh_core::change::{self, Change, Fresh, Me, NodeFacts, Refusal, TaskChange, TaskRequest};
 use mesh_core::kv::{KvState, Listing, Txn};
-use mesh_core::model::{NodeId, Origin, Snapshot, Task, TaskId, TaskState};
+use mesh_core::model::{NodeId, Origin, Role, Snapshot, Task, TaskId, TaskState};
 use mesh_core::replica::Replica;
+use mesh_core::rights::{self, Caller};
 
 #[derive(Default)]
 pub(crate) struct Sim {
@@ -63,6 +64,24 @@ impl Sim {
         Ok(change.result)
     }
 
+    /// A change that a node makes of its own: it may do so as a worker, and no other worker may.
+    pub(crate) fn own_change<T>(
+        &mut self,
+        node: &NodeId,
+        decide: impl FnOnce(&Snapshot, Fresh) -> Result<Change<T>, Refusal>,
+    ) -> Result<T, Refusal> {
+        let fresh = self.fresh();
+        let change = decide(self.world(), fresh)?;
+        let judged =
+            |node| rights::may_commit(self.world(), &Caller::Node(node, Role::Worker), change.txn.clone());
+        let txn = judged(node.clone()).expect("a worker may write what is its own");
+        if !txn.ops.is_empty() {
+            judged(NodeId::new("stranger")).expect_err("another worker may not");
+        }
+        assert!(self.commit(&txn), "a decision on the newest world commits");
+        Ok(change.result)
+    }
+
     pub(crate) fn join(&mut self, name: &str, address: &str) -> Result<NodeId, Refusal> {
         let id = NodeId::new(format!("{name}id"));
         let facts = NodeFacts {
@@ -75,7 +94,7 @@ impl Sim {
             routes: Default::default(),
             version: "0".to_owned(),
         };
-        self.change(|world, fresh| change::join(world, &id, facts, fresh))?;
+        self.own_change(&id.clone(), |world, fresh| change::join(world, &id, facts, fresh))?;
         Ok(id)
     }
 
@@ -87,7 +106,7 @@ impl Sim {
     pub(crate) fn claim_blocks(&mut self) {
         for id in self.world().nodes.keys().cloned().collect::<Vec<_>>() {
             let me = Me { epoch: self.world().nodes[&id].epoch, id };
-            self.change(|world, _| change::claim_blocks(world, &me)).unwrap();
+            self.own_change(&me.id, |world, _| change::claim_blocks(world, &me)).unwrap();
         }
     }
 
@@ -97,7 +116,8 @@ impl Sim {
             if let Some(node) = self.world().nodes.get(&task.node) {
                 let me = Me { id: node.id.clone(), epoch: node.epoch };
                 // An exhausted pool is a fine reason.
-                let _ = self.change(|world, fresh| change::reattach_task(world, &me, &task.id, fresh));
+                let _ = self
+                    .own_change(&me.id, |world, fresh| change::reattach_task(world, &me, &task.id, fresh));
             }
         }
     }
@@ -114,12 +134,12 @@ impl Sim {
             weight: 1,
             state: TaskState::Preparing,
         };
-        let task = self.change(|world, fresh| change::add_task(world, &me, request, fresh))?;
+        let task = self.own_change(&me.id, |world, fresh| change::add_task(world, &me, request, fresh))?;
         self.set(node, &task.id, TaskChange { state: Some(TaskState::Running), ..TaskChange::default() })
     }
 
     pub(crate) fn set(&mut self, node: &str, id: &TaskId, wanted: TaskChange) -> Result<Task, Refusal> {
         let me = self.me(node);
-        self.change(|world, fresh| change::change_task(world, &me, id, wanted, fresh))
+        self.own_change(&me.id, |world, fresh| change::change_task(world, &me, id, wanted, fresh))
     }
 }

@@ -7,7 +7,7 @@ use mesh_core::model::{NodeId, Snapshot};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Counters, InKernel, Protocol};
+use super::{Cluster, Counters, InKernel, Protocol};
 use crate::status;
 
 /// The connection to the store.
@@ -25,6 +25,9 @@ pub struct StoreView {
     /// Why it is not connected, or what is held back.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub problem: String,
+    /// Who keeps the records, in a managed cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub managed: Option<Cluster>,
 }
 
 /// A part of the kernel that the agent keeps as planned.
@@ -134,6 +137,7 @@ impl Status {
                 cluster: cluster.clone(),
                 revision: rev.0,
                 problem: problem.clone().unwrap_or_default(),
+                managed: None,
             },
             planes,
             problems: problems

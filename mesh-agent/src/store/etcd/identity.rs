@@ -3,9 +3,9 @@
 //! It names the etcd cluster, too: records that were copied into another etcd, as by restoring a backup, are told
 //! from the ones that they were copied from.
 
-use etcd_client::{Client, Compare, CompareOp, GetOptions, GetResponse, Txn, TxnOp};
+use etcd_client::{Client, Compare, CompareOp, GetOptions, GetResponse, KvClient, Txn, TxnOp};
 use mesh_core::kv::Rev;
-use mesh_core::records::to_json;
+use mesh_core::records::{GENERATION, generation, to_json};
 use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
@@ -29,6 +29,8 @@ struct Identity {
 pub(super) struct Found {
     /// Unlike any other mesh's.
     pub(super) mesh: String,
+    /// Which generation of its records.
+    pub(super) generation: u64,
     /// The store's newest revision.
     pub(super) rev: Rev,
 }
@@ -45,7 +47,9 @@ pub(super) async fn find(
     let wrong = |why: String| Failure::Refused(StoreError::Denied { at: at.to_owned(), why });
     let found = client.get(keys.identity(), None).await.map_err(failed)?;
     if let Some(found) = read(&found, keys).map_err(wrong)? {
-        return Ok(found);
+        let written = client.get(keys.record(GENERATION), None).await.map_err(failed)?;
+        let written: Vec<_> = written.kvs().iter().filter_map(|kv| keys.read(kv)).collect();
+        return Ok(Found { generation: generation(&written), ..found });
     }
     let all = GetOptions::new().with_prefix().with_count_only();
     let others = client.get(keys.prefix(), Some(all)).await.map_err(failed)?.count();
@@ -75,6 +79,16 @@ pub(super) async fn find(
 /// Of two who begin at once, one does.
 async fn begin(client: &mut Client, keys: &Keys, cluster: u64) -> Result<(), etcd_client::Error> {
     let mesh: String = crate::control::random().iter().map(|byte| format!("{byte:02x}")).collect();
+    begin_as(client.kv_client(), keys, cluster, mesh).await
+}
+
+/// The same for a mesh that there is already elsewhere, and whose records come here.
+pub(super) async fn begin_as(
+    mut client: KvClient,
+    keys: &Keys,
+    cluster: u64,
+    mesh: String,
+) -> Result<(), etcd_client::Error> {
     let identity = to_json(&Identity { format: FORMAT, mesh: mesh.clone(), etcd: format!("{cluster:x}") });
     let key = keys.identity();
     let txn = Txn::new()
@@ -108,5 +122,5 @@ fn read(answer: &GetResponse, keys: &Keys) -> Result<Option<Found>, String> {
             identity.mesh, identity.etcd
         ));
     }
-    Ok(Some(Found { mesh: identity.mesh, rev: rev(header.revision()) }))
+    Ok(Some(Found { mesh: identity.mesh, generation: 0, rev: rev(header.revision()) }))
 }

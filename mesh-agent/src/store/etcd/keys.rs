@@ -5,6 +5,7 @@
 //! | `meta/cluster` | which mesh this is (`identity`) |
 //! | `records/<key>` | the records, by the keys of `mesh_core::records` |
 //! | `txn/<lease>/<n>` | marks of transactions (`marks`) |
+//! | `secret/<name>` | what only managers may read, because only they speak to etcd (`members`) |
 
 use mesh_core::kv::{Event, KeyValue, LeaseId, Rev};
 
@@ -27,6 +28,10 @@ impl Keys {
 
     pub(super) fn identity(&self) -> String {
         format!("{}meta/cluster", self.prefix)
+    }
+
+    pub(super) fn secret(&self, name: &str) -> String {
+        format!("{}secret/{name}", self.prefix)
     }
 
     pub(super) fn mark(&self, lease: i64, number: u64) -> String {

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::failure::Failure;
 use super::keys::Keys;
-use super::options::{EtcdOptions, Known};
+use super::options::{Endpoint, EtcdOptions, Known};
 use super::session::{ANSWER, Doubt, Session};
 use crate::store::StoreError;
 
@@ -20,9 +20,11 @@ use crate::store::StoreError;
 pub(super) const PATIENCE: Duration = Duration::from_secs(4);
 /// How much later the member that was just given up is asked than the others.
 const HANDICAP: Duration = Duration::from_millis(300);
-/// How long members may take at first to show that they are good, and then twice as long each time. While they choose a
-/// leader, questions get lost, and asking again is sooner than waiting.
+/// How long members may take at first to show that they are good, a few times, and then twice as long each time. While
+/// they choose a leader, questions get lost, and asking again is sooner than waiting.
 const FIRST_LOOK: Duration = Duration::from_millis(500);
+/// How often that first wait is enough: a choice takes one to two seconds.
+const FIRST_LOOKS: u32 = 3;
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -39,6 +41,8 @@ pub(super) enum Whom {
 #[derive(Debug)]
 pub(super) struct Link {
     options: EtcdOptions,
+    /// Those of the options at first.
+    endpoints: Mutex<Vec<Endpoint>>,
     keys: Keys,
     current: tokio::sync::Mutex<Option<Arc<Session>>>,
     known: Mutex<Known>,
@@ -47,7 +51,23 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn new(options: EtcdOptions) -> Self {
         let known = Mutex::new(options.known.clone());
-        Self { keys: Keys::new(&options.prefix), options, current: tokio::sync::Mutex::new(None), known }
+        let endpoints = Mutex::new(options.endpoints.clone());
+        let keys = Keys::new(&options.prefix);
+        Self { keys, options, endpoints, current: tokio::sync::Mutex::new(None), known }
+    }
+
+    pub(super) fn options(&self) -> &EtcdOptions {
+        &self.options
+    }
+
+    /// The members that there are to choose from.
+    pub(super) fn endpoints(&self) -> Vec<Endpoint> {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on there are these; a connection that is good is kept all the same.
+    pub(super) fn set_endpoints(&self, endpoints: Vec<Endpoint>) {
+        *self.endpoints.lock().unwrap_or_else(PoisonError::into_inner) = endpoints;
     }
 
     pub(super) fn keys(&self) -> &Keys {
@@ -76,11 +96,11 @@ impl Link {
 
     /// All members, in words.
     pub(super) fn place(&self) -> String {
-        self.options.place()
+        self.endpoints().iter().map(Endpoint::url).collect::<Vec<_>>().join(", ")
     }
 
     pub(super) fn unavailable(&self, why: String) -> StoreError {
-        StoreError::Unavailable { at: self.options.place(), why }
+        StoreError::Unavailable { at: self.place(), why }
     }
 
     /// A connection that may be read from.
@@ -145,10 +165,11 @@ impl Link {
 
     /// The first good member. While there is none, but some could be there again at once, it goes on asking.
     async fn choose(&self, left: Option<&str>, deadline: Instant) -> Result<Session, StoreError> {
-        let mut within = FIRST_LOOK;
+        let (mut within, mut looks) = (FIRST_LOOK, 0);
         let mut said = "no member answers in time".to_owned();
         loop {
-            let failures = match timeout_at(deadline, self.race(left, within)).await {
+            let endpoints = self.endpoints();
+            let failures = match timeout_at(deadline, self.race(&endpoints, left, within)).await {
                 Ok(Ok(session)) => return Ok(self.judge(session)),
                 Ok(Err(failures)) => failures,
                 Err(_) => return Err(self.unavailable(said)),
@@ -159,7 +180,7 @@ impl Link {
             for (at, failure) in failures {
                 match failure {
                     Failure::Refused(error) => refused = refused.or(Some(error)),
-                    other if self.options.endpoints.len() == 1 => reasons.push(other.why()),
+                    other if endpoints.len() == 1 => reasons.push(other.why()),
                     other => reasons.push(format!("{at}: {}", other.why())),
                 }
             }
@@ -171,22 +192,32 @@ impl Link {
                 return Err(self.unavailable(said));
             }
             sleep(PAUSE).await;
-            within = (within * 2).min(ANSWER);
+            looks += 1;
+            if looks >= FIRST_LOOKS {
+                within = (within * 2).min(ANSWER);
+            }
         }
     }
 
-    /// Calls all members at once.
-    async fn race(&self, left: Option<&str>, within: Duration) -> Result<Session, Vec<(&str, Failure)>> {
+    /// Calls all members at once; one's own a little sooner.
+    async fn race<'a>(
+        &self,
+        endpoints: &'a [Endpoint],
+        left: Option<&str>,
+        within: Duration,
+    ) -> Result<Session, Vec<(&'a str, Failure)>> {
         let ours = self.known().cluster.clone();
-        let several = self.options.endpoints.len() > 1;
-        let mut calls: FuturesUnordered<_> = self
-            .options
-            .endpoints
+        let several = endpoints.len() > 1;
+        let own =
+            endpoints.iter().position(|endpoint| endpoint.is_loopback() && left != Some(endpoint.url()));
+        let mut calls: FuturesUnordered<_> = endpoints
             .iter()
-            .map(|endpoint| {
+            .enumerate()
+            .map(|(place, endpoint)| {
                 let ours = ours.as_deref();
                 async move {
-                    if several && left == Some(endpoint.url()) {
+                    let is_other = own.is_some_and(|own| own != place);
+                    if several && (is_other || left == Some(endpoint.url())) {
                         sleep(HANDICAP).await;
                     }
                     let session = Session::open(endpoint, &self.options, &self.keys, ours, within).await;
@@ -210,10 +241,10 @@ impl Link {
         let ours = known.cluster.get_or_insert_with(|| session.mesh.clone()).clone();
         if ours != session.mesh {
             session.doubt = Some(Doubt::AnotherMesh { found: session.mesh.clone(), ours });
-        } else if session.rev < known.rev {
+        } else if session.generation <= known.generation && session.rev < known.rev {
             session.doubt = Some(Doubt::WentBack { found: session.rev, seen: known.rev });
         } else {
-            known.rev = session.rev;
+            (known.generation, known.rev) = (session.generation.max(known.generation), session.rev);
         }
         session
     }

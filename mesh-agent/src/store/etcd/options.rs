@@ -1,6 +1,7 @@
 //! **Fact.** Which etcd, and how to get in.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -20,6 +21,16 @@ impl Endpoint {
     /// Whether it is spoken to by TLS.
     pub fn is_secure(&self) -> bool {
         self.secure
+    }
+
+    /// Whether it is on this machine, at the usual address.
+    pub(super) fn is_loopback(&self) -> bool {
+        ["127.0.0.1", "::1", "localhost"].contains(&self.host.as_str())
+    }
+
+    /// Its address, if it is not a name.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.host.parse().ok()
     }
 
     /// As it was written.
@@ -77,7 +88,9 @@ pub struct TlsFiles {
 pub struct Known {
     /// Which mesh; `None`: it belongs to none yet, and may begin one where there is none.
     pub cluster: Option<String>,
-    /// The newest revision that was seen.
+    /// Which generation of its records.
+    pub generation: u64,
+    /// The newest revision of that generation that was seen.
     pub rev: Rev,
 }
 
@@ -96,13 +109,6 @@ pub struct EtcdOptions {
     pub user: Option<(String, PathBuf)>,
     /// What is known already.
     pub known: Known,
-}
-
-impl EtcdOptions {
-    /// All endpoints, in words.
-    pub(super) fn place(&self) -> String {
-        self.endpoints.iter().map(Endpoint::url).collect::<Vec<_>>().join(", ")
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use etcd_client::{Client, Error, KvClient, LeaseClient, StatusResponse, WatchClient};
+use etcd_client::{Client, ClusterClient, Error, KvClient, LeaseClient, StatusResponse, WatchClient};
 use mesh_core::kv::Rev;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -51,6 +51,8 @@ pub(super) struct Session {
     client: Client,
     /// Which mesh is there.
     pub(super) mesh: String,
+    /// Which generation of its records.
+    pub(super) generation: u64,
     /// The store's revision when the connection was made.
     pub(super) rev: Rev,
     /// What speaks against using it.
@@ -88,7 +90,8 @@ impl Session {
         // A member that the majority cannot be reached from does not answer this read.
         let found = timeout(within, identity::find(&mut client, &at, keys, ours)).await;
         let found = found.map_err(|_| Failure::NotDone(silent(within)))??;
-        Ok(Self { at, client, mesh: found.mesh, rev: found.rev, doubt: None, gone: CancellationToken::new() })
+        let identity::Found { mesh, generation, rev } = found;
+        Ok(Self { at, client, mesh, generation, rev, doubt: None, gone: CancellationToken::new() })
     }
 
     /// Its URL.
@@ -120,6 +123,10 @@ impl Session {
 
     pub(super) fn leases(&self) -> LeaseClient {
         self.client.lease_client()
+    }
+
+    pub(super) fn members(&self) -> ClusterClient {
+        self.client.cluster_client()
     }
 
     /// How the member fares.

@@ -1,7 +1,7 @@
 //! **Decision.** Which versions of etcd are good enough.
 
 /// What is wrong with a version of etcd, and what to do.
-pub(super) fn check(version: &str) -> Result<(), String> {
+pub(crate) fn check(version: &str) -> Result<(), String> {
     let numbers: Vec<Option<u32>> =
         version.split(['.', '-', '+']).take(3).map(|part| part.parse().ok()).collect();
     let [Some(major), Some(minor), Some(patch)] = numbers[..] else {

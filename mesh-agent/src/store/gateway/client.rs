@@ -4,7 +4,7 @@
 //! come may have happened, and says so. Nothing reconnects by itself but for the next request; whoever
 //! watches decides what a lost watch means.
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,19 +12,17 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Method, Request, Response, StatusCode, header};
-use hyper_util::rt::TokioIo;
 use mesh_core::kv::{InvalidTxn, LeaseId, Listing, Rev, Txn, TxnOutcome};
 use mesh_core::records::to_json;
 use serde::de::DeserializeOwned;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_util::task::TaskTracker;
 
 use super::Secret;
+use super::dial::{Gateways, Proof, Sender};
 use super::watch::lines;
 use super::wire::{CLUSTER, Refusal, Ttl, escape};
+use crate::pki::Tls;
 use crate::store::{Batches, Store, StoreError, StoreStatus, WatchEnd};
 
 /// How long a request may take, and how long an answer or a watch may be silent.
@@ -54,30 +52,30 @@ impl Failure {
     }
 }
 
-pub(super) type Sender = SendRequest<Full<Bytes>>;
-
-/// The store behind a gateway.
+/// The store behind a gateway, or behind any of several.
 #[derive(Debug)]
 pub struct GatewayStore {
-    addr: String,
-    token: Secret,
+    gateways: Gateways,
     /// Which store was found there first; from then on only that one is meant.
     cluster: OnceLock<String>,
     idle: Mutex<Vec<(Sender, Instant)>>,
-    connections: TaskTracker,
 }
 
 impl GatewayStore {
     /// The gateway at `host:port`. It is called when something is asked of it, and not before, so that a node
     /// can start without it.
     pub fn connect(addr: impl Into<String>, token: Secret) -> Self {
-        Self {
-            addr: addr.into(),
-            token,
-            cluster: OnceLock::new(),
-            idle: Mutex::new(Vec::new()),
-            connections: TaskTracker::new(),
-        }
+        Self::new(vec![addr.into()], Proof::Secret(token))
+    }
+
+    /// The gateways of managers at `host:port`, at least one, with this node's certificate. One is asked for as long as it
+    /// answers, then the next.
+    pub fn with_certificate(addrs: Vec<String>, tls: Arc<Tls>) -> Self {
+        Self::new(addrs, Proof::Certificate(tls))
+    }
+
+    fn new(addrs: Vec<String>, proof: Proof) -> Self {
+        Self { gateways: Gateways::new(addrs, proof), cluster: OnceLock::new(), idle: Mutex::new(Vec::new()) }
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<(Sender, Instant)>> {
@@ -86,23 +84,20 @@ impl GatewayStore {
 
     fn pooled(&self) -> Option<Sender> {
         let mut idle = self.idle();
-        idle.retain(|(sender, since)| sender.is_ready() && since.elapsed() < IDLE);
+        idle.retain(|(sender, since)| sender.http.is_ready() && since.elapsed() < IDLE);
         idle.pop().map(|(sender, _)| sender)
     }
 
-    async fn dial(&self, deadline: Instant) -> Result<Sender, String> {
-        let dialed = timeout_at(deadline, async {
-            let stream = TcpStream::connect(&self.addr).await.map_err(|error| error.to_string())?;
-            stream.set_nodelay(true).map_err(|error| error.to_string())?;
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())
-        });
-        let (sender, connection) = dialed.await.map_err(|_| "it cannot be reached in time".to_owned())??;
-        self.connections.spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection to the store's gateway broke");
-            }
-        });
-        Ok(sender)
+    /// The gateway that is asked now.
+    fn at(&self) -> &str {
+        self.gateways.at()
+    }
+
+    /// From now on another one is asked, if there is one.
+    fn move_on(&self, from: &str) {
+        if self.gateways.move_on(from) {
+            self.idle().clear();
+        }
     }
 
     fn request(
@@ -115,9 +110,11 @@ impl GatewayStore {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
-            .header(header::HOST, &self.addr)
-            .header(header::AUTHORIZATION, self.token.bearer())
+            .header(header::HOST, self.at())
             .header(header::CONTENT_TYPE, "application/json");
+        if let Proof::Secret(token) = self.gateways.proof() {
+            request = request.header(header::AUTHORIZATION, token.bearer());
+        }
         if let Some(cluster) = self.cluster.get().filter(|_| bound) {
             request = request.header(CLUSTER, cluster);
         }
@@ -125,22 +122,41 @@ impl GatewayStore {
     }
 
     /// Sends a request; the answer's body is still to come.
-    async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<(Sender, Response<Incoming>), Failure> {
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<(Sender, Response<Incoming>), Failure> {
+        let at = self.at().to_owned();
+        let sent = self.send_once(request).await;
+        if matches!(sent, Err(Failure::NoAnswer(_))) {
+            self.move_on(&at);
+        }
+        sent
+    }
+
+    async fn send_once(
+        &self,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<(Sender, Response<Incoming>), Failure> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let pooled = self.pooled();
             let fresh = pooled.is_none();
             let mut sender = match pooled {
                 Some(sender) => sender,
-                None => self.dial(deadline).await.map_err(Failure::NotSent)?,
+                None => self.gateways.dial(deadline).await.map_err(Failure::NotSent)?,
             };
-            match timeout_at(deadline, sender.try_send_request(request)).await {
+            match timeout_at(deadline, sender.http.try_send_request(request)).await {
                 Ok(Ok(response)) => return Ok((sender, response)),
                 Ok(Err(mut failed)) => match failed.take_message() {
                     // The gateway had closed a connection that was kept; a new one may do.
                     Some(unsent) if !fresh => request = unsent,
-                    Some(_) => return Err(Failure::NotSent(failed.into_error().to_string())),
-                    None => return Err(Failure::NoAnswer(failed.into_error().to_string())),
+                    unsent => {
+                        let broke = sender.reason(&failed.into_error()).await;
+                        let heard = unsent.is_none() && !broke.turned_down;
+                        return Err(if heard {
+                            Failure::NoAnswer(broke.why)
+                        } else {
+                            Failure::NotSent(broke.why)
+                        });
+                    }
                 },
                 Err(_) => return Err(Failure::NoAnswer("it did not answer in time".to_owned())),
             }
@@ -172,29 +188,33 @@ impl GatewayStore {
             }
         }
         let mut idle = self.idle();
-        if idle.len() < POOL && !sender.is_closed() {
+        if idle.len() < POOL && !sender.http.is_closed() {
             idle.push((sender, Instant::now()));
         }
         Ok((status, answer.freeze()))
     }
 
     fn unavailable(&self, why: String) -> StoreError {
-        StoreError::Unavailable { at: self.addr.clone(), why }
+        StoreError::Unavailable { at: self.at().to_owned(), why }
     }
 
     /// What an answer other than OK means.
     fn refused(&self, status: StatusCode, answer: &[u8]) -> StoreError {
-        if status == StatusCode::UNAUTHORIZED {
+        if let (StatusCode::UNAUTHORIZED, Proof::Secret(token)) = (status, self.gateways.proof()) {
             return StoreError::Denied {
-                at: self.addr.clone(),
+                at: self.at().to_owned(),
                 why: format!(
                     "the token {} is not the one that it expects; copy the token file of the gateway's node",
-                    self.token.place()
+                    token.place()
                 ),
             };
         }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            let at = self.at().to_owned();
+            self.move_on(&at);
+        }
         match serde_json::from_slice::<Refusal>(answer) {
-            Ok(refusal) => refusal.into_store_error(&self.addr),
+            Ok(refusal) => refusal.into_store_error(self.at()),
             Err(_) => {
                 let text: String = String::from_utf8_lossy(answer).chars().take(200).collect();
                 self.unavailable(format!("it answers as no gateway of this version does: {status} {text}"))
@@ -260,14 +280,14 @@ impl Store for GatewayStore {
                 return Err(InvalidTxn::TooHeavy(size).into());
             }
             Err(Failure::NoAnswer(why)) => {
-                return Ok(TxnOutcome::Unknown { why: format!("the store at {}: {why}", self.addr) });
+                return Ok(TxnOutcome::Unknown { why: format!("the store at {}: {why}", self.at()) });
             }
         };
         if status != StatusCode::OK {
             return Err(self.refused(status, &answer));
         }
         Ok(serde_json::from_slice(&answer).unwrap_or_else(|error| TxnOutcome::Unknown {
-            why: format!("the answer of the store at {} is garbled: {error}", self.addr),
+            why: format!("the answer of the store at {} is garbled: {error}", self.at()),
         }))
     }
 

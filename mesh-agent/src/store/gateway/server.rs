@@ -6,25 +6,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes, HttpBody, to_bytes};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use futures_util::{StreamExt, stream};
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use mesh_core::kv::{InvalidTxn, LeaseId, MAX_BYTES, MAX_KEY, MAX_OPS, Rev, Txn};
-use tokio::net::{TcpListener, TcpStream};
+use mesh_core::kv::{InvalidTxn, LeaseId, MAX_BYTES, MAX_KEY, MAX_OPS, Rev, Txn, TxnOutcome};
+use mesh_core::rights::{Caller, may_read};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Secret;
+use super::access::Access;
 use super::wire::{CLUSTER, Line, Refusal, Ttl, Which};
+use super::{cluster, connection};
 use crate::store::{Batches, Store, StoreError, WatchEnd};
 
 /// How many connections there are at most; each node has a few.
@@ -32,22 +31,26 @@ const CONNECTIONS: usize = 4096;
 /// The largest transaction that is none too large, with every character escaped.
 const BODY: usize = 6 * (MAX_BYTES + MAX_OPS * MAX_KEY) + (1 << 20);
 /// How long a client may take to say what it wants, and be idle.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How long what was sent may stay unacknowledged by the client.
-const STUCK: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the store's watch may be silent; it promises to say something each second.
-const SILENCE: Duration = Duration::from_secs(2);
+pub(super) const SILENCE: Duration = Duration::from_secs(2);
 
 #[derive(Clone)]
-struct Gateway {
-    store: Arc<dyn Store>,
-    token: Secret,
+pub(super) struct Gateway {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) access: Access,
     shutdown: CancellationToken,
 }
 
 /// Serves until told to stop; then ends watches, finishes requests, and returns.
-pub async fn serve(store: Arc<dyn Store>, listener: TcpListener, token: Secret, shutdown: CancellationToken) {
-    let gateway = Gateway { store, token, shutdown: shutdown.clone() };
+pub async fn serve(
+    store: Arc<dyn Store>,
+    listener: TcpListener,
+    access: impl Into<Access>,
+    shutdown: CancellationToken,
+) {
+    let access = access.into();
+    let gateway = Gateway { store, access: access.clone(), shutdown: shutdown.clone() };
     let router = Router::new()
         .route("/store/v1/txn", post(txn))
         .route("/store/v1/list", get(list))
@@ -56,6 +59,7 @@ pub async fn serve(store: Arc<dyn Store>, listener: TcpListener, token: Secret, 
         .route("/store/v1/lease/{id}/keepalive", post(keep_alive))
         .route("/store/v1/status", get(status))
         .layer(from_fn_with_state(gateway.clone(), admit))
+        .merge(cluster::routes(&access))
         .with_state(gateway);
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let tasks = TaskTracker::new();
@@ -68,8 +72,9 @@ pub async fn serve(store: Arc<dyn Store>, listener: TcpListener, token: Secret, 
             Ok((stream, peer)) => match Arc::clone(&room).try_acquire_owned() {
                 Ok(place) => {
                     let (router, shutdown) = (router.clone(), shutdown.clone());
+                    let access = access.clone();
                     tasks.spawn(async move {
-                        connection(stream, router, shutdown).await;
+                        connection::serve(stream, peer, router, access, shutdown).await;
                         drop(place);
                     });
                 }
@@ -87,36 +92,11 @@ pub async fn serve(store: Arc<dyn Store>, listener: TcpListener, token: Secret, 
     tasks.wait().await;
 }
 
-async fn connection(stream: TcpStream, router: Router, shutdown: CancellationToken) {
-    let socket = socket2::SockRef::from(&stream);
-    let tuned = stream.set_nodelay(true).and_then(|()| socket.set_tcp_user_timeout(Some(STUCK)));
-    if let Err(error) = tuned {
-        tracing::debug!(%error, "a connection of the store's gateway keeps the kernel's timeouts");
-    }
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(64 << 10);
-    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            match tokio::time::timeout(SILENCE, connection).await {
-                Ok(ended) => ended,
-                Err(_) => return,
-            }
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection of the store's gateway broke");
-    }
-}
-
-/// Lets in who knows the token and means this store.
-async fn admit(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
-    let proof = request.headers().get(header::AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
-    if !gateway.token.admits(proof) {
-        return refuse(Refusal::Denied("the token is wrong".to_owned()));
+/// Lets in who may come and means this store.
+async fn admit(State(gateway): State<Gateway>, mut request: Request, next: Next) -> Response {
+    match gateway.access.caller(&request) {
+        Ok(caller) => drop(request.extensions_mut().insert(caller)),
+        Err(refusal) => return refuse(refusal),
     }
     if let Some(meant) = request.headers().get(CLUSTER) {
         match gateway.store.status().await {
@@ -135,6 +115,7 @@ fn refuse(refusal: Refusal) -> Response {
         Refusal::Invalid(InvalidTxn::TooHeavy(_)) => StatusCode::PAYLOAD_TOO_LARGE,
         Refusal::Invalid(_) => StatusCode::BAD_REQUEST,
         Refusal::Denied(_) => StatusCode::UNAUTHORIZED,
+        Refusal::Forbidden(_) => StatusCode::FORBIDDEN,
         Refusal::LeaseGone(_) => StatusCode::NOT_FOUND,
         Refusal::WrongCluster(_) => StatusCode::CONFLICT,
         Refusal::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -151,16 +132,16 @@ fn answer<T: serde::Serialize>(done: Result<T, StoreError>) -> Response {
 }
 
 /// A request's body as what it should be.
-async fn read<T: serde::de::DeserializeOwned>(body: Body) -> Result<T, Response> {
+pub(super) async fn read<T: serde::de::DeserializeOwned>(body: Body, longest: usize) -> Result<T, Response> {
     // Who announces too much is not even listened to.
     let announced = body.size_hint().lower();
-    if announced > BODY as u64 {
+    if announced > longest as u64 {
         let size = usize::try_from(announced).unwrap_or(usize::MAX);
         return Err(refuse(Refusal::Invalid(InvalidTxn::TooHeavy(size))));
     }
-    let bytes = match tokio::time::timeout(PATIENCE, to_bytes(body, BODY)).await {
+    let bytes = match tokio::time::timeout(PATIENCE, to_bytes(body, longest)).await {
         Ok(Ok(bytes)) => bytes,
-        Ok(Err(_)) => return Err(refuse(Refusal::Invalid(InvalidTxn::TooHeavy(BODY)))),
+        Ok(Err(_)) => return Err(refuse(Refusal::Invalid(InvalidTxn::TooHeavy(longest)))),
         Err(_) => return Err(StatusCode::REQUEST_TIMEOUT.into_response()),
     };
     serde_json::from_slice(&bytes).map_err(|error| {
@@ -168,19 +149,36 @@ async fn read<T: serde::de::DeserializeOwned>(body: Body) -> Result<T, Response>
     })
 }
 
-async fn txn(State(gateway): State<Gateway>, body: Body) -> Response {
-    match read::<Txn>(body).await {
-        Ok(txn) => answer(gateway.store.txn(txn).await),
-        Err(response) => response,
+async fn txn(State(gateway): State<Gateway>, Extension(caller): Extension<Caller>, body: Body) -> Response {
+    let txn = match read::<Txn>(body, BODY).await {
+        Ok(txn) => txn,
+        Err(response) => return response,
+    };
+    let txn = match gateway.access.may_commit(&caller, txn).await {
+        Ok(txn) => txn,
+        Err(refusal) => return refuse(refusal),
+    };
+    let mut done = gateway.store.txn(txn).await;
+    if let Ok(TxnOutcome::Conflict { found, .. }) = &mut done {
+        found.retain(|kv| may_read(&caller, &kv.key));
     }
+    answer(done)
 }
 
-async fn list(State(gateway): State<Gateway>, Query(which): Query<Which>) -> Response {
-    answer(gateway.store.list(&which.prefix).await)
+async fn list(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+    Query(which): Query<Which>,
+) -> Response {
+    let mut listed = gateway.store.list(&which.prefix).await;
+    if let Ok(listing) = &mut listed {
+        listing.kvs.retain(|kv| may_read(&caller, &kv.key));
+    }
+    answer(listed)
 }
 
 async fn lease(State(gateway): State<Gateway>, body: Body) -> Response {
-    match read::<Ttl>(body).await {
+    match read::<Ttl>(body, BODY).await {
         Ok(ttl) => answer(gateway.store.lease(Duration::from_secs(ttl.seconds)).await),
         Err(response) => response,
     }
@@ -194,9 +192,19 @@ async fn status(State(gateway): State<Gateway>) -> Response {
     answer(gateway.store.status().await)
 }
 
-async fn watch(State(gateway): State<Gateway>, Query(which): Query<Which>) -> Response {
+async fn watch(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+    Query(which): Query<Which>,
+) -> Response {
     match gateway.store.watch(&which.prefix, Rev(which.after)).await {
         Ok(batches) => {
+            let batches: Batches = Box::pin(batches.map(move |item| {
+                item.map(|mut batch| {
+                    batch.events.retain(|event| may_read(&caller, event.key()));
+                    batch
+                })
+            }));
             let lines = stream::unfold(Some((batches, gateway.shutdown)), next_line);
             ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
         }

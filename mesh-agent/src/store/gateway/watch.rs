@@ -6,7 +6,8 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
-use super::client::{PATIENCE, Sender};
+use super::client::PATIENCE;
+use super::dial::Sender;
 use super::wire::Line;
 use crate::store::{Batches, WatchEnd};
 

@@ -18,6 +18,8 @@ pub(super) enum Refusal {
     WrongCluster(String),
     Unavailable(String),
     Denied(String),
+    /// Who asks is known, and may not do this.
+    Forbidden(String),
     Corrupt(String),
 }
 
@@ -47,7 +49,7 @@ impl Refusal {
                 ),
             },
             Self::Unavailable(why) => StoreError::Unavailable { at, why },
-            Self::Denied(why) => StoreError::Denied { at, why },
+            Self::Denied(why) | Self::Forbidden(why) => StoreError::Denied { at, why },
             Self::Corrupt(why) => StoreError::Corrupt { at, why },
         }
     }

@@ -216,7 +216,7 @@ impl Service {
             aliases: attachment.aliases.iter().map(ToString::to_string).collect(),
         });
         let tasks: Vec<_> = world.tasks_of(id).collect();
-        let running = tasks.iter().filter(|task| world.in_balance(task)).count();
+        let running = world.in_balance_of(service, &tasks).into_iter().filter(|balanced| *balanced).count();
         let desired = tasks.iter().filter(|task| !task.state.is_terminal()).count();
         Self {
             id: id.to_string(),

@@ -33,13 +33,18 @@ pub struct HealthConfig {
     /// Between probes of a task that never succeeded; `5s` unless said otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_interval: Option<String>,
+    /// If less than this share of the tasks, in percent, is healthy, all get flows; 0, which is never, unless said
+    /// otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub panic: Option<u8>,
 }
 
 impl TryFrom<HealthConfig> for HealthWish {
     type Error = String;
 
     fn try_from(config: HealthConfig) -> Result<Self, String> {
-        let HealthConfig { test, interval, timeout, retries, rise, start_period, start_interval } = config;
+        let HealthConfig { test, interval, timeout, retries, rise, start_period, start_interval, panic } =
+            config;
         let time = |text: Option<String>| text.as_deref().map(parse_duration).transpose();
         Ok(Self {
             probe: probe(&test)?,
@@ -49,13 +54,15 @@ impl TryFrom<HealthConfig> for HealthWish {
             rise,
             start_period: time(start_period)?,
             start_interval: time(start_interval)?,
+            panic,
         })
     }
 }
 
 impl From<&HealthCheck> for HealthConfig {
     fn from(check: &HealthCheck) -> Self {
-        let HealthCheck { probe, interval, timeout, retries, rise, start_period, start_interval } = check;
+        let HealthCheck { probe, interval, timeout, retries, rise, start_period, start_interval, panic } =
+            check;
         Self {
             test: words(probe),
             interval: Some(format_duration(*interval)),
@@ -64,6 +71,7 @@ impl From<&HealthCheck> for HealthConfig {
             rise: Some(*rise),
             start_period: Some(format_duration(*start_period)),
             start_interval: Some(format_duration(*start_interval)),
+            panic: Some(*panic),
         }
     }
 }

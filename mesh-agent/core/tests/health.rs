@@ -1,0 +1,125 @@
+//! What a task's health means for plan and names.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod sim;
+
+use std::time::Duration;
+
+use mesh_core::change::{
+    self, AttachmentRequest, HealthWish, NetworkRequest, ServiceRequest, ServiceUpdate, TaskChange,
+};
+use mesh_core::dns::{Answer, Question};
+use mesh_core::model::{
+    Affinity, Balancing, EndpointMode, Health, HealthCheck, Locality, Probe, Task, TaskState,
+};
+use mesh_core::plan::{self, Frontend};
+use sim::Sim;
+
+fn service(health: HealthWish) -> ServiceRequest {
+    ServiceRequest {
+        name: "web".to_owned(),
+        networks: vec![AttachmentRequest { network: "app".to_owned(), aliases: Vec::new() }],
+        mode: EndpointMode::Vip,
+        ports: Vec::new(),
+        balancing: Balancing::Random,
+        affinity: Affinity::None,
+        locality: Locality::Spread,
+        drain_timeout: Duration::from_secs(1),
+        return_path: Default::default(),
+        idle_timeout: None,
+        slow_start: Default::default(),
+        health,
+        labels: Default::default(),
+    }
+}
+
+/// A mesh of one node with three tasks of `web`.
+fn three(health: HealthWish) -> (Sim, Vec<Task>) {
+    let mut sim = Sim::new();
+    sim.join("n1", "192.0.2.1").unwrap();
+    let app = NetworkRequest { name: "app".to_owned(), ..NetworkRequest::default() };
+    sim.change(|world, fresh| change::create_network(world, app, fresh)).unwrap();
+    sim.change(|world, fresh| change::create_service(world, service(health), fresh)).unwrap();
+    let tasks = (0..3).map(|_| sim.task("web", "n1").unwrap()).collect();
+    (sim, tasks)
+}
+
+fn tcp() -> HealthWish {
+    HealthWish { probe: Some(Some(Probe::Tcp { port: 80 })), ..HealthWish::default() }
+}
+
+fn set(sim: &mut Sim, task: &Task, health: Health, checked: bool) -> Result<Task, change::Refusal> {
+    let me = change::Me { id: task.node.clone(), epoch: task.epoch };
+    let change = TaskChange {
+        health: Some(health),
+        state: Some(TaskState::Running),
+        checked,
+        ..TaskChange::default()
+    };
+    sim.change(|world, fresh| change::change_task(world, &me, &task.id, change, fresh))
+}
+
+/// How many get flows, how many the name has, and what is to be told.
+fn serve(sim: &Sim) -> (usize, usize, usize) {
+    let world = sim.world();
+    let node = world.nodes.keys().next().unwrap();
+    let desired = plan::desired(world, node, 0);
+    let vip = |frontend: &&Frontend| matches!(frontend, Frontend::Vip { .. });
+    let frontend = desired.balance.frontends.keys().find(vip).unwrap();
+    let network = world.networks.keys().next().unwrap().clone();
+    let named = match desired.zone.answer(&[network], "tasks.web", Question::A, 1) {
+        Answer::Addresses(addresses) => addresses.len(),
+        _ => 0,
+    };
+    let told = desired.problems.iter().filter(|problem| problem.message.contains("--health-panic")).count();
+    (desired.balance.frontends[frontend].backends.len(), named, told)
+}
+
+#[test]
+fn only_healthy_tasks_serve() {
+    let (mut sim, tasks) = three(tcp());
+    assert_eq!(serve(&sim), (0, 0, 0), "they are only starting");
+    for (count, task) in tasks.iter().enumerate() {
+        set(&mut sim, task, Health::Healthy, true).unwrap();
+        assert_eq!(serve(&sim), (count + 1, count + 1, 0));
+    }
+    for (count, task) in tasks.iter().enumerate() {
+        set(&mut sim, task, Health::Unhealthy, true).unwrap();
+        assert_eq!(serve(&sim), (2 - count, 2 - count, 0));
+    }
+}
+
+/// Where most are sick all serve, but none that has only begun.
+#[test]
+fn most_of_them_cannot_be_sick() {
+    let (mut sim, tasks) = three(HealthWish { panic: Some(50), ..tcp() });
+    set(&mut sim, &tasks[0], Health::Healthy, true).unwrap();
+    assert_eq!(serve(&sim), (1, 1, 0), "two have just begun");
+    for task in &tasks {
+        set(&mut sim, task, Health::Healthy, true).unwrap();
+    }
+    set(&mut sim, &tasks[0], Health::Unhealthy, true).unwrap();
+    assert_eq!(serve(&sim), (2, 2, 0));
+    set(&mut sim, &tasks[1], Health::Unhealthy, true).unwrap();
+    assert_eq!(serve(&sim), (3, 3, 1));
+    assert!(tasks.iter().all(|task| sim.world().serves(&sim.world().tasks[&task.id])));
+    set(&mut sim, &tasks[1], Health::Healthy, true).unwrap();
+    assert_eq!(serve(&sim), (2, 2, 0));
+}
+
+/// Whoever registered a task may say how it is, unless a check finds out.
+#[test]
+fn a_check_has_the_last_word() {
+    let (mut sim, tasks) = three(HealthWish::default());
+    for task in &tasks {
+        set(&mut sim, task, Health::None, false).unwrap();
+    }
+    set(&mut sim, &tasks[0], Health::Unhealthy, false).unwrap();
+    assert_eq!(serve(&sim), (2, 2, 0));
+    let update = ServiceUpdate { health: tcp(), ..ServiceUpdate::default() };
+    let web = sim.change(|world, fresh| change::update_service(world, "web", update, fresh)).unwrap();
+    assert_eq!(web.health, Some(HealthCheck::new(Probe::Tcp { port: 80 })));
+    assert_eq!(serve(&sim), (2, 2, 0), "who served without a check goes on until it fails");
+    let refused = set(&mut sim, &tasks[1], Health::Healthy, false).unwrap_err().to_string();
+    assert!(refused.contains("web.2") && refused.contains("tcp:80"), "{refused}");
+}

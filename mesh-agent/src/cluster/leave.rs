@@ -1,0 +1,50 @@
+//! **Effect.** This node leaves its cluster, and is a mesh of its own again, without any records.
+
+use mesh_core::model::Role;
+
+use super::{Cluster, ClusterError, disk};
+
+impl Cluster {
+    /// Leaves. A manager, and a node that runs tasks, only when that is forced. The others keep its record until it is removed
+    /// (`mesh node rm`), as Docker's do: a worker has no right to remove any.
+    pub async fn leave(&self, force: bool) -> Result<(), ClusterError> {
+        let _busy = self.0.busy.lock().await;
+        let Some(role) = self.role() else {
+            return Err(ClusterError::Conflict("This node is not part of a cluster".to_owned()));
+        };
+        if !force {
+            self.may_leave(role)?;
+        }
+        disk::remove(&self.0.state_dir.join("cluster.json"))?;
+        self.own().remove().await?;
+        self.files().remove().map_err(anyhow::Error::from)?;
+        self.set_aside(true)?;
+        self.start_again();
+        Ok(())
+    }
+
+    fn may_leave(&self, role: Role) -> Result<(), ClusterError> {
+        let world = self.0.control.world();
+        if role == Role::Manager {
+            let more = match world.manager_ids().count() {
+                1 => "Removing the last manager erases all current state of the cluster. Use `--force` to ignore this \
+                      message."
+                    .to_owned(),
+                _ => format!(
+                    "Demote it first ('mesh cluster demote {}'). Use `--force` to ignore this message.",
+                    world.nodes.get(&self.0.node).map_or("NODE", |node| node.name.as_str())
+                ),
+            };
+            return Err(ClusterError::Conflict(format!(
+                "You are attempting to leave the cluster on a node that is participating as a manager. {more}"
+            )));
+        }
+        let tasks = world.tasks.values().filter(|task| task.node == self.0.node).count();
+        if tasks > 0 {
+            return Err(ClusterError::Conflict(format!(
+                "{tasks} tasks run on this node and would lose their network: stop them first, or use --force"
+            )));
+        }
+        Ok(())
+    }
+}

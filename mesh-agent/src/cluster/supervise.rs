@@ -1,0 +1,226 @@
+//! **Effect.** `mesh etcd`: runs the real etcd, and nothing else. It outlives the agent, so that an agent that is
+//! replaced or killed takes no manager away.
+//!
+//! What is to run stands in `member.json`; when that changes etcd is started anew, and when it is gone all ends.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use mesh_core::etcd::{self, MemberSpec};
+use mesh_core::members;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::binary;
+use super::own::Own;
+
+/// How often it is looked whether something else is to run.
+const LOOK: Duration = Duration::from_millis(300);
+/// How long etcd may take to end when it is asked to.
+const END: Duration = Duration::from_secs(10);
+/// One that has run for so long began well.
+const WELL: Duration = Duration::from_secs(10);
+/// How long the log may be when etcd starts, bytes; then the next begins.
+const LOG: u64 = 16 << 20;
+
+/// `mesh etcd`
+#[derive(Debug, Clone, clap::Args)]
+pub struct EtcdArgs {
+    /// The directory with member.json
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// Go on in the background, in a session of its own
+    #[arg(long)]
+    detach: bool,
+}
+
+/// Runs until `member.json` is gone or a signal ends it.
+pub fn main(args: &EtcdArgs) -> anyhow::Result<()> {
+    if args.detach {
+        return detach(&args.dir);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start the supervisor of etcd")?.block_on(run(&Own::at(&args.dir)))
+}
+
+fn detach(dir: &Path) -> anyhow::Result<()> {
+    nix::unistd::setsid().context("cannot leave the agent's session")?;
+    let log = dir.join("etcd.log");
+    if std::fs::metadata(&log).is_ok_and(|log| log.len() > LOG) {
+        let _ = std::fs::rename(&log, log.with_extension("log.old"));
+    }
+    let log = OpenOptions::new().append(true).create(true).mode(0o600).open(&log);
+    let log = log.with_context(|| format!("cannot write to {}", dir.join("etcd.log").display()))?;
+    let program = std::env::current_exe().context("cannot find this program")?;
+    std::process::Command::new(program)
+        .args(["etcd", "--dir"])
+        .arg(dir)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .context("cannot start the supervisor of etcd")?;
+    Ok(())
+}
+
+/// Whether a supervisor runs; it holds the lock.
+pub(super) fn runs(own: &Own) -> bool {
+    take(own).is_err()
+}
+
+fn take(own: &Own) -> anyhow::Result<Flock<File>> {
+    let path = own.file("lock");
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = file.with_context(|| format!("cannot open the lock {}", path.display()))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|_| anyhow::anyhow!("another supervisor of etcd holds {}", path.display()))
+}
+
+async fn run(own: &Own) -> anyhow::Result<()> {
+    let mut lock = take(own)?;
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    end_former(&mut lock).await;
+    let mut failures = 0;
+    while let Some(spec) = own.spec()? {
+        let began = Instant::now();
+        let mut child = match start(own, &spec).await {
+            Ok(child) => child,
+            Err(error) => {
+                eprintln!("mesh etcd: {error:#}");
+                tokio::select! {
+                    () = sleep(members::pause(failures)) => {}
+                    _ = term.recv() => return Ok(()),
+                    _ = int.recv() => return Ok(()),
+                }
+                failures += 1;
+                continue;
+            }
+        };
+        note(&mut lock, child.id())?;
+        let ended = tokio::select! {
+            status = child.wait() => Some(status?),
+            () = another(own, &spec) => None,
+            _ = term.recv() => return end(&mut child).await,
+            _ = int.recv() => return end(&mut child).await,
+        };
+        match ended {
+            None => {
+                end(&mut child).await?;
+                failures = 0;
+            }
+            Some(status) => {
+                failures = if began.elapsed() > WELL { 0 } else { failures + 1 };
+                let pause = members::pause(failures);
+                eprintln!("mesh etcd: etcd ended ({status}), and is started again in {pause:?}");
+                tokio::select! {
+                    () = sleep(pause) => {}
+                    _ = term.recv() => return Ok(()),
+                    _ = int.recv() => return Ok(()),
+                }
+            }
+        }
+        note(&mut lock, None)?;
+    }
+    Ok(())
+}
+
+async fn start(own: &Own, spec: &MemberSpec) -> anyhow::Result<Child> {
+    let (program, version) = binary::find().await?;
+    // Written down before it is done: a crash in between leaves a member that waits, and not one that forgets twice.
+    let once = own.file("alone");
+    let alone =
+        spec.alone.as_ref().filter(|word| std::fs::read_to_string(&once).ok().as_ref() != Some(*word));
+    if let Some(word) = alone {
+        std::fs::write(&once, word)?;
+    }
+    let flags = etcd::flags(spec, &own.dir().to_string_lossy(), version, alone.is_some());
+    // What stands in the environment would be flags, too.
+    let foreign = std::env::vars_os().map(|(name, _)| name);
+    let mut command = Command::new(&program);
+    for name in foreign.filter(|name| name.to_string_lossy().starts_with("ETCD_")) {
+        command.env_remove(name);
+    }
+    command.args(flags).stdin(Stdio::null());
+    command.spawn().with_context(|| format!("cannot start {}", program.display()))
+}
+
+/// Waits until something else is to run.
+async fn another(own: &Own, spec: &MemberSpec) {
+    loop {
+        sleep(LOOK).await;
+        // One that cannot be read now may be half written; what runs is no worse for it.
+        if own.spec().is_ok_and(|now| now.as_ref() != Some(spec)) {
+            return;
+        }
+    }
+}
+
+async fn end(child: &mut Child) -> anyhow::Result<()> {
+    if let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()) {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+    }
+    let ended: Result<std::io::Result<ExitStatus>, _> = timeout(END, child.wait()).await;
+    if ended.is_err() {
+        child.kill().await.context("etcd cannot be ended")?;
+    }
+    Ok(())
+}
+
+/// Writes down which process runs, in the file that is locked.
+fn note(lock: &mut Flock<File>, child: Option<u32>) -> anyhow::Result<()> {
+    lock.set_len(0)?;
+    lock.rewind()?;
+    Ok(write!(lock, "{}", child.map(|id| id.to_string()).unwrap_or_default())?)
+}
+
+/// Ends what a supervisor that was killed has left behind: two etcds cannot have one directory.
+async fn end_former(lock: &mut Flock<File>) {
+    let mut text = String::new();
+    if lock.read_to_string(&mut text).is_err() {
+        return;
+    }
+    let Ok(pid) = text.trim().parse::<i32>() else { return };
+    let is_ours = || {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command.split(|byte| *byte == 0).any(|part| part.starts_with(b"--initial-cluster-token="))
+    };
+    for (attempt, signal) in [Signal::SIGTERM, Signal::SIGKILL].into_iter().enumerate() {
+        if !is_ours() {
+            return;
+        }
+        let _ = kill(Pid::from_raw(pid), signal);
+        let until = Instant::now() + END;
+        while is_ours() && Instant::now() < until {
+            sleep(Duration::from_millis(50 + 50 * attempt as u64)).await;
+        }
+    }
+}
+
+/// Starts a supervisor where none runs, so that it goes on without its parent.
+pub(super) async fn ensure(own: &Own) -> anyhow::Result<()> {
+    if runs(own) {
+        return Ok(());
+    }
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let output = Command::new(program)
+        .args(["etcd", "--detach", "--dir"])
+        .arg(own.dir())
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .context("cannot start the supervisor of etcd")?;
+    if !output.status.success() {
+        bail!("the supervisor of etcd does not start: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
