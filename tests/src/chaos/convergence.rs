@@ -1,4 +1,4 @@
-//! **Effect.** Waiting until every node does what it should, and knows what the others know.
+//! **Effect.** Waiting until every node does what it should.
 
 use std::{
     thread,
@@ -36,7 +36,7 @@ pub(super) fn converges(lab: &Lab, since: Instant) -> Result<Duration> {
     Ok(took)
 }
 
-/// An error unless every node is well, and all have seen the same changes.
+/// An error unless every node is well, has done all that it knows of, and hears all others.
 fn all_well(lab: &Lab) -> Result<()> {
     each(lab, |node| {
         let said = status(node)?;
