@@ -95,9 +95,14 @@ impl Etcd {
 
     /// An etcd of one member on a host of a lab, started.
     pub fn on_host(host: &Host) -> Result<Self> {
+        Self::of_host(host, &[host.address()])
+    }
+
+    /// An etcd on a host of a lab, one member for each of these addresses of the host, started.
+    pub fn of_host(host: &Host, addresses: &[Ipv4Addr]) -> Result<Self> {
         let dir = host.dir().join("etcd");
         fs::create_dir(&dir)?;
-        let mut etcd = Self::of(&[host.address()], &dir, host.cgroup().path(), host.netns(), None);
+        let mut etcd = Self::of(addresses, &dir, host.cgroup().path(), host.netns(), None);
         etcd.start()?;
         Ok(etcd)
     }
@@ -209,6 +214,19 @@ impl Etcd {
     /// Runs `etcdctl` on all members.
     pub fn ctl<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Result<String> {
         self.ctl_at(&self.urls().join(","), args)
+    }
+
+    /// What `etcdctl watch` says of all keys that begin so, from the first revision to now.
+    pub fn watch_from_start(&self, prefix: &str) -> Result<String> {
+        // A watch has no end; what is there comes at once.
+        let mut command = Command::new("timeout");
+        let endpoints = format!("--endpoints={}", self.urls().join(","));
+        command
+            .env("ETCDCTL_API", "3")
+            .args(["3", "etcdctl", &endpoints, "watch", "--rev=1", "--prefix", prefix]);
+        let output = Exec::new(&self.netns, command, "etcdctl watch".to_owned()).run()?;
+        ensure!(output.stderr.trim().is_empty(), "`etcdctl watch` says: {}", output.stderr);
+        Ok(output.stdout)
     }
 
     fn ctl_at<'a>(&self, endpoints: &str, args: impl IntoIterator<Item = &'a str>) -> Result<String> {

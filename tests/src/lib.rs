@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 mod cgroup;
+pub mod chaos;
 mod config;
 mod diagnose;
 mod etcd;

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod chaos;
 mod check;
 mod ci;
 mod demo;
@@ -47,6 +48,8 @@ enum Verb {
     },
     /// Measure. Needs root
     Bench(bench::Bench),
+    /// Trouble a mesh under traffic with random faults, and judge what comes of it. Needs root
+    Chaos(chaos::Chaos),
     /// Look for packets that the code of the kernel's half mistakes, with libFuzzer
     Fuzz {
         /// Where [default: all, in turn]
@@ -95,6 +98,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Test { rung, args } => test::run(rung, &args),
         Verb::Demo { args } => demo::run(&args),
         Verb::Bench(bench) => bench::run(&bench),
+        Verb::Chaos(chaos) => chaos::run(&chaos),
         Verb::Fuzz { target, seconds } => fuzz::run(target, seconds),
         Verb::Gen { check } => generate::run(check),
         Verb::Ci => ci::run(),
