@@ -221,6 +221,18 @@ impl Cluster {
         Own::of(&self.0.state_dir)
     }
 
+    /// Writes down where the managers are now. False: not yet, for this node is about to be something else, and what is
+    /// written down of that is not to be undone.
+    fn moved(&self, managers: Vec<SocketAddr>) -> anyhow::Result<bool> {
+        let Some(file) = &self.0.file else { return Ok(true) };
+        let Ok(_busy) = self.0.busy.try_lock() else { return Ok(false) };
+        if self.changes() {
+            return Ok(false);
+        }
+        ClusterFile { managers, ..file.clone() }.save(&self.0.state_dir)?;
+        Ok(true)
+    }
+
     /// Begins to be something else: from the next start on, which is soon.
     fn become_one(&self, role: Role, cluster: &str, managers: Vec<SocketAddr>) -> anyhow::Result<()> {
         ClusterFile { cluster: cluster.to_owned(), role, managers }.save(&self.0.state_dir)?;

@@ -32,6 +32,9 @@ pub struct DemoArgs {
     /// Which data plane the agents use [default: the best that the kernel has]
     #[arg(long, value_name = "PLANE")]
     pub dataplane: Option<Dataplane>,
+    /// What keeps the records: one node, or etcd on all three as managers of a cluster
+    #[arg(long, value_name = "STORE", value_enum, default_value = "local")]
+    pub store: DemoStore,
     /// Only a command inside a running demo
     #[command(subcommand)]
     pub command: Option<DemoCommand>,
@@ -44,6 +47,15 @@ pub enum Dataplane {
     Ebpf,
     /// nftables
     Nft,
+}
+
+/// What keeps the demo's records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum DemoStore {
+    /// n1, for all
+    Local,
+    /// etcd on each node
+    Etcd,
 }
 
 impl Dataplane {
@@ -95,18 +107,18 @@ pub fn main(args: &DemoArgs) -> anyhow::Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("the demo must run as root: it makes network namespaces");
     }
-    if args.once { once(args.dataplane, args.json) } else { stay(args.dataplane) }
+    if args.once { once(args) } else { stay(args) }
 }
 
-fn once(dataplane: Option<Dataplane>, json: bool) -> anyhow::Result<()> {
-    let began = Instant::now();
+fn once(args: &DemoArgs) -> anyhow::Result<()> {
+    let (began, json) = (Instant::now(), args.json);
     let progress = |line: &str| {
         if json { eprintln!("{line}") } else { println!("{line}") }
     };
-    let scene = Scene::set(dataplane, &progress)?;
+    let scene = Scene::set(args.dataplane, args.store, &progress)?;
     let mut report = Report { ok: true, checks: Vec::new() };
     let in_use = scene.dataplane()?;
-    for check in checks::on(in_use) {
+    for check in checks::on(in_use, args.store) {
         let since = Instant::now();
         let result = (check.run)(&scene);
         let ok = result.is_ok();
@@ -135,7 +147,7 @@ fn once(dataplane: Option<Dataplane>, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn stay(dataplane: Option<Dataplane>) -> anyhow::Result<()> {
+fn stay(args: &DemoArgs) -> anyhow::Result<()> {
     if LabInfo::load(Path::new(PUBLISHED))
         .is_ok_and(|info| Path::new(&format!("/proc/{}", info.process)).exists())
     {
@@ -146,7 +158,7 @@ fn stay(dataplane: Option<Dataplane>) -> anyhow::Result<()> {
     ends.add(Signal::SIGINT);
     ends.add(Signal::SIGTERM);
     ends.thread_block().context("cannot hold signals back")?;
-    let scene = Scene::set(dataplane, &|line| println!("{line}"))?;
+    let scene = Scene::set(args.dataplane, args.store, &|line| println!("{line}"))?;
     scene.lab.publish_state(Path::new(PUBLISHED))?;
     println!("{}", scene.what_to_try()?);
     std::io::stdout().flush()?;

@@ -17,7 +17,7 @@ use tokio::time::interval;
 use super::begin::AUTHORITY;
 use super::duty::Issued;
 use super::trust::Trust;
-use super::{Cluster, ClusterFile, binary, gateway, managers};
+use super::{Cluster, binary, gateway, managers};
 use crate::store::Store;
 use crate::store::etcd::{EtcdStore, Known};
 use crate::store::gateway::SeveralGateways;
@@ -68,13 +68,13 @@ fn follow(
     known: &mut Vec<SocketAddr>,
 ) -> anyhow::Result<()> {
     let now: Vec<_> = managers(world).into_values().map(gateway).collect();
-    let Some(file) = &cluster.0.file else { return Ok(()) };
     if now.is_empty() || now == *known {
         return Ok(());
     }
     gateways.set(&now);
-    ClusterFile { managers: now.clone(), ..file.clone() }.save(&cluster.0.state_dir)?;
-    *known = now;
+    if cluster.moved(now.clone())? {
+        *known = now;
+    }
     Ok(())
 }
 

@@ -18,7 +18,7 @@ use tokio::time::{Instant, interval};
 
 use super::own::endpoints;
 use super::trust::Trust;
-use super::{Cluster, ClusterFile, MemberSeen, Seen, gateway, managers, snapshots};
+use super::{Cluster, MemberSeen, Seen, gateway, managers, snapshots};
 use crate::store::Store;
 use crate::store::etcd::{AdminError, Endpoint, EtcdStore};
 
@@ -121,11 +121,10 @@ impl Duty<'_> {
             return Ok(());
         }
         self.etcd.set_endpoints(endpoints(true, &others)?);
-        if let Some(file) = &inner.file {
-            let all = [inner.address].into_iter().chain(others.iter().copied()).map(gateway);
-            ClusterFile { managers: all.collect(), ..file.clone() }.save(&inner.state_dir)?;
+        let all = [inner.address].into_iter().chain(others.iter().copied()).map(gateway);
+        if self.cluster.moved(all.collect())? {
+            self.known = others;
         }
-        self.known = others;
         Ok(())
     }
 

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use mesh_tests::{Load, eventually};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::scene::Scene;
-use super::{Dataplane, SOON};
+use super::{Dataplane, DemoStore, SOON};
 
 /// One promise.
 pub(super) struct Check {
@@ -18,15 +20,24 @@ pub(super) struct Check {
     pub(super) run: fn(&Scene) -> Result<String>,
 }
 
-/// What holds on a data plane, in the order in which a newcomer would try it.
-pub(super) fn on(dataplane: Dataplane) -> impl Iterator<Item = &'static Check> {
+/// What holds on a data plane and with a store, in the order in which a newcomer would try it.
+pub(super) fn on(dataplane: Dataplane, store: DemoStore) -> impl Iterator<Item = &'static Check> {
     let more = match dataplane {
         Dataplane::Ebpf => EBPF,
         // `mesh status` says there that it cannot.
         Dataplane::Nft => &[],
     };
-    EVERYWHERE.iter().chain(more)
+    let last = match store {
+        DemoStore::Local => &[],
+        DemoStore::Etcd => ETCD,
+    };
+    EVERYWHERE.iter().chain(more).chain(last)
 }
+
+const ETCD: &[Check] = &[
+    Check { name: "etcd's leader is killed: no request fails, and changes go on", run: kill_leader },
+    Check { name: "a node is unplugged: within a second nobody is sent there any more", run: unplug },
+];
 
 const EBPF: &[Check] =
     &[Check { name: "a task on another node sees the client's own address and port", run: client_address }];
@@ -291,4 +302,57 @@ fn kill_agent(scene: &Scene) -> Result<String> {
     let report = load.stop()?;
     report.lossless()?;
     Ok(format!("{} requests without the agent and through its restart, none failed", report.ok))
+}
+
+/// What the supervisor holds names the member's process.
+fn kill_leader(scene: &Scene) -> Result<String> {
+    let leader = scene.leader()?;
+    let lock = leader.state_dir().join("etcd/lock");
+    let text = std::fs::read_to_string(&lock).with_context(|| format!("no {}", lock.display()))?;
+    let member = text.trim().parse().map(Pid::from_raw).with_context(|| format!("{text:?} is no process"))?;
+    let other = scene.lab.nodes().iter().map(|node| node.name()).find(|name| *name != leader.name());
+    let other = other.context("there is one node only")?;
+    let load = scene.load(8080)?;
+    let since = Instant::now();
+    kill(member, Signal::SIGKILL).context("cannot kill the leader's etcd")?;
+    let mut tries = 0;
+    eventually(SOON, "a change is made", || {
+        tries += 1;
+        scene
+            .mesh(other, &["service", "update", "-d", "--label-add", &format!("try={tries}"), "web"])
+            .map(drop)
+    })?;
+    let gap = since.elapsed();
+    eventually(SOON, "all three are there again", || {
+        let cluster = scene.lab.node(other)?.mesh_json(["cluster", "status"])?;
+        ensure!(cluster["Reachable"] == 3, "{cluster}");
+        Ok(())
+    })?;
+    let report = load.stop()?;
+    report.lossless()?;
+    let (name, gap) = (leader.name(), gap.as_secs_f32());
+    Ok(format!("{name} led; a change was made {gap:.1} s later; {} requests, none failed", report.ok))
+}
+
+fn unplug(scene: &Scene) -> Result<String> {
+    let entry = scene.lab.node("n1")?;
+    let load = Load::start(scene.lab.client().netns(), &[(entry.address(), 8080).into()], 100)?;
+    std::thread::sleep(Duration::from_secs(1));
+    scene.lab.unplug("n2")?;
+    std::thread::sleep(Duration::from_secs(4));
+    let report = load.stop()?;
+    let only = answering(scene, "n1", 8080, 20);
+    scene.lab.plug("n2")?;
+    let only = only?;
+    eventually(Duration::from_secs(20), "n2's task answers again", || {
+        ensure!(answering(scene, "n1", 8080, 40)?.contains("web.3"));
+        Ok(())
+    })?;
+    ensure!(!only.contains("web.3"), "n2 is unplugged, and its task answered: {only:?}");
+    let vain = match (report.failed.first(), report.failed.last()) {
+        (Some(first), Some(last)) => last.at.saturating_sub(first.at),
+        _ => Duration::ZERO,
+    };
+    ensure!(vain <= Duration::from_secs(1), "requests were sent there for {vain:?}: {report}");
+    Ok(format!("{} requests; {} in vain, within {} ms", report.ok, report.failed.len(), vain.as_millis()))
 }

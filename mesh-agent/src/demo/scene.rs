@@ -3,11 +3,16 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use mesh_tests::{Host, Lab, Load, Node};
+use anyhow::{Context, Result, ensure};
+use mesh_tests::{Host, Lab, Load, Node, eventually};
 use serde_json::Value;
 
-use super::Dataplane;
+use super::{Dataplane, DemoStore};
+
+/// Each node begins with records of its own.
+const APART: &str = "[store]\nmode = \"local\"\nlisten = \"\"\ngateway = \"\"\ntoken_file = \"\"\n";
+/// How long it may take until a node is a manager.
+const CLUSTERED: Duration = Duration::from_secs(60);
 
 /// The demo's mesh.
 pub(super) struct Scene {
@@ -16,16 +21,27 @@ pub(super) struct Scene {
 
 impl Scene {
     /// Builds it.
-    pub(super) fn set(dataplane: Option<Dataplane>, progress: &dyn Fn(&str)) -> Result<Self> {
+    pub(super) fn set(
+        dataplane: Option<Dataplane>,
+        store: DemoStore,
+        progress: &dyn Fn(&str),
+    ) -> Result<Self> {
         let mesh = std::env::current_exe().context("cannot find the mesh program")?;
         progress("three nodes, a client and an outside host, each in a network namespace of its own");
         let mut lab = Lab::builder(mesh).nodes(3);
         if let Some(dataplane) = dataplane {
             lab = lab.dataplane(dataplane.word());
         }
+        if store == DemoStore::Etcd {
+            lab = lab.config(APART);
+        }
         let lab = lab.build()?;
         lab.start_agents(Duration::from_secs(20))?;
         let scene = Self { lab };
+        if store == DemoStore::Etcd {
+            progress("n1 makes a cluster, n2 and n3 join it as managers; etcd wants some seconds for each");
+            scene.cluster()?;
+        }
         progress("network app; service web, port 8080 on every node, with three tasks on n1 and n2");
         scene.mesh(
             "n1",
@@ -56,6 +72,27 @@ impl Scene {
         Ok(scene)
     }
 
+    /// All three keep the records.
+    fn cluster(&self) -> Result<()> {
+        self.mesh("n1", &["cluster", "init"])?;
+        for node in ["n2", "n3"] {
+            let token = self.mesh("n1", &["cluster", "token", "manager", "--quiet"])?;
+            self.mesh(node, &["cluster", "join", token.trim()])?;
+        }
+        eventually(CLUSTERED, "all three have a vote", || {
+            let cluster = self.lab.node("n1")?.mesh_json(["cluster", "status"])?;
+            ensure!(cluster["Voters"] == 3 && cluster["Reachable"] == 3, "{cluster}");
+            Ok(())
+        })
+    }
+
+    /// The node whose member of etcd leads.
+    pub(super) fn leader(&self) -> Result<&Node> {
+        let cluster = self.lab.node("n1")?.mesh_json(["cluster", "status"])?;
+        let name = cluster["Leader"].as_str().filter(|name| !name.is_empty());
+        self.lab.node(name.context("etcd has no leader")?)
+    }
+
     /// The data plane that the agents use.
     pub(super) fn dataplane(&self) -> Result<Dataplane> {
         let status: Value = serde_json::from_str(&self.mesh("n1", &["status", "--format", "json"])?)?;
@@ -65,7 +102,7 @@ impl Scene {
 
     /// Runs the CLI against a node.
     pub(super) fn mesh(&self, node: &str, words: &[&str]) -> Result<String> {
-        self.lab.node(node)?.mesh(words)?.ok()
+        self.lab.node(node)?.mesh_command(words).timeout(CLUSTERED).run()?.ok()
     }
 
     /// Runs one task in the background.

@@ -231,7 +231,14 @@ fn wrong_usage_is_told() -> Result<()> {
         patiently(n2, "cluster leave")?;
         is(n2, "local")?;
         knows(n2, 1)?;
-        // As with Docker, a manager removes what a node has left.
+        // As with Docker, a manager removes what a node has left. Again, and at once: it has hardly begun to follow
+        // its managers.
+        for _ in 0..3 {
+            n1.ok("node rm --force n2")?;
+            patiently(n2, &format!("cluster join {token}"))?;
+            patiently(n2, "cluster leave")?;
+            is(n2, "local")?;
+        }
         n1.ok("node rm --force n2")?;
         knows(n1, 1)?;
         patiently(n2, &format!("cluster join {}", self::token(n1)?))?;
