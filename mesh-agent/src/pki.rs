@@ -33,6 +33,7 @@ pub use join::{JoinError, Joined, join};
 pub use peer::Peer;
 pub use tls::Tls;
 pub(crate) use tls::{explain, is_turned_down};
+pub(crate) use verify::{Verifier, Whom};
 
 use std::path::PathBuf;
 

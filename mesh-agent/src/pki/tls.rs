@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use super::authority::certificates;
-use super::verify::{Anybody, Managers};
+use super::verify::{Managers, Verifier, Whom};
 use super::{Files, NodeFiles, Peer, PkiError};
 use crate::control::now;
 
@@ -231,12 +231,12 @@ fn store(pem: &str) -> Result<RootCertStore, String> {
 type Own = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 fn clients_of(roots: RootCertStore, cluster: &str, own: Option<Own>) -> Result<Arc<ClientConfig>, String> {
-    let managers = Managers { roots, cluster: cluster.to_owned(), provider: provider() };
+    let whom = Whom::Managers(Managers { roots, cluster: cluster.to_owned() });
     let config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| error.to_string())?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(managers));
+        .with_custom_certificate_verifier(Arc::new(Verifier { whom, provider: provider() }));
     let mut config = match own {
         Some((chain, key)) => config.with_client_auth_cert(chain, key).map_err(|error| error.to_string())?,
         None => config.with_no_client_auth(),
@@ -256,7 +256,7 @@ pub(super) fn anybody() -> Result<Arc<ClientConfig>, String> {
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| error.to_string())?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody(provider())))
+        .with_custom_certificate_verifier(Arc::new(Verifier { whom: Whom::Anybody, provider: provider() }))
         .with_no_client_auth();
     Ok(Arc::new(config))
 }

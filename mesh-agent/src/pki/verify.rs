@@ -1,4 +1,4 @@
-//! **Decision.** Whom a node believes to be a manager.
+//! **Decision.** Whose certificates a node accepts: as a rule, those of managers.
 //!
 //! Neither name nor address counts, but that an authority that is trusted says so, for the mesh that is meant.
 
@@ -8,31 +8,45 @@ use mesh_core::certificate::Validity;
 use mesh_core::model::Role;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use super::Peer;
 
-/// Accepts managers of one mesh.
+/// Whose certificates are accepted.
 #[derive(Debug)]
-pub(super) struct Managers {
-    pub(super) roots: RootCertStore,
-    pub(super) cluster: String,
-    pub(super) provider: Arc<CryptoProvider>,
+pub(crate) enum Whom {
+    /// Everybody's: nothing secret may be said, or something else tells who it is.
+    Anybody,
+    /// Those of managers of one mesh.
+    Managers(Managers),
 }
 
-impl ServerCertVerifier for Managers {
-    fn verify_server_cert(
+/// Managers of one mesh.
+#[derive(Debug)]
+pub(crate) struct Managers {
+    pub(super) roots: RootCertStore,
+    pub(super) cluster: String,
+}
+
+/// Has there be proof of a certificate's key, whoever's it is.
+#[derive(Debug)]
+pub(crate) struct Verifier {
+    pub(crate) whom: Whom,
+    pub(crate) provider: Arc<CryptoProvider>,
+}
+
+impl Managers {
+    fn check(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
         now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let algorithms = self.provider.signature_verification_algorithms.all;
+        provider: &CryptoProvider,
+    ) -> Result<(), Error> {
+        let algorithms = provider.signature_verification_algorithms.all;
         let parsed = ParsedCertificate::try_from(end_entity)?;
         let verified =
             verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms);
@@ -54,16 +68,37 @@ impl ServerCertVerifier for Managers {
         if peer.role != Role::Manager {
             return Err(Error::General(format!("node {} is a {}, no manager", peer.node.short(), peer.role)));
         }
+        Ok(())
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if let Whom::Managers(managers) = &self.whom {
+            managers.check(end_entity, intermediates, now, &self.provider)?;
+        }
         Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
         &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::General("only TLS 1.3 is spoken here".to_owned()))
+        match self.whom {
+            Whom::Anybody => {
+                verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+            }
+            Whom::Managers(_) => Err(Error::General("only TLS 1.3 is spoken here".to_owned())),
+        }
     }
 
     fn verify_tls13_signature(
@@ -72,12 +107,7 @@ impl ServerCertVerifier for Managers {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -91,43 +121,4 @@ fn untimely(der: &CertificateDer<'_>, now: UnixTime) -> Option<String> {
     let check: Result<(), String> =
         Validity::check(&validity, now.as_secs() * 1000, &format!("node {}", node.short()));
     check.err()
-}
-
-/// Accepts anybody, to ask for the certificates of an authority that a token's pin will tell from others.
-#[derive(Debug)]
-pub(super) struct Anybody(pub(super) Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::General("only TLS 1.3 is spoken here".to_owned()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
