@@ -21,8 +21,8 @@ use tracing::{info, warn};
 use crate::control::{Control, now};
 use crate::tasks::Tasks;
 
-/// Checks that run, by task.
-type Running = BTreeMap<TaskId, (HealthCheck, AbortHandle)>;
+/// What is at work, by task; without a check it ends what a former one said.
+type Running = BTreeMap<TaskId, (Option<HealthCheck>, AbortHandle)>;
 
 /// Watches over the health of this node's tasks until told to stop.
 pub async fn run(control: Control, tasks: Tasks, stop: CancellationToken) {
@@ -52,31 +52,38 @@ fn settle(
     running: &mut Running,
     at_work: &mut JoinSet<()>,
 ) {
-    let wanted: BTreeMap<&TaskId, (&Arc<Task>, &HealthCheck)> = world
-        .tasks
-        .values()
-        .filter(|task| task.node == *control.node() && task.state == TaskState::Running)
-        .filter_map(|task| Some((&task.id, (task, check_of(world, task)?))))
+    let own = world.tasks.values().filter(|task| task.node == *control.node());
+    let wanted: BTreeMap<&TaskId, (&Arc<Task>, Option<&HealthCheck>)> = own
+        .map(|task| (&task.id, (task, check_of(world, task))))
+        .filter(|(_, (task, check))| match check {
+            Some(_) => task.state == TaskState::Running,
+            None => task.checked,
+        })
         .collect();
     running.retain(|id, (check, handle)| {
-        let stays = wanted.get(id).is_some_and(|(_, wanted)| *wanted == check) && !handle.is_finished();
+        let stays =
+            wanted.get(id).is_some_and(|(_, wanted)| *wanted == check.as_ref()) && !handle.is_finished();
         if !stays {
             handle.abort();
         }
         stays
     });
     for (id, (task, check)) in wanted {
-        if !running.contains_key(id) {
-            let patient = Patient { tasks: tasks.clone(), worlds: control.worlds(), id: id.clone() };
-            let handle = at_work.spawn(patient.watch(check.clone(), task.health, task.created));
-            running.insert(id.clone(), (check.clone(), handle));
+        if running.contains_key(id) {
+            continue;
         }
-    }
-    let own = world.tasks.values().filter(|task| task.node == *control.node());
-    for task in own.filter(|task| task.checked && check_of(world, task).is_none()) {
-        // Nothing checks it any more: it serves while it runs.
-        let (tasks, id) = (tasks.clone(), task.id.clone());
-        at_work.spawn(async move { note(&tasks, &id, Health::None, String::new()).await });
+        let handle = match check.cloned() {
+            Some(check) => {
+                let patient = Patient { tasks: tasks.clone(), worlds: control.worlds(), id: id.clone() };
+                at_work.spawn(patient.watch(check, task.health, task.created))
+            }
+            // Nothing checks it any more: it serves while it runs.
+            None => {
+                let (tasks, id) = (tasks.clone(), id.clone());
+                at_work.spawn(async move { note(&tasks, &id, Health::None, String::new()).await })
+            }
+        };
+        running.insert(id.clone(), (check.cloned(), handle));
     }
 }
 
