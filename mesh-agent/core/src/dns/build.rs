@@ -20,8 +20,8 @@ impl Zone {
         let mut tasks = world.tasks_by_service();
         for service in world.services.values() {
             let mut tasks = tasks.remove(&service.id).unwrap_or_default();
-            let mut balanced = world.in_balance_of(service, &tasks).into_iter();
-            tasks.retain(|_| balanced.next().unwrap_or(false));
+            let panics = world.panics(service, &tasks);
+            tasks.retain(|task| world.serves(task, panics));
             for attachment in &service.networks {
                 known.insert(service.name.to_string());
                 known.extend(attachment.aliases.iter().map(ToString::to_string));

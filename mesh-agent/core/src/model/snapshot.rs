@@ -141,24 +141,19 @@ impl Snapshot {
         task.ready() && self.is_wanted(task)
     }
 
-    /// The same of a service's tasks, all at once: where too few are healthy, those that are sick serve, too.
-    pub fn in_balance_of(&self, service: &Service, tasks: &[&Arc<Task>]) -> Vec<bool> {
-        let panics = self.panics(service, tasks);
-        let sick =
-            |task: &Task| task.would_be_ready() && task.health == Health::Unhealthy && self.is_wanted(task);
-        tasks.iter().map(|task| self.in_balance(task) || panics && sick(task)).collect()
+    /// Whether it gets new flows: it is in the balance, or sick where its service [panics](Self::panics).
+    pub fn serves(&self, task: &Task, panics: bool) -> bool {
+        let sick = || task.would_be_ready() && task.health == Health::Unhealthy && self.is_wanted(task);
+        self.in_balance(task) || panics && sick()
     }
 
-    /// Whether one task gets new flows, healthy or not.
-    pub fn serves(&self, task: &Task) -> bool {
+    /// Whether a task's service panics, as far as that matters to the task.
+    pub fn panics_for(&self, task: &Task) -> bool {
         let service = task.service.as_ref().and_then(|id| self.services.get(id));
-        match service.filter(|_| task.health == Health::Unhealthy) {
-            Some(service) => {
-                let tasks: Vec<_> = self.tasks_of(&service.id).collect();
-                self.panics(service, &tasks) && task.would_be_ready() && self.is_wanted(task)
-            }
-            None => self.in_balance(task),
-        }
+        service.filter(|_| task.health == Health::Unhealthy).is_some_and(|service| {
+            let tasks: Vec<_> = self.tasks_of(&service.id).collect();
+            self.panics(service, &tasks)
+        })
     }
 
     /// Whether so few of a service's tasks are healthy that it is rather the check that is sick.

@@ -192,15 +192,15 @@ pub(super) fn plan(
     memo.begin(world, me);
     for service in world.services.values() {
         let tasks = tasks.remove(&service.id).unwrap_or_default();
-        let balanced = world.in_balance_of(service, &tasks);
-        if world.panics(service, &tasks) {
+        let panics = world.panics(service, &tasks);
+        if panics {
             problems.push(Problem {
                 about: format!("service {}", service.name),
                 message: "most of its tasks fail their health check: all get flows, as --health-panic has it"
                     .to_owned(),
             });
         }
-        let tasks = tasks.into_iter().map(Arc::clone).zip(balanced).collect();
+        let tasks = tasks.into_iter().map(|task| (Arc::clone(task), world.serves(task, panics))).collect();
         let part = memo.part(service, tasks, |tasks| plan_service(world, me, service, tasks, overlay));
         balance.frontends.extend(part.frontends.iter().cloned());
         balance.sites.extend(part.sites.iter().cloned());

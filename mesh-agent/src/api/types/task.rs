@@ -255,7 +255,7 @@ impl Task {
         let failed = matches!(*state, model::TaskState::Failed | model::TaskState::Rejected);
         let (message, err) =
             if failed { (String::new(), message.clone()) } else { (message.clone(), String::new()) };
-        let in_balance = world.serves(task);
+        let in_balance = world.serves(task, world.panics_for(task));
         let stopping = world.stops.contains_key(id) || state.is_terminal();
         Self {
             id: id.to_string(),

@@ -216,7 +216,8 @@ impl Service {
             aliases: attachment.aliases.iter().map(ToString::to_string).collect(),
         });
         let tasks: Vec<_> = world.tasks_of(id).collect();
-        let running = world.in_balance_of(service, &tasks).into_iter().filter(|balanced| *balanced).count();
+        let panics = world.panics(service, &tasks);
+        let running = tasks.iter().filter(|task| world.serves(task, panics)).count();
         let desired = tasks.iter().filter(|task| !task.state.is_terminal()).count();
         Self {
             id: id.to_string(),
