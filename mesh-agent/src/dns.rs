@@ -2,15 +2,16 @@
 //! Docker. Who asks is known by the socket that the question came in through, which nobody can forge, so what
 //! `mesh_core::dns` decides about networks holds.
 //!
-//! [`DnsServer::serve`] opens the sockets (`inside`), `listen` reads them, `reply` turns a packet into an answer or
-//! into a question for the world, and `forward` asks the world. Nothing is logged per query: [`DnsCounters`]
-//! tells what happened.
+//! [`DnsServer::serve`] opens the sockets (`inside`), `listen` reads them (`datagrams` many at once),
+//! `mesh_core::dns::reply` turns a packet into an answer or into a question for the world, and `forward` asks the
+//! world. Nothing is logged per query: [`DnsCounters`] tells what happened.
 
 mod count;
+mod datagrams;
 mod forward;
 mod inside;
 mod listen;
-mod reply;
+mod probe;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -35,6 +36,8 @@ pub struct DnsConfig {
     pub ttl: Duration,
     /// Who answers what is not ours, best first. See [`upstreams_from_resolv_conf`].
     pub upstreams: Vec<SocketAddr>,
+    /// How many of their answers are kept, for as long as they allow; zero: none.
+    pub cache: usize,
     /// How long one upstream may take before the next is asked.
     pub upstream_timeout: Duration,
     /// How long all of them together may take; below the 5 s after which the C library asks again.
@@ -57,6 +60,7 @@ impl Default for DnsConfig {
         Self {
             ttl: Duration::from_secs(5),
             upstreams: Vec::new(),
+            cache: 4096,
             upstream_timeout: Duration::from_secs(2),
             forward_timeout: Duration::from_millis(4500),
             udp_limit: 1232,
@@ -90,12 +94,16 @@ impl DnsServer {
     /// Serves a task in its network namespace, whose loopback device must be up, with the names of these
     /// networks, of which the first that has a name wins. Again: takes over the networks.
     ///
+    /// What is not ours is asked of `upstreams`, if there are any, and from inside the namespace: they may be
+    /// the task itself, or others in its networks. Else it is asked of the node's, from the node's.
+    ///
     /// A namespace is one task's: of two tasks in one namespace the later is asked.
     pub async fn serve(
         &self,
         key: TaskId,
         netns: Arc<File>,
         networks: Vec<NetworkId>,
+        upstreams: Vec<SocketAddr>,
     ) -> Result<(), DnsError> {
         let _turn = self.turn.lock().await;
         let which = inside::identity(&key, &netns)?;
@@ -107,7 +115,7 @@ impl DnsServer {
         }
         self.end(&key).await;
         let sockets = inside::open(&key, &netns).await?;
-        let listener = listen::Listener::start(&self.office, &key, sockets, netns, which, networks)?;
+        let listener = listen::Listener::start(&self.office, &key, sockets, netns, which, networks, upstreams)?;
         self.all().insert(key, listener);
         Ok(())
     }

@@ -144,7 +144,8 @@ impl Reconciler {
             }
             let result = match Netns::of_origin(&task.origin) {
                 Ok(netns) => {
-                    let served = self.dns.serve(id.clone(), netns.into_file(), networks.clone()).await;
+                    let upstreams = task.dns.iter().map(|server| SocketAddr::new(*server, 53)).collect();
+                    let served = self.dns.serve(id.clone(), netns.into_file(), networks.clone(), upstreams).await;
                     served.map_err(|error| error.to_string())
                 }
                 Err(error) => Err(error.to_string()),

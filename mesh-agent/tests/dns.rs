@@ -22,7 +22,7 @@ use fixture::{Dnsmasq, Namespace, add, has, nets, on_a_node, server, upstreams, 
 async fn serving(config: DnsConfig) -> (DnsServer, Namespace) {
     let (server, _) = server(config);
     let task = Namespace::new();
-    server.serve(TaskId::new("t1"), Arc::clone(&task.0), nets("app")).await.unwrap();
+    server.serve(TaskId::new("t1"), Arc::clone(&task.0), nets("app"), vec![]).await.unwrap();
     (server, task)
 }
 
@@ -83,7 +83,7 @@ fn two_tasks_see_their_own_networks() {
     on_a_node(|| async {
         let (server, task) = serving(DnsConfig::default()).await;
         let six = Namespace::new();
-        server.serve(TaskId::new("t2"), Arc::clone(&six.0), nets("six other")).await.unwrap();
+        server.serve(TaskId::new("t2"), Arc::clone(&six.0), nets("six other"), vec![]).await.unwrap();
         assert_eq!(server.serving(), [TaskId::new("t1"), TaskId::new("t2")].into());
         assert_eq!(six.short("dual AAAA"), ["fd06::1"]);
         assert_eq!(six.short("secret"), ["10.2.0.1"]);
@@ -91,7 +91,7 @@ fn two_tasks_see_their_own_networks() {
         assert_eq!(task.short("web"), ["10.1.0.1"]);
         has(&task.dig("dual AAAA"), &["status: NXDOMAIN"]);
         // Attached to another network, and detached: the next question knows.
-        server.serve(TaskId::new("t1"), Arc::clone(&task.0), nets("six")).await.unwrap();
+        server.serve(TaskId::new("t1"), Arc::clone(&task.0), nets("six"), vec![]).await.unwrap();
         assert_eq!(task.short("dual"), ["10.6.0.1"]);
         has(&task.dig("web"), &["status: NXDOMAIN"]);
     });
@@ -204,7 +204,7 @@ fn a_loop_ends_by_itself() {
         let _looping = Dnsmasq::start(5305, &["--server=127.0.0.11#53"]);
         let (server, _) = server(upstreams(&[5305]));
         let node = Namespace(Arc::new(File::open("/proc/thread-self/ns/net").unwrap()));
-        server.serve(TaskId::new("t1"), Arc::clone(&node.0), nets("app")).await.unwrap();
+        server.serve(TaskId::new("t1"), Arc::clone(&node.0), nets("app"), vec![]).await.unwrap();
         assert_eq!(node.short("web"), ["10.1.0.1"]);
         has(&node.dig("loop.example"), &["status: SERVFAIL"]);
         let counters = server.counters();
@@ -220,7 +220,7 @@ fn floods_are_refused_and_others_still_served() {
         let (server, flooding) = serving(config).await;
         let _upstream = Dnsmasq::start(5307, &["--host-record=www.example,192.0.2.7"]);
         let other = Namespace::new();
-        server.serve(TaskId::new("t2"), Arc::clone(&other.0), nets("app")).await.unwrap();
+        server.serve(TaskId::new("t2"), Arc::clone(&other.0), nets("app"), vec![]).await.unwrap();
         let asking: Vec<_> = (0..10)
             .map(|n| {
                 let flooding = flooding.clone();
@@ -272,7 +272,7 @@ fn a_task_may_serve_port_53_and_have_ours() {
         let other = Namespace::new();
         let taken = other
             .run(|| (UdpSocket::bind("0.0.0.0:20053").unwrap(), TcpListener::bind("0.0.0.0:20053").unwrap()));
-        server.serve(TaskId::new("t2"), Arc::clone(&other.0), nets("app")).await.unwrap();
+        server.serve(TaskId::new("t2"), Arc::clone(&other.0), nets("app"), vec![]).await.unwrap();
         assert_eq!(other.short("web"), ["10.1.0.1"]);
         assert_eq!(other.short("web +tcp"), ["10.1.0.1"]);
         drop(taken);
@@ -284,7 +284,7 @@ fn a_new_zone_is_seen_by_the_next_question() {
     on_a_node(|| async {
         let (server, zone) = server(DnsConfig::default());
         let task = Namespace::new();
-        server.serve(TaskId::new("t1"), Arc::clone(&task.0), nets("app")).await.unwrap();
+        server.serve(TaskId::new("t1"), Arc::clone(&task.0), nets("app"), vec![]).await.unwrap();
         assert_eq!(task.short("tasks.web").len(), 3);
         let mut changed = world();
         add(&mut changed, "web", "app", EndpointMode::Vip, 1, 5);
@@ -317,16 +317,16 @@ fn stopping_leaves_nothing_and_a_restart_takes_over() {
             TcpListener::bind("127.0.0.11:20053").unwrap();
         });
         first.stop(&TaskId::new("t1")).await;
-        first.serve(TaskId::new("t1"), Arc::clone(&task.0), nets("app")).await.unwrap();
+        first.serve(TaskId::new("t1"), Arc::clone(&task.0), nets("app"), vec![]).await.unwrap();
         assert_eq!(task.short("web"), ["10.1.0.1"]);
         // The agent dies without a word; the next one finds its rules there.
         drop(first);
         let (next, _) = server(DnsConfig::default());
-        next.serve(TaskId::new("t1"), Arc::clone(&task.0), nets("app")).await.unwrap();
+        next.serve(TaskId::new("t1"), Arc::clone(&task.0), nets("app"), vec![]).await.unwrap();
         assert_eq!(task.short("web"), ["10.1.0.1"]);
         // The same task in a new namespace.
         let moved = Namespace::new();
-        next.serve(TaskId::new("t1"), Arc::clone(&moved.0), nets("app")).await.unwrap();
+        next.serve(TaskId::new("t1"), Arc::clone(&moved.0), nets("app"), vec![]).await.unwrap();
         assert_eq!(moved.short("web"), ["10.1.0.1"]);
         assert_eq!(rules(&task), "");
     });
@@ -337,7 +337,7 @@ fn a_namespace_that_cannot_be_served_says_why() {
     on_a_node(|| async {
         let (server, _) = server(DnsConfig::default());
         let file = Arc::new(File::open("/dev/null").unwrap());
-        let error = server.serve(TaskId::new("t1"), file, nets("app")).await.unwrap_err().to_string();
+        let error = server.serve(TaskId::new("t1"), file, nets("app"), vec![]).await.unwrap_err().to_string();
         has(&error, &["cannot enter the network namespace of task t1"]);
         assert!(server.serving().is_empty());
     });

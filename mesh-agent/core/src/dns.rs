@@ -5,8 +5,11 @@
 //! and a wildcard out there would answer.
 
 mod build;
+pub mod cache;
+pub mod quick;
+pub mod reply;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -19,7 +22,8 @@ struct NetworkNames {
     name: String,
     /// `web` (a VIP, or all tasks under dnsrr), aliases, `tasks.web`, `nearest.web` (those on this
     /// node, if any), `web.1`, `web.1.<id>`, a task's own name.
-    forward: BTreeMap<String, Arc<[IpAddr]>>,
+    /// Hashed: most questions are about these.
+    forward: HashMap<String, Arc<[IpAddr]>>,
     /// Ready tasks by service name and alias, for `_80._tcp.web`.
     targets: BTreeMap<String, Arc<[Target]>>,
     reverse: BTreeMap<IpAddr, String>,
@@ -92,7 +96,7 @@ impl Zone {
                 None => Answer::Forward,
             };
         }
-        if let Some(addresses) = find(mine, &name, |names, name| names.forward.get(name)) {
+        if let Some(addresses) = self.addresses(asker, &name) {
             return match question {
                 Question::A => pick(addresses, IpAddr::is_ipv4, seed),
                 Question::Aaaa => pick(addresses, IpAddr::is_ipv6, seed),
@@ -110,6 +114,13 @@ impl Zone {
             return Answer::Targets(port, targets);
         }
         if self.owns(&name) { Answer::NxDomain } else { Answer::Forward }
+    }
+
+    /// All addresses that a name, in small letters and without a dot at its end, has for an asker; none: he sees no
+    /// such name.
+    fn addresses(&self, asker: &[NetworkId], name: &str) -> Option<&[IpAddr]> {
+        let mine = || asker.iter().filter_map(|id| self.networks.get(id));
+        find(mine, name, |names, name| names.forward.get(name)).map(AsRef::as_ref)
     }
 
     /// Whether a name that the asker cannot see is ours to deny all the same: it is made of a service's, an

@@ -3,6 +3,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use mesh_core::dns::reply::Outcome;
+
 /// What came of the questions, all tasks together, since the agent's start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DnsCounters {
@@ -18,6 +20,8 @@ pub struct DnsCounters {
     pub nx_domain: u64,
     /// Answered by an upstream.
     pub forwarded: u64,
+    /// Of those, answered from what an upstream had said before.
+    pub cached: u64,
     /// Not answered by any upstream in time.
     pub failed: u64,
     /// Refused: too many at once, or not a question that we take.
@@ -30,7 +34,7 @@ pub struct DnsCounters {
 
 /// The same while it grows.
 #[derive(Debug, Default)]
-pub(super) struct Counts([AtomicU64; 10]);
+pub(super) struct Counts([AtomicU64; 11]);
 
 /// What to count, in the order of [`DnsCounters`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +45,7 @@ pub(super) enum Count {
     NoData,
     NxDomain,
     Forwarded,
+    Cached,
     Failed,
     Refused,
     Malformed,
@@ -61,10 +66,25 @@ impl Counts {
             no_data: of(Count::NoData),
             nx_domain: of(Count::NxDomain),
             forwarded: of(Count::Forwarded),
+            cached: of(Count::Cached),
             failed: of(Count::Failed),
             refused: of(Count::Refused),
             malformed: of(Count::Malformed),
             truncated: of(Count::Truncated),
+        }
+    }
+}
+
+impl From<Outcome> for Count {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Addresses => Self::Addresses,
+            Outcome::Names => Self::Names,
+            Outcome::Targets => Self::Targets,
+            Outcome::NoData => Self::NoData,
+            Outcome::NxDomain => Self::NxDomain,
+            Outcome::Refused => Self::Refused,
+            Outcome::Malformed => Self::Malformed,
         }
     }
 }

@@ -11,13 +11,15 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::net::{TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use mesh_core::model::TaskId;
 use nix::sched::{CloneFlags, setns};
+use socket2::{Domain, Socket, Type};
+use tokio::net::TcpSocket;
 use tokio::sync::oneshot;
 
 use super::SERVER;
@@ -167,23 +169,58 @@ fn nft(batch: &str) -> Result<(), String> {
     Err(format!("nft said: {}", String::from_utf8_lossy(&output.stderr).trim()))
 }
 
-/// Runs something inside a namespace.
+/// A socket with a port of its own to ask an upstream from, in a namespace or in ours.
+pub(super) async fn udp(netns: Option<&Arc<File>>, upstream: SocketAddr) -> io::Result<tokio::net::UdpSocket> {
+    let any: IpAddr =
+        if upstream.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = in_or_out(netns, move || UdpSocket::bind((any, 0))).await?;
+    socket.set_nonblocking(true)?;
+    tokio::net::UdpSocket::from_std(socket)
+}
+
+/// The same as a connection.
+pub(super) async fn tcp(
+    netns: Option<&Arc<File>>,
+    upstream: SocketAddr,
+) -> io::Result<tokio::net::TcpStream> {
+    let open = move || Socket::new(Domain::for_address(upstream), Type::STREAM, None);
+    let socket = in_or_out(netns, open).await?;
+    socket.set_nonblocking(true)?;
+    TcpSocket::from_std_stream(socket.into()).connect(upstream).await
+}
+
+async fn in_or_out<T: Send + 'static>(
+    netns: Option<&Arc<File>>,
+    open: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    match netns {
+        None => open(),
+        Some(netns) => enter(netns, open).await?,
+    }
+}
+
+/// Runs something for a task inside its namespace.
 async fn visit<T: Send + 'static>(
     task: &TaskId,
     netns: &Arc<File>,
     work: impl FnOnce() -> Result<T, DnsError> + Send + 'static,
 ) -> Result<T, DnsError> {
+    let refuse = |source| DnsError::Enter { task: task.clone(), source };
+    enter(netns, work).await.map_err(refuse)?
+}
+
+/// Runs something inside a namespace.
+async fn enter<T: Send + 'static>(
+    netns: &Arc<File>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
     let (done, result) = oneshot::channel();
-    let enter = {
-        let task = task.clone();
-        move |source: io::Error| DnsError::Enter { task, source }
-    };
-    let (netns, refuse) = (Arc::clone(netns), enter.clone());
+    let netns = Arc::clone(netns);
     let body = move || {
-        let entered = setns(&*netns, CloneFlags::CLONE_NEWNET).map_err(|errno| refuse(errno.into()));
+        let entered = setns(&*netns, CloneFlags::CLONE_NEWNET).map_err(io::Error::from);
         // The caller may have gone; then what was opened closes here.
-        let _ = done.send(entered.and_then(|()| work()));
+        let _ = done.send(entered.map(|()| work()));
     };
-    std::thread::Builder::new().name("dns-inside".to_owned()).spawn(body).map_err(enter.clone())?;
-    result.await.unwrap_or_else(|_| Err(enter(io::Error::other("the thread inside ended early"))))
+    std::thread::Builder::new().name("dns-inside".to_owned()).spawn(body)?;
+    result.await.unwrap_or_else(|_| Err(io::Error::other("the thread inside ended early")))
 }

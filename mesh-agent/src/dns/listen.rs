@@ -4,15 +4,18 @@
 //! Not `hickory_server::Server`, whose loops write a log line per query and take any number of connections.
 
 use std::fs::File;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use hickory_proto::op::ResponseCode;
-use mesh_core::dns::Zone;
+use mesh_core::dns::reply::{self, Asked, Manner, Verdict};
+use mesh_core::dns::{Zone, quick};
 use mesh_core::model::{NetworkId, TaskId};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
@@ -22,11 +25,11 @@ use tokio_util::task::TaskTracker;
 use super::count::{Count, Counts};
 use super::forward::Forwarder;
 use super::inside::{Ports, Sockets};
-use super::reply::{self, Asked, Manner, Verdict};
-use super::{DnsConfig, DnsError};
+use super::probe::Probes;
+use super::{DnsConfig, DnsError, datagrams};
 
 /// No question is longer; what is longer is no question.
-const LONGEST_QUESTION: usize = 4096;
+pub(super) const LONGEST_QUESTION: usize = 4096;
 /// After an error of a socket, which concerns the moment and not the socket: never a busy loop.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -36,6 +39,7 @@ pub(super) struct Office {
     manner: Manner,
     zone: Arc<ArcSwap<Zone>>,
     room: Arc<Semaphore>,
+    probes: Arc<Probes>,
     pub(super) forwarder: Forwarder,
     pub(super) counts: Counts,
 }
@@ -43,15 +47,13 @@ pub(super) struct Office {
 impl Office {
     pub(super) fn new(config: DnsConfig, zone: Arc<ArcSwap<Zone>>) -> Self {
         let ttl = u32::try_from(config.ttl.as_secs()).unwrap_or(u32::MAX);
+        let probes = Arc::<Probes>::default();
         Self {
             manner: Manner { ttl, udp_limit: config.udp_limit },
             zone,
             room: Arc::new(Semaphore::new(config.max_forwards)),
-            forwarder: Forwarder::new(
-                config.upstreams.clone(),
-                config.upstream_timeout,
-                config.forward_timeout,
-            ),
+            forwarder: Forwarder::new(&config, config.upstreams.clone(), None, Arc::clone(&probes)),
+            probes,
             counts: Counts::default(),
             config,
         }
@@ -76,14 +78,22 @@ impl Listener {
         netns: Arc<File>,
         namespace: (u64, u64),
         networks: Vec<NetworkId>,
+        upstreams: Vec<SocketAddr>,
     ) -> Result<Self, DnsError> {
         let adopt = |source| DnsError::Listen { task: task.clone(), source };
         let udp = Arc::new(UdpSocket::from_std(sockets.udp).map_err(adopt)?);
         let tcp = TcpListener::from_std(sockets.tcp).map_err(adopt)?;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
+        let own = (!upstreams.is_empty()).then(|| {
+            let place = Some(Arc::clone(&netns));
+            Forwarder::new(&office.config, upstreams, place, Arc::clone(&office.probes))
+        });
         let desk = Arc::new(Desk {
             office: Arc::clone(office),
+            own,
+            // Only fairness hangs on it.
+            seed: AtomicU64::new(getrandom::u64().unwrap_or_default()),
             networks: ArcSwap::from_pointee(networks),
             room: Arc::new(Semaphore::new(office.config.max_forwards_per_task)),
             tasks: tasks.clone(),
@@ -121,6 +131,10 @@ impl Listener {
 /// What the tasks of one listener share.
 struct Desk {
     office: Arc<Office>,
+    /// Asks the task's own name servers, where it has some.
+    own: Option<Forwarder>,
+    /// What the next answer is shuffled by.
+    seed: AtomicU64,
     networks: ArcSwap<Vec<NetworkId>>,
     room: Arc<Semaphore>,
     tasks: TaskTracker,
@@ -137,28 +151,43 @@ impl Desk {
     }
 
     async fn read_datagrams(self: Arc<Self>, socket: Arc<UdpSocket>) {
-        let mut buffer = vec![0; LONGEST_QUESTION];
         loop {
-            let Ok((length, from)) = socket.recv_from(&mut buffer).await else {
+            if socket.async_io(Interest::READABLE, || self.answer_datagrams(&socket)).await.is_err() {
                 sleep(PAUSE).await;
-                continue;
-            };
-            match self.consider(&buffer[..length], false) {
-                Verdict::Ignore => {}
-                Verdict::Reply(bytes, count) => self.send(&socket, from, Some((bytes, count))).await,
-                Verdict::Forward(asked) => match self.take_room() {
-                    None => self.send(&socket, from, refused(&asked)).await,
-                    Some(room) => {
-                        let (desk, socket) = (Arc::clone(&self), Arc::clone(&socket));
+            }
+        }
+    }
+
+    /// Answers what has come, and has others ask the world.
+    fn answer_datagrams(self: &Arc<Self>, socket: &Arc<UdpSocket>) -> io::Result<()> {
+        let (zone, networks) = (self.office.zone.load(), self.networks.load());
+        datagrams::turn(socket, |packet, from, reply| {
+            let seed = self.seed();
+            if let Some(outcome) = quick::answer(packet, self.office.manner, &zone, &networks, seed, reply) {
+                return self.office.counts.add(outcome.into());
+            }
+            let answer = match reply::decide(packet, false, self.office.manner, &zone, &networks, seed) {
+                Verdict::Ignore => None,
+                Verdict::Reply(bytes, outcome) => Some((bytes, outcome.into())),
+                Verdict::Forward(asked) => match (self.known(&asked), self.take_room()) {
+                    (Some(known), _) => Some(known),
+                    (None, None) => refused(&asked),
+                    (None, Some(room)) => {
+                        let (desk, socket) = (Arc::clone(self), Arc::clone(socket));
                         self.spawn(async move {
                             let reply = desk.forward(&asked).await;
                             desk.send(&socket, from, reply).await;
                             drop(room);
                         });
+                        None
                     }
                 },
+            };
+            if let Some((bytes, count)) = answer {
+                self.count(&bytes, count);
+                *reply = bytes;
             }
-        }
+        })
     }
 
     /// Sends and counts. A datagram that cannot be sent is lost like any other.
@@ -204,10 +233,11 @@ impl Desk {
             }
             let reply = match self.consider(&question, true) {
                 Verdict::Ignore => None,
-                Verdict::Reply(bytes, count) => Some((bytes, count)),
-                Verdict::Forward(asked) => match self.take_room() {
-                    None => refused(&asked),
-                    Some(_room) => self.forward(&asked).await,
+                Verdict::Reply(bytes, outcome) => Some((bytes, outcome.into())),
+                Verdict::Forward(asked) => match (self.known(&asked), self.take_room()) {
+                    (Some(known), _) => Some(known),
+                    (None, None) => refused(&asked),
+                    (None, Some(_room)) => self.forward(&asked).await,
                 },
             };
             let Some((mut bytes, count)) = reply else { return };
@@ -224,9 +254,25 @@ impl Desk {
 
     fn consider(&self, packet: &[u8], tcp: bool) -> Verdict {
         let office = &self.office;
-        // Only fairness hangs on it.
-        let seed = getrandom::u64().unwrap_or_default();
-        reply::decide(packet, tcp, office.manner, &office.zone.load(), &self.networks.load(), seed)
+        reply::decide(packet, tcp, office.manner, &office.zone.load(), &self.networks.load(), self.seed())
+    }
+
+    fn seed(&self) -> u64 {
+        self.seed.fetch_add(1, Relaxed)
+    }
+
+    fn forwarder(&self) -> &Forwarder {
+        self.own.as_ref().unwrap_or(&self.office.forwarder)
+    }
+
+    /// What can be said at once to a question for the world.
+    fn known(&self, asked: &Asked) -> Option<(Vec<u8>, Count)> {
+        if self.office.probes.came_back(&asked.name()) {
+            return Some((asked.error(ResponseCode::ServFail)?, Count::Failed));
+        }
+        let answer = self.forwarder().known(&asked.upstream()?)?;
+        self.office.counts.add(Count::Cached);
+        Some((asked.passed_on(&answer)?, Count::Forwarded))
     }
 
     fn take_room(&self) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
@@ -236,7 +282,7 @@ impl Desk {
 
     async fn forward(&self, asked: &Asked) -> Option<(Vec<u8>, Count)> {
         let answer = match asked.upstream() {
-            Some(question) => self.office.forwarder.ask(question, asked.tcp).await,
+            Some(question) => self.forwarder().ask(question, asked.tcp()).await,
             None => None,
         };
         match answer {

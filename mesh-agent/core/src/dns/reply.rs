@@ -1,5 +1,5 @@
 //! **Decision.** What one packet deserves: silence, a reply, or a question to the world. Reads and writes the wire
-//! format; `mesh_core::dns` decides what the names mean.
+//! format; the [`Zone`] decides what the names mean.
 
 use std::net::IpAddr;
 
@@ -7,47 +7,66 @@ use hickory_proto::ProtoError;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, PTR, SOA, SRV};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
-use mesh_core::dns::{Answer, Question, Target, Zone};
-use mesh_core::model::NetworkId;
 
-use super::count::Count;
+use super::{Answer, Question, Target, Zone};
+use crate::model::NetworkId;
 
 /// RFC 1035 §4.2.1: what everybody can receive over UDP.
-const SMALLEST_LIMIT: u16 = 512;
+pub(super) const SMALLEST_LIMIT: u16 = 512;
 /// RFC 1035 §4.1.1.
-const HEADER: usize = 12;
+pub(super) const HEADER: usize = 12;
 /// An address record with a compressed name; no record of ours is shorter.
 const SMALLEST_RECORD: usize = 16;
 
 /// How to answer, whoever asks.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Manner {
-    pub(super) ttl: u32,
-    pub(super) udp_limit: u16,
+pub struct Manner {
+    /// Seconds for which clients may keep our own answers, also the negative ones.
+    pub ttl: u32,
+    /// The longest answer over UDP, whatever the client offers.
+    pub udp_limit: u16,
+}
+
+/// What came of a question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Addresses of ours.
+    Addresses,
+    /// A name of ours (PTR).
+    Names,
+    /// Ports of tasks (SRV).
+    Targets,
+    /// Ours, without such a record.
+    NoData,
+    /// Ours to deny.
+    NxDomain,
+    /// Refused: not a question that we take.
+    Refused,
+    /// Not readable as DNS.
+    Malformed,
 }
 
 /// A question that was understood.
 #[derive(Debug)]
-pub(super) struct Asked {
-    pub(super) query: Message,
-    /// Over TCP, where everything fits.
-    pub(super) tcp: bool,
+pub struct Asked {
+    query: Message,
+    tcp: bool,
     manner: Manner,
 }
 
 /// What to do with a packet.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub enum Verdict {
     /// Not a question, so no reply: two servers must never bounce replies between them.
     Ignore,
     /// This, counted as that.
-    Reply(Vec<u8>, Count),
+    Reply(Vec<u8>, Outcome),
     /// The world knows.
     Forward(Box<Asked>),
 }
 
 /// Decides about a packet of an asker who is in these networks.
-pub(super) fn decide(
+pub fn decide(
     packet: &[u8],
     tcp: bool,
     manner: Manner,
@@ -61,27 +80,37 @@ pub(super) fn decide(
     if flags & 0x80 != 0 {
         return Verdict::Ignore;
     }
-    let bare = |code, count| {
+    let bare = |code, outcome| {
         let op_code = OpCode::from_u8(flags >> 3 & 0xf);
         let mut reply = Message::error_msg(u16::from_be_bytes([*id0, *id1]), op_code, code);
         reply.metadata.recursion_desired = flags & 1 != 0;
-        reply.to_vec().map_or(Verdict::Ignore, |bytes| Verdict::Reply(bytes, count))
+        reply.to_vec().map_or(Verdict::Ignore, |bytes| Verdict::Reply(bytes, outcome))
     };
     if flags >> 3 & 0xf != 0 {
-        return bare(ResponseCode::NotImp, Count::Refused);
+        return bare(ResponseCode::NotImp, Outcome::Refused);
     }
     // Checked before decoding, which makes room for as many as the header promises.
     if *questions != [0, 1] {
-        return bare(ResponseCode::FormErr, Count::Malformed);
+        return bare(ResponseCode::FormErr, Outcome::Malformed);
     }
     let asked = match Message::from_vec(packet) {
         Ok(query) if query.queries.len() == 1 => Box::new(Asked { query, tcp, manner }),
-        _ => return bare(ResponseCode::FormErr, Count::Malformed),
+        _ => return bare(ResponseCode::FormErr, Outcome::Malformed),
     };
     asked.decide(zone, networks, seed)
 }
 
 impl Asked {
+    /// The name that is asked for.
+    pub fn name(&self) -> String {
+        self.query.queries.first().map(|question| question.name().to_ascii()).unwrap_or_default()
+    }
+
+    /// Whether it came over TCP, where everything fits.
+    pub fn tcp(&self) -> bool {
+        self.tcp
+    }
+
     fn decide(self: Box<Self>, zone: &Zone, networks: &[NetworkId], seed: u64) -> Verdict {
         let question = &self.query.queries[0];
         if self.query.edns.as_ref().is_some_and(|edns| edns.version() > 0) {
@@ -105,34 +134,34 @@ impl Asked {
         let Some(name) = plain(question.name()) else {
             return Verdict::Forward(self);
         };
-        let (reply, count) = match zone.answer(networks, &name, kind, seed) {
+        let (reply, outcome) = match zone.answer(networks, &name, kind, seed) {
             Answer::Forward => return Verdict::Forward(self),
-            Answer::Addresses(addresses) => (self.addresses(&addresses), Count::Addresses),
+            Answer::Addresses(addresses) => (self.addresses(&addresses), Outcome::Addresses),
             Answer::Name(name) => match name_of(&name) {
-                Ok(name) => (self.answer(vec![RData::PTR(PTR(name))]), Count::Names),
+                Ok(name) => (self.answer(vec![RData::PTR(PTR(name))]), Outcome::Names),
                 Err(_) => return self.refuse(ResponseCode::ServFail),
             },
             Answer::Targets(port, targets) => match self.targets(port, targets) {
-                Ok(reply) => (reply, Count::Targets),
+                Ok(reply) => (reply, Outcome::Targets),
                 Err(_) => return self.refuse(ResponseCode::ServFail),
             },
-            Answer::NoData => (self.denial(ResponseCode::NoError), Count::NoData),
-            Answer::NxDomain => (self.denial(ResponseCode::NXDomain), Count::NxDomain),
+            Answer::NoData => (self.denial(ResponseCode::NoError), Outcome::NoData),
+            Answer::NxDomain => (self.denial(ResponseCode::NXDomain), Outcome::NxDomain),
         };
-        self.encode(reply).map_or(Verdict::Ignore, |bytes| Verdict::Reply(bytes, count))
+        self.encode(reply).map_or(Verdict::Ignore, |bytes| Verdict::Reply(bytes, outcome))
     }
 
     fn refuse(&self, code: ResponseCode) -> Verdict {
-        self.error(code).map_or(Verdict::Ignore, |bytes| Verdict::Reply(bytes, Count::Refused))
+        self.error(code).map_or(Verdict::Ignore, |bytes| Verdict::Reply(bytes, Outcome::Refused))
     }
 
     /// A reply without records.
-    pub(super) fn error(&self, code: ResponseCode) -> Option<Vec<u8>> {
+    pub fn error(&self, code: ResponseCode) -> Option<Vec<u8>> {
         self.encode(self.reply(code))
     }
 
     /// The longest reply that the asker takes.
-    pub(super) fn limit(&self) -> usize {
+    pub fn limit(&self) -> usize {
         if self.tcp {
             return usize::from(u16::MAX);
         }
@@ -142,7 +171,7 @@ impl Asked {
 
     /// What to ask the world, with the id 0. Made anew and not passed on, so that nothing but the question
     /// leaves; EDNS is between neighbours (RFC 6891 §6.1.1) and says what this asker, or TCP, can take.
-    pub(super) fn upstream(&self) -> Option<Vec<u8>> {
+    pub fn upstream(&self) -> Option<Vec<u8>> {
         let mut message = Message::new(0, MessageType::Query, OpCode::Query);
         message.metadata.recursion_desired = self.query.metadata.recursion_desired;
         message.metadata.checking_disabled = self.query.metadata.checking_disabled;
@@ -158,7 +187,7 @@ impl Asked {
     }
 
     /// An upstream's answer as it is, under the asker's id; cut to nothing where it does not fit.
-    pub(super) fn passed_on(&self, answer: &[u8]) -> Option<Vec<u8>> {
+    pub fn passed_on(&self, answer: &[u8]) -> Option<Vec<u8>> {
         if answer.len() > self.limit() {
             let mut reply = self.reply(ResponseCode::NoError);
             reply.metadata.truncation = true;
@@ -251,7 +280,7 @@ impl Asked {
 }
 
 /// Whether a reply says that it was cut.
-pub(super) fn is_truncated(reply: &[u8]) -> bool {
+pub fn is_truncated(reply: &[u8]) -> bool {
     reply.get(2).is_some_and(|flags| flags & 0x02 != 0)
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hickory_proto::op::Query;
-use mesh_core::model::{Attachment, EndpointMode, Network, NodeId, Service, ServiceId, Snapshot, Vip, Vni};
+use crate::model::{Attachment, EndpointMode, Network, NodeId, Service, ServiceId, Snapshot, Vip, Vni};
 use proptest::prelude::*;
 
 use super::*;
@@ -35,9 +35,9 @@ fn zone() -> Zone {
             aliases: vec![],
         }],
         ports: vec![],
-        balancing: mesh_core::model::Balancing::Random,
+        balancing: crate::model::Balancing::Random,
         affinity: Default::default(),
-        locality: mesh_core::model::Locality::Spread,
+        locality: crate::model::Locality::Spread,
         drain_timeout: Default::default(),
         return_path: Default::default(),
         idle_timeout: None,
@@ -70,13 +70,13 @@ fn said(message: &Message) -> String {
     match ask(&message.to_vec().unwrap(), false) {
         Verdict::Ignore => "ignored".into(),
         Verdict::Forward(_) => "forwarded".into(),
-        Verdict::Reply(bytes, count) => {
+        Verdict::Reply(bytes, outcome) => {
             let reply = Message::from_vec(&bytes).unwrap();
             assert_eq!(reply.metadata.id, message.metadata.id);
             let records: Vec<_> = reply.answers.iter().map(|record| record.data.to_string()).collect();
             let soa = if reply.authorities.is_empty() { "" } else { " soa" };
             format!(
-                "{:?} {}{soa} {} {count:?}",
+                "{:?} {}{soa} {} {outcome:?}",
                 reply.metadata.response_code,
                 reply.metadata.flags(),
                 records.join(",")
