@@ -9,7 +9,7 @@ mod lasting;
 mod load;
 mod mesh;
 mod report;
-mod samples;
+pub(crate) mod samples;
 mod server;
 mod target;
 
@@ -62,7 +62,8 @@ pub fn run(plan: Plan) -> Result<Report> {
     Ok(Report::of(&targets.map(Target::name), &samples))
 }
 
-fn mesh_program() -> Result<PathBuf> {
+/// The `mesh` program that lies beside this one.
+pub(crate) fn mesh_program() -> Result<PathBuf> {
     let own = std::env::current_exe().context("cannot find this program")?;
     Ok(own.with_file_name("mesh"))
 }

@@ -1,8 +1,9 @@
-//! A mesh of any size, without a kernel: what the benchmarks decide about. And [`datapath`], with one; [`lab`], with
-//! real programs.
+//! A mesh of any size, without a kernel: what the benchmarks decide about. And [`datapath`], with one; [`lab`] and
+//! [`dns`], with real programs.
 #![forbid(unsafe_code)]
 
 pub mod datapath;
+pub mod dns;
 pub mod lab;
 
 use mesh_core::change::{
@@ -103,6 +104,7 @@ impl Mesh {
             drain_timeout: std::time::Duration::from_secs(30),
             return_path: Default::default(),
             idle_timeout: None,
+            discovery: Default::default(),
             slow_start: Default::default(),
             health: Default::default(),
             labels: Default::default(),
@@ -113,6 +115,7 @@ impl Mesh {
     fn task(&mut self, me: &Me, service: &str) -> Result<(), Refusal> {
         let pid = u32::try_from(self.made).unwrap_or_default();
         let request = TaskRequest {
+            dns: Vec::new(),
             service: Some(service.to_owned()),
             name: None,
             networks: Vec::new(),

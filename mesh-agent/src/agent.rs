@@ -370,7 +370,12 @@ fn dns_config(config: &Config) -> DnsConfig {
         let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         upstreams = crate::dns::upstreams_from_resolv_conf(&text);
     }
-    DnsConfig { ttl: Duration::from_secs(config.dns.ttl.into()), upstreams, ..DnsConfig::default() }
+    DnsConfig {
+        ttl: Duration::from_secs(config.dns.ttl.into()),
+        cache: config.dns.cache as usize,
+        upstreams,
+        ..DnsConfig::default()
+    }
 }
 
 async fn signalled() -> anyhow::Result<&'static str> {

@@ -94,6 +94,7 @@ pub enum KernelFeature {
 pub struct Dns {
     pub upstreams: Vec<String>,
     pub ttl: u32,
+    pub cache: u32,
 }
 
 /// `[checks]`

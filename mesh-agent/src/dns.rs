@@ -115,7 +115,8 @@ impl DnsServer {
         }
         self.end(&key).await;
         let sockets = inside::open(&key, &netns).await?;
-        let listener = listen::Listener::start(&self.office, &key, sockets, netns, which, networks, upstreams)?;
+        let listener =
+            listen::Listener::start(&self.office, &key, sockets, netns, which, networks, upstreams)?;
         self.all().insert(key, listener);
         Ok(())
     }

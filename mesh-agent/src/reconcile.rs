@@ -7,6 +7,7 @@
 //! touched before this node is in the snapshot, so that a start without a store leaves the kernel as it is.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -145,7 +146,8 @@ impl Reconciler {
             let result = match Netns::of_origin(&task.origin) {
                 Ok(netns) => {
                     let upstreams = task.dns.iter().map(|server| SocketAddr::new(*server, 53)).collect();
-                    let served = self.dns.serve(id.clone(), netns.into_file(), networks.clone(), upstreams).await;
+                    let served =
+                        self.dns.serve(id.clone(), netns.into_file(), networks.clone(), upstreams).await;
                     served.map_err(|error| error.to_string())
                 }
                 Err(error) => Err(error.to_string()),

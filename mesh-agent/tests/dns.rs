@@ -168,6 +168,43 @@ fn a_silent_upstream_costs_its_time_once() {
 
 /// An upstream that answers with another id, another question, or a broken header is not believed.
 #[test]
+fn what_the_world_said_is_kept_for_its_time() {
+    on_a_node(|| async {
+        let (www, local) = ("--host-record=www.example,192.0.2.7,2", "--local=/example/");
+        let upstream = Dnsmasq::start(5310, &[www, local]);
+        let (server, task) = serving(upstreams(&[5310])).await;
+        has(&task.dig("www.example"), &["www.example.\t\t2\tIN\tA\t192.0.2.7"]);
+        drop(upstream);
+        has(&task.dig("WWW.example +tcp"), &["status: NOERROR", "WWW.example.", "192.0.2.7"]);
+        assert_eq!((server.counters().forwarded, server.counters().cached), (2, 1));
+        tokio::time::sleep(Duration::from_millis(2100)).await;
+        has(&task.dig("www.example"), &["status: SERVFAIL"]);
+        server.set_upstreams(vec![]);
+        has(&task.dig("www.example"), &["status: SERVFAIL"]);
+    });
+}
+
+#[test]
+fn a_task_may_have_name_servers_of_its_own() {
+    on_a_node(|| async {
+        let _nodes = Dnsmasq::start(5311, &["--host-record=www.example,192.0.2.7"]);
+        let (server, _) = server(upstreams(&[5311]));
+        let [own, other] = [Namespace::new(), Namespace::new()];
+        let long = format!("--txt-record=long.example,{}", vec!["x".repeat(200); 10].join(","));
+        let _own = own.run(move || Dnsmasq::start(5311, &["--host-record=www.example,192.0.2.8", &long]));
+        let asked = upstreams(&[5311]).upstreams;
+        server.serve(TaskId::new("t1"), Arc::clone(&own.0), nets("app"), asked).await.unwrap();
+        server.serve(TaskId::new("t2"), Arc::clone(&other.0), nets("app"), vec![]).await.unwrap();
+        for args in ["www.example", "www.example +tcp"] {
+            assert_eq!(own.short(args), ["192.0.2.8"]);
+            assert_eq!(other.short(args), ["192.0.2.7"]);
+        }
+        has(&own.dig("long.example TXT"), &["ANSWER: 1", "(TCP)", &"x".repeat(200)]);
+        assert_eq!(own.short("web"), ["10.1.0.1"]);
+    });
+}
+
+#[test]
 fn forged_answers_are_not_believed() {
     on_a_node(|| async {
         let forger = UdpSocket::bind("127.0.0.1:5304").unwrap();
@@ -209,6 +246,10 @@ fn a_loop_ends_by_itself() {
         has(&node.dig("loop.example"), &["status: SERVFAIL"]);
         let counters = server.counters();
         assert!(counters.failed + counters.forwarded < 10, "{counters:?}");
+        // It has been found out, and costs no more time.
+        let start = Instant::now();
+        has(&node.dig("again.example"), &["status: SERVFAIL"]);
+        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     });
 }
 

@@ -51,7 +51,7 @@ impl Samples {
 }
 
 /// The value at that share of the way from the least to the greatest.
-fn quantile(values: &mut [f64], share: f64) -> Option<f64> {
+pub(crate) fn quantile(values: &mut [f64], share: f64) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let place = values.len().checked_sub(1)? as f64 * share;
     let (below, above) = (values[place.floor() as usize], values[place.ceil() as usize]);

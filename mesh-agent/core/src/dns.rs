@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::NetworkId;
+use crate::model::{NetworkId, PortName, Protocol};
 
 /// The names of one network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,6 +26,8 @@ struct NetworkNames {
     forward: HashMap<String, Arc<[IpAddr]>>,
     /// Ready tasks by service name and alias, for `_80._tcp.web`.
     targets: BTreeMap<String, Arc<[Target]>>,
+    /// Names of ports by service name and alias, for `_http._tcp.web`.
+    ports: BTreeMap<String, Vec<PortName>>,
     reverse: BTreeMap<IpAddr, String>,
 }
 
@@ -103,9 +105,11 @@ impl Zone {
                 Question::Ptr | Question::Srv | Question::Other => Answer::NoData,
             };
         }
-        if let Some((port, service)) = port_and_service(&name)
-            && let Some(targets) = find(mine, service, |names, name| names.targets.get(name))
+        if let Some((port, protocol, service)) = port_and_service(&name)
+            && let Some((targets, port)) =
+                find(mine, service, |names, name| names.serving(name, port, protocol))
         {
+            let Some(port) = port else { return Answer::NxDomain };
             if question != Question::Srv || targets.is_empty() {
                 return Answer::NoData;
             }
@@ -149,8 +153,8 @@ impl Zone {
 fn find<'a, N, T>(
     mine: impl Fn() -> N,
     name: &str,
-    get: impl Fn(&'a NetworkNames, &str) -> Option<&'a T>,
-) -> Option<&'a T>
+    get: impl Fn(&'a NetworkNames, &str) -> Option<T>,
+) -> Option<T>
 where
     N: Iterator<Item = &'a NetworkNames>,
 {
@@ -169,12 +173,27 @@ fn pick(addresses: &[IpAddr], wanted: impl Fn(&IpAddr) -> bool, seed: u64) -> An
     Answer::Addresses(addresses)
 }
 
-/// Takes `_80._tcp.web` apart. The port is the number that tasks listen on: ports have no names in the mesh.
-fn port_and_service(name: &str) -> Option<(u16, &str)> {
+impl NetworkNames {
+    /// A service's ready tasks, and the number of its port, if it has one of that name.
+    fn serving(
+        &self,
+        service: &str,
+        port: &str,
+        protocol: Protocol,
+    ) -> Option<(&Arc<[Target]>, Option<u16>)> {
+        let targets = self.targets.get(service)?;
+        let named = |known: &&PortName| known.name.as_str() == port && known.protocol == protocol;
+        let named = || self.ports.get(service)?.iter().find(named).map(|known| known.port);
+        let number = || port.parse().ok().filter(|number| is_number(port) && *number != 0);
+        Some((targets, number().or_else(named)))
+    }
+}
+
+/// Takes `_http._tcp.web` or `_80._tcp.web` apart. A number is the one that tasks listen on.
+fn port_and_service(name: &str) -> Option<(&str, Protocol, &str)> {
     let (port, rest) = name.strip_prefix('_')?.split_once('.')?;
     let (protocol, service) = rest.split_once('.')?;
-    let port = port.parse().ok().filter(|_| is_number(port))?;
-    (matches!(protocol, "_tcp" | "_udp") && port != 0).then_some((port, service))
+    Some((port, protocol.strip_prefix('_')?.parse().ok()?, service))
 }
 
 fn is_number(label: &str) -> bool {

@@ -19,8 +19,8 @@ pub use ids::{Id, InvalidName, Name, NetworkId, NodeId, ServiceId, TaskId, fnv64
 pub use network::{FIRST_VNI, LAST_VNI, Network, Vni};
 pub use node::{Availability, Listener, Live, Node, NodeSpec};
 pub use service::{
-    Affinity, Attachment, Balancing, EndpointMode, Locality, PortConflict, Protocol, PublishMode,
-    PublishedPort, ReturnPath, Service, Vip,
+    Affinity, Attachment, Balancing, Discovery, EndpointMode, Locality, PortConflict, PortName, Protocol,
+    PublishMode, PublishedPort, ReturnPath, Service, Vip,
 };
 pub use snapshot::Snapshot;
 pub use task::{Health, Origin, Task, TaskAddress, TaskState};

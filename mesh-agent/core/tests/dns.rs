@@ -52,6 +52,7 @@ fn service(name: &str, mode: EndpointMode, networks: &[(&str, Option<Vip>, &[&st
         drain_timeout: Duration::ZERO,
         return_path: Default::default(),
         idle_timeout: None,
+        discovery: Default::default(),
         slow_start: Default::default(),
         health: Default::default(),
         labels: Default::default(),
@@ -83,6 +84,7 @@ fn task(id: TaskId, service: Option<&str>, slot: u32, addresses: &[(&str, &str, 
         message: String::new(),
         origin: Origin::Process { pid: 1, start: 1, supervised: false },
         checked: false,
+        dns: vec![],
         ready_since: 0,
         created: 0,
         updated: 0,
@@ -463,6 +465,53 @@ proptest! {
             other => prop_assert!(false, "{:?}", other),
         }
     }
+}
+
+/// The world after a change of a service.
+fn changed(name: &str, change: impl FnOnce(&mut Service)) -> Zone {
+    let mut world = world();
+    let id = ServiceId::new(format!("id{name}"));
+    let mut service = world.services[&id].as_ref().clone();
+    change(&mut service);
+    world.services.insert(id, Arc::new(service));
+    Zone::build(&world, &NodeId::new("n1"))
+}
+
+#[test]
+fn ports_have_names() {
+    let named = |name: &str, port, protocol| PortName { name: name.parse().unwrap(), port, protocol };
+    let zone = changed("cache", |cache| {
+        cache.discovery.port_names = vec![
+            named("http", 8080, Protocol::Tcp),
+            named("dns", 53, Protocol::Udp),
+            named("dns", 5353, Protocol::Tcp),
+        ];
+    });
+    let both = |port: u16| {
+        let [one, two] = ['8', '9'].map(task_id);
+        format!("cache.1.{one}.app:{port}*100 [10.1.17.2] cache.2.{two}.app:{port}*100 [10.1.17.3]")
+    };
+    let srv = |name: &str| ask(&zone, "app", name, Question::Srv);
+    assert_eq!(srv("_http._tcp.cache"), both(8080));
+    assert_eq!(srv("_HTTP._TCP.cache.app"), both(8080));
+    assert_eq!(srv("_dns._udp.cache"), both(53));
+    assert_eq!(srv("_dns._tcp.cache"), both(5353));
+    assert_eq!(srv("_7._tcp.cache"), both(7));
+    for name in ["_http._udp.cache", "_https._tcp.cache", "_http._tcp.zero", "_http._tcp.secret"] {
+        assert_eq!(srv(name), "nxdomain", "{name}");
+    }
+    assert_eq!(ask(&zone, "app", "_http._tcp.cache", Question::A), "nodata");
+}
+
+#[test]
+fn those_that_are_not_ready_are_told_where_that_is_wanted() {
+    let zone = changed("web", |web| web.discovery.publish_not_ready = true);
+    // Not the one that has ended, nor the one that leaves.
+    for name in ["tasks.web", "nearest.www"] {
+        assert_eq!(ask(&zone, "app", name, Question::A), "10.1.16.2 10.1.16.3 10.1.16.4");
+    }
+    assert_eq!(ask(&zone, "app", "web", Question::A), "10.1.0.1");
+    assert_eq!(ask(&zone, "app", "_80._tcp.web", Question::Srv).matches(":80*").count(), 3);
 }
 
 /// The question in wire format.

@@ -27,6 +27,7 @@ fn service(health: HealthWish) -> ServiceRequest {
         drain_timeout: Duration::from_secs(1),
         return_path: Default::default(),
         idle_timeout: None,
+        discovery: Default::default(),
         slow_start: Default::default(),
         health,
         labels: Default::default(),

@@ -114,6 +114,7 @@ fn take(sim: &mut Sim, step: &Step) -> Result<(), Refusal> {
                 drain_timeout: Duration::from_secs(1),
                 return_path: Default::default(),
                 idle_timeout: None,
+                discovery: Default::default(),
                 slow_start: SLOW_START * u32::from(s % 2),
                 health: Default::default(),
                 labels: BTreeMap::new(),

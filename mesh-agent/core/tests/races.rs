@@ -20,6 +20,7 @@ fn fresh(id: u8) -> Fresh {
 
 fn standalone(name: &str, pid: u32) -> TaskRequest {
     TaskRequest {
+        dns: Vec::new(),
         service: None,
         name: Some(name.to_owned()),
         networks: vec!["app".to_owned()],
@@ -41,6 +42,7 @@ fn service(name: &str) -> ServiceRequest {
         drain_timeout: std::time::Duration::from_secs(1),
         return_path: Default::default(),
         idle_timeout: None,
+        discovery: Default::default(),
         slow_start: Default::default(),
         health: Default::default(),
         labels: Default::default(),

@@ -33,6 +33,7 @@ fn world() -> Sim {
         drain_timeout: Duration::ZERO,
         return_path: Default::default(),
         idle_timeout: None,
+        discovery: Default::default(),
         slow_start: Duration::ZERO,
         health: Default::default(),
         labels: BTreeMap::new(),
@@ -49,6 +50,7 @@ fn world() -> Sim {
 fn own_task(sim: &mut Sim, node: &str) -> Task {
     let me = sim.me(node);
     let request = TaskRequest {
+        dns: Vec::new(),
         service: None,
         name: Some(format!("job-{node}")),
         networks: vec!["net".to_owned()],

@@ -25,6 +25,7 @@ fn service() -> ServiceRequest {
         drain_timeout: Duration::from_secs(1),
         return_path: Default::default(),
         idle_timeout: None,
+        discovery: Default::default(),
         slow_start: Default::default(),
         health: Default::default(),
         labels: Default::default(),

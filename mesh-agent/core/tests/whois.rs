@@ -48,6 +48,7 @@ fn addresses_and_ports_have_names() {
             drain_timeout: Duration::from_secs(30),
             return_path: Default::default(),
             idle_timeout: None,
+            discovery: Default::default(),
             slow_start: Default::default(),
             health: Default::default(),
             labels: Default::default(),

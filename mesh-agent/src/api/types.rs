@@ -30,8 +30,8 @@ pub use in_kernel::{InKernel, LiveFlow};
 pub use network::{Ipam, Network, NetworkPeer, NetworkService, NetworkServiceTask, NetworkSpec, Subnet};
 pub use node::{Node, NodeDescription, NodeSpec, NodeStatus, NodeUpdate};
 pub use service::{
-    Affinity, Endpoint, EndpointSpec, HealthConfig, NetworkTarget, PortConfig, PortRef, Service, ServiceSpec,
-    ServiceStatus, ServiceUpdate, VirtualIp,
+    Affinity, Endpoint, EndpointSpec, HealthConfig, NetworkTarget, PortConfig, PortName, PortRef, Service,
+    ServiceSpec, ServiceStatus, ServiceUpdate, VirtualIp,
 };
 pub use status::{
     Excluded, ExplainRequest, Explanation, NodeHealth, Plane, Problem, Share, Status, StoreView,

@@ -5,7 +5,9 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-use crate::api::types::{Affinity, AffinityMode, NetworkTarget, format_duration, parse_duration};
+use crate::api::types::{
+    Affinity, AffinityMode, NetworkTarget, PortName, Protocol, format_duration, parse_duration,
+};
 
 /// `--label k=v`; without a value it is empty, as in Docker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +54,27 @@ impl FromStr for Attach {
         let target =
             name.filter(|name| !name.is_empty()).ok_or_else(|| format!("'{text}' names no network"))?;
         Ok(Self(NetworkTarget { target, aliases }))
+    }
+}
+
+/// `--port-name http=80`, `--port-name dns=53/udp`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NamedPort(pub(super) PortName);
+
+impl FromStr for NamedPort {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong =
+            || format!("invalid port name '{text}': write NAME=PORT or NAME=PORT/PROTOCOL, such as http=80");
+        let (name, port) = text.split_once('=').ok_or_else(wrong)?;
+        let (port, protocol) = match port.split_once('/').unwrap_or((port, "tcp")) {
+            (port, "tcp") => (port, Protocol::Tcp),
+            (port, "udp") => (port, Protocol::Udp),
+            _ => return Err(wrong()),
+        };
+        let target_port = port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong)?;
+        Ok(Self(PortName { name: name.to_owned(), target_port, protocol }))
     }
 }
 
@@ -107,6 +130,17 @@ mod tests {
         }
         assert!("alias=x".parse::<Attach>().unwrap_err().contains("names no network"));
         assert!("app,ip=1".parse::<Attach>().unwrap_err().contains("invalid field 'ip=1'"));
+        for (text, port, protocol) in [
+            ("http=80", 80, Protocol::Tcp),
+            ("http=80/tcp", 80, Protocol::Tcp),
+            ("dns=53/udp", 53, Protocol::Udp),
+        ] {
+            let NamedPort(named) = text.parse().unwrap();
+            assert_eq!((named.target_port, named.protocol), (port, protocol));
+        }
+        for text in ["http", "http=0", "http=x", "http=80/sctp"] {
+            assert!(text.parse::<NamedPort>().unwrap_err().contains("such as http=80"));
+        }
         assert_eq!(affinity("client-ip=600s").unwrap().timeout.as_deref(), Some("10m"));
         assert_eq!(affinity("client-ip").unwrap().timeout, None);
         assert!(affinity("cookie").unwrap_err().contains("must be 'none'"));

@@ -65,7 +65,8 @@ impl Batch {
     fn answer(&mut self, mut answer: impl FnMut(&[u8], SocketAddr, &mut Vec<u8>)) {
         self.to.clear();
         for ((length, from), question) in self.came.iter().zip(&self.questions) {
-            let (Some(question), Some(reply)) = (question.get(..*length), self.replies.get_mut(self.to.len()))
+            let (Some(question), Some(reply)) =
+                (question.get(..*length), self.replies.get_mut(self.to.len()))
             else {
                 continue;
             };

@@ -170,7 +170,10 @@ fn nft(batch: &str) -> Result<(), String> {
 }
 
 /// A socket with a port of its own to ask an upstream from, in a namespace or in ours.
-pub(super) async fn udp(netns: Option<&Arc<File>>, upstream: SocketAddr) -> io::Result<tokio::net::UdpSocket> {
+pub(super) async fn udp(
+    netns: Option<&Arc<File>>,
+    upstream: SocketAddr,
+) -> io::Result<tokio::net::UdpSocket> {
     let any: IpAddr =
         if upstream.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = in_or_out(netns, move || UdpSocket::bind((any, 0))).await?;

@@ -195,6 +195,7 @@ impl Mesh {
         let me = Me { id: self.control.node().clone(), epoch: 1 };
         let origin: Origin = serde_json::from_value(origin()).unwrap();
         let request = TaskRequest {
+            dns: Vec::new(),
             service: Some("web".to_owned()),
             name: None,
             networks: Vec::new(),

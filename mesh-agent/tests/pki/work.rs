@@ -31,6 +31,7 @@ fn service() -> ServiceRequest {
         drain_timeout: Duration::ZERO,
         return_path: Default::default(),
         idle_timeout: None,
+        discovery: Default::default(),
         slow_start: Duration::ZERO,
         health: Default::default(),
         labels: BTreeMap::new(),
@@ -58,6 +59,7 @@ async fn a_worker_lives_through_the_gateway() {
 
     for (round, service) in [Some("web"), None].into_iter().enumerate() {
         let request = TaskRequest {
+            dns: Vec::new(),
             service: service.map(str::to_owned),
             name: service.is_none().then(|| "job".to_owned()),
             networks: vec!["net".to_owned()],

@@ -210,3 +210,88 @@ fn a_name_is_known_on_its_networks_only() -> Result<()> {
         Ok(())
     })
 }
+
+/// Where the tasks of a service listen, by the name of the port; how much each can take, and which one it is.
+#[test]
+fn ports_are_found_by_name() -> Result<()> {
+    mesh(2, |lab| {
+        let [n1, n2] = [lab.node("n1")?, lab.node("n2")?];
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app --port-name http=80")?;
+        for (node, weight) in [(n1, 1), (n2, 3)] {
+            let server = lab.programs().web(80);
+            Task::run(node, &format!("--service web --weight {weight}"), &server)?.listens("tcp6", 80)?;
+        }
+        let idle = Task::idle(n2, "app")?;
+        let answer = eventually(SOON, "both tasks are told", || {
+            let answer = dig(&idle, "_http._tcp.web SRV")?;
+            ensure!(answer.data.len() == 2, "{}", answer.text);
+            Ok(answer)
+        })?;
+        let mut told: Vec<Vec<_>> = answer.data.iter().map(|data| data.split(' ').collect()).collect();
+        told.sort();
+        for (words, weight, name) in [(&told[0], "1", "web.1."), (&told[1], "3", "web.2.")] {
+            ensure!(words[..3] == ["0", weight, "80"] && words[3].starts_with(name), "{}", answer.text);
+            dig(&idle, words[3])?.ip()?;
+        }
+        n1.ok("service update --port-name-rm http --port-name-add www=80 web")?;
+        eventually(SOON, "the other name is known", || {
+            ensure!(dig(&idle, "_www._tcp.web SRV")?.data.len() == 2);
+            ensure!(dig(&idle, "_http._tcp.web SRV")?.status == "NXDOMAIN");
+            Ok(())
+        })?;
+        let shown = n1.ok("service inspect web")?;
+        ensure!(shown.contains("PortNames") && shown.contains("www"), "{shown}");
+        Ok(())
+    })
+}
+
+/// A task's name server, domain and options are its own, and the mesh's names stay.
+#[test]
+fn a_task_chooses_its_name_servers() -> Result<()> {
+    mesh(1, |lab| {
+        let n1 = lab.node("n1")?;
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app")?;
+        let options =
+            "--name chooses --network app --dns 127.0.0.1 --dns-search example.test --dns-option timeout:1";
+        let script = "dnsmasq -k --conf-file=/dev/null --pid-file= --user=root --no-resolv --no-hosts \
+                      --bind-interfaces --listen-address=127.0.0.1 --host-record=www.example.test,192.0.2.77";
+        let task = Task::run(n1, options, &["sh", "-c", script])?;
+        let conf = task.command(["cat", "/etc/resolv.conf"]).ok()?;
+        let wanted = "nameserver 127.0.0.11\nsearch example.test\noptions ndots:0 timeout:1\n";
+        ensure!(conf == wanted, "{conf}");
+        eventually(SOON, "its own name server is asked", || {
+            let answer = dig(&task, "www.example.test")?;
+            ensure!(answer.ip()?.to_string() == "192.0.2.77", "{}", answer.text);
+            Ok(())
+        })?;
+        let found = task.command(["getent", "ahostsv4", "www"]).ok()?;
+        ensure!(found.starts_with("192.0.2.77"), "{found}");
+        ensure!(dig(&task, "web")?.ip()? == vip(n1, "web")?);
+        Ok(())
+    })
+}
+
+/// Members of a cluster find each other before they are ready.
+#[test]
+fn those_that_are_not_ready_can_be_found() -> Result<()> {
+    mesh(1, |lab| {
+        let n1 = lab.node("n1")?;
+        n1.ok("network create app")?;
+        n1.ok("service create --name db --network app --health-tcp 80 --health-interval 1s")?;
+        let db = Task::run(n1, "--service db", &["sleep", "1000"])?;
+        let idle = Task::idle(n1, "app")?;
+        ensure!(dig(&idle, "tasks.db")?.data.is_empty());
+        n1.ok("service update --publish-not-ready db")?;
+        eventually(SOON, "it is told", || {
+            ensure!(dig(&idle, "tasks.db")?.ip()? == db.address()?);
+            Ok(())
+        })?;
+        n1.ok("service update --publish-not-ready=false db")?;
+        eventually(SOON, "it is told no more", || {
+            ensure!(dig(&idle, "tasks.db")?.data.is_empty());
+            Ok(())
+        })
+    })
+}

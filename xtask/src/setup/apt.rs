@@ -12,7 +12,7 @@ use super::{Ebpf, Talk};
 use crate::shell;
 
 /// Programs that Mesh, its build, its tests or its benchmarks run.
-const TOOLS: [&str; 20] = [
+const TOOLS: [&str; 22] = [
     "nftables",
     "iproute2",
     "iputils-ping",
@@ -20,6 +20,8 @@ const TOOLS: [&str; 20] = [
     "curl",
     "haproxy",
     "dnsmasq-base",
+    "unbound",
+    "dnsperf",
     "etcd-server",
     "etcd-client",
     // What etcd's protocol is compiled with, and the definitions that it includes.
@@ -38,8 +40,12 @@ const TOOLS: [&str; 20] = [
 
 /// Those of them that start a service of their own when they are installed, and its unit. Tests start programs, not
 /// services.
-const SERVICES: [(&str, &str); 3] =
-    [("etcd-server", "etcd.service"), ("haproxy", "haproxy.service"), ("nginx", "nginx.service")];
+const SERVICES: [(&str, &str); 4] = [
+    ("etcd-server", "etcd.service"),
+    ("haproxy", "haproxy.service"),
+    ("nginx", "nginx.service"),
+    ("unbound", "unbound.service"),
+];
 
 /// What compiles the kernel half: a Rust compiler with a core library for BPF, and the libraries of
 /// its LLVM, which bpf-linker is built on.

@@ -6,7 +6,7 @@ use super::Ebpf;
 use crate::shell;
 
 /// A program, and the project that it comes from (packages of distributions are named after it).
-const TOOLS: [(&str, &str); 18] = [
+const TOOLS: [(&str, &str); 20] = [
     ("nft", "nftables"),
     ("ip", "iproute2"),
     ("ping", "iputils"),
@@ -14,6 +14,8 @@ const TOOLS: [(&str, &str); 18] = [
     ("curl", "curl"),
     ("haproxy", "HAProxy"),
     ("dnsmasq", "dnsmasq"),
+    ("unbound", "unbound"),
+    ("dnsperf", "dnsperf"),
     ("etcd", "etcd"),
     ("etcdctl", "etcd"),
     ("protoc", "Protocol Buffers, with its include files"),

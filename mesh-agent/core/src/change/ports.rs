@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::Refusal;
-use crate::model::{Node, Protocol, PublishMode, PublishedPort, Service, ServiceId, Snapshot};
+use crate::model::{Node, PortName, Protocol, PublishMode, PublishedPort, Service, ServiceId, Snapshot};
 
 /// Never given to a service: who loses SSH on every node has lost his mesh.
 pub fn protected_ports() -> &'static [(Protocol, u16, &'static str)] {
@@ -58,6 +58,26 @@ pub(super) fn check(
     Ok(())
 }
 
+/// Whether ports may have these names: those of services (RFC 6335 §5.1), each once in a protocol.
+pub(super) fn check_names(names: &[PortName]) -> Result<(), Refusal> {
+    for (index, PortName { name, port, protocol }) in names.iter().enumerate() {
+        let text = name.as_str();
+        let letters = text.bytes().any(|byte| byte.is_ascii_alphabetic());
+        if text.len() > 15 || !letters || text.contains('_') || text.contains("--") {
+            return Err(Refusal::Invalid(format!(
+                "invalid port name '{text}': it has 1 to 15 letters, digits and single '-', and at least one letter"
+            )));
+        }
+        if *port == 0 {
+            return Err(Refusal::Invalid(format!("invalid port of '{text}': ports are 1 to 65535")));
+        }
+        if names[..index].iter().any(|earlier| (&earlier.name, earlier.protocol) == (name, *protocol)) {
+            return Err(Refusal::Invalid(format!("port name '{text}' is given twice for {protocol}")));
+        }
+    }
+    Ok(())
+}
+
 fn taken_by_service(other: &Service, taken: &PublishedPort) -> Refusal {
     let how = match taken.mode {
         PublishMode::Ingress => "an ingress port",
@@ -92,5 +112,26 @@ fn check_node(node: &Node, port: &PublishedPort) -> Result<(), Refusal> {
             port.published, port.protocol, node.name, listener.address
         ))),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_ports_are_those_of_services() {
+        let named = |name: &str, port, protocol| PortName { name: name.parse().unwrap(), port, protocol };
+        let one = |name: &str| check_names(&[named(name, 80, Protocol::Tcp)]);
+        for name in ["http", "x", "http-alt", "a23456789012345"] {
+            assert_eq!(one(name), Ok(()), "{name}");
+        }
+        for name in ["80", "a--b", "a_b", "a234567890123456"] {
+            assert!(matches!(one(name), Err(Refusal::Invalid(why)) if why.contains("port name")), "{name}");
+        }
+        let dns = |port, protocol| named("dns", port, protocol);
+        assert!(check_names(&[dns(53, Protocol::Udp), dns(53, Protocol::Tcp)]).is_ok());
+        assert!(check_names(&[dns(53, Protocol::Udp), dns(54, Protocol::Udp)]).is_err());
+        assert!(check_names(&[dns(0, Protocol::Udp)]).is_err());
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::{Change, Fresh, HealthWish, Refusal, ports};
 use crate::kv::Txn;
 use crate::model::{
-    Affinity, Attachment, Balancing, EndpointMode, Locality, Name, Network, Protocol, PublishMode,
-    PublishedPort, ReturnPath, Service, ServiceId, Snapshot, Vip, fnv64,
+    Affinity, Attachment, Balancing, Discovery, EndpointMode, Locality, Name, Network, PortName, Protocol,
+    PublishMode, PublishedPort, ReturnPath, Service, ServiceId, Snapshot, Vip, fnv64,
 };
 use crate::records::{self, Claim};
 
@@ -49,6 +49,8 @@ pub struct ServiceRequest {
     pub slow_start: Duration,
     /// What tells whether a task can serve.
     pub health: HealthWish,
+    /// What DNS tells of it beside its addresses.
+    pub discovery: Discovery,
     /// Free text.
     pub labels: BTreeMap<String, String>,
 }
@@ -119,6 +121,12 @@ pub struct ServiceUpdate {
     pub slow_start: Option<Duration>,
     /// What to change of the health check.
     pub health: HealthWish,
+    /// Whether the names of its tasks lead to those that cannot serve, too.
+    pub publish_not_ready: Option<bool>,
+    /// Names of ports to add; a name that there is gets the new port.
+    pub port_name_add: Vec<PortName>,
+    /// Names of ports to remove, in either protocol.
+    pub port_name_rm: Vec<String>,
     /// Labels to set.
     pub label_add: BTreeMap<String, String>,
     /// Labels to remove.
@@ -144,6 +152,7 @@ pub fn create_service(
         )));
     }
     check_times(request.idle_timeout, request.slow_start)?;
+    ports::check_names(&request.discovery.port_names)?;
     ports::check(world, None, &request.ports, &[])?;
     let mut txn = Txn::default();
     let mut service = Service {
@@ -160,6 +169,7 @@ pub fn create_service(
         idle_timeout: request.idle_timeout,
         slow_start: request.slow_start,
         health: request.health.apply(None)?,
+        discovery: request.discovery,
         labels: request.labels,
         version: 1,
         created: fresh.now,
@@ -229,6 +239,9 @@ pub fn update_service(
     service.slow_start = update.slow_start.unwrap_or(service.slow_start);
     service.health = update.health.apply(service.health.as_ref())?;
     check_times(service.idle_timeout, service.slow_start)?;
+    service.discovery.publish_not_ready =
+        update.publish_not_ready.unwrap_or(service.discovery.publish_not_ready);
+    change_port_names(&mut service, &update.port_name_rm, update.port_name_add)?;
     service.labels.extend(update.label_add);
     service.labels.retain(|key, _| !update.label_rm.contains(key));
     if service == **old {
@@ -262,6 +275,22 @@ pub fn remove_service(world: &Snapshot, reference: &str, fresh: Fresh) -> Result
     guard_ports(world, &mut txn, &service.id);
     guard_networks(world, &mut txn, &service.id);
     Ok(Change { txn, result: service.as_ref().clone() })
+}
+
+fn change_port_names(service: &mut Service, rm: &[String], add: Vec<PortName>) -> Result<(), Refusal> {
+    let names = &mut service.discovery.port_names;
+    for name in rm {
+        let before = names.len();
+        names.retain(|port| port.name.as_str() != name);
+        if names.len() == before {
+            let reference = format!("{name} of service {}", service.name);
+            return Err(Refusal::NotFound { kind: "port name", reference });
+        }
+    }
+    ports::check_names(&add)?;
+    names.retain(|old| !add.iter().any(|new| (&new.name, new.protocol) == (&old.name, old.protocol)));
+    names.extend(add);
+    Ok(())
 }
 
 fn check_times(idle_timeout: Option<Duration>, slow_start: Duration) -> Result<(), Refusal> {

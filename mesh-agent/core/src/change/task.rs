@@ -1,6 +1,7 @@
 //! **Decision.** Tasks come, move forward through their states, and go. Only a task's own node writes them.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use super::node::{self, Me, own_guard};
 use super::{Change, Fresh, Refusal};
@@ -25,6 +26,8 @@ pub struct TaskRequest {
     pub origin: Origin,
     /// Share of new flows.
     pub weight: u16,
+    /// Name servers of its own.
+    pub dns: Vec<IpAddr>,
     /// How far it is.
     pub state: TaskState,
 }
@@ -44,6 +47,12 @@ pub struct TaskChange {
     pub draining: Option<bool>,
     /// What happened.
     pub message: Option<String>,
+}
+
+/// Whether another may answer at an address: not everybody, and not the mesh itself in a task.
+fn may_be_asked(server: IpAddr) -> bool {
+    let server = server.to_canonical();
+    !server.is_unspecified() && !server.is_multicast() && server != IpAddr::from([127, 0, 0, 11])
 }
 
 /// Registers a task on a node: addresses out of the node's blocks (claiming one if need be), a slot, a record.
@@ -71,6 +80,11 @@ pub fn add_task(
         return Err(Refusal::Conflict(format!(
             "this namespace is registered already, as task {}",
             world.task_name(twin)
+        )));
+    }
+    if let Some(wrong) = request.dns.iter().find(|server| !may_be_asked(**server)) {
+        return Err(Refusal::Invalid(format!(
+            "invalid name server {wrong}: nobody else answers at that address"
         )));
     }
     let id = TaskId::from_random(fresh.id);
@@ -132,6 +146,7 @@ pub fn add_task(
         draining: false,
         message: String::new(),
         origin: request.origin,
+        dns: request.dns,
         ready_since: 0,
         created: fresh.now,
         updated: fresh.now,

@@ -21,7 +21,8 @@ impl Zone {
         for service in world.services.values() {
             let mut tasks = tasks.remove(&service.id).unwrap_or_default();
             let panics = world.panics(service, &tasks);
-            tasks.retain(|task| world.serves(task, panics));
+            let told = |task: &Task| service.discovery.publish_not_ready && world.is_published(task);
+            tasks.retain(|task| world.serves(task, panics) || told(task));
             for attachment in &service.networks {
                 known.insert(service.name.to_string());
                 known.extend(attachment.aliases.iter().map(ToString::to_string));
@@ -88,6 +89,7 @@ impl NetworkNames {
                 self.forward.insert(format!("tasks.{name}"), Arc::clone(&all));
                 self.forward.insert(format!("nearest.{name}"), Arc::clone(&nearest));
                 self.targets.insert(name.to_string(), Arc::clone(&targets));
+                self.ports.insert(name.to_string(), service.discovery.port_names.clone());
             }
         }
         for address in attachment.vip.iter().flat_map(|vip| vip.addresses()) {

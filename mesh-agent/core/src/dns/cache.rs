@@ -69,7 +69,8 @@ impl Cache {
     pub fn keep(&mut self, question: &[u8], answer: &[u8], now: Instant) {
         let Some((key, life)) = key(question).zip(life(answer)) else { return };
         // Some servers leave the question out; then there is nowhere to write its letters.
-        let repeated = answer.get(4..6) == Some(&[0, 1]) && name_end(answer, HEADER) == name_end(question, HEADER);
+        let repeated =
+            answer.get(4..6) == Some(&[0, 1]) && name_end(answer, HEADER) == name_end(question, HEADER);
         if self.room == 0 || answer.len() > LARGEST || !repeated {
             return;
         }

@@ -129,7 +129,10 @@ impl<'a> Asked<'a> {
             }),
             _ => return None,
         };
-        if !matches!(kind, A | AAAA) || [class0, class1] != IN.to_be_bytes() || question.len() > LONGEST_NAME + 4 {
+        if !matches!(kind, A | AAAA)
+            || [class0, class1] != IN.to_be_bytes()
+            || question.len() > LONGEST_NAME + 4
+        {
             return None;
         }
         let name = str::from_utf8(name.get(..length)?).ok()?;

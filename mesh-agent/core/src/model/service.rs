@@ -181,6 +181,34 @@ impl fmt::Display for PublishedPort {
     }
 }
 
+/// A name of a port that tasks listen on, published or not: `_http._tcp.web` asks for it (RFC 2782).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortName {
+    /// `http`, as RFC 6335 §5.1 has it.
+    pub name: Name,
+    /// The port, host byte order.
+    pub port: u16,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+}
+
+/// What DNS tells of a service beside its addresses.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Discovery {
+    /// Whether the names of its tasks also lead to those that cannot serve yet, or not now. Its VIP never does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub publish_not_ready: bool,
+    /// Names of its ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub port_names: Vec<PortName>,
+}
+
+impl Discovery {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// A service's virtual address in one network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vip {
@@ -243,6 +271,9 @@ pub struct Service {
     /// What tells whether a task can serve; none: it serves while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthCheck>,
+    /// What DNS tells of it beside its addresses.
+    #[serde(default, skip_serializing_if = "Discovery::is_default")]
+    pub discovery: Discovery,
     /// Free text of the user's.
     pub labels: BTreeMap<String, String>,
     /// Grows by one with each change.

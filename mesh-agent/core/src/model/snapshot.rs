@@ -147,6 +147,11 @@ impl Snapshot {
         self.in_balance(task) || panics && sick()
     }
 
+    /// Whether its address is told where those that cannot serve are told, too: it has not ended and is not leaving.
+    pub fn is_published(&self, task: &Task) -> bool {
+        !task.state.is_terminal() && !task.draining && self.is_wanted(task)
+    }
+
     /// Whether a task's service panics, as far as that matters to the task.
     pub fn panics_for(&self, task: &Task) -> bool {
         let service = task.service.as_ref().and_then(|id| self.services.get(id));

@@ -159,6 +159,9 @@ pub struct Task {
     pub message: String,
     /// Where it lives on its node.
     pub origin: Origin,
+    /// Name servers of its own, asked from its own namespace for what is not the mesh's; none: the node's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns: Vec<IpAddr>,
     /// When it last became [ready](Self::ready); 0: before that was written down.
     #[serde(default)]
     pub ready_since: Timestamp,

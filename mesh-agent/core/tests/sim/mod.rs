@@ -26,6 +26,7 @@ pub(crate) fn service(name: &str) -> ServiceRequest {
         drain_timeout: Duration::from_secs(1),
         return_path: Default::default(),
         idle_timeout: None,
+        discovery: Default::default(),
         slow_start: Default::default(),
         health: Default::default(),
         labels: Default::default(),
@@ -152,6 +153,7 @@ impl Sim {
         let me = self.me(node);
         let origin = Origin::Process { pid: u32::from(self.next), start: 1, supervised: true };
         let request = TaskRequest {
+            dns: Vec::new(),
             service: Some(service.to_owned()),
             name: None,
             networks: Vec::new(),

@@ -12,7 +12,9 @@ use utoipa::ToSchema;
 
 pub use health::HealthConfig;
 
-use super::{AffinityMode, Balancing, EndpointMode, Locality, Protocol, PublishMode, ReturnPath, Version};
+use super::{
+    AffinityMode, Balancing, EndpointMode, Locality, Protocol, PublishMode, ReturnPath, Version, is_false,
+};
 
 /// A published port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -59,6 +61,19 @@ pub struct EndpointSpec {
     /// Ports of the nodes that lead to it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<PortConfig>,
+}
+
+/// A name of a port that tasks listen on, published or not: `_http._tcp.web` asks for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct PortName {
+    /// `http`
+    pub name: String,
+    /// The port that tasks listen on.
+    pub target_port: u16,
+    /// TCP or UDP.
+    #[serde(default = "tcp")]
+    pub protocol: Protocol,
 }
 
 /// A service's virtual address in a network.
@@ -150,6 +165,12 @@ pub struct ServiceSpec {
     /// What tells whether a task can serve; left out: it serves while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<HealthConfig>,
+    /// Whether the names of its tasks also lead to those that cannot serve yet, or not now.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub publish_not_ready: bool,
+    /// Names of its ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub port_names: Vec<PortName>,
 }
 
 /// How many tasks serve.
@@ -252,4 +273,13 @@ pub struct ServiceUpdate {
     /// What to change of the health check; what it does not name stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<HealthConfig>,
+    /// Whether the names of its tasks also lead to those that cannot serve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publish_not_ready: Option<bool>,
+    /// Names of ports to add; a name that there is gets the new port.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub port_name_add: Vec<PortName>,
+    /// Names of ports to remove, in either protocol.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub port_name_rm: Vec<String>,
 }

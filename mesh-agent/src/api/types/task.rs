@@ -1,5 +1,6 @@
 //! **Fact.** Tasks on the wire: Docker's `Task`, and what a task's own node may say of it.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use mesh_core::change::{TaskChange, TaskRequest};
@@ -47,6 +48,10 @@ pub struct TaskSpec {
     /// Share of new flows, in relation to the service's other tasks; 1 unless said otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u16>,
+    /// Name servers of its own, asked from its own namespace for what is not the mesh's; none: the node's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub dns: Vec<IpAddr>,
     /// How far it is; `running` unless said otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<TaskState>,
@@ -192,13 +197,14 @@ impl TryFrom<TaskSpec> for TaskRequest {
     type Error = String;
 
     fn try_from(spec: TaskSpec) -> Result<Self, String> {
-        let TaskSpec { service, name, networks, origin, weight, state } = spec;
+        let TaskSpec { service, name, networks, origin, weight, dns, state } = spec;
         Ok(Self {
             service,
             name,
             networks,
             origin: origin.try_into()?,
             weight: weight.unwrap_or(1),
+            dns,
             state: state.unwrap_or(TaskState::Running).into(),
         })
     }
@@ -231,6 +237,7 @@ impl Task {
             draining,
             message,
             origin,
+            dns: _,
             ready_since: _,
             created,
             updated,

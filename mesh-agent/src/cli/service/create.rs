@@ -4,7 +4,7 @@ use crate::api::types::{
     Affinity, Balancing, Changed, EndpointMode, EndpointSpec, Locality, ReturnPath, ServiceSpec,
 };
 use crate::cli::health::HealthFlags;
-use crate::cli::options::{self, Attach, KeyValue};
+use crate::cli::options::{self, Attach, KeyValue, NamedPort};
 use crate::cli::publish::Publish;
 use crate::cli::{OK, Session, converge};
 
@@ -56,6 +56,16 @@ pub(in crate::cli) struct CreateArgs {
     /// not wait for each other
     #[arg(long, value_name = "DURATION", value_parser = options::duration, default_value = "0")]
     slow_start: String,
+    /// Name a port that tasks listen on, for SRV questions: http=80 for _http._tcp.NAME, dns=53/udp
+    ///
+    /// The port need not be published
+    #[arg(long, value_name = "NAME=PORT")]
+    port_name: Vec<NamedPort>,
+    /// Have the names of tasks lead to those that cannot serve yet or not now, too; the virtual address never does
+    ///
+    /// For those who must find each other before they are ready, such as the members of a cluster
+    #[arg(long)]
+    publish_not_ready: bool,
     #[command(flatten)]
     health: Box<HealthFlags>,
     /// Service labels
@@ -82,6 +92,8 @@ pub(super) async fn run(args: CreateArgs, session: Session) -> anyhow::Result<u8
         return_path,
         idle_timeout,
         slow_start,
+        port_name,
+        publish_not_ready,
         health,
         label,
         detach,
@@ -103,6 +115,8 @@ pub(super) async fn run(args: CreateArgs, session: Session) -> anyhow::Result<u8
         idle_timeout: Some(idle_timeout),
         slow_start: Some(slow_start),
         healthcheck: health.config(),
+        publish_not_ready,
+        port_names: port_name.into_iter().map(|NamedPort(port)| port).collect(),
     };
     let changed: Changed = session.client.post("/v1/services", &spec).await?;
     session.out.line(&changed.id);

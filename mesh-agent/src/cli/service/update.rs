@@ -2,7 +2,7 @@
 
 use crate::api::types::{Affinity, Balancing, Changed, EndpointMode, Locality, ReturnPath, ServiceUpdate};
 use crate::cli::health::HealthFlags;
-use crate::cli::options::{self, Attach, KeyValue};
+use crate::cli::options::{self, Attach, KeyValue, NamedPort};
 use crate::cli::publish::{Publish, Unpublish};
 use crate::cli::several::encode;
 use crate::cli::{OK, Session, converge};
@@ -63,6 +63,15 @@ pub(in crate::cli) struct UpdateArgs {
     /// not wait for each other
     #[arg(long, value_name = "DURATION", value_parser = options::duration)]
     slow_start: Option<String>,
+    /// Add or change the name of a port: http=80, dns=53/udp
+    #[arg(long, value_name = "NAME=PORT")]
+    port_name_add: Vec<NamedPort>,
+    /// Remove the name of a port
+    #[arg(long, value_name = "NAME")]
+    port_name_rm: Vec<String>,
+    /// Have the names of tasks lead to those that cannot serve yet or not now, too
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    publish_not_ready: Option<bool>,
     #[command(flatten)]
     health: Box<HealthFlags>,
     /// Exit at once instead of waiting for the mesh to converge
@@ -92,6 +101,9 @@ pub(super) async fn run(args: UpdateArgs, session: Session) -> anyhow::Result<u8
         return_path,
         idle_timeout,
         slow_start,
+        port_name_add,
+        port_name_rm,
+        publish_not_ready,
         health,
         detach,
         quiet,
@@ -114,6 +126,9 @@ pub(super) async fn run(args: UpdateArgs, session: Session) -> anyhow::Result<u8
         idle_timeout,
         slow_start,
         healthcheck: health.config(),
+        publish_not_ready,
+        port_name_add: port_name_add.into_iter().map(|NamedPort(port)| port).collect(),
+        port_name_rm,
     };
     let changed: Changed =
         session.client.patch(&format!("/v1/services/{}", encode(&service)), &update).await?;

@@ -1,5 +1,6 @@
 //! **Effect.** `mesh task add`: registers what already runs, such as a container's network namespace.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -29,13 +30,16 @@ pub(in crate::cli) struct AddArgs {
     /// Share of new flows, in relation to the service's other tasks
     #[arg(short, long, default_value_t = 1)]
     weight: u16,
+    /// Name server for what is not the mesh's, asked from inside the task [default: those of the node]
+    #[arg(long, value_name = "IP")]
+    dns: Vec<IpAddr>,
     /// Exit at once instead of waiting for the mesh to converge
     #[arg(short, long)]
     detach: bool,
 }
 
 pub(super) async fn run(args: AddArgs, session: Session) -> anyhow::Result<u8> {
-    let AddArgs { service, name, network, netns, pid, weight, detach } = args;
+    let AddArgs { service, name, network, netns, pid, weight, dns, detach } = args;
     // The agent's working directory is another one.
     let netns = netns.map(std::path::absolute).transpose()?;
     let what = match (pid, &netns) {
@@ -55,6 +59,7 @@ pub(super) async fn run(args: AddArgs, session: Session) -> anyhow::Result<u8> {
         networks: network,
         origin: Origin { pid, start_time, supervised: false, netns },
         weight: Some(weight),
+        dns,
         state: None,
     };
     let changed: Changed =

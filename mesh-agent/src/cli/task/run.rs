@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
-use super::supervise::{self, program};
+use super::supervise::{self, program, resolv};
 use crate::api::client::{Client, Host};
 use crate::cli::output::Out;
 use crate::cli::{OK, Session, converge};
@@ -50,6 +51,15 @@ pub(in crate::cli) struct RunArgs {
     /// Share of new flows, in relation to the service's other tasks
     #[arg(short, long, default_value_t = 1)]
     pub(super) weight: u16,
+    /// Name server for what is not the mesh's, asked from inside the task [default: those of the node]
+    #[arg(long, value_name = "IP")]
+    pub(super) dns: Vec<IpAddr>,
+    /// Domain that names are looked up in, too; '.' for none
+    #[arg(long, value_name = "DOMAIN", value_parser = resolv::word)]
+    pub(super) dns_search: Vec<String>,
+    /// Option of resolv.conf(5), such as timeout:1
+    #[arg(long, visible_alias = "dns-opt", value_name = "OPTION", value_parser = resolv::word)]
+    pub(super) dns_option: Vec<String>,
     /// Run in the background, and print the task's ID once it runs
     #[arg(short, long)]
     pub(super) detach: bool,
@@ -176,7 +186,20 @@ pub(super) fn open_log(path: &PathBuf) -> anyhow::Result<std::fs::File> {
 
 /// The command line that makes this program the supervisor of the same task.
 fn supervisor_args(args: &RunArgs, host: &Host) -> Vec<OsString> {
-    let RunArgs { service, name, network, env, weight, detach: _, log, supervise: _, command } = args;
+    let RunArgs {
+        service,
+        name,
+        network,
+        env,
+        weight,
+        dns,
+        dns_search,
+        dns_option,
+        detach: _,
+        log,
+        supervise: _,
+        command,
+    } = args;
     let mut all: Vec<OsString> =
         ["-H", &host.to_string(), "task", "run", "--supervise"].map(OsString::from).into();
     // One word per flag: a value may begin with a dash.
@@ -190,6 +213,9 @@ fn supervisor_args(args: &RunArgs, host: &Host) -> Vec<OsString> {
     network.iter().for_each(|network| flag("--network", &network.into()));
     env.iter().for_each(|env| flag("--env", &env.into()));
     flag("--weight", &weight.to_string().into());
+    dns.iter().for_each(|server| flag("--dns", &server.to_string().into()));
+    dns_search.iter().for_each(|domain| flag("--dns-search", &domain.into()));
+    dns_option.iter().for_each(|option| flag("--dns-option", &option.into()));
     log.iter().for_each(|log| flag("--log", &log.into()));
     all.push("--".into());
     all.extend(command.iter().cloned());
@@ -213,8 +239,8 @@ mod tests {
 
     #[test]
     fn the_supervisor_gets_the_same_task() {
-        let text =
-            "task run -d --service web --network a --network b -e A=1 -e=-x=2 -w 3 --log /l -- sh -c -- x";
+        let text = "task run -d --service web --network a --network b -e A=1 -e=-x=2 -w 3 --dns 192.0.2.1 \
+             --dns-search x.test --dns-opt timeout:1 --log /l -- sh -c -- x";
         let asked = parse(text.split(' ').map(OsString::from));
         let host: Host = "unix:///x/y.sock".parse().unwrap();
         let passed_on = parse(supervisor_args(&asked, &host));

@@ -5,7 +5,7 @@
 mod namespace;
 pub(super) mod program;
 mod ready;
-mod resolv;
+pub(super) mod resolv;
 mod signals;
 
 use std::cell::Cell;
@@ -52,7 +52,7 @@ fn supervise(args: &RunArgs, host: &Host, out: &Out) -> Result<u8, Failure> {
     }
     // Before the runtime exists: namespaces belong to threads, and this is the only one.
     namespace::enter()?;
-    resolv::install()?;
+    resolv::install(&resolv::content(&args.dns_search, &args.dns_option))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the supervisor")?;
     runtime.block_on(Supervisor { client: Client::new(host.clone()), args, out }.run())
@@ -88,7 +88,7 @@ impl Supervisor<'_> {
     }
 
     async fn register(&self) -> anyhow::Result<Changed> {
-        let RunArgs { service, name, network, weight, .. } = self.args;
+        let RunArgs { service, name, network, weight, dns, .. } = self.args;
         let spec = TaskSpec {
             service: service.clone(),
             name: name.clone(),
@@ -100,6 +100,7 @@ impl Supervisor<'_> {
                 netns: None,
             },
             weight: Some(*weight),
+            dns: dns.clone(),
             state: Some(TaskState::Preparing),
         };
         Ok(self.client.post("/v1/tasks", &spec).await?)

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use hickory_proto::op::Query;
 use crate::model::{Attachment, EndpointMode, Network, NodeId, Service, ServiceId, Snapshot, Vip, Vni};
+use hickory_proto::op::Query;
 use proptest::prelude::*;
 
 use super::*;
@@ -41,6 +41,7 @@ fn zone() -> Zone {
         drain_timeout: Default::default(),
         return_path: Default::default(),
         idle_timeout: None,
+        discovery: Default::default(),
         slow_start: Default::default(),
         health: Default::default(),
         labels: Default::default(),

@@ -6,7 +6,7 @@ use mesh_core::change;
 use mesh_core::model;
 
 use super::{
-    Affinity, Endpoint, EndpointSpec, NetworkTarget, PortConfig, PortRef, Service, ServiceSpec,
+    Affinity, Endpoint, EndpointSpec, NetworkTarget, PortConfig, PortName, PortRef, Service, ServiceSpec,
     ServiceStatus, ServiceUpdate, VirtualIp,
 };
 use crate::api::types::{
@@ -61,6 +61,27 @@ impl From<&model::PublishedPort> for PortConfig {
             allow: allow.clone(),
         }
     }
+}
+
+impl TryFrom<PortName> for model::PortName {
+    type Error = String;
+
+    fn try_from(port: PortName) -> Result<Self, String> {
+        let PortName { name, target_port, protocol } = port;
+        let name = name.parse().map_err(|error: model::InvalidName| error.to_string())?;
+        Ok(Self { name, port: target_port, protocol: protocol.into() })
+    }
+}
+
+impl From<&model::PortName> for PortName {
+    fn from(port: &model::PortName) -> Self {
+        let model::PortName { name, port, protocol } = port;
+        Self { name: name.to_string(), target_port: *port, protocol: (*protocol).into() }
+    }
+}
+
+fn port_names(names: Vec<PortName>) -> Result<Vec<model::PortName>, String> {
+    names.into_iter().map(TryInto::try_into).collect()
 }
 
 impl From<NetworkTarget> for change::AttachmentRequest {
@@ -123,6 +144,8 @@ impl TryFrom<ServiceSpec> for change::ServiceRequest {
             idle_timeout,
             slow_start,
             healthcheck,
+            publish_not_ready,
+            port_names: names,
         } = spec;
         let EndpointSpec { mode, ports } = endpoint_spec;
         Ok(Self {
@@ -138,6 +161,7 @@ impl TryFrom<ServiceSpec> for change::ServiceRequest {
             idle_timeout: idle_timeout.as_deref().map(idle).transpose()?.flatten(),
             slow_start: slow_start.as_deref().map(parse_duration).transpose()?.unwrap_or_default(),
             health: healthcheck.map(TryInto::try_into).transpose()?.unwrap_or_default(),
+            discovery: model::Discovery { publish_not_ready, port_names: port_names(names)? },
             labels,
         })
     }
@@ -164,6 +188,9 @@ impl TryFrom<ServiceUpdate> for change::ServiceUpdate {
             idle_timeout,
             slow_start,
             healthcheck,
+            publish_not_ready,
+            port_name_add,
+            port_name_rm,
         } = update;
         let rm = publish_rm.into_iter();
         Ok(Self {
@@ -181,6 +208,9 @@ impl TryFrom<ServiceUpdate> for change::ServiceUpdate {
             idle_timeout: idle_timeout.as_deref().map(idle).transpose()?,
             slow_start: slow_start.as_deref().map(parse_duration).transpose()?,
             health: healthcheck.map(TryInto::try_into).transpose()?.unwrap_or_default(),
+            publish_not_ready,
+            port_name_add: port_names(port_name_add)?,
+            port_name_rm,
             label_add,
             label_rm,
         })
@@ -204,6 +234,7 @@ impl Service {
             idle_timeout,
             slow_start,
             health,
+            discovery,
             labels,
             version,
             created,
@@ -237,6 +268,8 @@ impl Service {
                 idle_timeout: idle_timeout.map(format_duration),
                 slow_start: Some(format_duration(*slow_start)),
                 healthcheck: health.as_ref().map(Into::into),
+                publish_not_ready: discovery.publish_not_ready,
+                port_names: discovery.port_names.iter().map(Into::into).collect(),
             },
             endpoint: Endpoint { spec: endpoint_spec, ports, virtual_ips: virtual_ips(world, networks) },
             service_status: ServiceStatus { running_tasks: running as u64, desired_tasks: desired as u64 },
