@@ -1,4 +1,4 @@
-//! `fuzz`: has libFuzzer look for packets that the code of the kernel's half mistakes.
+//! `fuzz`: has libFuzzer look for packets that the code of the kernel's half, or the name server, mistakes.
 
 use std::{
     fs,
@@ -22,6 +22,8 @@ pub(crate) enum Target {
     Fragments,
     /// Histories of flows, tasks and full tables
     Flows,
+    /// Questions to the name server, and what others answer it
+    Dns,
 }
 
 /// The fuzzed programs are a workspace of their own.

@@ -50,7 +50,7 @@ enum Verb {
     Bench(bench::Bench),
     /// Trouble a mesh under traffic with random faults, and judge what comes of it. Needs root
     Chaos(chaos::Chaos),
-    /// Look for packets that the code of the kernel's half mistakes, with libFuzzer
+    /// Look for packets that the code of the kernel's half or the name server mistakes, with libFuzzer
     Fuzz {
         /// Where [default: all, in turn]
         #[arg(value_enum)]

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hickory_proto::op::Message;
 use mesh_core::dns::reply::{Manner, Outcome, Verdict};
 use mesh_core::dns::{Answer, Question, Zone, quick, reply};
 use mesh_core::model::*;
@@ -594,5 +595,55 @@ proptest! {
         }
         let networks: Vec<_> = networks.into_iter().map(NetworkId::new).collect();
         quick_answer(&packet, &networks, seed);
+    }
+}
+
+/// Network `app` with so many tasks of a dnsrr service `many`.
+fn crowd(tasks: u16) -> Zone {
+    let mut world = world();
+    let many = service("many", EndpointMode::Dnsrr, &[("app", None, &[])]);
+    world.services.insert(many.id.clone(), Arc::new(many));
+    for slot in 1..=tasks {
+        let id = TaskId::new(format!("{slot:a>25}"));
+        let [high, low] = slot.to_be_bytes();
+        let (v4, v6) = (format!("10.1.{}.{low}", 64 + high), format!("fd01::1:{slot:x}"));
+        let task = task(id.clone(), Some("many"), slot.into(), &[("app", &v4, Some(&v6))]);
+        world.tasks.insert(id, Arc::new(task));
+    }
+    Zone::build(&world, &NodeId::new("n1"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever there is to tell fits, can be read, and is whole or says that it is not; over TCP it is whole.
+    #[test]
+    fn answers_fit_and_can_be_read(
+        tasks in 1..400u16,
+        kind in prop::sample::select(vec![(1u16, "tasks.many"), (28, "many.app"), (33, "_80._tcp.many")]),
+        edns in prop::option::of((any::<u16>(), any::<bool>())),
+        seed: u64,
+    ) {
+        let (zone, (kind, name)) = (crowd(tasks), kind);
+        let (app, manner) = ([NetworkId::new("app")], Manner { ttl: 5, udp_limit: 1232 });
+        let packet = packet(name, kind, [1, 0], edns);
+        let ask = |tcp| match reply::decide(&packet, tcp, manner, &zone, &app, seed) {
+            Verdict::Reply(bytes, _) => bytes,
+            other => panic!("{other:?}"),
+        };
+        let (udp, tcp) = (ask(false), ask(true));
+        let limit = edns.map_or(512, |(offered, _)| offered.clamp(512, 1232));
+        prop_assert!(udp.len() <= usize::from(limit));
+        let [cut, whole] = [&udp, &tcp].map(|bytes| Message::from_vec(bytes).unwrap());
+        prop_assert_eq!((whole.answers.len(), reply::is_truncated(&tcp)), (usize::from(tasks), false));
+        prop_assert_eq!(reply::is_truncated(&udp), cut.answers.len() < usize::from(tasks));
+        prop_assert!(!cut.answers.is_empty(), "those who overlook the mark have something");
+        let all: BTreeSet<_> = whole.answers.iter().map(|record| record.data.to_string()).collect();
+        prop_assert_eq!(all.len(), usize::from(tasks));
+        prop_assert!(cut.answers.iter().all(|record| all.contains(&record.data.to_string())));
+        let mut out = Vec::new();
+        if quick::answer(&packet, manner, &zone, &app, seed, &mut out).is_some() {
+            prop_assert_eq!(out, udp);
+        }
     }
 }

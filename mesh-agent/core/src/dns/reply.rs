@@ -265,7 +265,9 @@ impl Asked {
             reply.metadata.truncation = true;
         }
         let mut bytes = reply.to_vec().ok()?;
-        if bytes.len() > limit {
+        // What would be longer than a message can be (RFC 1035 §4.2.2) is cut while it is written.
+        let cut = is_truncated(&bytes) && !reply.metadata.truncation;
+        if cut || bytes.len() > limit {
             reply.additionals.clear();
             bytes = reply.to_vec().ok()?;
         }
