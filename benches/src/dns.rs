@@ -15,23 +15,24 @@ use anyhow::{Context, Result};
 use mesh_tests::{Lab, eventually};
 
 use self::dnsperf::Dnsperf;
-use self::server::Server;
+use self::server::{NAMES, Server};
 use crate::lab::{mesh_program, samples::quantile};
 
-/// How many rounds there are: about four minutes.
-pub const FULL: usize = 15;
+/// How many rounds there are: about four minutes. Many short ones, as with the lab.
+pub const FULL: usize = 30;
 /// One minute.
-pub const QUICK: usize = 3;
+pub const QUICK: usize = 5;
 
 /// The name that is asked for, with the network's, so that it means the same to all.
 const NAME: &str = "web.app";
 /// Questions a second for the times of answers: less than any of them can take.
 const RATE: u32 = 20_000;
 /// Seconds of a measurement.
-const SECONDS: u32 = 2;
+const SECONDS: u32 = 1;
 const READY: Duration = Duration::from_secs(30);
 
-/// Medians of the rounds, by what they are of: `mesh_qps`, `dnsmasq_p99_us`, `unbound_cpu_us`.
+/// Medians of the rounds, by what they are of: `mesh_qps`, `dnsmasq_p99_us`, `unbound_cpu_us`; and of the rounds' own
+/// ratios, for rounds differ more than what is compared: `mesh_to_unbound_qps`.
 #[derive(Debug)]
 pub struct Report(BTreeMap<String, f64>);
 
@@ -77,6 +78,13 @@ pub fn run(rounds: usize) -> Result<Report> {
             }
         }
     }
+    for (what, other) in
+        ["qps", "p99_us", "cpu_us"].into_iter().flat_map(|what| [(what, NAMES[1]), (what, NAMES[2])])
+    {
+        let of = |name| samples.get(&format!("{name}_{what}")).into_iter().flatten();
+        let ratios = of(NAMES[0]).zip(of(other)).map(|(ours, theirs)| ours / theirs).collect();
+        samples.insert(format!("mesh_to_{other}_{what}"), ratios);
+    }
     let median = |(what, mut values): (String, Vec<f64>)| Some((what, quantile(&mut values, 0.5)?));
     Ok(Report(samples.into_iter().filter_map(median).collect()))
 }
@@ -93,10 +101,16 @@ impl Report {
     /// For people.
     pub fn table(&self) -> String {
         let mut text = "server      answers/s   p99, us   processor, us per answer\n".to_owned();
-        for name in server::NAMES {
+        for name in NAMES {
             let of = |what: &str| self.0.get(&format!("{name}_{what}")).copied().unwrap_or_default();
             let (qps, p99, cpu) = (of("qps"), of("p99_us"), of("cpu_us"));
             let _ = writeln!(text, "{name:<8}  {qps:>11.0}  {p99:>8.0}  {cpu:>24.2}");
+        }
+        text.push_str("\nmesh to     answers/s   p99, us   processor, us per answer\n");
+        for name in &NAMES[1..] {
+            let of = |what: &str| self.0.get(&format!("mesh_to_{name}_{what}")).copied().unwrap_or_default();
+            let (qps, p99, cpu) = (of("qps"), of("p99_us"), of("cpu_us"));
+            let _ = writeln!(text, "{name:<8}  {qps:>11.2}  {p99:>8.2}  {cpu:>24.2}");
         }
         text
     }
