@@ -12,7 +12,7 @@ use super::Session;
 /// Manage services
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Verb {
-    Create(create::CreateArgs),
+    Create(Box<create::CreateArgs>),
     #[command(visible_alias = "list")]
     Ls(ls::LsArgs),
     Ps(ps::PsArgs),
@@ -24,7 +24,7 @@ pub(super) enum Verb {
 
 pub(super) async fn run(verb: Verb, session: Session) -> anyhow::Result<u8> {
     match verb {
-        Verb::Create(args) => create::run(args, session).await,
+        Verb::Create(args) => create::run(*args, session).await,
         Verb::Ls(args) => ls::run(args, session).await,
         Verb::Ps(args) => ps::run(args, session).await,
         Verb::Inspect(args) => inspect::run(args, session).await,

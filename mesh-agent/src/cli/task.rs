@@ -15,7 +15,7 @@ use super::Session;
 /// Manage tasks
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Verb {
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     Add(add::AddArgs),
     #[command(visible_alias = "list")]
     Ls(ls::LsArgs),

@@ -138,7 +138,7 @@ mod tests {
             asks: Some("web".to_owned()),
             servers,
         };
-        let plain = text(&[web.clone()], None, true);
+        let plain = text(std::slice::from_ref(&web), None, true);
         assert!(plain.ends_with(
             "\nlisten web-8080\n    bind :8080\n    balance roundrobin\n    \
              server n1 192.0.2.1:8080 check send-proxy-v2\n    server n2 [fd00::2]:8080 check send-proxy-v2\n"

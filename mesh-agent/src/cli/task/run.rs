@@ -232,7 +232,7 @@ mod tests {
     fn parse(words: impl IntoIterator<Item = OsString>) -> RunArgs {
         let words = std::iter::once(OsString::from("mesh")).chain(words);
         match Cli::<Verb>::try_parse_from(words).unwrap().command {
-            Verb::Task(task::Verb::Run(args)) => args,
+            Verb::Task(task::Verb::Run(args)) => *args,
             other => panic!("{other:?}"),
         }
     }
