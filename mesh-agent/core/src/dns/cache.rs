@@ -164,6 +164,3 @@ pub fn name_end(message: &[u8], mut at: usize) -> Option<usize> {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;
