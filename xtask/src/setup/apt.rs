@@ -12,7 +12,7 @@ use super::{Ebpf, Talk};
 use crate::shell;
 
 /// Programs that Mesh, its build, its tests or its benchmarks run.
-const TOOLS: [&str; 20] = [
+const TOOLS: [&str; 21] = [
     "nftables",
     "iproute2",
     "iputils-ping",
@@ -34,12 +34,17 @@ const TOOLS: [&str; 20] = [
     "wrk",
     "iperf3",
     "nginx",
+    "prometheus",
 ];
 
 /// Those of them that start a service of their own when they are installed, and its unit. Tests start programs, not
 /// services.
-const SERVICES: [(&str, &str); 3] =
-    [("etcd-server", "etcd.service"), ("haproxy", "haproxy.service"), ("nginx", "nginx.service")];
+const SERVICES: [(&str, &str); 4] = [
+    ("etcd-server", "etcd.service"),
+    ("haproxy", "haproxy.service"),
+    ("nginx", "nginx.service"),
+    ("prometheus", "prometheus.service"),
+];
 
 /// What compiles the kernel half: a Rust compiler with a core library for BPF, and the libraries of
 /// its LLVM, which bpf-linker is built on.

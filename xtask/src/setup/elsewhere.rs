@@ -6,7 +6,7 @@ use super::Ebpf;
 use crate::shell;
 
 /// A program, and the project that it comes from (packages of distributions are named after it).
-const TOOLS: [(&str, &str); 18] = [
+const TOOLS: [(&str, &str); 19] = [
     ("nft", "nftables"),
     ("ip", "iproute2"),
     ("ping", "iputils"),
@@ -25,6 +25,7 @@ const TOOLS: [(&str, &str); 18] = [
     ("wrk", "wrk"),
     ("iperf3", "iperf3"),
     ("nginx", "nginx"),
+    ("promtool", "Prometheus"),
 ];
 
 pub(super) fn check() -> Result<Ebpf> {
