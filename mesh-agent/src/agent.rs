@@ -206,16 +206,16 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
     )?;
     let (journal, keep) = crate::api::journal(control.worlds());
     parts.spawn(keep);
-    parts.spawn(crate::api::serve(
-        socket,
-        crate::api::ApiState { control: control.clone(), tasks, view, cluster: cluster.clone(), journal },
-        stop.clone(),
-    ));
+    let api =
+        crate::api::ApiState { control: control.clone(), tasks, view, cluster: cluster.clone(), journal };
+    if !config.metrics.listen.is_empty() {
+        let listener = listen("metrics.listen", &config.metrics.listen).await?;
+        parts.spawn(crate::api::serve_metrics(listener, api.clone(), stop.clone()));
+    }
+    parts.spawn(crate::api::serve(socket, api, stop.clone()));
 
     if !config.checks.listen.is_empty() {
-        let at = &config.checks.listen;
-        let listener =
-            TcpListener::bind(at).await.with_context(|| format!("checks.listen: cannot listen on {at}"))?;
+        let listener = listen("checks.listen", &config.checks.listen).await?;
         parts.spawn(checks::serve(listener, control.clone(), stop.clone()));
     }
     let joined = join::run(config.clone(), name, address, control.clone(), health, me_tx, stop.clone());
@@ -361,6 +361,11 @@ async fn serve_store(
     info!(address = listen, "serving the store to other nodes");
     parts.spawn(gateway::serve(Arc::clone(store), listener, access, stop.clone()));
     Ok(())
+}
+
+/// Listens where a key of the configuration says.
+async fn listen(key: &str, at: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(at).await.with_context(|| format!("{key}: cannot listen on {at}"))
 }
 
 fn dns_config(config: &Config) -> DnsConfig {

@@ -13,6 +13,7 @@ mod answer;
 mod cluster;
 mod counters;
 mod explain;
+mod metrics;
 mod monitor;
 mod networks;
 mod nodes;
@@ -30,6 +31,7 @@ use tokio::net::UnixListener;
 use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
 
+pub use metrics::serve_metrics;
 pub use socket::bind;
 pub use watch::journal;
 
@@ -92,6 +94,7 @@ fn router(state: ApiState) -> Router {
         .route("/v1/counters", get(counters::counters))
         .route("/v1/explain", post(explain::explain))
         .route("/v1/watch", get(watch::watch))
+        .route("/metrics", get(metrics::scrape))
         .route("/v1/monitor", get(monitor::monitor))
         .route("/v1/openapi.json", get(about::openapi))
         .fallback(answer::no_route)

@@ -33,6 +33,7 @@ pub struct Config {
     pub dataplane: Dataplane,
     pub dns: Dns,
     pub checks: Checks,
+    pub metrics: Metrics,
     pub api: Api,
     pub log: Log,
 }
@@ -101,6 +102,13 @@ pub struct Dns {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Checks {
+    pub listen: String,
+}
+
+/// `[metrics]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
     pub listen: String,
 }
 
@@ -198,9 +206,12 @@ impl Config {
                 format!("{} is not from {least} to {most}", self.dataplane.flows),
             );
         }
-        if !self.checks.listen.is_empty() && self.checks.listen.parse::<SocketAddr>().is_err() {
-            let what = format!("'{}' is no address with a port: 0.0.0.0:7304 is one", self.checks.listen);
-            return wrong("checks.listen", what);
+        for (key, listen) in
+            [("checks.listen", &self.checks.listen), ("metrics.listen", &self.metrics.listen)]
+        {
+            if !listen.is_empty() && listen.parse::<SocketAddr>().is_err() {
+                return wrong(key, format!("'{listen}' is no address with a port: 127.0.0.1:7305 is one"));
+            }
         }
         for upstream in &self.dns.upstreams {
             if upstream.parse::<IpAddr>().is_err() && upstream.parse::<SocketAddr>().is_err() {

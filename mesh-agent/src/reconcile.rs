@@ -220,6 +220,7 @@ fn note(name: &'static str, plane: &mut PlaneStatus, applied: Applied, took: Dur
     plane.rounds += 1;
     plane.changed += applied.changed as u64;
     plane.micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    plane.total_micros = plane.total_micros.saturating_add(plane.micros);
     plane.last = applied;
 }
 

@@ -19,6 +19,8 @@ pub struct PlaneStatus {
     pub changed: u64,
     /// How long the last round took, microseconds.
     pub micros: u64,
+    /// How long all rounds took, microseconds.
+    pub total_micros: u64,
 }
 
 /// How the connection to the store fares.

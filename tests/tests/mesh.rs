@@ -44,6 +44,8 @@ mod liveness;
 mod localhost;
 #[path = "mesh/managed.rs"]
 mod managed;
+#[path = "mesh/metrics.rs"]
+mod metrics;
 #[path = "mesh/monitor.rs"]
 mod monitor;
 #[path = "mesh/options.rs"]

@@ -18,12 +18,18 @@ use crate::dataplane::ebpf::{EbpfError, View};
         (status = 404, description = "The node's data plane counts nothing", body = ErrorBody),
         (status = 503, description = "The kernel cannot be asked", body = ErrorBody)))]
 pub(super) async fn counters(State(state): State<ApiState>) -> Answer<Json<AllCounters>> {
-    let view = view(&state, "counters", "there are")?;
+    view(&state, "counters", "there are")?;
+    let counters = all(&state).await.unwrap_or_else(|| Ok(AllCounters::default()));
+    Ok(Json(counters.map_err(|error| Refused::unavailable(error.in_full()))?))
+}
+
+/// All that the data plane counts, where it does.
+pub(super) async fn all(state: &ApiState) -> Option<Result<AllCounters, EbpfError>> {
+    let view = state.view.clone()?;
     let world = state.control.world();
     let whois = Whois::of(&world, state.control.node());
     let read = look(move || Ok((read(&view)?, view.served()?))).await;
-    let (counters, served) = read.map_err(|error| Refused::unavailable(error.in_full()))?;
-    Ok(Json(counters.with_services(&world, &whois, &served)))
+    Some(read.map(|(counters, served)| counters.with_services(&world, &whois, &served)))
 }
 
 /// The kernel's maps, where there are some.

@@ -12,7 +12,7 @@ use super::{Ebpf, Talk};
 use crate::shell;
 
 /// Programs that Mesh, its build, its tests or its benchmarks run.
-const TOOLS: [&str; 22] = [
+const TOOLS: [&str; 23] = [
     "nftables",
     "iproute2",
     "iputils-ping",
@@ -36,15 +36,17 @@ const TOOLS: [&str; 22] = [
     "wrk",
     "iperf3",
     "nginx",
+    "prometheus",
 ];
 
 /// Those of them that start a service of their own when they are installed, and its unit. Tests start programs, not
 /// services.
-const SERVICES: [(&str, &str); 4] = [
+const SERVICES: [(&str, &str); 5] = [
     ("etcd-server", "etcd.service"),
     ("haproxy", "haproxy.service"),
     ("nginx", "nginx.service"),
     ("unbound", "unbound.service"),
+    ("prometheus", "prometheus.service"),
 ];
 
 /// What compiles the kernel half: a Rust compiler with a core library for BPF, and the libraries of

@@ -6,7 +6,7 @@ use super::Ebpf;
 use crate::shell;
 
 /// A program, and the project that it comes from (packages of distributions are named after it).
-const TOOLS: [(&str, &str); 20] = [
+const TOOLS: [(&str, &str); 21] = [
     ("nft", "nftables"),
     ("ip", "iproute2"),
     ("ping", "iputils"),
@@ -27,6 +27,7 @@ const TOOLS: [(&str, &str); 20] = [
     ("wrk", "wrk"),
     ("iperf3", "iperf3"),
     ("nginx", "nginx"),
+    ("promtool", "Prometheus"),
 ];
 
 pub(super) fn check() -> Result<Ebpf> {

@@ -159,7 +159,7 @@ impl Status {
 
 impl From<&status::PlaneStatus> for Plane {
     fn from(plane: &status::PlaneStatus) -> Self {
-        let status::PlaneStatus { last, rounds, changed, micros } = plane;
+        let status::PlaneStatus { last, rounds, changed, micros, total_micros: _ } = plane;
         Self { rounds: *rounds, changed: *changed, last_micros: *micros, errors: last.errors.clone() }
     }
 }

@@ -1,0 +1,205 @@
+//! **Fact.** What there is to measure of a node, in the text format of Prometheus. docs/metrics.md explains each family.
+//!
+//! Nothing is counted here: maps and status are read when somebody asks, and written down.
+
+mod page;
+mod process;
+
+use std::fmt;
+use std::sync::Arc;
+
+use mesh_core::liveness::Verdict;
+use mesh_core::model::{NodeId, Snapshot};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, prometheus_text};
+use prometheus_client::registry::Registry;
+
+use crate::api::types::{AllCounters, BackendCounters};
+use crate::status::Status;
+use page::Page;
+
+/// Beyond so many backends only their services' sums are told: a scrape is to stay small.
+pub const BACKENDS: usize = 2_000;
+
+/// All that a scrape is made of.
+#[derive(Debug, Clone)]
+pub struct Scrape {
+    /// What the data plane counts; none where it counts nothing.
+    pub counters: Option<AllCounters>,
+    /// What came of the last rounds.
+    pub status: Arc<Status>,
+    /// The world as this node knows it.
+    pub world: Arc<Snapshot>,
+    /// This node.
+    pub node: NodeId,
+}
+
+impl Scrape {
+    /// The text.
+    pub fn text(self) -> Result<String, fmt::Error> {
+        let mut registry = Registry::with_prefix("mesh");
+        registry.register_collector(Box::new(self));
+        let mut text = String::new();
+        prometheus_text::encode(&mut text, &registry)?;
+        process::write(&mut text)?;
+        Ok(text)
+    }
+}
+
+impl Collector for Scrape {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut page = Page(encoder);
+        self.agent(&mut page)?;
+        self.planes(&mut page)?;
+        self.records(&mut page)?;
+        self.counters.as_ref().map_or(Ok(()), |counters| data_plane(&mut page, counters))
+    }
+}
+
+impl Scrape {
+    fn agent(&self, page: &mut Page<'_>) -> fmt::Result {
+        let Status { planned: _, applied, store, planes, silent: _, problems, limits: _ } = &*self.status;
+        page.gauge("build_info", "The agent's version", [([("version", env!("CARGO_PKG_VERSION"))], 1.0)])?;
+        let bad = problems.len() + planes.values().map(|plane| plane.last.errors.len()).sum::<usize>();
+        page.one("problems", "What is not as it should be on this node, as in mesh status", bad as f64)?;
+        page.one(
+            "store_connected",
+            "Whether the agent is in step with the store",
+            f64::from(u8::from(store.connected)),
+        )?;
+        page.one("store_revision", "The newest revision of the records that was seen", store.rev.0 as f64)?;
+        page.one(
+            "wanted_revision",
+            "The newest revision that changes what nodes do",
+            self.world.changed.0 as f64,
+        )?;
+        page.one("applied_revision", "All up to this revision is in the kernel", applied.0 as f64)
+    }
+
+    fn planes(&self, page: &mut Page<'_>) -> fmt::Result {
+        let planes = &self.status.planes;
+        page.counter(
+            "rounds",
+            "Rounds of a part of the kernel that is kept as planned",
+            planes.iter().map(|(name, plane)| ([("plane", *name)], plane.rounds as f64)),
+        )?;
+        page.counter(
+            "changes",
+            "Objects that all rounds made, changed or removed",
+            planes.iter().map(|(name, plane)| ([("plane", *name)], plane.changed as f64)),
+        )?;
+        page.counter(
+            "round_seconds",
+            "How long all rounds took",
+            planes.iter().map(|(name, plane)| ([("plane", *name)], plane.total_micros as f64 / 1e6)),
+        )?;
+        page.gauge(
+            "failing_objects",
+            "Objects that the last round could not apply",
+            planes.iter().map(|(name, plane)| ([("plane", *name)], plane.last.errors.len() as f64)),
+        )
+    }
+
+    /// Services and nodes, as the records have them.
+    fn records(&self, page: &mut Page<'_>) -> fmt::Result {
+        let world = &self.world;
+        let mut tasks = world.tasks_by_service();
+        let mut rows = Vec::new();
+        for service in world.services.values() {
+            let tasks = tasks.remove(&service.id).unwrap_or_default();
+            let panics = world.panics(service, &tasks);
+            let running = tasks.iter().filter(|task| !task.state.is_terminal()).count();
+            let serving = tasks.iter().filter(|task| world.serves(task, panics)).count();
+            rows.push((service.name.as_str(), running, serving, panics));
+        }
+        page.gauge(
+            "service_tasks",
+            "Tasks of a service that have not ended",
+            rows.iter().map(|(name, running, ..)| ([("service", *name)], *running as f64)),
+        )?;
+        page.gauge(
+            "service_serving_tasks",
+            "Tasks of a service that get new flows",
+            rows.iter().map(|(name, _, serving, _)| ([("service", *name)], *serving as f64)),
+        )?;
+        page.gauge(
+            "service_panics",
+            "Whether sick tasks get flows, for most are sick",
+            rows.iter().map(|(name, .., panics)| ([("service", *name)], f64::from(u8::from(*panics)))),
+        )?;
+        let others = world.nodes.values().filter(|node| node.id != self.node);
+        page.gauge(
+            "node_reachable",
+            "Whether another node answers this one, and through the tunnel",
+            others.map(|node| {
+                let verdict = self.status.silent.get(&node.id).copied().unwrap_or(Verdict::Up);
+                ([("node", node.name.as_str())], f64::from(u8::from(verdict == Verdict::Up)))
+            }),
+        )
+    }
+}
+
+fn data_plane(page: &mut Page<'_>, counters: &AllCounters) -> fmt::Result {
+    let AllCounters { events, tables, services } = counters;
+    page.counter(
+        "events",
+        "What became of packets and flows, by reason",
+        events.iter().map(|(event, count)| ([("event", event.as_str())], *count as f64)),
+    )?;
+    let table = |of: fn(&crate::api::types::FlowTable) -> u64| {
+        tables.iter().map(move |(protocol, table)| ([("protocol", protocol.as_str())], of(table) as f64))
+    };
+    page.gauge("flow_entries", "Entries of the table of flows that count", table(|table| table.live))?;
+    page.gauge("flow_entries_established", "Those of established flows", table(|table| table.established))?;
+    page.gauge("flow_slots", "Entries that there is room for", table(|table| table.slots))?;
+    let service = |of: fn(&crate::api::types::ServiceCounters) -> u64| {
+        services.iter().map(move |service| ([("service", service.name.as_str())], of(service) as f64))
+    };
+    page.gauge(
+        "service_backends_flows",
+        "New flows that this node sent to the tasks that there are now",
+        service(|s| s.flows),
+    )?;
+    page.gauge("service_backends_packets", "Packets to them", service(|s| s.packets))?;
+    page.gauge("service_backends_bytes", "Their bytes, IP headers included", service(|s| s.bytes))?;
+    let all = services.iter().map(|service| service.backends.len()).sum::<usize>();
+    let backends = || {
+        services.iter().filter(|_| all <= BACKENDS).flat_map(|service| {
+            service.backends.iter().map(|backend| {
+                let BackendCounters { task, node, network, .. } = backend;
+                (
+                    [
+                        ("service", service.name.as_str()),
+                        ("task", task),
+                        ("node", node),
+                        ("network", network),
+                    ],
+                    backend,
+                )
+            })
+        })
+    };
+    page.counter(
+        "backend_flows",
+        "New flows that this node sent to a task",
+        backends().map(|(labels, backend)| (labels, backend.flows as f64)),
+    )?;
+    page.counter(
+        "backend_packets",
+        "Packets that this node sent to a task",
+        backends().map(|(labels, backend)| (labels, backend.packets as f64)),
+    )?;
+    page.counter(
+        "backend_bytes",
+        "Their bytes, IP headers included",
+        backends().map(|(labels, backend)| (labels, backend.bytes as f64)),
+    )?;
+    page.one(
+        "backends",
+        "Backends of this node's data plane; of more than 2000 only their services are told of",
+        all as f64,
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,80 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::api::types::{FlowTable, ServiceCounters};
+use crate::plane::Applied;
+use crate::status::{PlaneStatus, StoreHealth};
+
+fn scrape(backends: usize) -> String {
+    let backend = |number: usize| BackendCounters {
+        task: format!("web.{number}"),
+        node: "n1".to_owned(),
+        network: "app".to_owned(),
+        address: "10.0.0.2".to_owned(),
+        state: "active".to_owned(),
+        flows: 7,
+        packets: 70,
+        bytes: 700,
+    };
+    let web = ServiceCounters {
+        name: "web".to_owned(),
+        flows: 7,
+        packets: 70,
+        bytes: 700,
+        backends: (1..=backends).map(backend).collect(),
+    };
+    let counters = AllCounters {
+        events: BTreeMap::from([("no_backend".to_owned(), 3)]),
+        tables: BTreeMap::from([("tcp".to_owned(), FlowTable { live: 5, established: 4, slots: 1024 })]),
+        services: vec![web],
+    };
+    let last = Applied { changed: 1, errors: BTreeMap::from([("x".to_owned(), "broken".to_owned())]) };
+    let plane = PlaneStatus { last, rounds: 2, changed: 9, micros: 500, total_micros: 1_500_000 };
+    let status = Status {
+        store: StoreHealth { connected: true, ..StoreHealth::default() },
+        planes: BTreeMap::from([("overlay", plane)]),
+        ..Status::default()
+    };
+    let node = NodeId::new("n1");
+    Scrape { counters: Some(counters), status: Arc::new(status), world: Arc::default(), node }.text().unwrap()
+}
+
+#[test]
+fn metrics_have_names_types_and_labels() {
+    let text = scrape(1);
+    for line in [
+        "# TYPE mesh_events_total counter",
+        "mesh_events_total{event=\"no_backend\"} 3.0",
+        "mesh_backend_flows_total{service=\"web\",task=\"web.1\",node=\"n1\",network=\"app\"} 7.0",
+        "mesh_flow_slots{protocol=\"tcp\"} 1024.0",
+        "mesh_round_seconds_total{plane=\"overlay\"} 1.5",
+        "mesh_failing_objects{plane=\"overlay\"} 1.0",
+        "mesh_problems 1.0",
+        "mesh_store_connected 1.0",
+        "# TYPE process_cpu_seconds_total counter",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
+fn of_too_many_backends_only_the_sums_are_told() {
+    let text = scrape(BACKENDS + 1);
+    assert!(
+        !text.contains("mesh_backend_flows_total{")
+            && text.contains("mesh_service_backends_flows{service=\"web\"} 7.0")
+    );
+    assert!(text.contains(&format!("mesh_backends {}.0", BACKENDS + 1)));
+}
+
+/// Every family is explained, and nothing else is.
+#[test]
+fn the_document_has_every_family() {
+    let text = scrape(1);
+    let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let document = include_str!("../../../docs/metrics.md");
+    let rows = document.lines().filter_map(|line| line.strip_prefix("| `")?.split(['`', '{']).next());
+    let (families, rows): (std::collections::BTreeSet<_>, std::collections::BTreeSet<_>) =
+        (families.collect(), rows.collect());
+    assert_eq!(families, rows);
+}
