@@ -98,7 +98,7 @@ fn forge(world: &World, u: &mut Unstructured<'_>) -> Result<()> {
         1 => Way::Sender(Who::Task(u.choose_index(world::TASKS)?)),
         2 => Way::Sender(Who::Stack(node)),
         _ => {
-            let mut mac = || {
+            let mut mac = || -> Result<[u8; 6]> {
                 Ok(if u.arbitrary()? { world::mac(u.choose_index(world::TASKS)?) } else { u.arbitrary()? })
             };
             let macs = [mac()?, mac()?];
