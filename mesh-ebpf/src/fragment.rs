@@ -37,7 +37,7 @@ pub struct FragmentValue {
 
 const _: () = {
     assert!(size_of::<FragmentKey>() == 40);
-    assert!(size_of::<FragmentValue>() == 56);
+    assert!(size_of::<FragmentValue>() == 60);
 };
 
 impl FragmentKey {

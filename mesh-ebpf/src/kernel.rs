@@ -84,6 +84,33 @@ pub trait Kernel {
         step::pick(self, packet)
     }
 
+    /// See [`step::retrace`].
+    #[inline(always)]
+    fn retrace(&self, packet: &mut Packet) -> Head
+    where
+        Self: Sized,
+    {
+        step::retrace(self, packet)
+    }
+
+    /// See [`step::undo`].
+    #[inline(always)]
+    fn undo(&self, packet: &mut Packet) -> Head
+    where
+        Self: Sized,
+    {
+        step::undo(self, packet)
+    }
+
+    /// See [`step::readmit`].
+    #[inline(always)]
+    fn readmit(&self, packet: &mut Packet, head: Head) -> Head
+    where
+        Self: Sized,
+    {
+        step::readmit(self, packet, head)
+    }
+
     /// See [`step::begin`].
     #[inline(always)]
     fn begin(&self, packet: &mut Packet, head: Head) -> Verdict

@@ -266,6 +266,12 @@ impl Packet {
         self.proto == TCP && self.flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN
     }
 
+    /// What a flow begins with: nobody holds it against another task that it knows nothing of the flow.
+    #[inline(always)]
+    pub const fn may_begin(&self) -> bool {
+        self.proto == UDP || self.is_syn()
+    }
+
     /// A TCP segment that announces how large segments may be: of either side the first.
     #[inline(always)]
     pub const fn announces(&self) -> bool {

@@ -13,9 +13,9 @@ mod replies;
 
 /// Steps that a kernel may have as functions of their own.
 pub mod step {
-    pub use super::balance::{begin, pick};
+    pub use super::balance::{begin, pick, readmit, retrace};
     pub use super::errors::error;
-    pub use super::replies::{answer, origin, place};
+    pub use super::replies::{answer, origin, place, undo};
 }
 
 pub(crate) use self::balance::in_slots;
@@ -84,9 +84,15 @@ pub fn from_host<K: Kernel>(k: &K, packet: &mut Packet) -> Verdict {
     if packet.quoted_proto != 0 { k.error(packet) } else { Verdict::PASS }
 }
 
-/// A packet out of the tunnel: from which node, with which key, and the inner frame's destination.
+/// A packet out of the tunnel: from which node, with which key, and the inner frame's destination and source.
 #[inline(always)]
-pub fn from_mesh<K: Kernel>(k: &K, packet: &mut Packet, peer: u32, vni: u32, mac: Mac) -> Verdict {
+pub fn from_mesh<K: Kernel>(
+    k: &K,
+    packet: &mut Packet,
+    peer: u32,
+    vni: u32,
+    [mac, from]: [Mac; 2],
+) -> Verdict {
     if !has_ports(packet) {
         if packet.quoted_proto == 0 {
             return Verdict::PASS;
@@ -99,7 +105,14 @@ pub fn from_mesh<K: Kernel>(k: &K, packet: &mut Packet, peer: u32, vni: u32, mac
         };
     }
     match Tag::of(vni) {
-        Tag::Network(_) => k.answer(packet),
+        Tag::Network(_) => {
+            let verdict = k.answer(packet);
+            if verdict == Verdict::PASS && packet.may_begin() {
+                replies::knock(k, packet, peer, from)
+            } else {
+                verdict
+            }
+        }
         Tag::Forward(port, terms) => replies::arrive(k, packet, peer, port, terms, mac),
         Tag::Reply => replies::back(k, packet),
         Tag::Returned => balance::again(k, packet),

@@ -118,6 +118,9 @@ pub enum To {
     Stack,
 }
 
+/// No MAC.
+const NOBODY: Mac = [0; 6];
+
 /// The same, flat: what is in a [`crate::packet::Packet`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -130,8 +133,8 @@ pub struct Hop {
     pub vni: u32,
     /// The frame's destination.
     pub mac: Mac,
-    /// Zero.
-    pub pad: [u8; 2],
+    /// Through the tunnel: the frame's source, by which its receiver knows who is to be there; zero: the node's own.
+    pub from: Mac,
 }
 
 impl Hop {
@@ -147,24 +150,31 @@ impl Hop {
     /// Into a task.
     #[inline(always)]
     pub const fn task(device: u32, mac: Mac) -> Self {
-        Self { kind: Self::TASK, via: device, vni: 0, mac, pad: [0; 2] }
+        Self { kind: Self::TASK, via: device, vni: 0, mac, from: NOBODY }
     }
 
     /// Through the tunnel.
     #[inline(always)]
     pub const fn peer(peer: u32, tag: Tag, mac: Mac) -> Self {
-        Self { kind: Self::PEER, via: peer, vni: tag.vni(), mac, pad: [0; 2] }
+        Self { kind: Self::PEER, via: peer, vni: tag.vni(), mac, from: NOBODY }
     }
 
     /// Out by a device.
     #[inline(always)]
     pub const fn uplink(device: u32) -> Self {
-        Self { kind: Self::UPLINK, via: device, vni: 0, mac: [0; 6], pad: [0; 2] }
+        Self { kind: Self::UPLINK, via: device, vni: 0, mac: NOBODY, from: NOBODY }
     }
 
     /// To a process.
     pub const fn stack() -> Self {
-        Self { kind: Self::STACK, via: 0, vni: 0, mac: [0; 6], pad: [0; 2] }
+        Self { kind: Self::STACK, via: 0, vni: 0, mac: NOBODY, from: NOBODY }
+    }
+
+    /// The frame's source, on a node with this one of its own.
+    #[inline(always)]
+    pub const fn source(&self, own: Mac) -> Mac {
+        // All that are given out are locally administered: none begins with zero.
+        if self.from[0] == 0 { own } else { self.from }
     }
 
     /// In full.
@@ -250,7 +260,7 @@ events! {
     Fragment = "fragment",
     /// A fragment overtook the first one, and waited.
     FragmentWaits = "fragment_waits",
-    /// A flow that began went back to the node that it came in by, because its task had just left.
+    /// What began a flow went back to the node that it came in by, because its task had just left.
     Returned = "returned",
 }
 

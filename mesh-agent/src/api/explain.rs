@@ -16,6 +16,7 @@ use super::counters::look;
 use super::types::{ErrorBody, ExplainRequest, Explanation, InKernel, LiveFlow, Protocol};
 use crate::control::now;
 use crate::dataplane::ebpf::Asked;
+use crate::netns::Netns;
 
 /// Flows that are told of.
 const FLOWS: usize = 20;
@@ -65,7 +66,22 @@ pub(super) async fn explain(
         let me = state.control.node();
         let asked = asked(&flow, client_port);
         let view = Arc::clone(view);
-        let found = look(move || Ok((view.foresee(&asked), view.live(&asked, FLOWS)))).await;
+        let task = task.or_else(|| owner(&world, flow.client)).filter(|task| task.node == *me);
+        let origin = task.map(|task| task.origin.clone());
+        let found = look(move || {
+            let mut live = view.live(&asked, FLOWS);
+            // Whose namespace is gone has no sockets.
+            let netns = match origin {
+                Some(origin) => Netns::of_origin(&origin).ok(),
+                None if view.is_own(asked.client) => Netns::own().ok(),
+                None => None,
+            };
+            if let Some(netns) = netns {
+                live.extend(view.led(&asked, &netns, FLOWS - live.len().min(FLOWS))?);
+            }
+            Ok((view.foresee(&asked), live))
+        });
+        let found = found.await;
         let (foreseen, live) = found.map_err(|error| Refused::unavailable(error.in_full()))?;
         let whois = Whois::of(&world, me);
         let mut kernel = if entry == *me {

@@ -110,11 +110,15 @@ fn flows(flows: &[LiveFlow]) -> String {
             0 => flow.client_port.to_string(),
             changed => format!("{} as {changed}", flow.client_port),
         };
-        let way = match (flow.entered.as_str(), flow.translated) {
+        let mut way = match (flow.entered.as_str(), flow.translated) {
+            _ if flow.at_socket => "led at its socket".to_owned(),
             ("", true) => "translated here".to_owned(),
             ("", false) => "tunnelled".to_owned(),
             (node, _) => format!("came in by {node}"),
         };
+        if flow.direct {
+            way.push_str(", answered straight");
+        }
         let (task, node) = (or_dash(&flow.task), or_dash(&flow.node));
         vec![
             port,
@@ -166,7 +170,9 @@ mod tests {
                 {"ClientPort": 4000, "ChangedPort": 0, "Task": "web.1", "Node": "n1", "Address": "10.0.16.2:80",
                     "State": "established", "IdleSeconds": 3, "Translated": true},
                 {"ClientPort": 4001, "ChangedPort": 40000, "Task": "", "Node": "", "Address": "",
-                    "State": "closing", "IdleSeconds": 0, "Translated": false}]}
+                    "State": "closing", "IdleSeconds": 0, "Translated": false, "Direct": true},
+                {"ClientPort": 4002, "ChangedPort": 0, "Task": "web.1", "Node": "n1", "Address": "10.0.16.2:80",
+                    "State": "established", "IdleSeconds": 0, "Translated": false, "AtSocket": true}]}
         });
         insta::assert_snapshot!(text(&serde_json::from_value(explanation).unwrap()), @r"
         10.0.0.5:80/tcp: balanced by node n1 over 1 task of web
@@ -183,7 +189,8 @@ mod tests {
         In the kernel: slot 5 of 64 leads to web.1 on n1, translated here
         PORT            TASK    NODE   ADDRESS        STATE         IDLE   WAY
         4000            web.1   n1     10.0.16.2:80   established   3 s    translated here
-        4001 as 40000   -       -      -              closing       0 s    tunnelled
+        4001 as 40000   -       -      -              closing       0 s    tunnelled, answered straight
+        4002            web.1   n1     10.0.16.2:80   established   0 s    led at its socket
         ");
     }
 }

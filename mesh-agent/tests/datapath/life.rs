@@ -114,6 +114,44 @@ fn a_packet_for_another_node_crosses_the_tunnel_as_the_client_sent_it() {
     assert_eq!(out.bytes[12..], sent[12..]);
 }
 
+/// What is translated before it is tunnelled says by its frame's source whose it is, as long as its task may be gone:
+/// then it comes back, and goes to another.
+#[test]
+fn what_begins_by_a_vip_at_a_task_that_has_just_left_gets_another() {
+    for (v6, proto) in FAMILIES.into_iter().flat_map(|v6| [(v6, TCP), (v6, UDP)]) {
+        let service = Service { tasks: vec![0, 1], ..Service::default() };
+        let mut world = World::new(3, &[1, 2, 0], &[service]);
+        let (who, dst) = (Who::Task(2), at(vip(0, v6), 80));
+        let src = |port| at(task(0, 2, v6), port);
+        let port = |world: &mut World| {
+            (1000..)
+                .find(|port| {
+                    let end = world.send(who, proto, SYN, src(*port), dst);
+                    matches!(end, End::At(Who::Task(0), bytes) if bytes[6..12] == HOST_END)
+                })
+                .expect("one of them")
+        };
+        let known = port(&mut world);
+        for (flags, from) in [(SYN, mac(0)), (ACK, if proto == UDP { mac(0) } else { [2, 9, 9, 9, 9, 0] })] {
+            let bytes = frame(proto, flags, src(known), dst, b"payload");
+            let out = world.nodes[0].run(Hook::Task(device(2)), &bytes);
+            assert_eq!(out.bytes[..12], [[2, 9, 9, 9, 9, 1], from].concat(), "{flags:#x}");
+        }
+        world.nodes[1].change(|tables| tables.endpoints.clear());
+        for flags in [SYN, ACK, ACK] {
+            let End::At(Who::Task(1), bytes) = world.send(who, proto, flags, src(known), dst) else {
+                panic!("it is not with the other task")
+            };
+            let seen = read(&bytes).expect("a packet");
+            assert!(is_right(&bytes), "{bytes:02x?}");
+            assert_eq!((seen.src, seen.dst), (src(known), at(task(2, 1, v6), 80)));
+        }
+        let answer = world.send(Who::Task(1), proto, SYN | ACK, at(task(2, 1, v6), 80), src(known));
+        let End::At(Who::Task(2), bytes) = answer else { panic!("{answer:?}") };
+        assert_eq!(read(&bytes).expect("a packet").src, dst);
+    }
+}
+
 /// Wherever the option stands, and also at an odd byte.
 #[test]
 fn a_syn_announces_no_more_than_fits_into_the_tunnel() {

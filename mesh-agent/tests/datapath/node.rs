@@ -204,16 +204,17 @@ impl Node {
     /// run on for a test. What the pipeline remembers is given to the programs.
     pub(crate) fn run_mesh(&mut self, peer: u32, vni: u32, bytes: &[u8]) -> Out {
         self.model.now.set(now());
-        let mac = bytes[..6].try_into().expect("six bytes");
+        let macs = [0, 6].map(|at| bytes[at..at + 6].try_into().expect("six bytes"));
         let mut packet = match Packet::parse(&Frame::new(bytes)) {
             Ok(packet) => packet,
             Err(_) => return Out { action: Action::Pass, bytes: bytes.to_vec() },
         };
-        let verdict = pipeline::from_mesh(&self.model, &mut packet, peer, vni, mac);
+        let verdict = pipeline::from_mesh(&self.model, &mut packet, peer, vni, macs);
         let mut out = self.carry_out(bytes, &packet, verdict.action(&packet.hop));
         frame::sum_up(&mut out.bytes);
         let touched = [
             (packet.draft.tuple, Role::Reply),
+            (packet.draft.tuple, Role::Forward),
             (packet.tuple, Role::Reply),
             (packet.tuple.reversed(), Role::Forward),
             (packet.sent.reversed(), Role::Forward),
@@ -278,7 +279,7 @@ impl Node {
             }
             Action::Send(to) => {
                 let mut bytes = frame::with_ends(bytes, end(&packet.sent, true), end(&packet.sent, false));
-                self.address(&mut bytes, to);
+                self.address(&mut bytes, to, packet.hop.source(self.model.tables.config.mac));
                 if matches!(to, To::Peer { .. }) && packet.announces() {
                     clamp(&mut bytes, self.model.tables.config.tunnel_mtu);
                 }
@@ -296,16 +297,16 @@ impl Node {
         if matches!(action, Action::Echo | Action::Refuse(_)) {
             match packet.hop.to() {
                 To::Uplink { .. } | To::Task { .. } => {}
-                to => self.address(&mut bytes, to),
+                to => self.address(&mut bytes, to, self.model.tables.config.mac),
             }
         }
         Out { action, bytes }
     }
 
-    fn address(&self, bytes: &mut [u8], to: To) {
+    fn address(&self, bytes: &mut [u8], to: To, source: Mac) {
         let (to, from) = match to {
             To::Task { mac, .. } => (mac, HOST_END),
-            To::Peer { mac, .. } => (mac, self.model.tables.config.mac),
+            To::Peer { mac, .. } => (mac, source),
             To::Uplink { .. } => return,
             To::Stack => ([0; 6], [0; 6]),
         };
@@ -321,7 +322,7 @@ impl Node {
         let hop = &all[cpu][std::mem::offset_of!(Packet, hop)..];
         let word = |at: usize| u32::from_ne_bytes(hop[at..at + 4].try_into().expect("four bytes"));
         let mac = hop[12..18].try_into().expect("six bytes");
-        Hop { kind: word(0), via: word(4), vni: word(8), mac, pad: [0; 2] }.to()
+        Hop { kind: word(0), via: word(4), vni: word(8), mac, from: [0; 6] }.to()
     }
 
     /// How often each thing happened.

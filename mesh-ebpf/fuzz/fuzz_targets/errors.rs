@@ -98,12 +98,15 @@ fn forge(world: &World, u: &mut Unstructured<'_>) -> Result<()> {
         1 => Way::Sender(Who::Task(u.choose_index(world::TASKS)?)),
         2 => Way::Sender(Who::Stack(node)),
         _ => {
-            let mac = if u.arbitrary()? { world::mac(u.choose_index(world::TASKS)?) } else { u.arbitrary()? };
+            let mut mac = || -> Result<[u8; 6]> {
+                Ok(if u.arbitrary()? { world::mac(u.choose_index(world::TASKS)?) } else { u.arbitrary()? })
+            };
+            let macs = [mac()?, mac()?];
             Way::Tunnel {
                 from: (node + 1) % world::NODES,
                 to: node,
                 vni: u.int_in_range(0..=0xff_ffff)?,
-                mac,
+                macs,
             }
         }
     };

@@ -30,12 +30,12 @@ pub struct Hop {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     Sender(Who),
-    /// Another node, to a node, with this key and destination.
+    /// Another node, to a node, with this key, destination and source.
     Tunnel {
         from: usize,
         to: usize,
         vni: u32,
-        mac: Mac,
+        macs: [Mac; 2],
     },
 }
 
@@ -123,7 +123,8 @@ impl World {
             To::Peer { peer, tag, mac } => {
                 let to = peer as usize - 1;
                 assert_ne!(to, at, "a packet to itself");
-                Step::On(Hop { from: Way::Tunnel { from: at, to, vni: tag.vni(), mac }, frame })
+                let macs = [mac, packet.hop.source(self.nodes[at].config.mac)];
+                Step::On(Hop { from: Way::Tunnel { from: at, to, vni: tag.vni(), macs }, frame })
             }
         }
     }
@@ -139,8 +140,8 @@ impl World {
             Way::Sender(Who::Net(_)) => pipeline::from_net(node, packet, device),
             Way::Sender(Who::Task(_)) => pipeline::from_task(node, packet, device),
             Way::Sender(Who::Stack(_)) => pipeline::from_host(node, packet),
-            Way::Tunnel { from, vni, mac, .. } => {
-                pipeline::from_mesh(node, packet, 1 + from as u32, vni, mac)
+            Way::Tunnel { from, vni, macs, .. } => {
+                pipeline::from_mesh(node, packet, 1 + from as u32, vni, macs)
             }
         };
         if packet.part == Packet::FIRST {
@@ -154,8 +155,8 @@ impl World {
         let Some(read) = ip(&hop.frame[ETH..]) else { return Step::Ends(End::Passed) };
         let from_outside = matches!(hop.from, Way::Sender(Who::Net(_)));
         let to = |node: usize, mac: Mac| {
-            let vni = Tag::Network(VNI).vni();
-            Step::On(Hop { from: Way::Tunnel { from: at, to: node, vni, mac }, frame: hop.frame.clone() })
+            let (vni, macs) = (Tag::Network(VNI).vni(), [mac, self.nodes[at].config.mac]);
+            Step::On(Hop { from: Way::Tunnel { from: at, to: node, vni, macs }, frame: hop.frame.clone() })
         };
         for v6 in [false, true] {
             if let Some(task) = (0..TASKS).find(|task| world::address(*task, v6) == read.dst)

@@ -22,15 +22,19 @@ const OTHER_TRIES: u32 = 16;
 /// A packet to a VIP; `PASS` if it is none.
 #[inline(always)]
 pub(super) fn vip<K: Kernel>(k: &K, packet: &mut Packet, client: Client) -> Verdict {
-    balance(k, packet, client, Head::HERE, |packet| {
-        let Some(frontend) = k.frontend(&FrontendKey::vip(packet.tuple.dst)) else { return Verdict::PASS };
-        packet.frontend = frontend;
-        if !is_member(k, packet, client, &frontend) {
-            count(k, packet, Event::Prohibited);
-            return Verdict::refuse(Refusal::Prohibited);
-        }
-        Verdict::ADMIT
-    })
+    balance(k, packet, client, Head::HERE, |packet| join(k, packet, client))
+}
+
+/// Finds the frontend of a VIP, and whether a client may use it; `PASS` if it is none.
+#[inline(always)]
+fn join<K: Kernel>(k: &K, packet: &mut Packet, client: Client) -> Verdict {
+    let Some(frontend) = k.frontend(&FrontendKey::vip(packet.tuple.dst)) else { return Verdict::PASS };
+    packet.frontend = frontend;
+    if !is_member(k, packet, client, &frontend) {
+        count(k, packet, Event::Prohibited);
+        return Verdict::refuse(Refusal::Prohibited);
+    }
+    Verdict::ADMIT
 }
 
 /// Whether a client may use a VIP: tasks of its network with their own addresses, and the node itself.
@@ -65,21 +69,51 @@ pub(super) fn again<K: Kernel>(k: &K, packet: &mut Packet) -> Verdict {
     packet.now = k.now();
     packet.last = 1;
     packet.except = NO_BACKEND;
-    let mut client = Client { place: Place::Uplink, via: 0 };
+    // As it came, in the place of what an error would quote.
+    packet.quoted = packet.tuple;
+    // One after the other and not one within the other: their stacks would not fit.
+    let mut head = k.retrace(packet);
+    if head.is_empty() {
+        let undone = k.undo(packet);
+        head = k.retrace(packet);
+        if head.is_empty() {
+            head = undone;
+        }
+    }
+    packet.sent = packet.tuple;
+    let head = k.readmit(packet, head);
+    let verdict = if head.is_empty() { Verdict::PASS } else { k.begin(packet, head) };
+    packet.tuple = packet.quoted;
+    // Who refused it would have to tell the client, which is elsewhere: it asks again.
+    if verdict == Verdict::SEND { verdict } else { Verdict::drop(Event::BackendGone) }
+}
+
+/// Finds out whose a packet is that comes back, and which backend may not have it again. What is known of its flow;
+/// empty: nothing.
+#[inline(always)]
+pub fn retrace<K: Kernel>(k: &K, packet: &mut Packet) -> Head {
     let found = k
         .bucket(packet.proto, hash::place(&packet.tuple, k.config().table_seed))
         .and_then(|bucket| bucket.find(&packet.tuple, Role::Forward));
-    if let Some(found) = found
-        && let Some((_, _, target)) = found.read()
-    {
-        client = found.head.client();
-        packet.except = target.0[0];
+    let Some(found) = found else { return Head::default() };
+    let Some((_, _, target)) = found.read() else { return Head::default() };
+    packet.except = target.0[0];
+    Head::new(Role::Forward, found.head.client(), 0, packet.now)
+}
+
+/// Finds the frontend of a packet that came back, and whether its client is still let in. The head of its flow; empty:
+/// it is not.
+#[inline(always)]
+pub fn readmit<K: Kernel>(k: &K, packet: &mut Packet, head: Head) -> Head {
+    let client = head.client();
+    if !client.is_outside() {
+        let verdict = join(k, packet, client);
+        if verdict != Verdict::PASS {
+            return if verdict == Verdict::ADMIT { Head(head.0 | Head::HERE) } else { Head::default() };
+        }
     }
     let published = k.published(packet.proto, packet.tuple.dport());
-    if enter(k, packet, client, published) != Verdict::ADMIT {
-        return Verdict::drop(Event::BackendGone);
-    }
-    k.begin(packet, Head::new(Role::Forward, client, 0, packet.now))
+    if enter(k, packet, client, published) == Verdict::ADMIT { head } else { Head::default() }
 }
 
 /// Finds the frontend of a published port, and whether a client is let in.
@@ -433,6 +467,10 @@ pub(super) fn leave_for<K: Kernel>(k: &K, packet: &mut Packet, backend: &Backend
     }
     let Some(peer) = k.peer(backend.peer) else { return Verdict::drop(Event::NoRoute) };
     packet.hop = Hop::peer(backend.peer, Tag::Network(backend.vni), peer.mac);
+    if packet.may_begin() && packet.last == 0 {
+        // Should the task be gone there, its node sends it back.
+        packet.hop.from = backend.mac;
+    }
     Verdict::SEND
 }
 

@@ -49,6 +49,33 @@ pub fn answer<K: Kernel>(k: &K, packet: &mut Packet) -> Verdict {
     deliver(k, packet, client)
 }
 
+/// Has a packet that is as a backend was to see it be as its client sent it: one that does not go to a published port
+/// comes back as it left. What is known of its flow; of one that no backend was to see so, only that it came from
+/// outside.
+#[inline(always)]
+pub fn undo<K: Kernel>(k: &K, packet: &mut Packet) -> Head {
+    let nobody = Head::new(Role::Forward, Client { place: Place::Uplink, via: 0 }, 0, packet.now);
+    // Not on the stack, which has 512 bytes.
+    packet.sent = packet.tuple.reversed();
+    let found = k
+        .bucket(packet.proto, hash::place(&packet.sent, k.config().table_seed))
+        .and_then(|bucket| bucket.find(&packet.sent, Role::Reply));
+    let Some(found) = found else { return nobody };
+    let Some((port, client_port, addr)) = found.read() else { return nobody };
+    packet.tuple.src = client_address(found.head, &packet.sent);
+    packet.tuple.dst = addr;
+    packet.tuple.ports = Tuple::join(client_port.or(packet.sent.dport()), port);
+    if found.head.has(Head::SNAT) {
+        (packet.origin.tuple, packet.origin.head) = (packet.sent, found.head.0);
+        // Whose it is nobody knows: what is left is for nobody.
+        if !k.origin(packet, packet.proto, false) {
+            return nobody;
+        }
+        packet.tuple.src = packet.origin.addr;
+    }
+    Head::new(Role::Forward, found.head.client(), 0, packet.now)
+}
+
 /// Finds the address of a client whom the backend of a reply flow knows by the node's address, or remembers it: in
 /// `packet.origin`, which says of which flow, and has the head of that. The entry is kept as long as the other.
 #[inline(always)]
@@ -82,8 +109,9 @@ pub(super) fn arrive<K: Kernel>(
     mac: Mac,
 ) -> Verdict {
     let tuple = packet.tuple;
-    let begins = packet.proto != TCP || packet.is_syn();
-    let Some(task) = k.endpoint_of(mac) else { return gone(k, packet, peer, begins && !terms.last()) };
+    let Some(task) = k.endpoint_of(mac) else {
+        return gone(k, packet, peer, packet.may_begin() && !terms.last());
+    };
     let client = if terms.direct() {
         Client { place: Place::Uplink, via: 0 }
     } else {
@@ -104,6 +132,17 @@ pub(super) fn arrive<K: Kernel>(
     packet.sent.ports = Tuple::join(NetPort(changed as u16).or(tuple.sport()), port);
     packet.hop = Hop::task(task.device, mac);
     Verdict::SEND
+}
+
+/// A packet between addresses of a network, translated already. Where it may begin a flow, its frame comes from the task
+/// that it is for, or else from the node: so the kernel has it, unless that task is gone.
+#[inline(always)]
+pub(super) fn knock<K: Kernel>(k: &K, packet: &mut Packet, peer: u32, from: Mac) -> Verdict {
+    let by_node = k.peer(peer).is_none_or(|node| node.mac == from);
+    if by_node || k.endpoint_of(from).is_some_and(|task| task.owns(&packet.tuple.dst)) {
+        return Verdict::PASS;
+    }
+    gone(k, packet, peer, true)
 }
 
 /// A packet for a task that is gone. What begins a flow may have another: the node that it came in by chooses.

@@ -94,7 +94,7 @@ fn send(skb: Skb, node: &Node, packet: &Packet) -> Option<i64> {
         }
         Hop::PEER => {
             let peer = node.peer(hop.via)?;
-            if config.tunnel == 0 || !skb.address(hop.mac, config.mac) {
+            if config.tunnel == 0 || !skb.address(hop.mac, hop.source(config.mac)) {
                 return None;
             }
             if packet.announces() {

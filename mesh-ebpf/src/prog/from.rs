@@ -89,8 +89,8 @@ fn untunnelled(skb: Skb, node: &Node, packet: &mut Packet, v6: bool) -> Verdict 
     if sender == NOBODY_WE_KNOW {
         return Verdict::drop(Event::Spoofed);
     }
-    let Some(mac) = skb.frame().at(0) else { return Verdict::drop(Event::Malformed) };
-    pipeline::from_mesh(node, packet, (sender >> 32) as u32, sender as u32, mac)
+    let Some(macs) = skb.frame().at(0) else { return Verdict::drop(Event::Malformed) };
+    pipeline::from_mesh(node, packet, (sender >> 32) as u32, sender as u32, macs)
 }
 
 /// No node has this number.

@@ -199,6 +199,21 @@ impl Kernel for Node {
     }
 
     #[inline(always)]
+    fn retrace(&self, packet: &mut Packet) -> Head {
+        Head(steps::mesh_retrace(packet))
+    }
+
+    #[inline(always)]
+    fn undo(&self, packet: &mut Packet) -> Head {
+        Head(steps::mesh_undo(packet))
+    }
+
+    #[inline(always)]
+    fn readmit(&self, packet: &mut Packet, head: Head) -> Head {
+        Head(steps::mesh_readmit(packet, head.0))
+    }
+
+    #[inline(always)]
     fn begin(&self, packet: &mut Packet, head: Head) -> Verdict {
         Verdict(steps::mesh_begin(packet, head.0))
     }

@@ -55,6 +55,30 @@ pub(crate) extern "C" fn mesh_origin(packet: *mut Packet, proto: u32, put: u32) 
     u32::from(step::origin(&node, packet, proto as u8, put != 0))
 }
 
+/// See [`step::retrace`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn mesh_retrace(packet: *mut Packet) -> u64 {
+    let (node, packet) = known!(packet, 0);
+    step::retrace(&node, packet).0
+}
+
+/// See [`step::undo`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn mesh_undo(packet: *mut Packet) -> u64 {
+    let (node, packet) = known!(packet, 0);
+    step::undo(&node, packet).0
+}
+
+/// See [`step::readmit`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn mesh_readmit(packet: *mut Packet, head: u64) -> u64 {
+    let (node, packet) = known!(packet, 0);
+    step::readmit(&node, packet, Head(head)).0
+}
+
 /// See [`step::begin`].
 #[unsafe(no_mangle)]
 #[inline(never)]

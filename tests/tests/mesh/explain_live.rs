@@ -119,6 +119,69 @@ fn a_live_flow_is_found_at_both_its_nodes() -> Result<()> {
     })
 }
 
+/// Connects, says from which port, and leaves the connection to a process that stays for a while.
+const HOLD: &str = "
+import os, socket, sys, time
+s = socket.create_connection((sys.argv[1], 80), 3)
+print(s.getsockname()[1], flush=True)
+if os.fork() == 0:
+    [os.close(fd) for fd in (0, 1, 2)]
+    time.sleep(30)
+";
+
+/// A connection that was led to its task as it was made is shown too, with its port and its task: one of a task's and
+/// one of the node's own.
+#[test]
+fn a_connection_that_was_led_at_its_socket_is_found() -> Result<()> {
+    mesh(2, |lab| {
+        let tasks = two(lab, "")?;
+        let n2 = lab.node("n2")?;
+        if !on_ebpf(lab, UNSEEN)? {
+            return Ok(());
+        }
+        let idle = Task::idle(n2, "app")?;
+        let [vip, _] = both(&idle, "web")?;
+        let to = format!("{vip}:80");
+        served_by(&idle, &format!("http://{vip}/"), &[&tasks[0], &tasks[1]])?;
+        let clients: [(String, &dyn Place); 2] = [(idle.name.clone(), &idle), (n2.address().to_string(), n2)];
+        for (client, place) in clients {
+            let port = place.command_at(&["python3", "-c", HOLD, &vip.to_string()]).ok()?.trim().to_owned();
+            let found = kernel(n2, &format!("{client}:{port}"), &to)?;
+            let flow = &found["Flows"][0];
+            ensure!(flow["ClientPort"].to_string() == port && flow["AtSocket"] == true, "{found:#}");
+            ensure!(flow["State"] == "established" && text(&flow["Task"]).starts_with("web."), "{found:#}");
+            mentions(&n2.ok(&format!("explain {client} {to}"))?, &["led at its socket"])?;
+        }
+        Ok(())
+    })
+}
+
+/// One whose answers go straight to the client is shown at the node of its task.
+#[test]
+fn a_flow_that_is_answered_straight_is_found_at_its_task() -> Result<()> {
+    mesh(2, |lab| {
+        let [n1, n2] = [lab.node("n1")?, lab.node("n2")?];
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app --return-path dsr -p 8080:80")?;
+        let web = Task::web(lab, n2, "web")?;
+        if !on_ebpf(lab, UNSEEN)? {
+            return Ok(());
+        }
+        served_by(lab.client(), &url(n1, 8080), &[&web])?;
+        let to = format!("{}:8080", n1.address());
+        let mut talk = Talk::open(lab.client(), (n1.address(), 8080))?;
+        talk.ask()?;
+        let own = talk.own()?;
+        for (node, entered) in [(n1, Value::Null), (n2, Value::from("n1"))] {
+            let found = kernel(node, &own.to_string(), &to)?;
+            let flow = &found["Flows"][0];
+            ensure!(flow["Task"] == web.name.as_str() && flow["Direct"] == true, "{found:#}");
+            ensure!(flow["Entered"] == entered && flow["ClientPort"] == own.port(), "{found:#}");
+        }
+        Ok(())
+    })
+}
+
 /// What would be refused is foretold, with the reason that is counted.
 #[test]
 fn a_refusal_is_foretold() -> Result<()> {

@@ -7,6 +7,7 @@ use mesh_tests::{Node, eventually};
 
 use crate::kit::{
     Cli, DUAL, Datagrams, SOON, Talk, Task, addresses, curl, mesh, on_ebpf, served_by, spread, url, url_at,
+    vip,
 };
 
 /// How `mesh status` on nftables says that it has one way only.
@@ -148,6 +149,41 @@ fn a_connection_to_a_task_that_has_just_left_gets_another() -> Result<()> {
         ensure!(counted.contains("returned"), "{counted}");
         let spread = spread(lab.client(), &url(n3, 8080), 10)?;
         ensure!(spread.len() == 1, "{spread:?}");
+        Ok(())
+    })
+}
+
+/// The same by a VIP, where packets are balanced: with Maglev no socket is led.
+#[test]
+fn a_connection_by_a_vip_to_a_task_that_has_just_left_gets_another() -> Result<()> {
+    mesh(3, |lab| {
+        let [n1, n2, n3] = [lab.node("n1")?, lab.node("n2")?, lab.node("n3")?];
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app --balancing maglev")?;
+        let tasks = [Task::web(lab, n2, "web")?, Task::web(lab, n1, "web")?];
+        let idle = Task::idle(n3, "app")?;
+        served_by(&idle, "http://web/", &[&tasks[0], &tasks[1]])?;
+        if !on_ebpf(lab, &["another node"])? {
+            return Ok(());
+        }
+        let to = format!("http://{}/", vip(n1, "web")?);
+        n3.pause_agent()?;
+        n2.command(["kill", "-9", &tasks[0].pid.to_string()]).ok()?;
+        let gone = eventually(SOON, "its own node knows", || {
+            ensure!(!n2.ok("task ls")?.contains("web.1"));
+            Ok(())
+        });
+        let after = gone.and_then(|()| {
+            for turn in 0..40 {
+                let answer = curl(&idle, &to).with_context(|| format!("turn {turn}"))?;
+                ensure!(answer.starts_with("web.2 from "), "{answer}");
+            }
+            Ok(())
+        });
+        n3.resume_agent()?;
+        after?;
+        let counted = n2.ok("status")?;
+        ensure!(counted.contains("returned"), "{counted}");
         Ok(())
     })
 }

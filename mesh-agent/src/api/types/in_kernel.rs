@@ -53,6 +53,12 @@ pub struct LiveFlow {
     /// The node that it came in by, if that is another.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub entered: String,
+    /// Whether answers go from the task's node straight to the client.
+    #[serde(default)]
+    pub direct: bool,
+    /// Whether its socket was led to the task as it connected: its packets need no translation.
+    #[serde(default)]
+    pub at_socket: bool,
 }
 
 impl InKernel {
@@ -113,7 +119,8 @@ impl InKernel {
 impl LiveFlow {
     /// With names.
     pub fn of(whois: &Whois, live: &Live) -> Self {
-        let Live { client_port, changed_port, task, port, state, idle, here, entered } = *live;
+        let Live { client_port, changed_port, task, port, state, idle, here, entered, direct, at_socket } =
+            *live;
         let owner = task.and_then(|(vni, address)| whois.task(vni, address));
         let named = |address| whois.node(address).map_or_else(|| address.to_string(), ToString::to_string);
         Self {
@@ -131,6 +138,8 @@ impl LiveFlow {
             idle_seconds: idle.as_secs(),
             translated: here,
             entered: entered.map_or_else(String::new, named),
+            direct,
+            at_socket,
         }
     }
 }

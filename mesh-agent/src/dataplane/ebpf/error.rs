@@ -48,6 +48,12 @@ pub enum EbpfError {
         source: io::Error,
     },
 
+    #[error("cannot list the sockets of a network namespace")]
+    Sockets {
+        #[source]
+        source: io::Error,
+    },
+
     #[error("cannot tell network namespaces apart; the kernel needs to be 5.14 or newer")]
     Netns {
         #[source]

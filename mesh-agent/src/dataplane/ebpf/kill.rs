@@ -1,5 +1,5 @@
 //! **Effect.** Ends sockets whose backend has gone, by netlink (sock_diag(7)): their processes are told at once, and
-//! do not wait for answers that nobody will give.
+//! do not wait for answers that nobody will give. Lists them for those who ask.
 //!
 //! A socket is ended by its cookie, which is nobody else's ever, so what has taken its addresses since is safe.
 
@@ -30,11 +30,31 @@ const ID: usize = 48;
 const REQUEST_ID: usize = 8;
 const ANSWER_ID: usize = 4;
 const REQUEST: usize = HEADER + REQUEST_ID + ID;
+/// `struct inet_diag_msg`: bytes; attributes follow.
+const ANSWER: usize = 72;
+/// `INET_DIAG_INFO`: the attribute, and the bit that asks for it.
+const INFO: u16 = 2;
+const WANT_INFO: u8 = 1 << (INFO - 1);
+/// Where `struct tcp_info` of linux/tcp.h has how many milliseconds ago data was last sent and received.
+const LAST_SENT: usize = 44;
+const LAST_RECEIVED: usize = 52;
 /// All states but those without a process or a peer: TIME_WAIT (6), LISTEN (10), NEW_SYN_RECV (12).
 const STATES: u32 = !(1 << 6 | 1 << 10 | 1 << 12);
 
 /// A socket, and the backend that it is connected to.
 pub(super) type Lost = (u64, Addr16, NetPort);
+
+/// A socket as the kernel knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) cookie: u64,
+    /// Its own port.
+    pub(super) port: u16,
+    /// Of linux/tcp_states.h, also for UDP.
+    pub(super) state: u8,
+    /// Milliseconds since data came or went; 0 where the kernel does not say.
+    pub(super) idle: u32,
+}
 
 /// A way to the sockets of one network namespace.
 pub(super) struct Diag {
@@ -67,9 +87,20 @@ impl Diag {
         Ok(ended)
     }
 
+    /// All sockets of a protocol that have a process.
+    pub(super) fn list(&mut self, proto: u8) -> io::Result<Vec<Seen>> {
+        let mut all = Vec::new();
+        for family in [AF_INET, AF_INET6] {
+            let family = u8::try_from(family).map_err(io::Error::other)?;
+            self.send(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, [family, proto, WANT_INFO], &[0; ID])?;
+            self.receive(|body| all.extend(seen(family, body)))?;
+        }
+        Ok(all)
+    }
+
     /// The ids of those that there are.
     fn find(&mut self, family: u8, proto: u8, lost: &BTreeSet<Lost>) -> io::Result<Vec<[u8; ID]>> {
-        self.send(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, family, proto, &[0; ID])?;
+        self.send(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, [family, proto, 0], &[0; ID])?;
         let mut found = Vec::new();
         self.receive(|body| {
             if let Some(id) = body.get(ANSWER_ID..).and_then(<[u8]>::first_chunk::<ID>)
@@ -83,14 +114,15 @@ impl Diag {
 
     /// False: it ended by itself in the meantime.
     fn destroy(&mut self, family: u8, proto: u8, id: &[u8; ID]) -> io::Result<bool> {
-        self.send(SOCK_DESTROY, NLM_F_ACK, family, proto, id)?;
+        self.send(SOCK_DESTROY, NLM_F_ACK, [family, proto, 0], id)?;
         match self.receive(|_| {}) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             result => result.map(|()| true),
         }
     }
 
-    fn send(&mut self, kind: u16, flags: u16, family: u8, proto: u8, id: &[u8; ID]) -> io::Result<()> {
+    /// Asks about sockets of a family and protocol, with what is wanted beside.
+    fn send(&mut self, kind: u16, flags: u16, about: [u8; 3], id: &[u8; ID]) -> io::Result<()> {
         self.sequence += 1;
         let mut bytes = Vec::with_capacity(REQUEST);
         bytes.extend(u32::try_from(REQUEST).map_err(io::Error::other)?.to_ne_bytes());
@@ -98,7 +130,8 @@ impl Diag {
         bytes.extend((NLM_F_REQUEST | flags).to_ne_bytes());
         bytes.extend(self.sequence.to_ne_bytes());
         bytes.extend([0; 4]);
-        bytes.extend([family, proto, 0, 0]);
+        bytes.extend(about);
+        bytes.push(0);
         bytes.extend(STATES.to_ne_bytes());
         bytes.extend(id);
         self.socket.send(&bytes, 0).map(drop)
@@ -137,6 +170,27 @@ fn message(bytes: &[u8]) -> Option<(u16, u32, &[u8], &[u8])> {
     let body = bytes.get(HEADER..length)?;
     let next = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     Some((kind, word(8)?, body, next))
+}
+
+/// What an answer says of a socket.
+fn seen(family: u8, body: &[u8]) -> Option<Seen> {
+    let id = body.get(ANSWER_ID..).and_then(<[u8]>::first_chunk::<ID>)?;
+    let mut idle = 0;
+    let mut rest = body.get(ANSWER..).unwrap_or_default();
+    // Attributes: length, type, value, each padded to four bytes (netlink(7)).
+    while let Some([a, b, c, d]) = rest.first_chunk() {
+        let length = usize::from(u16::from_ne_bytes([*a, *b]));
+        let Some(value) = rest.get(4..length) else { break };
+        let at = |at: usize| value.get(at..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
+        if u16::from_ne_bytes([*c, *d]) == INFO
+            && let (Some(sent), Some(received)) = (at(LAST_SENT), at(LAST_RECEIVED))
+        {
+            idle = sent.min(received);
+        }
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    let (cookie, ..) = peer(family, id);
+    Some(Seen { cookie, port: u16::from_be_bytes([id[0], id[1]]), state: *body.get(1)?, idle })
 }
 
 /// Whose socket it is, and whom it is connected to.
@@ -196,6 +250,22 @@ mod tests {
             let [dead, alive] = sockets.each_ref().map(|socket| socket.recv(&mut [0]).unwrap_err().kind());
             assert_eq!((dead, alive), (io::ErrorKind::ConnectionAborted, io::ErrorKind::WouldBlock));
         }
+    }
+
+    #[test]
+    fn sockets_are_listed_with_their_ports_and_states() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+        let datagrams = UdpSocket::bind("[::1]:0").unwrap();
+        let mut diag = Diag::open().unwrap();
+        let own = |all: Vec<Seen>, cookie| all.into_iter().find(|seen| seen.cookie == cookie);
+        let found = own(diag.list(TCP).unwrap(), socket_cookie(&stream).unwrap()).unwrap();
+        assert_eq!((found.port, found.state), (stream.local_addr().unwrap().port(), 1));
+        assert!(found.idle < 60_000, "{found:?}");
+        let found = own(diag.list(UDP).unwrap(), socket_cookie(&datagrams).unwrap()).unwrap();
+        assert_eq!((found.port, found.state), (datagrams.local_addr().unwrap().port(), 7));
+        // Who only listens has no flows.
+        assert_eq!(own(diag.list(TCP).unwrap(), socket_cookie(&server).unwrap()), None);
     }
 
     /// IPv4 in a socket of IPv6.

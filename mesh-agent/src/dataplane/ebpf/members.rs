@@ -60,7 +60,7 @@ impl Members {
 }
 
 /// That of the namespace that the caller is in.
-fn cookie() -> io::Result<u64> {
+pub(super) fn cookie() -> io::Result<u64> {
     // Any socket tells; this one needs no address of the namespace's.
     netns_cookie(UdpSocket::bind("0.0.0.0:0")?)
 }

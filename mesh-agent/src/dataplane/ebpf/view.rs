@@ -5,6 +5,7 @@
 
 mod dry;
 mod flows;
+mod led;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,7 +16,7 @@ use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use mesh_core::model::Vni;
 use mesh_ebpf::abi::{
     Addr16, AffinityKey, AffinityValue, Backend, BackendState, Config, Endpoint, Frontend, FrontendKey,
-    NO_BACKEND, Network, Peer, SlotLine, SourceKey, Stats, TCP, UDP, map,
+    NO_BACKEND, Network, Peer, SlotLine, SocketKey, SocketOrigin, SourceKey, Stats, TCP, UDP, map,
 };
 use mesh_ebpf::flow::Bucket;
 use mesh_ebpf::verdict::Event;
@@ -40,6 +41,7 @@ pub struct View {
     locals: HashMap<MapData, Addr16, u32>,
     affinity: HashMap<MapData, AffinityKey, AffinityValue>,
     sources: LpmTrie<MapData, SourceKey, u32>,
+    origins: HashMap<MapData, SocketKey, SocketOrigin>,
     peers: Array<MapData, Peer>,
     slots: Mapped<SlotLine>,
     ports: Mapped<u64>,
@@ -79,6 +81,7 @@ impl View {
             locals: maps.open(map::LOCALS)?,
             affinity: maps.open(map::AFFINITY)?,
             sources: maps.open(map::SOURCES)?,
+            origins: maps.open(map::SOCK_REV)?,
             peers: maps.open(map::PEERS)?,
             slots: maps.mapped(map::SLOTS)?,
             ports: maps.mapped(map::PORTS)?,
@@ -164,11 +167,20 @@ impl View {
     pub fn live(&self, asked: &Asked, most: usize) -> Vec<Live> {
         let (now, timeouts) = (now(), self.config.get(0).timeouts);
         let flows = self.buckets(asked.proto).flat_map(|bucket| bucket.0);
-        flows.filter_map(|flow| self.name(asked.read(&flow, now, &timeouts)?)).take(most).collect()
+        flows.filter_map(|flow| self.name(asked.read(&flow, now, &timeouts)?, asked)).take(most).collect()
+    }
+
+    /// Whether an address is the node's own, in the mesh or outside.
+    pub fn is_own(&self, address: IpAddr) -> bool {
+        let addr = Addr16::from(address);
+        let inside = |network: Network| network.v4 == addr || network.v6 == addr;
+        address.is_loopback()
+            || self.locals.get(&addr, 0).is_ok()
+            || self.networks.iter().filter_map(Result::ok).any(|(_, network)| inside(network))
     }
 
     /// With the backend behind the numbers.
-    fn name(&self, read: flows::Read) -> Option<Live> {
+    fn name(&self, read: flows::Read, asked: &Asked) -> Option<Live> {
         let all = || (1..self.backends.len()).map(|id| self.backends.get(id));
         let known = |backend: &Backend| backend.state != BackendState::Gone as u8;
         let mut live = read.live;
@@ -179,8 +191,12 @@ impl View {
                 }
             }
             flows::Task::At(address, peer) => {
-                let peer = self.peers.get(&peer, 0).ok()?;
-                live.entered = Some(peer.addr.into());
+                live.entered = match peer {
+                    Some(peer) => Some(self.peers.get(&peer, 0).ok()?.addr.into()),
+                    // What came in here, where that was forgotten.
+                    None if self.is_own(asked.destination) => return None,
+                    None => Some(asked.destination),
+                };
                 let backend = all().find(|backend| backend.addr == address && known(backend));
                 live.task = backend.map(|backend| (Vni(backend.vni), backend.addr.into()));
             }

@@ -249,6 +249,41 @@ fn a_flow_is_remembered_while_one_side_speaks() {
     }
 }
 
+/// Six hours of silence cost a connection nothing, wherever its task is and whatever came and went meanwhile. What is
+/// silent for longer may be forgotten, but goes on if its task is where its hash leads, and is else told that it has
+/// ended by a task that knows nothing of it: it is never left without an answer.
+#[test]
+fn a_connection_may_be_silent_for_six_hours() {
+    const SIX_HOURS: u32 = 6 * 3600 * 1000 / 1074;
+    let all = (1000..1030).flat_map(|port| both(false, port).into_iter().chain(both(true, port)));
+    for (who, src, dst) in all {
+        let mut world = six(0, 0);
+        let known = world.both_ways(who, TCP, SYN, src, dst);
+        let (task, seen, own_end) = known;
+        world.both_ways(who, TCP, ACK, src, dst);
+        // Its task leaves the balance, so that nothing but memory leads there.
+        world.tasks[task].state = BackendState::Draining;
+        world.write();
+        for first_by_task in [true, false] {
+            world.pass(SIX_HOURS);
+            if first_by_task {
+                world.answer(task, TCP, ACK, (seen, own_end), (who, src, dst));
+            }
+            assert_eq!(world.both_ways(who, TCP, ACK, src, dst), known);
+        }
+        world.pass(2 * SIX_HOURS);
+        match world.send(who, TCP, ACK, src, dst) {
+            End::At(Who::Task(_), ..) => {}
+            end => panic!("{end:?}"),
+        }
+        // All the same when everything is forgotten.
+        world.nodes.iter().for_each(Node::lose_flows);
+        let (other, ..) = world.both_ways(who, TCP, ACK, src, dst);
+        assert_ne!(other, task);
+        assert_eq!(world.nodes[0].counted(Event::MidFlow), 1);
+    }
+}
+
 #[test]
 fn what_was_forgotten_begins_anew() {
     for (proto, flags) in [(TCP, SYN), (UDP, 0)] {

@@ -111,6 +111,75 @@ fn what_begins_at_a_task_that_has_just_left_gets_another() {
     }
 }
 
+/// What is translated before it is sent has the same second chance: by VIP from a task and from the node, by its
+/// localhost, and with the node's own address instead of the client's.
+#[test]
+fn what_begins_at_a_task_that_has_just_left_gets_another_also_when_it_is_translated() {
+    for (v6, proto) in [(false, TCP), (false, UDP), (true, TCP), (true, UDP)] {
+        let local = at(if v6 { "::1" } else { "127.0.0.1" }.parse().unwrap(), 1);
+        let ways = [
+            (0, Who::Task(3), at(task(0, 3, v6), 1), at(vip(0, v6), 80)),
+            (0, Who::Stack(0), at(inside(0, v6), 1), at(vip(0, v6), 80)),
+            (0, Who::Stack(0), local, at(local.ip(), 8000)),
+            (Frontend::SNAT, OUTSIDE, client(v6, 1), to_port(v6)),
+        ];
+        for (flags, who, src, dst) in ways {
+            let service = Service { tasks: vec![0, 1, 2], target: 80, flags, ..Service::default() };
+            let new = || World::with_tables(3, &[1, 2, 1, 0], vec![service.clone()], 1 << 13);
+            let from = |port| SocketAddr::new(src.ip(), port);
+            let mut world = new();
+            world.nodes[1].endpoints.remove(&device(0));
+            let mut chosen = [0; 3];
+            for port in 1000..1064 {
+                let (first, ..) = world.both_ways(who, proto, SYN, from(port), dst);
+                chosen[first] += 1;
+                assert_eq!(world.both_ways(who, proto, ACK, from(port), dst).0, first, "it stays");
+            }
+            assert!(chosen[0] == 0 && chosen[1] > 16 && chosen[2] > 16, "{who:?}: {chosen:?}");
+            assert!(world.nodes[1].counted(Event::Returned) > 8);
+            assert_eq!(world.nodes[0].counted(Event::NewFlow), 64);
+
+            // It was known: a datagram goes elsewhere, and so does a connection that begins once more.
+            let mut world = new();
+            let port =
+                (1000..).find(|port| world.both_ways(who, proto, SYN, from(*port), dst).0 == 0).unwrap();
+            world.nodes[1].endpoints.remove(&device(0));
+            let (other, ..) = world.both_ways(who, proto, SYN, from(port), dst);
+            assert_ne!(other, 0);
+            assert_eq!(world.both_ways(who, proto, ACK, from(port), dst).0, other);
+            // Those who have the task's place in the network now are not asked again: its node's kernel says no.
+            world.nodes[1].endpoints.clear();
+            world.nodes[2].endpoints.clear();
+            let before = world.nodes[1].counted(Event::Returned) + world.nodes[2].counted(Event::Returned);
+            assert!(matches!(world.send(who, proto, SYN, from(2000), dst), End::At(Who::Task(_), ..)));
+            let after = world.nodes[1].counted(Event::Returned) + world.nodes[2].counted(Event::Returned);
+            assert_eq!(after, before + 1, "once is enough");
+        }
+    }
+}
+
+/// What comes back though nobody sent it, or after its service has gone, is lost.
+#[test]
+fn what_comes_back_to_nobody_is_dropped() {
+    use crate::pipeline;
+    use crate::testing::tcp;
+    use crate::tunnel::Tag;
+    use crate::verdict::Verdict;
+
+    let world = with(0, &[1, 2]);
+    let back = |src: SocketAddr, dst: SocketAddr| {
+        let mut packet = tcp(&src.to_string(), &dst.to_string(), SYN).packet();
+        let before = packet.tuple;
+        let macs = [[2, 9, 9, 9, 9, 0], [2, 9, 9, 9, 9, 1]];
+        let verdict = pipeline::from_mesh(&world.nodes[0], &mut packet, 2, Tag::Returned.vni(), macs);
+        assert_eq!(packet.tuple, before);
+        verdict
+    };
+    let gone = Verdict::drop(Event::BackendGone);
+    assert_eq!(back(at(task(0, 5, false), 1), at(task(1, 0, false), 80)), gone);
+    assert_eq!(back(client(false, 1), at(own(0, false), 9)), gone);
+}
+
 #[test]
 fn new_flows_go_to_whoever_has_the_fewest() {
     for path in [&[0, 0, 0], &[1, 1, 1], &[0, 1, 2]] {

@@ -59,7 +59,13 @@ fn an_error_finds_the_flow_whose_port_was_changed() {
             let To::Peer { tag, mac, .. } = packet.hop.to() else { panic!("{:?}", packet.hop) };
             let from = 1 + node as u32;
             assert_eq!(
-                pipeline::from_mesh(&world.nodes[2], &mut packet, from, tag.vni(), mac),
+                pipeline::from_mesh(
+                    &world.nodes[2],
+                    &mut packet,
+                    from,
+                    tag.vni(),
+                    [mac, [2, 9, 9, 9, 9, node as u8]]
+                ),
                 Verdict::SEND
             );
             assert_eq!(packet.quoted_sent, udp(&task.to_string(), &seen.to_string()).packet().tuple);

@@ -198,7 +198,10 @@ impl World {
         let mut verdict = match verdict.action(&packet.hop) {
             Action::Pass => match self.route(at, &packet, who) {
                 Ok(end) => return end,
-                Err(to) => Action::Send(to),
+                Err(to) => {
+                    packet.hop.from = [0; 6];
+                    Action::Send(to)
+                }
             },
             other => other,
         };
@@ -223,10 +226,11 @@ impl World {
                 To::Peer { peer, tag, mac } => {
                     let from = 1 + at as u32;
                     assert_ne!(peer, from, "a packet to itself");
+                    let macs = [mac, packet.hop.source(self.nodes[at].config.mac)];
                     at = peer as usize - 1;
                     packet = Build { src, dst, ..build.clone() }.packet();
                     let node = &self.nodes[at];
-                    let judged = pipeline::from_mesh(node, &mut packet, from, tag.vni(), mac);
+                    let judged = pipeline::from_mesh(node, &mut packet, from, tag.vni(), macs);
                     verdict = judged.action(&packet.hop);
                     if verdict == Action::Pass {
                         return self.route(at, &packet, Who::Stack(at)).unwrap_or(End::Passed);

@@ -82,8 +82,13 @@ pub struct Live {
     pub idle: Duration,
     /// Whether this node translates it. Otherwise it is tunnelled as the client sends it.
     pub here: bool,
-    /// The underlay address of the node that it came in by, if that is another.
+    /// The underlay address of the node that it came in by, if that is another; of one whose answers go straight to the
+    /// client the address that the client sent to.
     pub entered: Option<IpAddr>,
+    /// Whether answers go straight from the task's node to the client.
+    pub direct: bool,
+    /// Whether its socket was led to the task as it connected: no packet of it is translated.
+    pub at_socket: bool,
 }
 
 /// What an entry says by itself.
@@ -99,8 +104,8 @@ pub(super) struct Read {
 pub(super) enum Task {
     /// By the number of its backend.
     Backend { id: u32, generation: u32 },
-    /// By its address; the client came in by the node with that number.
-    At(Addr16, u32),
+    /// By its address; the client came in by the node with that number. None: by one that expects no answers.
+    At(Addr16, Option<u32>),
 }
 
 impl Asked {
@@ -120,12 +125,17 @@ impl Asked {
             let [id, generation, ..] = flow.addr.0;
             (tuple.sport(), flow.client_port, flow.port, Task::Backend { id, generation })
         } else {
-            let Client { place: Place::Peer, via } = head.client() else { return None };
+            let entered = match head.client() {
+                Client { place: Place::Peer, via } => Some(via),
+                // By whichever device leads to the client: only where another node does not want the answers.
+                Client { place: Place::Uplink, via: 0 } => None,
+                _ => return None,
+            };
             if (tuple.dst, flow.addr, flow.port.number()) != (client, destination, self.port) {
                 return None;
             }
             let changed = if flow.client_port == NetPort::ANY { NetPort::ANY } else { tuple.dport() };
-            (flow.client_port.or(tuple.dport()), changed, tuple.sport(), Task::At(tuple.src, via))
+            (flow.client_port.or(tuple.dport()), changed, tuple.sport(), Task::At(tuple.src, entered))
         };
         if self.client_port.is_some_and(|asked| asked != own.number()) {
             return None;
@@ -146,6 +156,11 @@ impl Asked {
             idle: Duration::from_nanos(u64::from(head.age(now)) << TICK),
             here: head.has(Head::HERE),
             entered: None,
+            direct: match task {
+                Task::Backend { .. } => head.has(Head::DIRECT),
+                Task::At(_, entered) => entered.is_none(),
+            },
+            at_socket: false,
         };
         Some(Read { live, task })
     }
@@ -225,9 +240,12 @@ mod tests {
             addr: addr("192.0.2.1"),
         };
         let found = read(asked, reply(peer)).unwrap();
-        assert_eq!(found.task, Task::At(addr("10.0.16.2"), 9));
+        assert_eq!((found.task, found.live.direct), (Task::At(addr("10.0.16.2"), Some(9)), false));
         assert_eq!((found.live.client_port, found.live.changed_port), (4000, Some(40_000)));
         assert_eq!((found.live.port, found.live.state), (80, State::Opening));
         assert_eq!(read(asked, reply(client)), None);
+        // One that does not want the answers is not named.
+        let found = read(asked, reply(Client { place: Place::Uplink, via: 0 })).unwrap();
+        assert_eq!((found.task, found.live.direct), (Task::At(addr("10.0.16.2"), None), true));
     }
 }
