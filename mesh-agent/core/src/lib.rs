@@ -28,6 +28,7 @@ pub mod model;
 pub mod plan;
 pub mod records;
 pub mod replica;
+pub mod replicas;
 pub mod rights;
 pub mod token;
 pub mod whois;

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `net/<id>`, `idx/net/<name>` | API | [`Network`], its id |
 //! | `svc/<id>`, `idx/svc/<name>` | API | [`Service`], its id |
-//! | `nodespec/<id>`, `stop/<task>` | API | [`NodeSpec`], `{}` |
+//! | `nodespec/<id>`, `taskspec/<id>`, `stop/<task>` | API | [`NodeSpec`], [`TaskSpec`], `{}` |
 //! | `node/<id>`, `idx/node/<name>` | the node | [`Node`], its id |
 //! | `live/<id>` | the node, under a lease | [`Live`] |
 //! | `task/<id>`, `idx/task/<name>` | the task's node | [`Task`], its id |
@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::kv::{KeyValue, Rev};
 use crate::model::{
     Block, Denied, Identity, Live, Name, Network, NetworkId, Node, NodeId, NodeSpec, Role, Service,
-    ServiceId, Task, TaskId, Timestamp, Tokens, Vni,
+    ServiceId, Task, TaskId, TaskSpec, Timestamp, Tokens, Vni,
 };
 
 /// Who holds something that exists once.
@@ -123,6 +123,10 @@ pub fn task(id: &TaskId) -> String {
 pub fn task_index(name: &Name) -> String {
     format!("idx/task/{name}")
 }
+/// `taskspec/<id>`
+pub fn task_spec(id: &TaskId) -> String {
+    format!("taskspec/{id}")
+}
 /// `stop/<task>`
 pub fn stop(id: &TaskId) -> String {
     format!("stop/{id}")
@@ -175,6 +179,8 @@ pub enum Record {
     Node(Box<Node>),
     /// `nodespec/`
     NodeSpec(NodeId, NodeSpec),
+    /// `taskspec/`
+    TaskSpec(TaskId, TaskSpec),
     /// `live/`
     Live(NodeId, Live),
     /// `claim/block/`
@@ -221,6 +227,7 @@ pub fn decode(key: &str, value: &str) -> Result<Record, String> {
             Record::Node(Box::new(node))
         }
         "nodespec" => Record::NodeSpec(NodeId::new(rest), json(value)?),
+        "taskspec" => Record::TaskSpec(TaskId::new(rest), json(value)?),
         "live" => Record::Live(NodeId::new(rest), json(value)?),
         "token" => Record::Tokens(rest.parse()?, json(value)?),
         "identity" => Record::Identity(NodeId::new(rest), json(value)?),

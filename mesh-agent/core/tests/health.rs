@@ -29,6 +29,7 @@ fn service(health: HealthWish) -> ServiceRequest {
         idle_timeout: None,
         slow_start: Default::default(),
         health,
+        program: Default::default(),
         labels: Default::default(),
     }
 }

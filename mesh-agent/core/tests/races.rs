@@ -26,6 +26,8 @@ fn standalone(name: &str, pid: u32) -> TaskRequest {
         origin: Origin::Process { pid, start: 1, supervised: false },
         weight: 1,
         state: TaskState::Running,
+        slot: None,
+        program: None,
     }
 }
 
@@ -43,6 +45,7 @@ fn service(name: &str) -> ServiceRequest {
         idle_timeout: None,
         slow_start: Default::default(),
         health: Default::default(),
+        program: Default::default(),
         labels: Default::default(),
     }
 }

@@ -27,6 +27,7 @@ fn service() -> ServiceRequest {
         idle_timeout: None,
         slow_start: Default::default(),
         health: Default::default(),
+        program: Default::default(),
         labels: Default::default(),
     }
 }

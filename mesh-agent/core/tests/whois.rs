@@ -50,6 +50,7 @@ fn addresses_and_ports_have_names() {
             idle_timeout: None,
             slow_start: Default::default(),
             health: Default::default(),
+            program: Default::default(),
             labels: Default::default(),
         };
         sim.change(|world, fresh| change::create_service(world, request.clone(), fresh)).unwrap()

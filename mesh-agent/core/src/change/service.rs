@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::{Change, Fresh, HealthWish, Refusal, ports};
+use super::{Change, Fresh, HealthWish, ProgramWish, Refusal, ports};
 use crate::kv::Txn;
 use crate::model::{
     Affinity, Attachment, Balancing, EndpointMode, Locality, Name, Network, Protocol, PublishMode,
@@ -49,6 +49,8 @@ pub struct ServiceRequest {
     pub slow_start: Duration,
     /// What tells whether a task can serve.
     pub health: HealthWish,
+    /// What the mesh is to run for it.
+    pub program: ProgramWish,
     /// Free text.
     pub labels: BTreeMap<String, String>,
 }
@@ -119,6 +121,8 @@ pub struct ServiceUpdate {
     pub slow_start: Option<Duration>,
     /// What to change of the health check.
     pub health: HealthWish,
+    /// What to change of what the mesh runs for it.
+    pub program: ProgramWish,
     /// Labels to set.
     pub label_add: BTreeMap<String, String>,
     /// Labels to remove.
@@ -160,11 +164,13 @@ pub fn create_service(
         idle_timeout: request.idle_timeout,
         slow_start: request.slow_start,
         health: request.health.apply(None)?,
+        program: None,
         labels: request.labels,
         version: 1,
         created: fresh.now,
         updated: fresh.now,
     };
+    service.program = request.program.apply(&service, fresh.now)?;
     for wish in &request.networks {
         attach(world, &mut service, wish, &mut txn)?;
     }
@@ -228,6 +234,7 @@ pub fn update_service(
     service.idle_timeout = update.idle_timeout.unwrap_or(service.idle_timeout);
     service.slow_start = update.slow_start.unwrap_or(service.slow_start);
     service.health = update.health.apply(service.health.as_ref())?;
+    service.program = update.program.apply(old, fresh.now)?;
     check_times(service.idle_timeout, service.slow_start)?;
     service.labels.extend(update.label_add);
     service.labels.retain(|key, _| !update.label_rm.contains(key));

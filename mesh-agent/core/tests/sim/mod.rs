@@ -133,6 +133,8 @@ impl Sim {
             origin,
             weight: 1,
             state: TaskState::Preparing,
+            slot: None,
+            program: None,
         };
         let task = self.own_change(&me.id, |world, fresh| change::add_task(world, &me, request, fresh))?;
         self.set(node, &task.id, TaskChange { state: Some(TaskState::Running), ..TaskChange::default() })

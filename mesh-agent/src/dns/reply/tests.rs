@@ -43,6 +43,7 @@ fn zone() -> Zone {
         idle_timeout: None,
         slow_start: Default::default(),
         health: Default::default(),
+        program: Default::default(),
         labels: Default::default(),
         version: 1,
         created: 0,
