@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
+use crate::checks;
 use crate::cluster::{self, Cluster, ClusterFile, Identity, Way};
 use crate::config::{self, Config, StoreMode};
 use crate::control::Control;
@@ -209,6 +210,12 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
         stop.clone(),
     ));
 
+    if !config.checks.listen.is_empty() {
+        let at = &config.checks.listen;
+        let listener =
+            TcpListener::bind(at).await.with_context(|| format!("checks.listen: cannot listen on {at}"))?;
+        parts.spawn(checks::serve(listener, control.clone(), stop.clone()));
+    }
     let joined = join::run(config.clone(), name, address, control.clone(), health, me_tx, stop.clone());
     let mut joined = parts.spawn(joined);
     parts.spawn(live::run(control, store, me, janitor, stop.clone()));

@@ -24,6 +24,8 @@ mod flood;
 mod flows;
 #[path = "mesh/haproxy.rs"]
 mod haproxy;
+#[path = "mesh/haproxy_config.rs"]
+mod haproxy_config;
 #[path = "mesh/health.rs"]
 mod health;
 #[path = "mesh/isolation.rs"]

@@ -26,6 +26,7 @@ pub mod maglev;
 pub mod members;
 pub mod model;
 pub mod plan;
+pub mod readiness;
 pub mod records;
 pub mod replica;
 pub mod replicas;
