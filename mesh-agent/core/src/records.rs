@@ -13,6 +13,7 @@
 //! | `claim/slot/<svc>/<n>` | the task's node | [`Claim`] |
 //! | `guard/subnets`, `guard/ports` | API | what each such change bumps under compare-and-set |
 //! | `guard/node/<id>` | the node | the same for the blocks and addresses that it gives out |
+//! | `guard/replicas/<svc>` | who tells tasks to stop | the same for the tasks of a service whose command the mesh runs |
 //! | `meta/generation` | who moves, restores or saves the records | a number that grows with each such act |
 //! | `csr/<id>`, `cert/<id>` | the node, a manager | what a node that becomes a manager asks for and gets |
 //! | `token/<role>` | API | [`Tokens`] to join with |
@@ -82,6 +83,10 @@ pub fn generation_after(generation: u64, now: Timestamp) -> u64 {
 /// Guards a node's blocks and addresses: `guard/node/<id>`
 pub fn node_guard(id: &NodeId) -> String {
     format!("guard/node/{id}")
+}
+/// Guards which tasks of a service are told to stop: `guard/replicas/<svc>`
+pub fn replicas_guard(id: &ServiceId) -> String {
+    format!("guard/replicas/{id}")
 }
 /// `net/<id>`
 pub fn network(id: &NetworkId) -> String {

@@ -5,6 +5,7 @@ mod inspect;
 mod ls;
 mod ps;
 mod rm;
+mod scale;
 mod update;
 
 use super::Session;
@@ -12,23 +13,25 @@ use super::Session;
 /// Manage services
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Verb {
-    Create(create::CreateArgs),
+    Create(Box<create::CreateArgs>),
     #[command(visible_alias = "list")]
     Ls(ls::LsArgs),
     Ps(ps::PsArgs),
     Inspect(inspect::InspectArgs),
     Update(Box<update::UpdateArgs>),
+    Scale(scale::ScaleArgs),
     #[command(visible_alias = "remove")]
     Rm(rm::RmArgs),
 }
 
 pub(super) async fn run(verb: Verb, session: Session) -> anyhow::Result<u8> {
     match verb {
-        Verb::Create(args) => create::run(args, session).await,
+        Verb::Create(args) => create::run(*args, session).await,
         Verb::Ls(args) => ls::run(args, session).await,
         Verb::Ps(args) => ps::run(args, session).await,
         Verb::Inspect(args) => inspect::run(args, session).await,
         Verb::Update(args) => update::run(*args, session).await,
+        Verb::Scale(args) => scale::run(args, session).await,
         Verb::Rm(args) => rm::run(args, session).await,
     }
 }

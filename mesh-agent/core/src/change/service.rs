@@ -263,6 +263,7 @@ pub fn remove_service(world: &Snapshot, reference: &str, fresh: Fresh) -> Result
     txn.unchanged(&key, world.rev_of(&key));
     txn.delete(key);
     txn.delete(records::service_name(&service.name));
+    txn.delete(records::replicas_guard(&service.id));
     for attachment in &service.networks {
         release_vip(world, service, attachment, fresh, &mut txn);
     }

@@ -43,6 +43,10 @@ pub fn conduct(
     }
     let key = records::service(&service.id);
     txn.unchanged(&key, world.rev_of(&key));
+    // Two who do this at once must not both have their way.
+    let guard = records::replicas_guard(&service.id);
+    txn.unchanged(&guard, world.rev_of(&guard));
+    txn.put(guard, now.to_string());
     if let Some(program) = next {
         let service = Service { program: Some(program), updated: now, ..service.as_ref().clone() };
         txn.put(key, records::to_json(&service));

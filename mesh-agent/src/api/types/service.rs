@@ -2,6 +2,7 @@
 
 mod convert;
 mod health;
+mod program;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use health::HealthConfig;
+pub use program::{ProgramConfig, UpdateConfig, UpdateStatus};
 
 use super::{AffinityMode, Balancing, EndpointMode, Locality, Protocol, PublishMode, ReturnPath, Version};
 
@@ -150,6 +152,9 @@ pub struct ServiceSpec {
     /// What tells whether a task can serve; left out: it serves while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<HealthConfig>,
+    /// What the mesh itself runs for it; left out: others start its tasks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<ProgramConfig>,
 }
 
 /// How many tasks serve.
@@ -158,7 +163,7 @@ pub struct ServiceSpec {
 pub struct ServiceStatus {
     /// Those that get new flows.
     pub running_tasks: u64,
-    /// Those that are registered and have not ended.
+    /// Those that the mesh is to run, or else those that are registered and have not ended.
     pub desired_tasks: u64,
 }
 
@@ -181,6 +186,9 @@ pub struct Service {
     pub endpoint: Endpoint,
     /// How many tasks serve.
     pub service_status: ServiceStatus,
+    /// How far the last replacement of tasks is, where the mesh runs them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update_status: Option<UpdateStatus>,
 }
 
 /// Names published ports as Docker's `--publish-rm` does.
@@ -252,4 +260,7 @@ pub struct ServiceUpdate {
     /// What to change of the health check; what it does not name stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<HealthConfig>,
+    /// What to change of what the mesh runs for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<ProgramConfig>,
 }

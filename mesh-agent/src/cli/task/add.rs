@@ -56,6 +56,8 @@ pub(super) async fn run(args: AddArgs, session: Session) -> anyhow::Result<u8> {
         origin: Origin { pid, start_time, supervised: false, netns },
         weight: Some(weight),
         state: None,
+        slot: None,
+        program: None,
     };
     let changed: Changed =
         session.client.post("/v1/tasks", &spec).await.with_context(|| format!("cannot register {what}"))?;

@@ -59,6 +59,12 @@ pub(in crate::cli) struct RunArgs {
     /// This is the background
     #[arg(long, hide = true)]
     pub(super) supervise: bool,
+    /// Which of the service's tasks it is to be
+    #[arg(long, hide = true, requires = "supervise")]
+    pub(super) slot: Option<u32>,
+    /// Which version of the service's program it runs
+    #[arg(long, hide = true, requires = "supervise")]
+    pub(super) program: Option<u64>,
     /// The command
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(super) command: Vec<OsString>,
@@ -66,7 +72,7 @@ pub(in crate::cli) struct RunArgs {
 
 /// What a supervisor in the background says of its start, once.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Started {
+pub(crate) enum Started {
     /// The task runs.
     Running {
         /// Its id.
@@ -176,7 +182,7 @@ pub(super) fn open_log(path: &PathBuf) -> anyhow::Result<std::fs::File> {
 
 /// The command line that makes this program the supervisor of the same task.
 fn supervisor_args(args: &RunArgs, host: &Host) -> Vec<OsString> {
-    let RunArgs { service, name, network, env, weight, detach: _, log, supervise: _, command } = args;
+    let RunArgs { service, name, network, env, weight, detach: _, log, supervise: _, slot: _, program: _, command } = args;
     let mut all: Vec<OsString> =
         ["-H", &host.to_string(), "task", "run", "--supervise"].map(OsString::from).into();
     // One word per flag: a value may begin with a dash.

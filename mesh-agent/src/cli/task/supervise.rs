@@ -88,7 +88,7 @@ impl Supervisor<'_> {
     }
 
     async fn register(&self) -> anyhow::Result<Changed> {
-        let RunArgs { service, name, network, weight, .. } = self.args;
+        let RunArgs { service, name, network, weight, slot, program, .. } = self.args;
         let spec = TaskSpec {
             service: service.clone(),
             name: name.clone(),
@@ -101,6 +101,8 @@ impl Supervisor<'_> {
             },
             weight: Some(*weight),
             state: Some(TaskState::Preparing),
+            slot: *slot,
+            program: *program,
         };
         Ok(self.client.post("/v1/tasks", &spec).await?)
     }

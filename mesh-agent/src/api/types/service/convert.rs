@@ -123,6 +123,7 @@ impl TryFrom<ServiceSpec> for change::ServiceRequest {
             idle_timeout,
             slow_start,
             healthcheck,
+            program,
         } = spec;
         let EndpointSpec { mode, ports } = endpoint_spec;
         Ok(Self {
@@ -138,6 +139,7 @@ impl TryFrom<ServiceSpec> for change::ServiceRequest {
             idle_timeout: idle_timeout.as_deref().map(idle).transpose()?.flatten(),
             slow_start: slow_start.as_deref().map(parse_duration).transpose()?.unwrap_or_default(),
             health: healthcheck.map(TryInto::try_into).transpose()?.unwrap_or_default(),
+            program: program.map(TryInto::try_into).transpose()?.unwrap_or_default(),
             labels,
         })
     }
@@ -164,6 +166,7 @@ impl TryFrom<ServiceUpdate> for change::ServiceUpdate {
             idle_timeout,
             slow_start,
             healthcheck,
+            program,
         } = update;
         let rm = publish_rm.into_iter();
         Ok(Self {
@@ -181,6 +184,7 @@ impl TryFrom<ServiceUpdate> for change::ServiceUpdate {
             idle_timeout: idle_timeout.as_deref().map(idle).transpose()?,
             slow_start: slow_start.as_deref().map(parse_duration).transpose()?,
             health: healthcheck.map(TryInto::try_into).transpose()?.unwrap_or_default(),
+            program: program.map(TryInto::try_into).transpose()?.unwrap_or_default(),
             label_add,
             label_rm,
         })
@@ -204,6 +208,7 @@ impl Service {
             idle_timeout,
             slow_start,
             health,
+            program,
             labels,
             version,
             created,
@@ -218,7 +223,8 @@ impl Service {
         let tasks: Vec<_> = world.tasks_of(id).collect();
         let panics = world.panics(service, &tasks);
         let running = tasks.iter().filter(|task| world.serves(task, panics)).count();
-        let desired = tasks.iter().filter(|task| !task.state.is_terminal()).count();
+        let registered = tasks.iter().filter(|task| !task.state.is_terminal()).count();
+        let desired = program.as_ref().map_or(registered, |program| program.replicas as usize);
         Self {
             id: id.to_string(),
             version: Version { index: *version },
@@ -237,9 +243,11 @@ impl Service {
                 idle_timeout: idle_timeout.map(format_duration),
                 slow_start: Some(format_duration(*slow_start)),
                 healthcheck: health.as_ref().map(Into::into),
+                program: program.as_ref().map(Into::into),
             },
             endpoint: Endpoint { spec: endpoint_spec, ports, virtual_ips: virtual_ips(world, networks) },
             service_status: ServiceStatus { running_tasks: running as u64, desired_tasks: desired as u64 },
+            update_status: program.as_ref().and_then(|program| program.rollout.as_ref()).map(Into::into),
         }
     }
 }
