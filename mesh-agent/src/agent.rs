@@ -215,9 +215,11 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
         &config.socket(),
         Some(config.api.group.as_str()).filter(|group| !group.is_empty()),
     )?;
+    let (journal, keep) = crate::api::journal(control.worlds());
+    parts.spawn(keep);
     parts.spawn(crate::api::serve(
         socket,
-        crate::api::ApiState { control: control.clone(), tasks, view, cluster: cluster.clone() },
+        crate::api::ApiState { control: control.clone(), tasks, view, cluster: cluster.clone(), journal },
         stop.clone(),
     ));
 

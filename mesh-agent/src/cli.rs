@@ -102,6 +102,7 @@ enum Verb {
     Status(status::StatusArgs),
     Explain(explain::ExplainArgs),
     Monitor(monitor::MonitorArgs),
+    Template(template::TemplateArgs),
     /// Run the mesh's daemon on this node
     Agent(AgentArgs),
     /// Show the mesh at work on this machine, in namespaces of its own
@@ -148,6 +149,7 @@ fn run(verb: Verb, global: &Global, out: &Out) -> anyhow::Result<u8> {
         Verb::Status(args) => talk(global, |session| status::run(args, session)),
         Verb::Explain(args) => talk(global, |session| explain::run(args, session)),
         Verb::Monitor(args) => talk(global, |session| monitor::run(args, session)),
+        Verb::Template(args) => talk(global, |session| template::run(args, session)),
         Verb::Version(args) => talk(global, |session| version::run(args, session)),
     }
 }

@@ -62,6 +62,8 @@ mod restarts;
 mod slow_start;
 #[path = "mesh/tasks.rs"]
 mod tasks;
+#[path = "mesh/template.rs"]
+mod template;
 #[path = "mesh/traces.rs"]
 mod traces;
 #[path = "mesh/tunnels.rs"]

@@ -20,6 +20,7 @@ pub mod dns;
 pub mod etcd;
 pub mod explain;
 pub mod health;
+pub mod journal;
 pub mod kv;
 pub mod liveness;
 pub mod maglev;

@@ -145,7 +145,9 @@ impl Mesh {
             state_dir: directory.path().join("state"),
         };
         let cluster = Cluster::new(control.clone(), identity, None, Way::Alone(None));
-        let state = ApiState { control: control.clone(), tasks, view: None, cluster };
+        let (journal, keep) = api::journal(control.worlds());
+        let state = ApiState { control: control.clone(), tasks, view: None, cluster, journal };
+        TaskTracker::new().spawn(keep);
         TaskTracker::new().spawn(api::serve(listener, state, stop.clone()));
         let host = format!("unix://{}", socket.display());
         let client = Client::new(host.parse::<Host>().unwrap());
