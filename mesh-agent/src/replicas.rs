@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use mesh_core::change;
 use mesh_core::model::{NodeId, ServiceId, Snapshot, TaskId};
-use mesh_core::replicas::{self, Start};
 use mesh_core::records;
+use mesh_core::replicas::{self, Start};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -98,7 +98,8 @@ impl Replicas {
             if next.is_ok_and(|change| change.txn.ops.is_empty()) {
                 continue;
             }
-            let done = self.control.change(|world, fresh| replicas::conduct(world, id, fresh.now, lost)).await;
+            let done =
+                self.control.change(|world, fresh| replicas::conduct(world, id, fresh.now, lost)).await;
             if let Err(error) = done {
                 warn!(service = %service.name, %error, "cannot go on with its tasks; trying again");
             }

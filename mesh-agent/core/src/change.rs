@@ -30,7 +30,8 @@ pub use service::{
     update_service,
 };
 pub use task::{
-    TaskChange, TaskRequest, add_task, change_task, forget_task, reattach_task, set_task_availability, stop_task,
+    TaskChange, TaskRequest, add_task, change_task, forget_task, reattach_task, set_task_availability,
+    stop_task,
 };
 pub use token::{TOKEN_LIFE, TokenTerms, add_token};
 

@@ -11,9 +11,7 @@ pub use rollout::conduct;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{
-    Availability, NodeId, Program, Service, ServiceId, Snapshot, Task, UpdateOrder, fnv64,
-};
+use crate::model::{Availability, NodeId, Program, Service, ServiceId, Snapshot, Task, UpdateOrder, fnv64};
 use crate::records;
 
 /// A task to start.
@@ -79,8 +77,7 @@ struct Crew<'a> {
 
 impl<'a> Crew<'a> {
     fn of(world: &'a Snapshot, service: &'a Service, program: &Program, lost: &BTreeSet<NodeId>) -> Self {
-        let mut crew =
-            Self { current: Vec::new(), outdated: Vec::new(), leaving: 0, stranded: Vec::new() };
+        let mut crew = Self { current: Vec::new(), outdated: Vec::new(), leaving: 0, stranded: Vec::new() };
         for task in world.tasks_of(&service.id).map(AsRef::as_ref) {
             let Some(version) = task.program.filter(|_| !task.state.is_terminal()) else { continue };
             let stopping = world.stops.contains_key(&task.id);

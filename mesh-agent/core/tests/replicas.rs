@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use mesh_core::change::{
-    self, AttachmentRequest, NetworkRequest, ProgramWish, ServiceRequest, ServiceUpdate, TaskChange, TaskRequest,
+    self, AttachmentRequest, NetworkRequest, ProgramWish, ServiceRequest, ServiceUpdate, TaskChange,
+    TaskRequest,
 };
 use mesh_core::kv::{Op, Txn};
 use mesh_core::model::{
@@ -272,7 +273,10 @@ fn a_failure_pauses_rolls_back_or_is_passed_over() {
         match action {
             FailureAction::Pause => {
                 assert_eq!(state, RolloutState::Paused);
-                assert!(message.contains("update paused due to failure") && message.contains("n2"), "{message}");
+                assert!(
+                    message.contains("update paused due to failure") && message.contains("n2"),
+                    "{message}"
+                );
                 fleet.settle();
                 assert_eq!(fleet.versions(), BTreeSet::from([1]));
             }

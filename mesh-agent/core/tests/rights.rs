@@ -198,7 +198,8 @@ fn a_worker_is_fenced_by_its_epoch() {
     txn.compares.push(Compare::Exists(records::node(&me.id)));
     refused(&sim, &txn);
     // A sign of life says its epoch itself; only it is under a lease.
-    let value = records::to_json(&Live { epoch: me.epoch, applied: Rev(1), problems: Vec::new(), ..Live::default() });
+    let value =
+        records::to_json(&Live { epoch: me.epoch, applied: Rev(1), problems: Vec::new(), ..Live::default() });
     let leased = |key: String, value: String| Op::Put { key, value, lease: Some(LeaseId(1)) };
     let live = Txn { compares: vec![], ops: vec![leased(records::live(&me.id), value)] };
     assert_eq!(may_commit(sim.world(), &worker(&sim, "n2"), live.clone()).unwrap(), live);

@@ -79,9 +79,8 @@ pub(super) async fn update(
     }
     if let Some(availability) = availability {
         let reference = id.as_str();
-        let decide = |world: &_, fresh| {
-            change::set_task_availability(world, reference, availability.into(), fresh)
-        };
+        let decide =
+            |world: &_, fresh| change::set_task_availability(world, reference, availability.into(), fresh);
         rev = Some(state.control.change(decide).await?.rev);
     }
     Ok(changed(&state.control, &id, name, rev.unwrap_or_default()))

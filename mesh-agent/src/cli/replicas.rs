@@ -33,7 +33,8 @@ pub(super) async fn converged(session: &Session, changed: &Changed) -> anyhow::R
         let newest = tasks.iter().filter_map(|task| task.program).max();
         let serving = tasks.iter().filter(|task| task.in_balance && task.program.is_some());
         let done = serving.filter(|task| !replacing || task.program == newest).count() as u64;
-        let others = tasks.len() as u64 > wanted && tasks.iter().any(|task| task.program.is_some() && !task.in_balance);
+        let others = tasks.len() as u64 > wanted
+            && tasks.iter().any(|task| task.program.is_some() && !task.in_balance);
         let progress = (done, wanted, state.to_owned());
         if shown.as_ref() != Some(&progress) {
             session.out.progress(&format!("overall progress: {done} out of {wanted} tasks"));
@@ -42,7 +43,10 @@ pub(super) async fn converged(session: &Session, changed: &Changed) -> anyhow::R
         if done == wanted && !replacing && !others {
             session.out.done("verify: Service converged");
             if state == "rollback_completed" {
-                bail!("service rolled back: {}", service.update_status.map(|s| s.message).unwrap_or_default());
+                bail!(
+                    "service rolled back: {}",
+                    service.update_status.map(|s| s.message).unwrap_or_default()
+                );
             }
             return Ok(OK);
         }

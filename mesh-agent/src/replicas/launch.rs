@@ -77,7 +77,9 @@ fn spawn(socket: &Path, service: &Name, run: &Run, start: &Start, log: &Path) ->
     }
     command.arg("--").args(&run.command);
     // The agent's own environment is no business of a service's.
-    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()));
+    command
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()));
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(output);
     command.spawn().context("cannot start the task's supervisor")
 }

@@ -25,7 +25,10 @@ pub(super) fn count(origin: &Origin) -> Option<u64> {
     let inside = |of: &str| {
         let tables = ["tcp", "tcp6"].map(|table| std::fs::read_to_string(format!("/proc/{of}/net/{table}")));
         // A kernel without IPv6 has no table of it.
-        tables.iter().any(Result::is_ok).then(|| tables.iter().flatten().map(|text| served(text) as u64).sum())
+        tables
+            .iter()
+            .any(Result::is_ok)
+            .then(|| tables.iter().flatten().map(|text| served(text) as u64).sum())
     };
     match origin {
         Origin::Process { pid, .. } => inside(&pid.to_string()),

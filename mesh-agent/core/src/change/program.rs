@@ -74,7 +74,10 @@ impl ProgramWish {
         if self.rollback {
             let previous = old.and_then(|program| program.previous.clone());
             return previous.ok_or_else(|| {
-                Refusal::Invalid(format!("service {} does not have a previous version to go back to", service.name))
+                Refusal::Invalid(format!(
+                    "service {} does not have a previous version to go back to",
+                    service.name
+                ))
             });
         }
         let command = self.command.clone().or_else(|| old.map(|program| program.run.command.clone()));

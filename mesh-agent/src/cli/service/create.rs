@@ -1,7 +1,8 @@
 //! **Effect.** `mesh service create`.
 
 use crate::api::types::{
-    Affinity, Balancing, Changed, EndpointMode, EndpointSpec, Locality, ProgramConfig, ReturnPath, ServiceSpec,
+    Affinity, Balancing, Changed, EndpointMode, EndpointSpec, Locality, ProgramConfig, ReturnPath,
+    ServiceSpec,
 };
 use crate::cli::health::HealthFlags;
 use crate::cli::options::{self, Attach, KeyValue};

@@ -136,7 +136,13 @@ pub(super) async fn run(args: UpdateArgs, session: Session) -> anyhow::Result<u8
         idle_timeout,
         slow_start,
         healthcheck: health.config(),
-        program: program.config(ProgramConfig { env: env_add, env_rm, force, rollback, ..ProgramConfig::default() }),
+        program: program.config(ProgramConfig {
+            env: env_add,
+            env_rm,
+            force,
+            rollback,
+            ..ProgramConfig::default()
+        }),
     };
     let changed: Changed =
         session.client.patch(&format!("/v1/services/{}", encode(&service)), &update).await?;

@@ -182,7 +182,19 @@ pub(super) fn open_log(path: &PathBuf) -> anyhow::Result<std::fs::File> {
 
 /// The command line that makes this program the supervisor of the same task.
 fn supervisor_args(args: &RunArgs, host: &Host) -> Vec<OsString> {
-    let RunArgs { service, name, network, env, weight, detach: _, log, supervise: _, slot: _, program: _, command } = args;
+    let RunArgs {
+        service,
+        name,
+        network,
+        env,
+        weight,
+        detach: _,
+        log,
+        supervise: _,
+        slot: _,
+        program: _,
+        command,
+    } = args;
     let mut all: Vec<OsString> =
         ["-H", &host.to_string(), "task", "run", "--supervise"].map(OsString::from).into();
     // One word per flag: a value may begin with a dash.
