@@ -154,7 +154,7 @@ impl<'a> Spread<'a> {
     }
 }
 
-/// Those who go first when there are too many: outdated ones, such that do not serve, those of the fullest node, the
+/// Those who go first when there are too many: such that do not serve, outdated ones, those of the fullest node, the
 /// youngest.
 fn superfluous<'a>(world: &Snapshot, program: &Program, crew: &Crew<'a>, count: usize) -> Vec<&'a Task> {
     let mut left: Vec<&Task> = crew.current.iter().chain(&crew.outdated).copied().collect();
@@ -163,8 +163,8 @@ fn superfluous<'a>(world: &Snapshot, program: &Program, crew: &Crew<'a>, count: 
         let on_node = |task: &Task| left.iter().filter(|other| other.node == task.node).count();
         let first = left.iter().enumerate().min_by_key(|(_, task)| {
             (
-                task.program == Some(program.version),
                 world.in_balance(task),
+                task.program == Some(program.version),
                 Reverse(on_node(task)),
                 Reverse(task.slot),
             )

@@ -296,6 +296,24 @@ fn a_failure_pauses_rolls_back_or_is_passed_over() {
 }
 
 #[test]
+fn a_pause_takes_no_task_that_serves() {
+    let mut fleet = Fleet::new(2, wish(2, UpdateOrder::StartFirst));
+    fleet.settle();
+    fleet.update(ProgramWish { force: true, ..ProgramWish::default() });
+    assert_eq!(fleet.start(), 1);
+    let new = fleet.sim.world().tasks.values().find(|task| task.program == Some(2)).cloned().unwrap();
+    let node = fleet.sim.world().nodes[&new.node].name.to_string();
+    let health = TaskChange { health: Some(mesh_core::model::Health::Starting), ..TaskChange::default() };
+    fleet.sim.set(&node, &new.id, health).unwrap();
+    let failure = RunFailure { version: 2, count: 1, message: "it ended".to_owned() };
+    let failures = BTreeMap::from([(fleet.service(), failure)]);
+    fleet.live(&node, Live { failures, ..Live::default() });
+    assert!(fleet.conduct().is_empty());
+    assert_eq!(fleet.rollout().0, RolloutState::Paused);
+    assert_eq!(fleet.conduct(), [new.id]);
+}
+
+#[test]
 fn a_node_that_is_lost_is_replaced_and_its_tasks_go_when_it_returns() {
     let mut fleet = Fleet::new(3, wish(3, UpdateOrder::StopFirst));
     fleet.settle();
