@@ -28,6 +28,7 @@ pub(crate) fn service(name: &str) -> ServiceRequest {
         idle_timeout: None,
         slow_start: Default::default(),
         health: Default::default(),
+        program: Default::default(),
         labels: Default::default(),
     }
 }
