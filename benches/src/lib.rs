@@ -107,6 +107,7 @@ impl Mesh {
             discovery: Default::default(),
             slow_start: Default::default(),
             health: Default::default(),
+            program: Default::default(),
             labels: Default::default(),
         };
         self.change(|world, fresh| create_service(world, request, fresh)).map(drop)
@@ -122,6 +123,8 @@ impl Mesh {
             origin: Origin::Process { pid, start: 1, supervised: true },
             weight: 1,
             state: TaskState::Preparing,
+            slot: None,
+            program: None,
         };
         let task = self.change(|world, fresh| add_task(world, me, request, fresh))?;
         let runs = TaskChange { state: Some(TaskState::Running), ..TaskChange::default() };

@@ -38,6 +38,7 @@ use crate::overlay::OverlayPlane;
 use crate::pki::renewal::{self, Source};
 use crate::pki::{Admission, Files, Tls};
 use crate::reconcile::Reconciler;
+use crate::replicas::Replicas;
 use crate::status::{Status, StoreHealth};
 use crate::store::Store;
 use crate::store::etcd::{EtcdStore, Known};
@@ -198,6 +199,16 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
     };
     parts.spawn(reconciler.run(stop.clone()));
     parts.spawn(tasks.clone().run(stop.clone()));
+    parts.spawn(tasks.clone().count(stop.clone()));
+    let told = tasks.told();
+    let replicas = Replicas {
+        control: control.clone(),
+        tasks: tasks.clone(),
+        socket: config.socket(),
+        logs: config.node.state_dir.join("logs"),
+        janitor,
+    };
+    parts.spawn(replicas.run(stop.clone()));
     parts.spawn(crate::health::run(control.clone(), tasks.clone(), stop.clone()));
 
     let socket = crate::api::bind(
@@ -220,7 +231,7 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
     }
     let joined = join::run(config.clone(), name, address, control.clone(), health, me_tx, stop.clone());
     let mut joined = parts.spawn(joined);
-    parts.spawn(live::run(control, store, me, janitor, stop.clone()));
+    parts.spawn(live::run(control, store, me, told, janitor, stop.clone()));
     // Under a supervisor that waits for it: the API answers from now on. Nobody waiting is no error.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 

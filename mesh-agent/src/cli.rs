@@ -12,13 +12,16 @@ mod explain;
 mod format;
 mod haproxy;
 mod health;
+mod leaving;
 mod monitor;
 mod network;
 mod node;
 mod options;
 mod output;
 mod ports;
+mod program;
 mod publish;
+mod replicas;
 mod service;
 mod several;
 mod status;
@@ -36,6 +39,7 @@ use crate::api::client::{Client, DEFAULT_HOST, Host};
 use crate::cluster::EtcdArgs;
 use crate::demo::DemoArgs;
 use output::Out;
+pub(crate) use task::run::Started;
 
 /// Everything was done.
 const OK: u8 = 0;

@@ -26,6 +26,7 @@ pub mod overlay;
 pub mod pki;
 pub mod plane;
 pub mod reconcile;
+pub mod replicas;
 pub mod status;
 pub mod store;
 pub mod tasks;

@@ -3,16 +3,17 @@
 //! What should happen is in the snapshot; this carries it out and can be begun anew at any time.
 
 mod flows;
+mod leaving;
 mod process;
 mod stop;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_core::change::{self, Me, Refusal, TaskChange, TaskRequest};
 use mesh_core::kv::Rev;
-use mesh_core::model::{Origin, Snapshot, Task, TaskId, TaskState};
+use mesh_core::model::{Origin, RunFailure, ServiceId, Snapshot, Task, TaskId, TaskState};
 use mesh_core::plan::endpoint_device;
 use mesh_core::records;
 use tokio::sync::watch;
@@ -30,21 +31,48 @@ const ATTACH: Duration = Duration::from_secs(10);
 /// How often namespaces that are only paths are looked at.
 const LOOK: Duration = Duration::from_secs(2);
 
+/// How long connections of a task may go on whose service was gone before anybody here knew it.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What the node tells others of its tasks, beside their records.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Told {
+    /// See [`mesh_core::model::Live::connections`].
+    pub connections: BTreeMap<TaskId, u64>,
+    /// See [`mesh_core::model::Live::failures`].
+    pub failures: BTreeMap<ServiceId, RunFailure>,
+}
+
 /// This node's tasks. Cheap to clone.
 #[derive(Clone)]
 pub struct Tasks {
     control: Control,
     me: watch::Receiver<Option<Me>>,
+    told: Arc<watch::Sender<Told>>,
 }
 
 impl Tasks {
     /// Tasks of the node that `control` speaks for, once it has joined.
     pub fn new(control: Control, me: watch::Receiver<Option<Me>>) -> Self {
-        Self { control, me }
+        Self { control, me, told: Arc::new(watch::Sender::new(Told::default())) }
+    }
+
+    /// What is told of them.
+    pub fn told(&self) -> watch::Receiver<Told> {
+        self.told.subscribe()
+    }
+
+    /// Tells others; nobody is bothered where nothing changed.
+    pub(crate) fn tell(&self, change: impl FnOnce(&mut Told)) {
+        self.told.send_if_modified(|told| {
+            let before = told.clone();
+            change(told);
+            *told != before
+        });
     }
 
     /// This agent as its node's owner.
-    fn me(&self) -> Result<Me, ControlError> {
+    pub(crate) fn me(&self) -> Result<Me, ControlError> {
         self.me.borrow().clone().ok_or_else(|| {
             ControlError::Local("this node has not joined the mesh yet: its store does not answer".to_owned())
         })
@@ -104,6 +132,7 @@ impl Tasks {
         let mut at_work: JoinSet<TaskId> = JoinSet::new();
         let mut watched = BTreeSet::new();
         let mut stopping = BTreeSet::new();
+        let mut patience = BTreeMap::new();
         let mut look = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
@@ -119,9 +148,15 @@ impl Tasks {
             }
             let Ok(me) = self.me() else { continue };
             let world = Arc::clone(&worlds.borrow_and_update());
+            patience.retain(|id, _| world.tasks.contains_key(id));
             for task in world.tasks.values().filter(|task| task.node == me.id) {
+                // A service that is gone no longer says how long its tasks have.
+                if let Some(service) = task.service.as_ref().and_then(|id| world.services.get(id)) {
+                    patience.insert(task.id.clone(), service.drain_timeout);
+                }
                 if must_stop(&world, task) && stopping.insert(task.id.clone()) {
-                    at_work.spawn(self.clone().stop(Arc::clone(task)));
+                    let known = patience.get(&task.id).copied().unwrap_or(DRAIN_TIMEOUT);
+                    at_work.spawn(self.clone().stop(Arc::clone(task), known));
                 } else if watched.insert(task.id.clone()) {
                     at_work.spawn(self.clone().watch(Arc::clone(task)));
                 }

@@ -34,6 +34,7 @@ mod info;
 mod janitor;
 mod lab;
 mod load;
+pub mod lossless;
 mod netns;
 mod node;
 mod process;

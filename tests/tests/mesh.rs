@@ -58,6 +58,8 @@ mod plane;
 mod published;
 #[path = "mesh/refusals.rs"]
 mod refusals;
+#[path = "mesh/replicas.rs"]
+mod replicas;
 #[path = "mesh/restarts.rs"]
 mod restarts;
 #[path = "mesh/slow_start.rs"]

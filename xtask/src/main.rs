@@ -9,6 +9,7 @@ mod ci;
 mod demo;
 mod fuzz;
 mod generate;
+mod lossless;
 mod setup;
 mod shell;
 mod test;
@@ -50,6 +51,8 @@ enum Verb {
     Bench(bench::Bench),
     /// Trouble a mesh under traffic with random faults, and judge what comes of it. Needs root
     Chaos(chaos::Chaos),
+    /// Make every planned change under load, and count the requests that are lost. Needs root
+    Lossless(lossless::Lossless),
     /// Look for packets that the code of the kernel's half or the name server mistakes, with libFuzzer
     Fuzz {
         /// Where [default: all, in turn]
@@ -99,6 +102,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Demo { args } => demo::run(&args),
         Verb::Bench(bench) => bench::run(&bench),
         Verb::Chaos(chaos) => chaos::run(&chaos),
+        Verb::Lossless(lossless) => lossless::run(&lossless),
         Verb::Fuzz { target, seconds } => fuzz::run(target, seconds),
         Verb::Gen { check } => generate::run(check),
         Verb::Ci => ci::run(),

@@ -10,6 +10,7 @@ mod janitor;
 mod network;
 mod node;
 mod ports;
+mod program;
 mod promotion;
 mod service;
 mod task;
@@ -22,12 +23,16 @@ pub(crate) use network::overlap;
 pub use network::{NetworkRequest, create_network, remove_network};
 pub use node::{Me, NodeFacts, claim_blocks, join, refresh, remove_node, set_availability};
 pub use ports::protected_ports;
+pub use program::ProgramWish;
 pub use promotion::{demote, promote};
 pub use service::{
     AttachmentRequest, PortPattern, ServiceRequest, ServiceUpdate, create_service, remove_service,
     update_service,
 };
-pub use task::{TaskChange, TaskRequest, add_task, change_task, forget_task, reattach_task, stop_task};
+pub use task::{
+    TaskChange, TaskRequest, add_task, change_task, forget_task, reattach_task, set_task_availability,
+    stop_task,
+};
 pub use token::{TOKEN_LIFE, TokenTerms, add_token};
 
 use crate::kv::Txn;

@@ -234,6 +234,8 @@ pub fn why_not(world: &Snapshot, task: &Task) -> String {
             .join(": ")
     } else if task.draining {
         "is draining".to_owned()
+    } else if world.task_specs.get(&task.id).is_some_and(|spec| spec.availability == Availability::Drain) {
+        "is drained".to_owned()
     } else if task.weight == 0 {
         "has weight 0".to_owned()
     } else if node.is_none() {

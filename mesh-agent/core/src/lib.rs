@@ -30,6 +30,7 @@ pub mod plan;
 pub mod readiness;
 pub mod records;
 pub mod replica;
+pub mod replicas;
 pub mod rights;
 pub mod token;
 pub mod whois;

@@ -8,6 +8,7 @@ mod identity;
 mod ids;
 mod network;
 mod node;
+mod program;
 mod service;
 mod snapshot;
 mod task;
@@ -18,12 +19,15 @@ pub use identity::{Certificate, Denied, Identity, Role, StoredToken, Tokens};
 pub use ids::{Id, InvalidName, Name, NetworkId, NodeId, ServiceId, TaskId, fnv64};
 pub use network::{FIRST_VNI, LAST_VNI, Network, Vni};
 pub use node::{Availability, Listener, Live, Node, NodeSpec};
+pub use program::{
+    FailureAction, Program, Rollout, RolloutState, Run, RunFailure, UpdateConfig, UpdateOrder,
+};
 pub use service::{
     Affinity, Attachment, Balancing, Discovery, EndpointMode, Locality, PortConflict, PortName, Protocol,
     PublishMode, PublishedPort, ReturnPath, Service, Vip,
 };
 pub use snapshot::Snapshot;
-pub use task::{Health, Origin, Task, TaskAddress, TaskState};
+pub use task::{Health, Origin, Task, TaskAddress, TaskSpec, TaskState};
 
 /// Milliseconds since the Unix epoch, by the clock of whoever wrote it. To be shown to people; it decides nothing but
 /// how far a slow start is, where a wrong clock costs no more than a wrong share for a while.

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `net/<id>`, `idx/net/<name>` | API | [`Network`], its id |
 //! | `svc/<id>`, `idx/svc/<name>` | API | [`Service`], its id |
-//! | `nodespec/<id>`, `stop/<task>` | API | [`NodeSpec`], `{}` |
+//! | `nodespec/<id>`, `taskspec/<id>`, `stop/<task>` | API | [`NodeSpec`], [`TaskSpec`], `{}` |
 //! | `node/<id>`, `idx/node/<name>` | the node | [`Node`], its id |
 //! | `live/<id>` | the node, under a lease | [`Live`] |
 //! | `task/<id>`, `idx/task/<name>` | the task's node | [`Task`], its id |
@@ -13,6 +13,7 @@
 //! | `claim/slot/<svc>/<n>` | the task's node | [`Claim`] |
 //! | `guard/subnets`, `guard/ports` | API | what each such change bumps under compare-and-set |
 //! | `guard/node/<id>` | the node | the same for the blocks and addresses that it gives out |
+//! | `guard/replicas/<svc>` | who tells tasks to stop | the same for the tasks of a service whose command the mesh runs |
 //! | `meta/generation` | who moves, restores or saves the records | a number that grows with each such act |
 //! | `csr/<id>`, `cert/<id>` | the node, a manager | what a node that becomes a manager asks for and gets |
 //! | `token/<role>` | API | [`Tokens`] to join with |
@@ -27,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::kv::{KeyValue, Rev};
 use crate::model::{
     Block, Denied, Identity, Live, Name, Network, NetworkId, Node, NodeId, NodeSpec, Role, Service,
-    ServiceId, Task, TaskId, Timestamp, Tokens, Vni,
+    ServiceId, Task, TaskId, TaskSpec, Timestamp, Tokens, Vni,
 };
 
 /// Who holds something that exists once.
@@ -83,6 +84,10 @@ pub fn generation_after(generation: u64, now: Timestamp) -> u64 {
 pub fn node_guard(id: &NodeId) -> String {
     format!("guard/node/{id}")
 }
+/// Guards which tasks of a service are told to stop: `guard/replicas/<svc>`
+pub fn replicas_guard(id: &ServiceId) -> String {
+    format!("guard/replicas/{id}")
+}
 /// `net/<id>`
 pub fn network(id: &NetworkId) -> String {
     format!("net/{id}")
@@ -122,6 +127,10 @@ pub fn task(id: &TaskId) -> String {
 /// `idx/task/<name>`
 pub fn task_index(name: &Name) -> String {
     format!("idx/task/{name}")
+}
+/// `taskspec/<id>`
+pub fn task_spec(id: &TaskId) -> String {
+    format!("taskspec/{id}")
 }
 /// `stop/<task>`
 pub fn stop(id: &TaskId) -> String {
@@ -175,6 +184,8 @@ pub enum Record {
     Node(Box<Node>),
     /// `nodespec/`
     NodeSpec(NodeId, NodeSpec),
+    /// `taskspec/`
+    TaskSpec(TaskId, TaskSpec),
     /// `live/`
     Live(NodeId, Live),
     /// `claim/block/`
@@ -221,6 +232,7 @@ pub fn decode(key: &str, value: &str) -> Result<Record, String> {
             Record::Node(Box::new(node))
         }
         "nodespec" => Record::NodeSpec(NodeId::new(rest), json(value)?),
+        "taskspec" => Record::TaskSpec(TaskId::new(rest), json(value)?),
         "live" => Record::Live(NodeId::new(rest), json(value)?),
         "token" => Record::Tokens(rest.parse()?, json(value)?),
         "identity" => Record::Identity(NodeId::new(rest), json(value)?),

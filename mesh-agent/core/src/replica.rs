@@ -231,6 +231,9 @@ impl Replica {
             Ok(Record::NodeSpec(id, spec)) => {
                 world.specs.insert(id, spec);
             }
+            Ok(Record::TaskSpec(id, spec)) => {
+                world.task_specs.insert(id, spec);
+            }
             Ok(Record::Live(id, live)) => {
                 world.live.insert(id, live);
             }
@@ -277,6 +280,7 @@ impl Replica {
             Ok(Record::Task(task)) => drop(world.tasks.remove(&task.id)),
             Ok(Record::Node(node)) => drop(world.nodes.remove(&node.id)),
             Ok(Record::NodeSpec(id, _)) => drop(world.specs.remove(&id)),
+            Ok(Record::TaskSpec(id, _)) => drop(world.task_specs.remove(&id)),
             Ok(Record::Live(id, _)) => drop(world.live.remove(&id)),
             Ok(Record::Block(network, block, _)) => drop(world.blocks.remove(&(network, block))),
             Ok(Record::Claim(_)) => drop(world.claims.remove(key)),

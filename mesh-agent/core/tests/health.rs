@@ -16,22 +16,7 @@ use mesh_core::plan::{self, Frontend};
 use sim::Sim;
 
 fn service(health: HealthWish) -> ServiceRequest {
-    ServiceRequest {
-        name: "web".to_owned(),
-        networks: vec![AttachmentRequest { network: "app".to_owned(), aliases: Vec::new() }],
-        mode: EndpointMode::Vip,
-        ports: Vec::new(),
-        balancing: Balancing::Random,
-        affinity: Affinity::None,
-        locality: Locality::Spread,
-        drain_timeout: Duration::from_secs(1),
-        return_path: Default::default(),
-        idle_timeout: None,
-        discovery: Default::default(),
-        slow_start: Default::default(),
-        health,
-        labels: Default::default(),
-    }
+    ServiceRequest { health, ..sim::service("web") }
 }
 
 /// A mesh of one node with three tasks of `web`.

@@ -117,6 +117,7 @@ fn take(sim: &mut Sim, step: &Step) -> Result<(), Refusal> {
                 discovery: Default::default(),
                 slow_start: SLOW_START * u32::from(s % 2),
                 health: Default::default(),
+                program: Default::default(),
                 labels: BTreeMap::new(),
             };
             sim.change(|world, fresh| change::create_service(world, request, fresh))?;

@@ -5,10 +5,8 @@ mod sim;
 
 use std::collections::BTreeSet;
 
-use mesh_core::change::{
-    self, AttachmentRequest, Fresh, NetworkRequest, ServiceRequest, TaskRequest, add_task, janitor,
-};
-use mesh_core::model::{Affinity, Balancing, EndpointMode, Locality, Origin, TaskState};
+use mesh_core::change::{self, Fresh, NetworkRequest, TaskRequest, add_task, janitor};
+use mesh_core::model::{Origin, TaskState};
 use mesh_core::{plan, records};
 use sim::Sim;
 
@@ -27,25 +25,8 @@ fn standalone(name: &str, pid: u32) -> TaskRequest {
         origin: Origin::Process { pid, start: 1, supervised: false },
         weight: 1,
         state: TaskState::Running,
-    }
-}
-
-fn service(name: &str) -> ServiceRequest {
-    ServiceRequest {
-        name: name.to_owned(),
-        networks: vec![AttachmentRequest { network: "app".to_owned(), aliases: Vec::new() }],
-        mode: EndpointMode::Vip,
-        ports: Vec::new(),
-        balancing: Balancing::Random,
-        affinity: Affinity::None,
-        locality: Locality::Spread,
-        drain_timeout: std::time::Duration::from_secs(1),
-        return_path: Default::default(),
-        idle_timeout: None,
-        discovery: Default::default(),
-        slow_start: Default::default(),
-        health: Default::default(),
-        labels: Default::default(),
+        slot: None,
+        program: None,
     }
 }
 
@@ -84,9 +65,9 @@ fn an_agent_that_was_overtaken_writes_nothing() {
 #[test]
 fn two_services_at_once_never_get_one_name_or_vip() {
     let mut sim = mesh();
-    let first = change::create_service(sim.world(), service("web"), fresh(101)).unwrap();
-    let same_name = change::create_service(sim.world(), service("web"), fresh(102)).unwrap();
-    let same_place = change::create_service(sim.world(), service("api"), fresh(101)).unwrap();
+    let first = change::create_service(sim.world(), sim::service("web"), fresh(101)).unwrap();
+    let same_name = change::create_service(sim.world(), sim::service("web"), fresh(102)).unwrap();
+    let same_place = change::create_service(sim.world(), sim::service("api"), fresh(101)).unwrap();
     assert!(sim.commit(&first.txn));
     assert!(!sim.commit(&same_name.txn));
     assert!(!sim.commit(&same_place.txn));
@@ -95,7 +76,7 @@ fn two_services_at_once_never_get_one_name_or_vip() {
 #[test]
 fn a_network_is_not_removed_under_a_new_service() {
     let mut sim = mesh();
-    let attach = change::create_service(sim.world(), service("web"), fresh(101)).unwrap();
+    let attach = change::create_service(sim.world(), sim::service("web"), fresh(101)).unwrap();
     let remove = change::remove_network(sim.world(), "app", fresh(102)).unwrap();
     assert!(sim.commit(&attach.txn));
     assert!(!sim.commit(&remove.txn));
@@ -105,7 +86,7 @@ fn a_network_is_not_removed_under_a_new_service() {
 #[test]
 fn a_removed_node_leaves_nothing_behind() {
     let mut sim = mesh();
-    sim.change(|world, fresh| change::create_service(world, service("web"), fresh)).unwrap();
+    sim.change(|world, fresh| change::create_service(world, sim::service("web"), fresh)).unwrap();
     for _ in 0..180 {
         sim.task("web", "n1").unwrap();
     }

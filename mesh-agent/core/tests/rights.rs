@@ -36,6 +36,7 @@ fn world() -> Sim {
         discovery: Default::default(),
         slow_start: Duration::ZERO,
         health: Default::default(),
+        program: Default::default(),
         labels: BTreeMap::new(),
     };
     sim.change(|world, fresh| change::create_service(world, request, fresh)).unwrap();
@@ -57,6 +58,8 @@ fn own_task(sim: &mut Sim, node: &str) -> Task {
         origin: Origin::Process { pid: 1, start: node.len() as u64, supervised: true },
         weight: 1,
         state: TaskState::Running,
+        slot: None,
+        program: None,
     };
     sim.own_change(&me.id, |world, fresh| change::add_task(world, &me, request, fresh)).unwrap()
 }
@@ -197,7 +200,8 @@ fn a_worker_is_fenced_by_its_epoch() {
     txn.compares.push(Compare::Exists(records::node(&me.id)));
     refused(&sim, &txn);
     // A sign of life says its epoch itself; only it is under a lease.
-    let value = records::to_json(&Live { epoch: me.epoch, applied: Rev(1), problems: Vec::new() });
+    let value =
+        records::to_json(&Live { epoch: me.epoch, applied: Rev(1), problems: Vec::new(), ..Live::default() });
     let leased = |key: String, value: String| Op::Put { key, value, lease: Some(LeaseId(1)) };
     let live = Txn { compares: vec![], ops: vec![leased(records::live(&me.id), value)] };
     assert_eq!(may_commit(sim.world(), &worker(&sim, "n2"), live.clone()).unwrap(), live);

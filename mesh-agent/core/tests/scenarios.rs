@@ -167,6 +167,7 @@ fn service(sim: &mut Sim, name: &str, rest: &[&str]) -> Result<String, change::R
         slow_start: option(rest, "slow-start").map(seconds).unwrap_or_default(),
         health: Default::default(),
         discovery: Default::default(),
+        program: Default::default(),
         labels: Default::default(),
     };
     let service = sim.change(|world, fresh| change::create_service(world, request, fresh))?;

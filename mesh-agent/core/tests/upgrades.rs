@@ -5,32 +5,11 @@ mod sim;
 
 use std::time::Duration;
 
-use mesh_core::change::{self, AttachmentRequest, NetworkRequest, ServiceRequest};
+use mesh_core::change::{self, NetworkRequest};
 use mesh_core::kv::Txn;
-use mesh_core::model::{
-    Affinity, Availability, Balancing, EndpointMode, Locality, NodeSpec, ReturnPath, Service, Task,
-};
+use mesh_core::model::{Availability, NodeSpec, ReturnPath, Service, Task};
 use mesh_core::records;
 use sim::Sim;
-
-fn service() -> ServiceRequest {
-    ServiceRequest {
-        name: "web".to_owned(),
-        networks: vec![AttachmentRequest { network: "app".to_owned(), aliases: Vec::new() }],
-        mode: EndpointMode::Vip,
-        ports: Vec::new(),
-        balancing: Balancing::Random,
-        affinity: Affinity::None,
-        locality: Locality::Spread,
-        drain_timeout: Duration::from_secs(1),
-        return_path: Default::default(),
-        idle_timeout: None,
-        discovery: Default::default(),
-        slow_start: Default::default(),
-        health: Default::default(),
-        labels: Default::default(),
-    }
-}
 
 /// Nodes are upgraded one after the other, and the store is not at all.
 #[test]
@@ -39,7 +18,7 @@ fn records_of_older_agents_mean_what_they_meant() {
     sim.join("n1", "192.0.2.1").unwrap();
     let app = NetworkRequest { name: "app".to_owned(), ..NetworkRequest::default() };
     sim.change(|world, fresh| change::create_network(world, app, fresh)).unwrap();
-    sim.change(|world, fresh| change::create_service(world, service(), fresh)).unwrap();
+    sim.change(|world, fresh| change::create_service(world, sim::service("web"), fresh)).unwrap();
     let task = sim.task("web", "n1").unwrap();
     let web = sim.world().services.values().next().unwrap().as_ref().clone();
     let spec = NodeSpec { availability: Availability::Pause, ..NodeSpec::default() };

@@ -51,6 +51,7 @@ fn addresses_and_ports_have_names() {
             discovery: Default::default(),
             slow_start: Default::default(),
             health: Default::default(),
+            program: Default::default(),
             labels: Default::default(),
         };
         sim.change(|world, fresh| change::create_service(world, request.clone(), fresh)).unwrap()

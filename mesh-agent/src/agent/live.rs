@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use mesh_core::change::{self, Me};
 use mesh_core::kv::{LeaseId, Op, Txn, TxnOutcome};
-use mesh_core::model::{Live, Snapshot};
+use mesh_core::model::{Live, RunFailure, Snapshot};
 use mesh_core::records;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +17,7 @@ use tracing::debug;
 use crate::control::Control;
 use crate::status::Status;
 use crate::store::{Store, StoreError};
+use crate::tasks::Told;
 
 /// How long a sign of life lasts: longer than any pause of a store that is still sound.
 const TTL: Duration = Duration::from_secs(15);
@@ -33,6 +34,7 @@ pub(super) async fn run(
     control: Control,
     store: Arc<dyn Store>,
     me: watch::Receiver<Option<Me>>,
+    mut told: watch::Receiver<Told>,
     janitor: bool,
     stop: CancellationToken,
 ) {
@@ -58,10 +60,17 @@ pub(super) async fn run(
                 }
                 false
             }
+            changed = told.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                tokio::time::sleep(GATHER).await;
+                false
+            }
             _ = timer.tick() => true,
         };
         let Some(me) = me.borrow().clone() else { continue };
-        let live = sign(&me, &statuses.borrow_and_update());
+        let live = sign(&control.world(), &me, &statuses.borrow_and_update(), &told.borrow_and_update());
         if !renew && reported.as_ref() == Some(&live) {
             continue;
         }
@@ -99,12 +108,23 @@ fn overdue(world: &Snapshot, released: &mut BTreeMap<String, Instant>) -> BTreeS
     released.iter().filter(|(_, since)| now - **since > PATIENCE).map(|(key, _)| key.clone()).collect()
 }
 
-fn sign(me: &Me, status: &Status) -> Live {
+fn sign(world: &Snapshot, me: &Me, status: &Status, told: &Told) -> Live {
     let planes = status.planes.iter().flat_map(|(name, plane)| {
         plane.last.errors.iter().map(move |(object, error)| format!("{name}: {object}: {error}"))
     });
     let plan = status.problems.iter().map(|problem| format!("{}: {}", problem.about, problem.message));
-    Live { epoch: me.epoch, applied: status.applied, problems: planes.chain(plan).take(20).collect() }
+    let commands = told.failures.iter().filter_map(|(id, failure)| {
+        let service = world.services.get(id)?;
+        let RunFailure { version: _, count, message } = failure;
+        Some(format!("service {}: its command does not run (tried {count} times): {message}", service.name))
+    });
+    Live {
+        epoch: me.epoch,
+        applied: status.applied,
+        problems: planes.chain(plan).chain(commands).take(20).collect(),
+        connections: told.connections.clone(),
+        failures: told.failures.clone(),
+    }
 }
 
 async fn report(

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
-use mesh_core::change::{self, TaskRequest};
+use mesh_core::change::{self, TaskChange, TaskRequest};
 use mesh_core::model::TaskId;
 
 use super::ApiState;
@@ -55,7 +55,7 @@ pub(super) async fn inspect(State(state): State<ApiState>, Path(id): Path<String
     Ok(Json(Task::of(&world, task)))
 }
 
-/// Change a task of this node
+/// Change a task of this node, or drain any
 #[utoipa::path(patch, path = "/v1/tasks/{id}", tag = "tasks", request_body = TaskUpdate,
     params(("id", description = "Name such as web.1, id, or beginning of an id")),
     responses(
@@ -70,8 +70,20 @@ pub(super) async fn update(
     Body(update): Body<TaskUpdate>,
 ) -> Answer<Json<Changed>> {
     let (id, name) = find(&state, &id)?;
-    let done = state.tasks.change(&id, update.into()).await?;
-    Ok(changed(&state.control, &id, name, done.rev))
+    let availability = update.availability;
+    let own = TaskChange::from(update);
+    let mut rev = None;
+    // First what may be refused because the task is another node's.
+    if availability.is_none() || own != TaskChange::default() {
+        rev = Some(state.tasks.change(&id, own).await?.rev);
+    }
+    if let Some(availability) = availability {
+        let reference = id.as_str();
+        let decide =
+            |world: &_, fresh| change::set_task_availability(world, reference, availability.into(), fresh);
+        rev = Some(state.control.change(decide).await?.rev);
+    }
+    Ok(changed(&state.control, &id, name, rev.unwrap_or_default()))
 }
 
 /// Ask a task to stop, or forget it at once

@@ -31,8 +31,8 @@ pub use in_kernel::{InKernel, LiveFlow};
 pub use network::{Ipam, Network, NetworkPeer, NetworkService, NetworkServiceTask, NetworkSpec, Subnet};
 pub use node::{Node, NodeDescription, NodeSpec, NodeStatus, NodeUpdate};
 pub use service::{
-    Affinity, Endpoint, EndpointSpec, HealthConfig, NetworkTarget, PortConfig, PortName, PortRef, Service,
-    ServiceSpec, ServiceStatus, ServiceUpdate, VirtualIp,
+    Affinity, Endpoint, EndpointSpec, HealthConfig, NetworkTarget, PortConfig, PortName, PortRef,
+    ProgramConfig, Service, ServiceSpec, ServiceStatus, ServiceUpdate, UpdateConfig, UpdateStatus, VirtualIp,
 };
 pub use status::{
     Excluded, ExplainRequest, Explanation, NodeHealth, Plane, Problem, Share, Status, StoreView,
@@ -40,8 +40,8 @@ pub use status::{
 pub use task::{Origin, Task, TaskAttachment, TaskNetwork, TaskSpec, TaskStatus, TaskUpdate};
 pub use watch::{WatchAction, WatchEvent, WatchKind};
 pub use words::{
-    AffinityMode, Availability, Balancing, EndpointMode, Health, Locality, Protocol, PublishMode, ReturnPath,
-    TaskState,
+    AffinityMode, Availability, Balancing, EndpointMode, FailureAction, Health, Locality, Protocol,
+    PublishMode, ReturnPath, TaskState, UpdateOrder,
 };
 
 /// How often a record was changed.

@@ -8,8 +8,9 @@ use super::Session;
 use crate::api::types::Node;
 
 /// A mesh is as good as its slowest node; one that lags for so long is a fault to be told.
-const PATIENCE: Duration = Duration::from_secs(30);
-const LOOK: Duration = Duration::from_millis(100);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// How often to look.
+pub(super) const LOOK: Duration = Duration::from_millis(100);
 
 /// Waits for a revision to be applied everywhere. `what` is what converged: `Service`.
 pub(super) async fn wait(session: &Session, what: &str, revision: u64) -> anyhow::Result<()> {
@@ -28,15 +29,16 @@ pub(super) async fn wait(session: &Session, what: &str, revision: u64) -> anyhow
             return Ok(());
         }
         if started.elapsed() > PATIENCE {
-            bail!(late(&live, revision));
+            bail!(late(&nodes, revision));
         }
         tokio::time::sleep(LOOK).await;
     }
 }
 
 /// Which nodes lag, and what they say is wrong.
-fn late(live: &[&Node], revision: u64) -> String {
-    let lag = live.iter().filter(|node| node.status.applied_revision < revision).map(|node| {
+pub(super) fn late(nodes: &[Node], revision: u64) -> String {
+    let live = nodes.iter().filter(|node| node.status.state == "ready");
+    let lag = live.filter(|node| node.status.applied_revision < revision).map(|node| {
         let problems = node.status.problems.join("; ");
         let why = if problems.is_empty() { String::new() } else { format!(": {problems}") };
         format!("{} (at revision {}{why})", node.description.hostname, node.status.applied_revision)
@@ -76,7 +78,7 @@ mod tests {
             this: false,
         };
         let (a, b, c) = (node("n1", 9, &[]), node("n2", 7, &[]), node("n3", 8, &["no nft"]));
-        let message = late(&[&a, &b, &c], 9);
+        let message = late(&[a, b, c], 9);
         assert!(message.contains("n2 (at revision 7), n3 (at revision 8: no nft);"), "{message}");
     }
 }

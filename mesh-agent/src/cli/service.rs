@@ -5,6 +5,7 @@ mod inspect;
 mod ls;
 mod ps;
 mod rm;
+mod scale;
 mod update;
 
 use super::Session;
@@ -18,6 +19,7 @@ pub(super) enum Verb {
     Ps(ps::PsArgs),
     Inspect(inspect::InspectArgs),
     Update(Box<update::UpdateArgs>),
+    Scale(scale::ScaleArgs),
     #[command(visible_alias = "remove")]
     Rm(rm::RmArgs),
 }
@@ -29,6 +31,7 @@ pub(super) async fn run(verb: Verb, session: Session) -> anyhow::Result<u8> {
         Verb::Ps(args) => ps::run(args, session).await,
         Verb::Inspect(args) => inspect::run(args, session).await,
         Verb::Update(args) => update::run(*args, session).await,
+        Verb::Scale(args) => scale::run(args, session).await,
         Verb::Rm(args) => rm::run(args, session).await,
     }
 }

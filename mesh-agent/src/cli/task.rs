@@ -1,6 +1,7 @@
 //! **Effect.** `mesh task`.
 
 mod add;
+mod drain;
 pub(super) mod exec;
 mod inspect;
 mod ls;
@@ -9,6 +10,7 @@ pub(super) mod rows;
 pub(super) mod run;
 mod stat;
 mod supervise;
+mod update;
 
 use super::Session;
 
@@ -20,6 +22,8 @@ pub(super) enum Verb {
     #[command(visible_alias = "list")]
     Ls(ls::LsArgs),
     Inspect(inspect::InspectArgs),
+    Update(update::UpdateArgs),
+    Drain(drain::DrainArgs),
     #[command(visible_alias = "remove")]
     Rm(rm::RmArgs),
 }
@@ -30,6 +34,8 @@ pub(super) async fn run(verb: Verb, session: Session) -> anyhow::Result<u8> {
         Verb::Add(args) => add::run(args, session).await,
         Verb::Ls(args) => ls::run(args, session).await,
         Verb::Inspect(args) => inspect::run(args, session).await,
+        Verb::Update(args) => update::run(args, session).await,
+        Verb::Drain(args) => drain::run(args, session).await,
         Verb::Rm(args) => rm::run(args, session).await,
     }
 }

@@ -3,6 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use mesh_core::model::Origin;
+
+use crate::netns::Netns;
+
 /// How often to look.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -13,6 +17,22 @@ pub(super) async fn ended(pid: u32) {
         std::fs::read_to_string(format!("/proc/{pid}/net/{table}")).is_ok_and(|text| served(&text) > 0)
     }) {
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// How many are left; none: nobody can tell.
+pub(super) fn count(origin: &Origin) -> Option<u64> {
+    let inside = |of: &str| {
+        let tables = ["tcp", "tcp6"].map(|table| std::fs::read_to_string(format!("/proc/{of}/net/{table}")));
+        // A kernel without IPv6 has no table of it.
+        tables
+            .iter()
+            .any(Result::is_ok)
+            .then(|| tables.iter().flatten().map(|text| served(text) as u64).sum())
+    };
+    match origin {
+        Origin::Process { pid, .. } => inside(&pid.to_string()),
+        Origin::Netns { .. } => Netns::of_origin(origin).ok()?.run(|| inside("thread-self")).ok()?,
     }
 }
 

@@ -21,16 +21,15 @@ const SETTLE: Duration = Duration::from_millis(500);
 const GRACE: Duration = Duration::from_secs(10);
 
 impl Tasks {
-    /// Stops a task and forgets it.
-    pub(super) async fn stop(self, task: Arc<Task>) -> TaskId {
+    /// Stops a task and forgets it. `patience` is how long its connections may go on.
+    pub(super) async fn stop(self, task: Arc<Task>, patience: Duration) -> TaskId {
         let world = self.control.world();
         let name = world.task_name(&task);
         let asked = world.stops.get(&task.id).copied().unwrap_or(world.changed);
         self.acknowledged(asked).await;
         if let Origin::Process { pid, start, supervised: true } = &task.origin {
             tokio::time::sleep(SETTLE).await;
-            let service = task.service.as_ref().and_then(|id| world.services.get(id));
-            if let Some(patience) = service.map(|service| service.drain_timeout) {
+            if task.service.is_some() {
                 let idle = flows::ended(*pid);
                 if tokio::time::timeout(patience, idle).await.is_err() {
                     info!(task = %name, "still has flows after {} s", patience.as_secs());

@@ -186,7 +186,7 @@ impl Mesh {
     /// A node's sign of life.
     pub(crate) async fn live(&self, id: &str, applied: u64, problems: &[&str]) {
         let problems = problems.iter().map(|problem| (*problem).to_owned()).collect();
-        let live = Live { epoch: 1, applied: Rev(applied), problems };
+        let live = Live { epoch: 1, applied: Rev(applied), problems, ..Live::default() };
         let mut txn = Txn::default();
         txn.put(records::live(&NodeId::new(id)), records::to_json(&live));
         self.store.txn(txn).await.unwrap();
@@ -204,6 +204,8 @@ impl Mesh {
             origin: origin.try_into().unwrap(),
             weight: 1,
             state: TaskState::Running,
+            slot: None,
+            program: None,
         };
         let made =
             self.control.change(|world, fresh| change::add_task(world, &me, request.clone(), fresh)).await;

@@ -34,6 +34,7 @@ fn service() -> ServiceRequest {
         discovery: Default::default(),
         slow_start: Duration::ZERO,
         health: Default::default(),
+        program: Default::default(),
         labels: BTreeMap::new(),
     }
 }
@@ -51,7 +52,8 @@ async fn a_worker_lives_through_the_gateway() {
     control.change(|world, _| change::claim_blocks(world, me)).await.unwrap();
 
     let lease = worker.store.lease(Duration::from_secs(15)).await.unwrap();
-    let value = records::to_json(&Live { epoch: me.epoch, applied: Rev(1), problems: Vec::new() });
+    let value =
+        records::to_json(&Live { epoch: me.epoch, applied: Rev(1), problems: Vec::new(), ..Live::default() });
     let put = Op::Put { key: records::live(&me.id), value, lease: Some(lease) };
     let alive = worker.store.txn(Txn { compares: Vec::new(), ops: vec![put] }).await.unwrap();
     assert!(matches!(alive, TxnOutcome::Committed { .. }), "{alive:?}");
@@ -66,6 +68,8 @@ async fn a_worker_lives_through_the_gateway() {
             origin: Origin::Process { pid: round as u32, start: 1, supervised: true },
             weight: 1,
             state: TaskState::Running,
+            slot: None,
+            program: None,
         };
         let change = |world: &Snapshot, fresh| change::add_task(world, me, request.clone(), fresh);
         let task = control.change(change).await.unwrap().result;

@@ -61,6 +61,40 @@ fn a_draining_task_keeps_its_connections_and_gets_no_more() -> Result<()> {
     })
 }
 
+/// A drained task gets nothing new on any node, is not stopped, and comes back; how many connections it has left is told.
+#[test]
+fn a_drained_task_keeps_its_connections_and_comes_back() -> Result<()> {
+    mesh(3, |lab| {
+        let [n1, n2, n3] = [lab.node("n1")?, lab.node("n2")?, lab.node("n3")?];
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app -p 8080:80 --drain-timeout 3s")?;
+        let drained = Task::web(lab, n1, "web")?;
+        let mut talk = Talk::open(lab.client(), (n3.address(), 8080))?;
+        let stays = Task::web(lab, n2, "web")?;
+        for node in lab.nodes() {
+            served_by(lab.client(), &url(node, 8080), &[&drained, &stays])?;
+        }
+        talk.ask()?;
+        // From another node than its own.
+        let output = n2.mesh(["task", "drain", &drained.name])?;
+        let said = output.stderr.clone();
+        output.ok()?;
+        ensure!(said.contains("3 out of 3 nodes, 1 connection left"), "{said}");
+        ensure!(said.contains("verify: Drained"), "{said}");
+        for node in lab.nodes() {
+            served_by(lab.client(), &url(node, 8080), &[&stays])?;
+        }
+        ensure!(talk.ask()?.starts_with(&drained.name), "the connection is another's");
+        drop(talk);
+        n3.ok(&format!("task update --availability active {}", drained.name))?;
+        for node in lab.nodes() {
+            served_by(lab.client(), &url(node, 8080), &[&drained, &stays])?;
+        }
+        n1.ok(&format!("task update --weight 0 {}", drained.name))?;
+        served_by(lab.client(), &url(n3, 8080), &[&stays])
+    })
+}
+
 /// Cuts the task's wires and kills it: nobody says goodbye.
 const POWER_CUT: &str = "for link in $(ip -o link | cut -d: -f2 | cut -d@ -f1 | grep -v lo); do \
                          ip link set $link down; done; kill -9 $1";

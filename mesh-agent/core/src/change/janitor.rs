@@ -8,7 +8,7 @@ use crate::model::{NodeId, Role, Snapshot};
 use crate::records;
 
 /// As many records as one transaction takes together with what belongs to each.
-pub(super) const AT_ONCE: usize = 100;
+pub(super) const AT_ONCE: usize = 80;
 
 /// Whether a node is the first of those that show a sign of life and may tidy up: it does so where no node keeps the
 /// records. Where nodes have roles, that is for managers. When two think so for a moment, their transactions cannot
@@ -67,6 +67,12 @@ fn orphans(world: &Snapshot, txn: &mut Txn) {
             break;
         }
         txn.delete(records::stop(task));
+    }
+    for task in world.task_specs.keys().filter(|task| gone(&records::task(task))) {
+        if txn.ops.len() + 8 > MAX_OPS {
+            break;
+        }
+        txn.delete(records::task_spec(task));
     }
     for key in conditions {
         txn.unchanged(key, Rev(0));

@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::{Change, Fresh, HealthWish, Refusal, ports};
+use super::{Change, Fresh, HealthWish, ProgramWish, Refusal, ports};
 use crate::kv::Txn;
 use crate::model::{
     Affinity, Attachment, Balancing, Discovery, EndpointMode, Locality, Name, Network, PortName, Protocol,
@@ -51,6 +51,8 @@ pub struct ServiceRequest {
     pub health: HealthWish,
     /// What DNS tells of it beside its addresses.
     pub discovery: Discovery,
+    /// What the mesh is to run for it.
+    pub program: ProgramWish,
     /// Free text.
     pub labels: BTreeMap<String, String>,
 }
@@ -127,6 +129,8 @@ pub struct ServiceUpdate {
     pub port_name_add: Vec<PortName>,
     /// Names of ports to remove, in either protocol.
     pub port_name_rm: Vec<String>,
+    /// What to change of what the mesh runs for it.
+    pub program: ProgramWish,
     /// Labels to set.
     pub label_add: BTreeMap<String, String>,
     /// Labels to remove.
@@ -170,11 +174,13 @@ pub fn create_service(
         slow_start: request.slow_start,
         health: request.health.apply(None)?,
         discovery: request.discovery,
+        program: None,
         labels: request.labels,
         version: 1,
         created: fresh.now,
         updated: fresh.now,
     };
+    service.program = request.program.apply(&service, fresh.now)?;
     for wish in &request.networks {
         attach(world, &mut service, wish, &mut txn)?;
     }
@@ -238,6 +244,7 @@ pub fn update_service(
     service.idle_timeout = update.idle_timeout.unwrap_or(service.idle_timeout);
     service.slow_start = update.slow_start.unwrap_or(service.slow_start);
     service.health = update.health.apply(service.health.as_ref())?;
+    service.program = update.program.apply(old, fresh.now)?;
     check_times(service.idle_timeout, service.slow_start)?;
     service.discovery.publish_not_ready =
         update.publish_not_ready.unwrap_or(service.discovery.publish_not_ready);
@@ -269,6 +276,7 @@ pub fn remove_service(world: &Snapshot, reference: &str, fresh: Fresh) -> Result
     txn.unchanged(&key, world.rev_of(&key));
     txn.delete(key);
     txn.delete(records::service_name(&service.name));
+    txn.delete(records::replicas_guard(&service.id));
     for attachment in &service.networks {
         release_vip(world, service, attachment, fresh, &mut txn);
     }

@@ -30,6 +30,10 @@ pub struct TaskRequest {
     pub dns: Vec<IpAddr>,
     /// How far it is.
     pub state: TaskState,
+    /// Its number among the service's tasks; none: the first that is free.
+    pub slot: Option<u32>,
+    /// See [`Task::program`].
+    pub program: Option<u64>,
 }
 
 /// What may change of a task.
@@ -102,9 +106,7 @@ pub fn add_task(
             if service.health.is_some() {
                 health = Health::Starting;
             }
-            let slot = (1..)
-                .find(|slot| !world.claims.contains_key(&records::slot_claim(&service.id, *slot)))
-                .unwrap_or(u32::MAX);
+            let slot = free_slot(world, service, request.slot)?;
             txn.claim(records::slot_claim(&service.id, slot), Claim::held(id.as_str()));
             // A service that goes meanwhile takes the task with it.
             txn.compares.push(Compare::Exists(records::service(&service.id)));
@@ -147,6 +149,7 @@ pub fn add_task(
         message: String::new(),
         origin: request.origin,
         dns: request.dns,
+        program: request.program,
         ready_since: 0,
         created: fresh.now,
         updated: fresh.now,
@@ -238,6 +241,34 @@ pub fn stop_task(world: &Snapshot, reference: &str) -> Result<Change<Task>, Refu
     Ok(Change { txn, result: task.as_ref().clone() })
 }
 
+/// What the operator wants of a task: drained, it gets no new flows and is not stopped.
+pub fn set_task_availability(
+    world: &Snapshot,
+    reference: &str,
+    availability: Availability,
+    fresh: Fresh,
+) -> Result<Change<Task>, Refusal> {
+    let task = world.task(reference).ok_or_else(|| Refusal::not_found("task", reference))?;
+    if availability == Availability::Pause {
+        return Err(Refusal::Invalid(
+            "invalid availability value (pause): a task's must be one of 'active', 'drain'".to_owned(),
+        ));
+    }
+    let mut txn = Txn::default();
+    let mut spec = world.task_specs.get(&task.id).cloned().unwrap_or_default();
+    if spec.availability != availability {
+        if spec.availability == Availability::Drain {
+            spec.undrained = fresh.now;
+        }
+        spec.availability = availability;
+        let key = records::task_spec(&task.id);
+        txn.unchanged(&key, world.rev_of(&key));
+        txn.put(key, records::to_json(&spec));
+        txn.compares.push(Compare::Exists(records::task(&task.id)));
+    }
+    Ok(Change { txn, result: task.as_ref().clone() })
+}
+
 /// Removes all trace of a task of this node.
 pub fn forget_task(world: &Snapshot, me: &Me, id: &TaskId) -> Result<Change<Task>, Refusal> {
     let task = own_task(world, &me.id, id)?;
@@ -251,6 +282,7 @@ pub fn forget_task(world: &Snapshot, me: &Me, id: &TaskId) -> Result<Change<Task
 pub(super) fn delete(task: &Task, txn: &mut Txn) {
     txn.delete(records::task(&task.id));
     txn.delete(records::stop(&task.id));
+    txn.delete(records::task_spec(&task.id));
     if let Some(service) = &task.service {
         txn.delete(records::slot_claim(service, task.slot));
     }
@@ -259,10 +291,26 @@ pub(super) fn delete(task: &Task, txn: &mut Txn) {
     }
 }
 
+/// The number of a new task: the one that is asked for, or the first that is free.
+fn free_slot(world: &Snapshot, service: &Service, wanted: Option<u32>) -> Result<u32, Refusal> {
+    let is_free = |slot: &u32| !world.claims.contains_key(&records::slot_claim(&service.id, *slot));
+    match wanted {
+        Some(slot) if slot == 0 || !is_free(&slot) => {
+            Err(Refusal::Conflict(format!("slot {slot} of service {} is taken", service.name)))
+        }
+        Some(slot) => Ok(slot),
+        None => Ok((1..).find(is_free).unwrap_or(u32::MAX)),
+    }
+}
+
 fn own_task<'a>(world: &'a Snapshot, node: &NodeId, id: &TaskId) -> Result<&'a Task, Refusal> {
     let task = world.tasks.get(id).ok_or_else(|| Refusal::not_found("task", id.as_str()))?;
     if task.node != *node {
-        return Err(Refusal::Conflict(format!("task {} belongs to another node", world.task_name(task))));
+        let place = world.nodes.get(&task.node).map_or(task.node.short(), |node| node.name.as_str());
+        return Err(Refusal::Conflict(format!(
+            "task {} belongs to another node: change it on {place}",
+            world.task_name(task)
+        )));
     }
     Ok(task)
 }

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::service::word_enum;
-use super::{Name, NodeId, Protocol, Timestamp};
+use super::{Name, NodeId, Protocol, RunFailure, ServiceId, TaskId, Timestamp};
 use crate::kv::Rev;
 
 word_enum! {
@@ -80,7 +80,7 @@ impl Default for NodeSpec {
 }
 
 /// A node's sign of life, the only record under a lease. Its loss is a hint to people, never a verdict.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Live {
     /// The epoch of who says so.
     pub epoch: u64,
@@ -89,4 +89,10 @@ pub struct Live {
     /// What is wrong on it now, in words; empty when all is well.
     #[serde(default)]
     pub problems: Vec<String>,
+    /// How many connections each of its tasks still has that gets no new ones.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub connections: BTreeMap<TaskId, u64>,
+    /// Services whose command does not run here.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub failures: BTreeMap<ServiceId, RunFailure>,
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{HealthCheck, Name, NetworkId, ServiceId, Timestamp};
+use super::{HealthCheck, Name, NetworkId, Program, ServiceId, Timestamp};
 
 macro_rules! word_enum {
     ($(#[$doc:meta])* $name:ident, $what:literal { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
@@ -274,6 +274,9 @@ pub struct Service {
     /// What DNS tells of it beside its addresses.
     #[serde(default, skip_serializing_if = "Discovery::is_default")]
     pub discovery: Discovery,
+    /// What the mesh itself runs for it; none: others start its tasks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<Program>,
     /// Free text of the user's.
     pub labels: BTreeMap<String, String>,
     /// Grows by one with each change.

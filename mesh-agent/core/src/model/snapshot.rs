@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::{
     Availability, Block, Denied, Health, Identity, Live, Name, Network, NetworkId, Node, NodeId, NodeSpec,
-    Role, Service, ServiceId, Task, TaskId, Timestamp, Tokens,
+    Role, Service, ServiceId, Task, TaskId, TaskSpec, Timestamp, Tokens,
 };
 use crate::kv::Rev;
-use crate::records::HeldClaim;
+use crate::records::{self, HeldClaim};
 
 /// Everything that decisions are made of. Cloning is cheap enough to publish one per change: records are shared.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct Snapshot {
     pub nodes: BTreeMap<NodeId, Arc<Node>>,
     /// What operators said; a node without one is active.
     pub specs: BTreeMap<NodeId, NodeSpec>,
+    /// What operators said of tasks; one without is active.
+    pub task_specs: BTreeMap<TaskId, TaskSpec>,
     /// Which generation of the records it is; see [`crate::records::GENERATION`].
     pub generation: u64,
     /// Signs of life.
@@ -176,17 +178,29 @@ impl Snapshot {
         healthy * 100 < all * least
     }
 
-    /// Whether nobody wants a task to stop, or its node to be left alone.
+    /// Whether nobody wants a task to stop, or it or its node to be left alone.
     fn is_wanted(&self, task: &Task) -> bool {
-        !self.stops.contains_key(&task.id)
-            && self.nodes.contains_key(&task.node)
-            && self.availability(&task.node) != Availability::Drain
+        !self.stops.contains_key(&task.id) && self.nodes.contains_key(&task.node) && !self.is_drained(task)
+    }
+
+    /// Whether a task, or its node, is drained.
+    pub fn is_drained(&self, task: &Task) -> bool {
+        let spec = self.task_specs.get(&task.id);
+        spec.is_some_and(|spec| spec.availability == Availability::Drain)
+            || self.availability(&task.node) == Availability::Drain
+    }
+
+    /// Whether a task is on its way out of the balance, with connections that may go on for a while.
+    pub fn is_leaving(&self, task: &Task) -> bool {
+        let orphan = task.service.as_ref().is_some_and(|id| self.rev_of(&records::service(id)) == Rev(0));
+        orphan || task.draining || self.stops.contains_key(&task.id) || self.is_drained(task)
     }
 
     /// Since when a task that is in the balance has been in it.
     pub fn in_balance_since(&self, task: &Task) -> Timestamp {
         let undrained = self.specs.get(&task.node).map_or(0, |spec| spec.undrained);
-        task.ready_since.max(undrained)
+        let spec = self.task_specs.get(&task.id).map_or(0, |spec| spec.undrained);
+        task.ready_since.max(undrained).max(spec)
     }
 }
 

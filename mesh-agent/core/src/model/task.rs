@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Name, NetworkId, NodeId, ServiceId, TaskId, Timestamp};
+use super::{Availability, Name, NetworkId, NodeId, ServiceId, TaskId, Timestamp};
 
 /// Swarm's task states, in their order; a task only ever moves forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -162,6 +162,9 @@ pub struct Task {
     /// Name servers of its own, asked from its own namespace for what is not the mesh's; none: the node's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dns: Vec<IpAddr>,
+    /// Which version of its service's program it runs; none: someone else started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<u64>,
     /// When it last became [ready](Self::ready); 0: before that was written down.
     #[serde(default)]
     pub ready_since: Timestamp,
@@ -180,6 +183,22 @@ impl Task {
     /// Whether nothing but its health keeps it from that.
     pub fn would_be_ready(&self) -> bool {
         self.state == TaskState::Running && !self.draining && self.weight > 0
+    }
+}
+
+/// What the operator says of a task. Only the API writes this.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskSpec {
+    /// Whether it takes part; only `active` and `drain` have a meaning.
+    pub availability: Availability,
+    /// When it last ceased to be drained; 0: it never was.
+    #[serde(default)]
+    pub undrained: Timestamp,
+}
+
+impl Default for TaskSpec {
+    fn default() -> Self {
+        Self { availability: Availability::Active, undrained: 0 }
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) fn judge(world: &Snapshot, node: &NodeId, txn: Txn) -> Result<Txn, Fo
         }
         match (kind, op) {
             ("task", _) => judge.task(op, &TaskId::new(rest))?,
-            ("stop", _) => judge.own_task(&TaskId::new(rest)).map(drop)?,
+            ("stop" | "taskspec", _) => judge.own_task(&TaskId::new(rest)).map(drop)?,
             ("node" | "live" | "csr", Op::Put { value, .. }) => judge.about_itself(kind, rest, value)?,
             ("guard", Op::Put { .. }) if op.key() == records::node_guard(node) => {}
             ("idx", _) => judge.name(op, rest)?,
@@ -45,7 +45,7 @@ pub(super) fn judge(world: &Snapshot, node: &NodeId, txn: Txn) -> Result<Txn, Fo
             _ => return judge.not_a_workers(op.key()),
         }
         // A sign of life says its epoch itself, and that a task is to stop may be said by any program of the node.
-        if !fenced && !matches!((kind, op), ("live", _) | ("stop", Op::Put { .. })) {
+        if !fenced && !matches!((kind, op), ("live", _) | ("stop" | "taskspec", Op::Put { .. })) {
             return refuse(format!(
                 "{} may only be written on the condition that {own} is unchanged: a later agent may have started",
                 op.key()

@@ -29,6 +29,7 @@ pub(crate) fn service(name: &str) -> ServiceRequest {
         discovery: Default::default(),
         slow_start: Default::default(),
         health: Default::default(),
+        program: Default::default(),
         labels: Default::default(),
     }
 }
@@ -160,6 +161,8 @@ impl Sim {
             origin,
             weight: 1,
             state: TaskState::Preparing,
+            slot: None,
+            program: None,
         };
         let task = self.own_change(&me.id, |world, fresh| change::add_task(world, &me, request, fresh))?;
         self.set(node, &task.id, TaskChange { state: Some(TaskState::Running), ..TaskChange::default() })

@@ -2,6 +2,7 @@
 
 mod convert;
 mod health;
+mod program;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use health::HealthConfig;
+pub use program::{ProgramConfig, UpdateConfig, UpdateStatus};
 
 use super::{
     AffinityMode, Balancing, EndpointMode, Locality, Protocol, PublishMode, ReturnPath, Version, is_false,
@@ -171,6 +173,9 @@ pub struct ServiceSpec {
     /// Names of its ports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub port_names: Vec<PortName>,
+    /// What the mesh itself runs for it; left out: others start its tasks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<ProgramConfig>,
 }
 
 /// How many tasks serve.
@@ -179,7 +184,7 @@ pub struct ServiceSpec {
 pub struct ServiceStatus {
     /// Those that get new flows.
     pub running_tasks: u64,
-    /// Those that are registered and have not ended.
+    /// Those that the mesh is to run, or else those that are registered and have not ended.
     pub desired_tasks: u64,
 }
 
@@ -202,6 +207,9 @@ pub struct Service {
     pub endpoint: Endpoint,
     /// How many tasks serve.
     pub service_status: ServiceStatus,
+    /// How far the last replacement of tasks is, where the mesh runs them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update_status: Option<UpdateStatus>,
 }
 
 /// Names published ports as Docker's `--publish-rm` does.
@@ -282,4 +290,7 @@ pub struct ServiceUpdate {
     /// Names of ports to remove, in either protocol.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub port_name_rm: Vec<String>,
+    /// What to change of what the mesh runs for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<ProgramConfig>,
 }

@@ -9,7 +9,7 @@ use mesh_core::model;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Health, TaskState, is_false, rfc3339};
+use super::{Availability, Health, TaskState, is_false, rfc3339};
 
 /// Where a task lives on its node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -55,15 +55,24 @@ pub struct TaskSpec {
     /// How far it is; `running` unless said otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<TaskState>,
+    /// Its number among the service's tasks; left out: the first that is free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<u32>,
+    /// Which version of its service's program it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<u64>,
 }
 
-/// What to change of a task of this node.
+/// What to change of a task: its own node changes it, and any node can drain it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct TaskUpdate {
     /// Forward only; an earlier one is passed over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<TaskState>,
+    /// Whether it takes part: `active`, or `drain`, and then it gets no new flows until it is `active` again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub availability: Option<Availability>,
     /// Whether it can serve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
@@ -149,6 +158,8 @@ pub struct Task {
     pub health: Health,
     /// Share of new flows.
     pub weight: u16,
+    /// What the operator wants of it: `active` or `drain`.
+    pub availability: Availability,
     /// Gets no new flows any more.
     pub draining: bool,
     /// Whether it gets new flows.
@@ -159,8 +170,14 @@ pub struct Task {
     /// Why it gets none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// How many connections it still has, as far as its node has said; only of a task that gets no new ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u64>,
     /// Where it lives on its node.
     pub origin: Origin,
+    /// Which version of its service's program it runs, where the mesh started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<u64>,
 }
 
 impl TryFrom<Origin> for model::Origin {
@@ -197,7 +214,7 @@ impl TryFrom<TaskSpec> for TaskRequest {
     type Error = String;
 
     fn try_from(spec: TaskSpec) -> Result<Self, String> {
-        let TaskSpec { service, name, networks, origin, weight, dns, state } = spec;
+        let TaskSpec { service, name, networks, origin, weight, dns, state, slot, program } = spec;
         Ok(Self {
             service,
             name,
@@ -206,13 +223,16 @@ impl TryFrom<TaskSpec> for TaskRequest {
             weight: weight.unwrap_or(1),
             dns,
             state: state.unwrap_or(TaskState::Running).into(),
+            slot,
+            program,
         })
     }
 }
 
 impl From<TaskUpdate> for TaskChange {
     fn from(update: TaskUpdate) -> Self {
-        let TaskUpdate { state, health, weight, draining, message } = update;
+        // Who is drained is the operator's to say, and goes another way.
+        let TaskUpdate { state, availability: _, health, weight, draining, message } = update;
         let (state, health) = (state.map(Into::into), health.map(Into::into));
         Self { state, health, checked: false, weight, draining, message }
     }
@@ -238,6 +258,7 @@ impl Task {
             message,
             origin,
             dns: _,
+            program,
             ready_since: _,
             created,
             updated,
@@ -278,6 +299,7 @@ impl Task {
             networks_attachments: attachments.collect(),
             health: (*health).into(),
             weight: *weight,
+            availability: world.task_specs.get(id).cloned().unwrap_or_default().availability.into(),
             draining: *draining,
             in_balance,
             in_balance_since: match world.in_balance_since(task) {
@@ -285,7 +307,9 @@ impl Task {
                 _ => String::new(),
             },
             reason: if in_balance { String::new() } else { why_not(world, task) },
+            connections: world.live.get(node).and_then(|live| live.connections.get(id)).copied(),
             origin: origin.into(),
+            program: *program,
         }
     }
 }

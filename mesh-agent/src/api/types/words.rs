@@ -47,6 +47,10 @@ words! {
     ReturnPath = model::ReturnPath { Tunnel = "tunnel", Dsr = "dsr", Snat = "snat" }
     /// What the operator wants of a node.
     Availability = model::Availability { Active = "active", Pause = "pause", Drain = "drain" }
+    /// Whether a task goes before the one that replaces it comes.
+    UpdateOrder = model::UpdateOrder { StopFirst = "stop-first", StartFirst = "start-first" }
+    /// What to do when a new task fails.
+    FailureAction = model::FailureAction { Pause = "pause", Rollback = "rollback", Continue = "continue" }
     /// What is known of a task's fitness to serve.
     Health = model::Health { None = "none", Starting = "starting", Healthy = "healthy", Unhealthy = "unhealthy" }
     /// How far a task is.

@@ -2,7 +2,7 @@
 
 use crate::api::types::{Availability, Changed, NodeUpdate};
 use crate::cli::several::encode;
-use crate::cli::{OK, Session, converge};
+use crate::cli::{OK, Session, converge, leaving};
 
 /// Update a node
 #[derive(Debug, clap::Args)]
@@ -10,7 +10,7 @@ pub(in crate::cli) struct UpdateArgs {
     /// active: takes part; pause: takes no new tasks; drain: its tasks get no new flows
     #[arg(long, value_enum)]
     availability: Availability,
-    /// Exit at once instead of waiting for the mesh to converge
+    /// Exit at once instead of waiting for the mesh to converge and, with 'drain', for connections to end
     #[arg(short, long)]
     detach: bool,
     /// Name, ID, or 'self'
@@ -23,7 +23,10 @@ pub(super) async fn run(args: UpdateArgs, session: Session) -> anyhow::Result<u8
     let path = format!("/v1/nodes/{}", encode(&node));
     let changed: Changed = session.client.patch(&path, &NodeUpdate { availability }).await?;
     session.out.line(&node);
-    if !detach {
+    if detach {
+    } else if availability == Availability::Drain {
+        leaving::drained(&session, changed.revision, |task| task.node_id == changed.id).await?;
+    } else {
         converge::wait(&session, "Node", changed.revision).await?;
     }
     Ok(OK)

@@ -1,12 +1,14 @@
 //! **Effect.** `mesh service create`.
 
 use crate::api::types::{
-    Affinity, Balancing, Changed, EndpointMode, EndpointSpec, Locality, ReturnPath, ServiceSpec,
+    Affinity, Balancing, Changed, EndpointMode, EndpointSpec, Locality, ProgramConfig, ReturnPath,
+    ServiceSpec,
 };
 use crate::cli::health::HealthFlags;
 use crate::cli::options::{self, Attach, KeyValue, NamedPort};
+use crate::cli::program::ProgramFlags;
 use crate::cli::publish::Publish;
-use crate::cli::{OK, Session, converge};
+use crate::cli::{Session, replicas};
 
 /// Create a new service
 #[derive(Debug, clap::Args)]
@@ -68,6 +70,11 @@ pub(in crate::cli) struct CreateArgs {
     publish_not_ready: bool,
     #[command(flatten)]
     health: Box<HealthFlags>,
+    #[command(flatten)]
+    program: Box<ProgramFlags>,
+    /// With --cmd: set an environment variable
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    env: Vec<String>,
     /// Service labels
     #[arg(short, long, value_name = "KEY=VALUE")]
     label: Vec<KeyValue>,
@@ -95,6 +102,8 @@ pub(super) async fn run(args: CreateArgs, session: Session) -> anyhow::Result<u8
         port_name,
         publish_not_ready,
         health,
+        program,
+        env,
         label,
         detach,
         quiet,
@@ -117,12 +126,13 @@ pub(super) async fn run(args: CreateArgs, session: Session) -> anyhow::Result<u8
         healthcheck: health.config(),
         publish_not_ready,
         port_names: port_name.into_iter().map(|NamedPort(port)| port).collect(),
+        program: program.config(ProgramConfig { env, ..ProgramConfig::default() }),
     };
     let changed: Changed = session.client.post("/v1/services", &spec).await?;
     session.out.line(&changed.id);
     if !detach {
         session.out.quiet_progress(quiet);
-        converge::wait(&session, "Service", changed.revision).await?;
+        return replicas::converged(&session, &changed).await;
     }
-    Ok(OK)
+    Ok(crate::cli::OK)
 }

@@ -35,7 +35,8 @@ pub(super) async fn run(args: InspectArgs, session: Session) -> anyhow::Result<u
 
 /// Docker's lines, and ours after them.
 fn pretty(service: &Service) -> String {
-    let Service { id, version: _, created_at, updated_at, spec, endpoint, service_status } = service;
+    let Service { id, version: _, created_at, updated_at, spec, endpoint, service_status, update_status } =
+        service;
     let mut text = format!("ID:\t\t{id}\nName:\t\t{}\n", spec.name);
     if !spec.labels.is_empty() {
         text.push_str("Labels:\n");
@@ -43,6 +44,15 @@ fn pretty(service: &Service) -> String {
     }
     text.push_str(&format!("Created:\t{created_at}\nUpdated:\t{updated_at}\n"));
     text.push_str(&format!("Replicas:\t{}/{}\n", service_status.running_tasks, service_status.desired_tasks));
+    if let Some(status) = update_status {
+        text.push_str(&format!(
+            "UpdateStatus:\n State:\t\t{}\n Message:\t{}\n",
+            status.state, status.message
+        ));
+    }
+    if let Some(program) = &spec.program {
+        text.push_str(&format!("Command:\t{}\n", program.command.clone().unwrap_or_default().join(" ")));
+    }
     let targets: Vec<_> = spec.networks.iter().map(|network| network.target.as_str()).collect();
     text.push_str(&format!("Networks: {}\n", targets.join(" ")));
     text.push_str(&format!(

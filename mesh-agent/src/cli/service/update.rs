@@ -1,11 +1,14 @@
 //! **Effect.** `mesh service update`: in place, what is not named keeps working throughout.
 
-use crate::api::types::{Affinity, Balancing, Changed, EndpointMode, Locality, ReturnPath, ServiceUpdate};
+use crate::api::types::{
+    Affinity, Balancing, Changed, EndpointMode, Locality, ProgramConfig, ReturnPath, ServiceUpdate,
+};
 use crate::cli::health::HealthFlags;
 use crate::cli::options::{self, Attach, KeyValue, NamedPort};
+use crate::cli::program::ProgramFlags;
 use crate::cli::publish::{Publish, Unpublish};
 use crate::cli::several::encode;
-use crate::cli::{OK, Session, converge};
+use crate::cli::{OK, Session, replicas};
 
 /// Update a service
 #[derive(Debug, clap::Args)]
@@ -74,6 +77,20 @@ pub(in crate::cli) struct UpdateArgs {
     publish_not_ready: Option<bool>,
     #[command(flatten)]
     health: Box<HealthFlags>,
+    #[command(flatten)]
+    program: Box<ProgramFlags>,
+    /// Add or change an environment variable of the command
+    #[arg(long, value_name = "KEY=VALUE")]
+    env_add: Vec<String>,
+    /// Remove an environment variable of the command
+    #[arg(long, value_name = "KEY")]
+    env_rm: Vec<String>,
+    /// Replace all tasks even if nothing else changes
+    #[arg(long)]
+    force: bool,
+    /// Roll back to the command that ran before
+    #[arg(long, conflicts_with_all = ["cmd", "force", "env_add", "env_rm"])]
+    rollback: bool,
     /// Exit at once instead of waiting for the mesh to converge
     #[arg(short, long)]
     detach: bool,
@@ -105,6 +122,11 @@ pub(super) async fn run(args: UpdateArgs, session: Session) -> anyhow::Result<u8
         port_name_rm,
         publish_not_ready,
         health,
+        program,
+        env_add,
+        env_rm,
+        force,
+        rollback,
         detach,
         quiet,
         service,
@@ -129,13 +151,20 @@ pub(super) async fn run(args: UpdateArgs, session: Session) -> anyhow::Result<u8
         publish_not_ready,
         port_name_add: port_name_add.into_iter().map(|NamedPort(port)| port).collect(),
         port_name_rm,
+        program: program.config(ProgramConfig {
+            env: env_add,
+            env_rm,
+            force,
+            rollback,
+            ..ProgramConfig::default()
+        }),
     };
     let changed: Changed =
         session.client.patch(&format!("/v1/services/{}", encode(&service)), &update).await?;
     session.out.line(&service);
     if !detach {
         session.out.quiet_progress(quiet);
-        converge::wait(&session, "Service", changed.revision).await?;
+        return replicas::converged(&session, &changed).await;
     }
     Ok(OK)
 }

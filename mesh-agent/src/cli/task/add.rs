@@ -61,6 +61,8 @@ pub(super) async fn run(args: AddArgs, session: Session) -> anyhow::Result<u8> {
         weight: Some(weight),
         dns,
         state: None,
+        slot: None,
+        program: None,
     };
     let changed: Changed =
         session.client.post("/v1/tasks", &spec).await.with_context(|| format!("cannot register {what}"))?;

@@ -1,15 +1,8 @@
 //! **Effect.** `mesh task rm`.
 
-use std::time::{Duration, Instant};
-
-use anyhow::bail;
-
 use crate::api::types::Task;
+use crate::cli::leaving::{self, Timeouts};
 use crate::cli::{Session, several};
-
-/// Every node lets go first, running flows end, then the command has its grace period.
-const PATIENCE: Duration = Duration::from_secs(90);
-const LOOK: Duration = Duration::from_millis(50);
 
 /// Stop one or more tasks: out of every node's balance first, then their end
 #[derive(Debug, clap::Args)]
@@ -27,38 +20,12 @@ pub(in crate::cli) struct RmArgs {
 
 pub(super) async fn run(args: RmArgs, session: Session) -> anyhow::Result<u8> {
     let query = if args.force { "?force" } else { "" };
+    let timeouts = Timeouts::read(&session).await?;
     let removed = several::remove(&session, &args.tasks, |id| format!("/v1/tasks/{id}{query}")).await?;
-    if !args.detach && !removed.changed.is_empty() {
-        let ids: Vec<_> = removed.changed.into_iter().map(|changed| changed.id).collect();
-        ended(&session, &ids).await?;
+    let newest = removed.changed.iter().map(|changed| changed.revision).max();
+    if let Some(revision) = newest.filter(|_| !args.detach) {
+        let is_leaving = |task: &Task| removed.changed.iter().any(|changed| changed.id == task.id);
+        leaving::ended(&session, revision, &timeouts, is_leaving).await?;
     }
     Ok(removed.code)
-}
-
-/// Waits until none of them is there any more.
-async fn ended(session: &Session, ids: &[String]) -> anyhow::Result<()> {
-    let started = Instant::now();
-    let mut shown = None;
-    loop {
-        let tasks: Vec<Task> = session.client.get("/v1/tasks").await?;
-        let left: Vec<&Task> = tasks.iter().filter(|task| ids.contains(&task.id)).collect();
-        if shown != Some(left.len()) {
-            let done = ids.len() - left.len();
-            session.out.progress(&format!("overall progress: {done} out of {} tasks", ids.len()));
-            shown = Some(left.len());
-        }
-        if left.is_empty() {
-            session.out.done("verify: Tasks ended");
-            return Ok(());
-        }
-        if started.elapsed() > PATIENCE {
-            let names: Vec<_> = left.iter().map(|task| task.name.as_str()).collect();
-            bail!(
-                "after {} s these have not ended: {}; their nodes go on trying",
-                PATIENCE.as_secs(),
-                names.join(", ")
-            );
-        }
-        tokio::time::sleep(LOOK).await;
-    }
 }

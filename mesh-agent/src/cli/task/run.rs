@@ -69,6 +69,12 @@ pub(in crate::cli) struct RunArgs {
     /// This is the background
     #[arg(long, hide = true)]
     pub(super) supervise: bool,
+    /// Which of the service's tasks it is to be
+    #[arg(long, hide = true, requires = "supervise")]
+    pub(super) slot: Option<u32>,
+    /// Which version of the service's program it runs
+    #[arg(long, hide = true, requires = "supervise")]
+    pub(super) program: Option<u64>,
     /// The command
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(super) command: Vec<OsString>,
@@ -76,7 +82,7 @@ pub(in crate::cli) struct RunArgs {
 
 /// What a supervisor in the background says of its start, once.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Started {
+pub(crate) enum Started {
     /// The task runs.
     Running {
         /// Its id.
@@ -198,6 +204,8 @@ fn supervisor_args(args: &RunArgs, host: &Host) -> Vec<OsString> {
         detach: _,
         log,
         supervise: _,
+        slot: _,
+        program: _,
         command,
     } = args;
     let mut all: Vec<OsString> =

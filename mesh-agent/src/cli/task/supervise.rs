@@ -88,7 +88,7 @@ impl Supervisor<'_> {
     }
 
     async fn register(&self) -> anyhow::Result<Changed> {
-        let RunArgs { service, name, network, weight, dns, .. } = self.args;
+        let RunArgs { service, name, network, weight, dns, slot, program, .. } = self.args;
         let spec = TaskSpec {
             service: service.clone(),
             name: name.clone(),
@@ -102,6 +102,8 @@ impl Supervisor<'_> {
             weight: Some(*weight),
             dns: dns.clone(),
             state: Some(TaskState::Preparing),
+            slot: *slot,
+            program: *program,
         };
         Ok(self.client.post("/v1/tasks", &spec).await?)
     }

@@ -44,6 +44,7 @@ fn zone() -> Zone {
         discovery: Default::default(),
         slow_start: Default::default(),
         health: Default::default(),
+        program: Default::default(),
         labels: Default::default(),
         version: 1,
         created: 0,

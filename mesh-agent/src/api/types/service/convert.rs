@@ -146,6 +146,7 @@ impl TryFrom<ServiceSpec> for change::ServiceRequest {
             healthcheck,
             publish_not_ready,
             port_names: names,
+            program,
         } = spec;
         let EndpointSpec { mode, ports } = endpoint_spec;
         Ok(Self {
@@ -162,6 +163,7 @@ impl TryFrom<ServiceSpec> for change::ServiceRequest {
             slow_start: slow_start.as_deref().map(parse_duration).transpose()?.unwrap_or_default(),
             health: healthcheck.map(TryInto::try_into).transpose()?.unwrap_or_default(),
             discovery: model::Discovery { publish_not_ready, port_names: port_names(names)? },
+            program: program.map(TryInto::try_into).transpose()?.unwrap_or_default(),
             labels,
         })
     }
@@ -191,6 +193,7 @@ impl TryFrom<ServiceUpdate> for change::ServiceUpdate {
             publish_not_ready,
             port_name_add,
             port_name_rm,
+            program,
         } = update;
         let rm = publish_rm.into_iter();
         Ok(Self {
@@ -211,6 +214,7 @@ impl TryFrom<ServiceUpdate> for change::ServiceUpdate {
             publish_not_ready,
             port_name_add: port_names(port_name_add)?,
             port_name_rm,
+            program: program.map(TryInto::try_into).transpose()?.unwrap_or_default(),
             label_add,
             label_rm,
         })
@@ -235,6 +239,7 @@ impl Service {
             slow_start,
             health,
             discovery,
+            program,
             labels,
             version,
             created,
@@ -249,7 +254,8 @@ impl Service {
         let tasks: Vec<_> = world.tasks_of(id).collect();
         let panics = world.panics(service, &tasks);
         let running = tasks.iter().filter(|task| world.serves(task, panics)).count();
-        let desired = tasks.iter().filter(|task| !task.state.is_terminal()).count();
+        let registered = tasks.iter().filter(|task| !task.state.is_terminal()).count();
+        let desired = program.as_ref().map_or(registered, |program| program.replicas as usize);
         Self {
             id: id.to_string(),
             version: Version { index: *version },
@@ -270,9 +276,11 @@ impl Service {
                 healthcheck: health.as_ref().map(Into::into),
                 publish_not_ready: discovery.publish_not_ready,
                 port_names: discovery.port_names.iter().map(Into::into).collect(),
+                program: program.as_ref().map(Into::into),
             },
             endpoint: Endpoint { spec: endpoint_spec, ports, virtual_ips: virtual_ips(world, networks) },
             service_status: ServiceStatus { running_tasks: running as u64, desired_tasks: desired as u64 },
+            update_status: program.as_ref().and_then(|program| program.rollout.as_ref()).map(Into::into),
         }
     }
 }

@@ -1,0 +1,160 @@
+//! What the mesh itself runs for a service: a command, how many times, and how another one takes its place.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Timestamp;
+use super::service::word_enum;
+
+word_enum! {
+    /// Whether a task goes before the one that replaces it comes.
+    #[derive(Default)]
+    UpdateOrder, "update order" {
+        /// The old one ends, then the new one starts.
+        #[default]
+        StopFirst = "stop-first",
+        /// The new one serves, then the old one is told to stop.
+        StartFirst = "start-first",
+    }
+}
+
+word_enum! {
+    /// What to do when a new task fails.
+    #[derive(Default)]
+    FailureAction, "failure action" {
+        /// Nothing more is replaced until someone says how to go on.
+        #[default]
+        Pause = "pause",
+        /// Back to what ran before.
+        Rollback = "rollback",
+        /// Go on all the same.
+        Continue = "continue",
+    }
+}
+
+word_enum! {
+    /// How far the replacement of tasks is, in Docker's words.
+    RolloutState, "update state" {
+        /// Tasks are replaced.
+        Updating = "updating",
+        /// A new task failed.
+        Paused = "paused",
+        /// All are replaced.
+        Completed = "completed",
+        /// A new task failed, and all go back to what ran before.
+        RollbackStarted = "rollback_started",
+        /// What ran before failed, too.
+        RollbackPaused = "rollback_paused",
+        /// All are back.
+        RollbackCompleted = "rollback_completed",
+    }
+}
+
+impl RolloutState {
+    /// Whether tasks are being replaced.
+    pub fn is_under_way(self) -> bool {
+        matches!(self, Self::Updating | Self::RollbackStarted)
+    }
+
+    /// Whether it waits for someone.
+    pub fn is_paused(self) -> bool {
+        matches!(self, Self::Paused | Self::RollbackPaused)
+    }
+}
+
+/// What is executed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// The program and its arguments; at least one word.
+    pub command: Vec<String>,
+    /// `KEY=VALUE`
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<String>,
+}
+
+/// How tasks are replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdateConfig {
+    /// How many at once; 0: all.
+    pub parallelism: u32,
+    /// How long to wait after some were replaced.
+    pub delay: Duration,
+    /// What comes first.
+    pub order: UpdateOrder,
+    /// What to do when a new one fails.
+    pub failure_action: FailureAction,
+    /// How long new ones must have served until all is well.
+    pub monitor: Duration,
+}
+
+/// Docker's.
+impl Default for UpdateConfig {
+    fn default() -> Self {
+        Self {
+            parallelism: 1,
+            delay: Duration::ZERO,
+            order: UpdateOrder::default(),
+            failure_action: FailureAction::default(),
+            monitor: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The last replacement of tasks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// How far it is.
+    pub state: RolloutState,
+    /// When it began.
+    pub started: Timestamp,
+    /// When it ended; 0: it has not.
+    #[serde(default)]
+    pub completed: Timestamp,
+    /// For people.
+    pub message: String,
+}
+
+/// What the mesh runs for a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// Grows with each change of what is executed: tasks of an earlier version are replaced.
+    pub version: u64,
+    /// What is executed.
+    pub run: Run,
+    /// How many tasks there are to be.
+    pub replicas: u32,
+    /// How tasks are replaced.
+    pub update: UpdateConfig,
+    /// The last replacement; none: there was none yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
+    /// What was executed before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Run>,
+}
+
+impl Program {
+    /// How many tasks are replaced at once.
+    pub fn parallelism(&self) -> usize {
+        let all = self.replicas.max(1);
+        let wanted = if self.update.parallelism == 0 { all } else { self.update.parallelism.min(all) };
+        wanted as usize
+    }
+
+    /// Whether the replacement of tasks waits for someone.
+    pub fn is_paused(&self) -> bool {
+        self.rollout.as_ref().is_some_and(|rollout| rollout.state.is_paused())
+    }
+}
+
+/// What a node says of a command that does not run there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunFailure {
+    /// Which version of the program.
+    pub version: u64,
+    /// How many times in a row.
+    pub count: u32,
+    /// What went wrong.
+    pub message: String,
+}

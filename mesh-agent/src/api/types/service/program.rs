@@ -1,0 +1,128 @@
+//! **Fact.** What the mesh itself runs for a service, on the wire: Docker's words where it has them.
+
+use mesh_core::change::ProgramWish;
+use mesh_core::model;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::api::types::{FailureAction, UpdateOrder, format_duration, is_false, parse_duration, rfc3339};
+
+/// A command that the mesh runs as a service's tasks. In changes, what is left out stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct ProgramConfig {
+    /// The program and its arguments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    /// Variables: `KEY=VALUE`; in changes those to set.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<String>,
+    /// In changes: variables to remove, by key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env_rm: Vec<String>,
+    /// How many tasks; 1 unless said otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<u32>,
+    /// How tasks are replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update_config: Option<UpdateConfig>,
+    /// In changes: replace all tasks even if nothing else changes.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub force: bool,
+    /// In changes: back to what ran before.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub rollback: bool,
+}
+
+/// How tasks are replaced.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct UpdateConfig {
+    /// How many at once, 0: all; 1 unless said otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallelism: Option<u32>,
+    /// How long to wait after some were replaced (`5s`); not at all unless said otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay: Option<String>,
+    /// What to do when a new task fails; `pause` unless said otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_action: Option<FailureAction>,
+    /// How long new tasks must have served until all is well; `5s` unless said otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monitor: Option<String>,
+    /// What comes first; `stop-first` unless said otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<UpdateOrder>,
+}
+
+/// How far the last replacement of tasks is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
+pub struct UpdateStatus {
+    /// `updating`, `paused`, `completed`, `rollback_started`, `rollback_paused` or `rollback_completed`.
+    pub state: String,
+    /// When it began (RFC 3339).
+    pub started_at: String,
+    /// When it ended (RFC 3339).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub completed_at: String,
+    /// For people.
+    pub message: String,
+}
+
+impl TryFrom<ProgramConfig> for ProgramWish {
+    type Error = String;
+
+    fn try_from(config: ProgramConfig) -> Result<Self, String> {
+        let ProgramConfig { command, env, env_rm, replicas, update_config, force, rollback } = config;
+        let UpdateConfig { parallelism, delay, failure_action, monitor, order } =
+            update_config.unwrap_or_default();
+        Ok(Self {
+            command,
+            env_add: env,
+            env_rm,
+            replicas,
+            parallelism,
+            delay: delay.as_deref().map(parse_duration).transpose()?,
+            order: order.map(Into::into),
+            failure_action: failure_action.map(Into::into),
+            monitor: monitor.as_deref().map(parse_duration).transpose()?,
+            force,
+            rollback,
+        })
+    }
+}
+
+impl From<&model::Program> for ProgramConfig {
+    fn from(program: &model::Program) -> Self {
+        let model::Program { version: _, run, replicas, update, rollout: _, previous: _ } = program;
+        let model::UpdateConfig { parallelism, delay, order, failure_action, monitor } = *update;
+        Self {
+            command: Some(run.command.clone()),
+            env: run.env.clone(),
+            env_rm: Vec::new(),
+            replicas: Some(*replicas),
+            update_config: Some(UpdateConfig {
+                parallelism: Some(parallelism),
+                delay: Some(format_duration(delay)),
+                failure_action: Some(failure_action.into()),
+                monitor: Some(format_duration(monitor)),
+                order: Some(order.into()),
+            }),
+            force: false,
+            rollback: false,
+        }
+    }
+}
+
+impl From<&model::Rollout> for UpdateStatus {
+    fn from(rollout: &model::Rollout) -> Self {
+        let model::Rollout { state, started, completed, message } = rollout;
+        Self {
+            state: state.to_string(),
+            started_at: rfc3339(*started),
+            completed_at: if *completed == 0 { String::new() } else { rfc3339(*completed) },
+            message: message.clone(),
+        }
+    }
+}

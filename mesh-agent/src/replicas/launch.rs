@@ -1,0 +1,98 @@
+//! **Effect.** A command of a service under a supervisor of its own, from its start to its end.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use mesh_core::model::{Name, Run, TaskId};
+use mesh_core::replicas::Start;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::cli::Started;
+
+/// What a log may have when a task starts; then it is the old one, and the one before that goes.
+const LONGEST_LOG: u64 = 8 << 20;
+
+/// A command that ended.
+pub(super) struct Ended {
+    /// What was started.
+    pub(super) start: Start,
+    /// Its task, if it got as far.
+    pub(super) task: Option<TaskId>,
+    /// How long it ran.
+    pub(super) lived: Duration,
+    /// How it ended, in words.
+    pub(super) why: String,
+}
+
+/// Runs it to its end.
+pub(super) async fn run(socket: PathBuf, service: Name, run: Run, start: Start, log: PathBuf) -> Ended {
+    let begun = Instant::now();
+    let mut task = None;
+    let why = match supervise(&socket, &service, &run, &start, &log, &mut task).await {
+        Ok(why) => why,
+        Err(error) => format!("{error:#}"),
+    };
+    Ended { start, task, lived: begun.elapsed(), why }
+}
+
+async fn supervise(
+    socket: &Path,
+    service: &Name,
+    run: &Run,
+    start: &Start,
+    log: &Path,
+    task: &mut Option<TaskId>,
+) -> anyhow::Result<String> {
+    let mut child = spawn(socket, service, run, start, log)?;
+    let mut line = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        let mut reader = BufReader::new(stdout);
+        reader.read_line(&mut line).await.context("cannot hear from the task's supervisor")?;
+    }
+    match serde_json::from_str(&line) {
+        Ok(Started::Running { id, .. } | Started::Waiting { id, .. }) => *task = Some(TaskId::new(id)),
+        Ok(Started::Failed { message, .. }) => {
+            let _ = child.wait().await;
+            return Ok(message);
+        }
+        Err(_) => {}
+    }
+    let status = child.wait().await.context("cannot wait for the task's supervisor")?;
+    Ok(format!("the command ended ({status}); see {}", log.display()))
+}
+
+fn spawn(socket: &Path, service: &Name, run: &Run, start: &Start, log: &Path) -> anyhow::Result<Child> {
+    let output = open(log)?;
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("-H").arg(format!("unix://{}", socket.display())).args(["task", "run", "--supervise"]);
+    command.arg(format!("--service={service}")).arg(format!("--slot={}", start.slot));
+    command.arg(format!("--program={}", start.version)).arg(format!("--log={}", log.display()));
+    for variable in &run.env {
+        command.arg(format!("--env={variable}"));
+    }
+    command.arg("--").args(&run.command);
+    // The agent's own environment is no business of a service's.
+    command
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()));
+    command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(output);
+    command.spawn().context("cannot start the task's supervisor")
+}
+
+/// Only for root: nobody knows what commands print.
+fn open(log: &Path) -> anyhow::Result<File> {
+    if let Some(dir) = log.parent() {
+        std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    }
+    if std::fs::metadata(log).is_ok_and(|found| found.len() > LONGEST_LOG) {
+        // Where that fails the log goes on.
+        let _ = std::fs::rename(log, log.with_extension("log.old"));
+    }
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(log);
+    file.with_context(|| format!("cannot open the log {}", log.display()))
+}

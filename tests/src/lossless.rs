@@ -1,0 +1,165 @@
+//! Every planned change of a mesh, one after the other, under constant load: none may lose a request.
+
+use std::{
+    fmt, fs,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+
+use crate::{Lab, Load, Node, eventually, lab_test};
+
+/// How long a start, or one change, may take.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Between two changes.
+const CALM: Duration = Duration::from_millis(500);
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// All changes are made again until there were so many requests.
+    pub requests: u64,
+    /// How many requests a second.
+    pub rate: u32,
+}
+
+/// What became of the requests.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// How many there were.
+    pub requests: u64,
+    /// How many of them were not answered.
+    pub failed: u64,
+    /// During which change.
+    pub operations: Vec<Operation>,
+}
+
+/// A change, however often it was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Operation {
+    /// What was done.
+    pub name: String,
+    /// Requests that were sent meanwhile, or until the next one began, and were not answered.
+    pub failed: u64,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} requests, {} failed", self.requests, self.failed)?;
+        self.operations.iter().try_for_each(|Operation { name, failed }| writeln!(f, "{failed:>8}  {name}"))
+    }
+}
+
+/// A change of the mesh.
+type Change = fn(&Lab, &Path) -> Result<()>;
+
+const CHANGES: [(&str, Change); 11] = [
+    ("scale up", |lab, _| first(lab, "service scale web=6")),
+    ("scale down", |lab, _| first(lab, "service scale web=3")),
+    ("rolling replacement, start-first", |lab, _| {
+        first(lab, "service update --force --update-order start-first --update-monitor 1s web")
+    }),
+    ("rolling replacement, stop-first", |lab, _| {
+        first(lab, "service update --force --update-order stop-first --update-monitor 1s web")
+    }),
+    ("drain of a node", |lab, _| {
+        first(lab, "node update --availability drain n3")?;
+        settled(lab)
+    }),
+    ("a drained node comes back", |lab, _| first(lab, "node update --availability active n3")),
+    ("drain of a task", |lab, _| {
+        let text = node(lab, 0)?.mesh(["service", "ps", "-q", "web"])?.ok()?;
+        let task = text.lines().next().context("the service has no task")?.to_owned();
+        first(lab, &format!("task drain {task}"))?;
+        first(lab, &format!("task update --availability active {task}"))
+    }),
+    ("another port is published", |lab, _| first(lab, "service update --publish-add 8081:80 web")),
+    ("another port is unpublished", |lab, _| first(lab, "service update --publish-rm 8081:80 web")),
+    ("restart of every agent", |lab, _| restart(lab)),
+    ("upgrade of every agent", |lab, program| {
+        // Another file in its place, as packages do it.
+        let new = program.with_extension("new");
+        fs::copy(program, &new).context("cannot copy the program")?;
+        fs::rename(&new, program).context("cannot replace the program")?;
+        restart(lab)
+    }),
+];
+
+/// Runs the `mesh` program at that path in a lab of its own, and says what came of it. Progress goes to standard error.
+pub fn run(mesh: &Path, options: Options) -> Result<Report> {
+    let dir = tempfile::tempdir().context("cannot make a directory")?;
+    let program = dir.path().join("mesh");
+    fs::copy(mesh, &program).with_context(|| format!("cannot copy {}", mesh.display()))?;
+    let mut report = None;
+    lab_test(Lab::builder(&program).nodes(3), |lab| {
+        report = Some(run_in(lab, &program, options)?);
+        Ok(())
+    })?;
+    report.context("nothing was run")
+}
+
+fn run_in(lab: &Lab, program: &Path, options: Options) -> Result<Report> {
+    lab.start_agents(PATIENCE)?;
+    first(lab, "network create app")?;
+    let server = lab.programs().web(80).join(" ");
+    let words = "service create --name web --network app -p 8080:80 --drain-timeout 10s --replicas 3 --cmd";
+    let create: Vec<_> = words.split(' ').chain([server.as_str()]).collect();
+    node(lab, 0)?.mesh_command(create).timeout(PATIENCE).ok()?;
+    settled(lab)?;
+    let entries = [(node(lab, 0)?.address(), 8080).into(), (node(lab, 1)?.address(), 8080).into()];
+    let load = Load::start(lab.client().netns(), &entries, options.rate)?;
+    let begun = Instant::now();
+    thread::sleep(CALM);
+    let enough = Duration::from_secs(options.requests / u64::from(options.rate));
+    let mut made: Vec<(Duration, &str)> = Vec::new();
+    loop {
+        for (name, change) in CHANGES {
+            made.push((begun.elapsed(), name));
+            eprintln!("{:>6.1} s  {name}", begun.elapsed().as_secs_f64());
+            change(lab, program).with_context(|| name.to_owned())?;
+            thread::sleep(CALM);
+        }
+        if begun.elapsed() >= enough {
+            break;
+        }
+    }
+    let told = load.stop()?;
+    eprintln!("{told}");
+    let mut operations: Vec<_> =
+        CHANGES.iter().map(|(name, _)| Operation { name: (*name).to_owned(), failed: 0 }).collect();
+    for failure in &told.failed {
+        let during = made.iter().rev().find(|(at, _)| *at <= failure.at).or(made.first());
+        let during = during.and_then(|(_, name)| operations.iter_mut().find(|op| op.name == *name));
+        if let Some(operation) = during {
+            operation.failed += 1;
+        }
+    }
+    let failed = told.failed.len() as u64;
+    Ok(Report { requests: told.ok + failed, failed, operations })
+}
+
+fn node(lab: &Lab, place: usize) -> Result<&Node> {
+    lab.nodes().get(place).context("the lab has too few nodes")
+}
+
+/// A command on the first node.
+fn first(lab: &Lab, command: &str) -> Result<()> {
+    node(lab, 0)?.mesh_command(command.split(' ')).timeout(PATIENCE).ok().map(drop)
+}
+
+/// Waits until as many tasks serve as should, and no more.
+fn settled(lab: &Lab) -> Result<()> {
+    eventually(PATIENCE, "the service has settled", || {
+        let text = node(lab, 0)?.mesh(["service", "ls", "--format", "{{.Replicas}}"])?.ok()?;
+        let (serving, wanted) = text.trim().split_once('/').context("no replicas")?;
+        ensure!(serving == wanted, "{text}");
+        Ok(())
+    })
+}
+
+fn restart(lab: &Lab) -> Result<()> {
+    lab.nodes().iter().try_for_each(|node| node.restart_agent(PATIENCE))
+}

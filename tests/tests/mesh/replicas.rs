@@ -1,0 +1,88 @@
+//! Services whose command the mesh itself runs.
+
+use anyhow::{Context, Result, ensure};
+use mesh_tests::{Lab, Node, eventually};
+use serde_json::Value;
+
+use crate::kit::{Cli, READY, mentions, mesh, text};
+
+/// A service with a web server that the mesh runs.
+fn create(lab: &Lab, node: &Node, options: &str) -> Result<()> {
+    let server = lab.programs().web(80).join(" ");
+    let words = format!("service create --name web --network app -p 8080:80 {options} --cmd");
+    let create: Vec<_> = words.split_whitespace().chain([server.as_str()]).collect();
+    node.mesh(create)?.ok().map(drop)
+}
+
+fn tasks(node: &Node) -> Result<Vec<Value>> {
+    node.rows("service ps web")
+}
+
+fn replicas(node: &Node) -> Result<String> {
+    Ok(node.rows("service ls")?.first().map(|row| text(&row["Replicas"])).unwrap_or_default())
+}
+
+fn settles(node: &Node, wanted: &str) -> Result<()> {
+    eventually(READY, "as many serve as should", || {
+        let found = replicas(node)?;
+        ensure!(found == wanted, "{found}");
+        Ok(())
+    })
+}
+
+/// They are spread, come back when they end, follow the number that is wanted, and go with their service.
+#[test]
+fn the_mesh_runs_as_many_as_are_wanted() -> Result<()> {
+    mesh(3, |lab| {
+        let [n1, n2] = [lab.node("n1")?, lab.node("n2")?];
+        n1.ok("network create app")?;
+        create(lab, n1, "--replicas 3")?;
+        ensure!(replicas(n2)? == "3/3", "{}", replicas(n2)?);
+        let mut nodes: Vec<_> = tasks(n1)?.iter().map(|task| text(&task["Node"])).collect();
+        nodes.sort_unstable();
+        ensure!(nodes == ["n1", "n2", "n3"], "{nodes:?}");
+        let id = text(&tasks(n1)?[0]["ID"]);
+        let pid = n1.inspect("task", &id)?["Origin"]["Pid"].as_u64().context("no pid")?;
+        n1.exec(["kill", "-9", &pid.to_string()])?.ok()?;
+        eventually(READY, "another one is there", || {
+            let all = tasks(n1)?;
+            ensure!(all.len() == 3 && all.iter().all(|task| text(&task["ID"]) != id), "{all:?}");
+            Ok(())
+        })?;
+        settles(n1, "3/3")?;
+        n2.ok("service scale web=5")?;
+        settles(n1, "5/5")?;
+        n2.ok("service scale web=1")?;
+        ensure!(tasks(n1)?.len() == 1, "{:?}", tasks(n1)?);
+        n1.ok("service rm web")?;
+        ensure!(n1.rows("task ls")?.is_empty(), "{:?}", n1.rows("task ls")?);
+        Ok(())
+    })
+}
+
+/// A command that does not run replaces nothing for long: the update stops, or goes back.
+#[test]
+fn a_bad_update_stops_or_goes_back() -> Result<()> {
+    mesh(2, |lab| {
+        let n1 = lab.node("n1")?;
+        n1.ok("network create app")?;
+        create(lab, n1, "--replicas 2 --update-order start-first --update-monitor 1s")?;
+        let said = n1.mesh(["service", "update", "--cmd", "false", "web"])?.failed()?;
+        mentions(&said, &["update paused due to failure"])?;
+        settles(n1, "2/2")?;
+        let said = n1.mesh([
+            "service",
+            "update",
+            "--cmd",
+            "sh -c 'exit 3'",
+            "--update-failure-action",
+            "rollback",
+            "web",
+        ])?;
+        let _ = said.failed()?;
+        let found = n1.inspect("service", "web")?;
+        let state = text(&found["UpdateStatus"]["State"]);
+        ensure!(state.starts_with("rollback"), "{state}");
+        Ok(())
+    })
+}
