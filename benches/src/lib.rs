@@ -72,6 +72,7 @@ impl Mesh {
             address: [192, 0, 2, number].into(),
             vxlan_port: 4789,
             boot: String::new(),
+            key: String::new(),
             uplink_mtu: 1500,
             listeners: Default::default(),
             routes: Default::default(),

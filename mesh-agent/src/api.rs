@@ -32,6 +32,7 @@ pub use socket::bind;
 use crate::cluster::Cluster;
 use crate::control::Control;
 use crate::dataplane::ebpf::View;
+use crate::liveness::Messenger;
 use crate::tasks::Tasks;
 
 /// The largest request that is read.
@@ -50,6 +51,8 @@ pub struct ApiState {
     pub view: Option<Arc<View>>,
     /// What this node is to its cluster.
     pub cluster: Cluster,
+    /// Speaks for this node to others, where that works.
+    pub messenger: Option<Arc<Messenger>>,
 }
 
 /// Serves until `stop`, then lets requests that are under way end.

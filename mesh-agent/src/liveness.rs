@@ -1,9 +1,11 @@
 //! **Effect.** Probes other nodes, and tells the loop which do not answer.
 //!
 //! What is concluded from answers is in `mesh_core::liveness`. Probes are ICMP echoes, which the other's kernel answers
-//! whatever its agent does.
+//! whatever its agent does. What nodes ask each other, and tell of themselves, are messages (`messenger`, `inbox`).
 
 mod echo;
+mod inbox;
+mod messenger;
 mod prober;
 mod way;
 
@@ -19,6 +21,7 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+pub use self::messenger::{Leaving, Messenger};
 use self::prober::Prober;
 
 /// Nodes that do not answer.
@@ -34,9 +37,11 @@ pub async fn run(
     address: IpAddr,
     world: watch::Receiver<Arc<Snapshot>>,
     masks: watch::Sender<Masks>,
+    messenger: Option<Arc<Messenger>>,
     stop: CancellationToken,
 ) {
-    match start(node, address, world, masks, stop.clone()) {
+    let prober = Prober::open(node, address, world, masks, messenger);
+    match prober.and_then(|prober| start(prober, stop.clone())) {
         // An error: the thread broke, and its panic was told.
         Ok(ended) => _ = ended.await,
         Err(error) => {
@@ -46,14 +51,7 @@ pub async fn run(
     }
 }
 
-fn start(
-    node: NodeId,
-    address: IpAddr,
-    world: watch::Receiver<Arc<Snapshot>>,
-    masks: watch::Sender<Masks>,
-    stop: CancellationToken,
-) -> io::Result<oneshot::Receiver<()>> {
-    let prober = Prober::open(node, address, world, masks)?;
+fn start(prober: Prober, stop: CancellationToken) -> io::Result<oneshot::Receiver<()>> {
     let (done, ended) = oneshot::channel();
     std::thread::Builder::new().name("mesh-prober".to_owned()).spawn(move || {
         prober.run(&stop);

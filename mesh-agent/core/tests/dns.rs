@@ -152,6 +152,8 @@ fn world() -> Snapshot {
         vxlan_port: 4789,
         epoch: 1,
         boot: String::new(),
+        key: String::new(),
+        left: false,
         uplink_mtu: 1500,
         listeners: Default::default(),
         routes: Default::default(),

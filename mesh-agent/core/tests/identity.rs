@@ -178,7 +178,7 @@ fn where_nodes_have_roles_a_manager_tidies_up() {
     let tidies = |sim: &Sim, node: &str| change::is_first(sim.world(), &NodeId::new(node));
     for node in ["a", "b", "c"] {
         let mut txn = Txn::default();
-        let live = Live { epoch: 1, applied: Rev(0), problems: Vec::new() };
+        let live = Live { epoch: 1, applied: Rev(0), problems: Vec::new(), silent: Default::default() };
         txn.put(records::live(&NodeId::new(node)), records::to_json(&live));
         assert!(sim.commit(&txn));
     }

@@ -195,7 +195,12 @@ fn a_worker_is_fenced_by_its_epoch() {
     txn.compares.push(Compare::Exists(records::node(&me.id)));
     refused(&sim, &txn);
     // A sign of life says its epoch itself; only it is under a lease.
-    let value = records::to_json(&Live { epoch: me.epoch, applied: Rev(1), problems: Vec::new() });
+    let value = records::to_json(&Live {
+        epoch: me.epoch,
+        applied: Rev(1),
+        problems: Vec::new(),
+        silent: Default::default(),
+    });
     let leased = |key: String, value: String| Op::Put { key, value, lease: Some(LeaseId(1)) };
     let live = Txn { compares: vec![], ops: vec![leased(records::live(&me.id), value)] };
     assert_eq!(may_commit(sim.world(), &worker(&sim, "n2"), live.clone()).unwrap(), live);
@@ -235,6 +240,7 @@ fn a_node_stops_its_tasks_and_renames_itself() {
         address: "192.0.2.2".parse().unwrap(),
         vxlan_port: 4789,
         boot: String::new(),
+        key: String::new(),
         uplink_mtu: 1500,
         listeners: Default::default(),
         routes: Default::default(),
@@ -248,6 +254,7 @@ fn a_node_stops_its_tasks_and_renames_itself() {
         address: "192.0.2.2".parse().unwrap(),
         vxlan_port: 4789,
         boot: String::new(),
+        key: String::new(),
         uplink_mtu: 1400,
         listeners: Default::default(),
         routes: Default::default(),

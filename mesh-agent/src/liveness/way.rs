@@ -16,6 +16,15 @@ const ROUNDS: u64 = 8;
 /// From whichever address routes say.
 pub(super) const ROUTED: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
+/// What came of a tick.
+#[derive(Debug, Default)]
+pub(super) struct Ticked {
+    /// Whose verdict is another one now.
+    pub(super) changed: BTreeMap<NodeId, Verdict>,
+    /// Who is to be asked about whom.
+    pub(super) asks: Vec<(IpAddr, IpAddr)>,
+}
+
 /// A way to all other nodes.
 #[derive(Debug)]
 pub(super) struct Way {
@@ -76,26 +85,46 @@ impl Way {
         }
     }
 
-    /// A window ends; the next probes leave. Whose verdict is another one now.
-    pub(super) fn tick(&mut self, now: Millis) -> BTreeMap<NodeId, Verdict> {
+    /// A window ends; the next probes leave.
+    pub(super) fn tick(&mut self, now: Millis) -> Ticked {
         self.round += 1;
         let before = self.verdicts();
+        let mut asks = Vec::new();
         for action in self.detector.tick(now) {
-            // Nobody can be asked yet.
-            let Action::Probe(id) = action else { continue };
-            let Some(address) = self.peers.get(&id) else { continue };
-            if let Some(socket) = &self.sockets[usize::from(address.is_ipv6())] {
-                socket.send(*address, self.round);
+            match action {
+                Action::Probe(id) => self.probe(&id),
+                Action::Ask { via, about } => {
+                    asks.extend(self.peers.get(&via).copied().zip(self.peers.get(&about).copied()));
+                }
             }
         }
         let mut changed = self.verdicts();
         changed.retain(|id, verdict| before.get(id) != Some(verdict));
-        changed
+        Ticked { changed, asks }
     }
 
-    /// Who does not answer on it.
-    pub(super) fn masks(&self) -> &BTreeMap<NodeId, Verdict> {
-        self.detector.masks()
+    fn probe(&self, id: &NodeId) {
+        let Some(address) = self.peers.get(id) else { return };
+        if let Some(socket) = &self.sockets[usize::from(address.is_ipv6())] {
+            socket.send(*address, self.round);
+        }
+    }
+
+    /// Whether the node at an address has just answered.
+    pub(super) fn hears(&self, address: IpAddr) -> bool {
+        self.by_address.get(&address).is_some_and(|id| self.detector.hears(id))
+    }
+
+    /// Another hears the node at an address.
+    pub(super) fn vouched(&mut self, address: IpAddr, now: Millis) {
+        if let Some(id) = self.by_address.get(&address) {
+            self.detector.vouched(id, now);
+        }
+    }
+
+    /// What is thought of whom.
+    pub(super) fn detector(&self) -> &Detector {
+        &self.detector
     }
 
     fn verdicts(&self) -> BTreeMap<NodeId, Verdict> {

@@ -192,6 +192,8 @@ pub(crate) fn world() -> Snapshot {
         vxlan_port: 4789,
         epoch: 1,
         boot: String::new(),
+        key: String::new(),
+        left: false,
         uplink_mtu: 1500,
         listeners: Default::default(),
         routes: Default::default(),

@@ -143,9 +143,10 @@ impl Mesh {
             name: "n1".parse().unwrap(),
             address: [192, 0, 2, 1].into(),
             state_dir: directory.path().join("state"),
+            messenger: None,
         };
         let cluster = Cluster::new(control.clone(), identity, None, Way::Alone(None));
-        let state = ApiState { control: control.clone(), tasks, view: None, cluster };
+        let state = ApiState { control: control.clone(), tasks, view: None, cluster, messenger: None };
         TaskTracker::new().spawn(api::serve(listener, state, stop.clone()));
         let host = format!("unix://{}", socket.display());
         let client = Client::new(host.parse::<Host>().unwrap());
@@ -172,6 +173,7 @@ impl Mesh {
             address: address.parse().unwrap(),
             vxlan_port: 4789,
             boot: "boot".to_owned(),
+            key: String::new(),
             uplink_mtu: 1500,
             listeners: Default::default(),
             routes: Default::default(),
@@ -184,7 +186,7 @@ impl Mesh {
     /// A node's sign of life.
     pub(crate) async fn live(&self, id: &str, applied: u64, problems: &[&str]) {
         let problems = problems.iter().map(|problem| (*problem).to_owned()).collect();
-        let live = Live { epoch: 1, applied: Rev(applied), problems };
+        let live = Live { epoch: 1, applied: Rev(applied), problems, silent: Default::default() };
         let mut txn = Txn::default();
         txn.put(records::live(&NodeId::new(id)), records::to_json(&live));
         self.store.txn(txn).await.unwrap();

@@ -244,6 +244,8 @@ fn node(index: usize, address: IpAddr) -> Node {
         vxlan_port: 4789,
         epoch: 1,
         boot: String::new(),
+        key: String::new(),
+        left: false,
         uplink_mtu: 1500,
         listeners: Default::default(),
         routes: Default::default(),

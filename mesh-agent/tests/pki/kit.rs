@@ -79,6 +79,7 @@ pub(crate) fn facts(name: &str, address: &str) -> NodeFacts {
         address: address.parse().unwrap(),
         vxlan_port: 4789,
         boot: "boot".to_owned(),
+        key: String::new(),
         uplink_mtu: 1500,
         listeners: Default::default(),
         routes: Default::default(),

@@ -50,7 +50,12 @@ async fn a_worker_lives_through_the_gateway() {
     control.change(|world, _| change::claim_blocks(world, me)).await.unwrap();
 
     let lease = worker.store.lease(Duration::from_secs(15)).await.unwrap();
-    let value = records::to_json(&Live { epoch: me.epoch, applied: Rev(1), problems: Vec::new() });
+    let value = records::to_json(&Live {
+        epoch: me.epoch,
+        applied: Rev(1),
+        problems: Vec::new(),
+        silent: Default::default(),
+    });
     let put = Op::Put { key: records::live(&me.id), value, lease: Some(lease) };
     let alive = worker.store.txn(Txn { compares: Vec::new(), ops: vec![put] }).await.unwrap();
     assert!(matches!(alive, TxnOutcome::Committed { .. }), "{alive:?}");

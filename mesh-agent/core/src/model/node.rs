@@ -58,6 +58,13 @@ pub struct Node {
     pub version: String,
     /// When this agent started.
     pub started: Timestamp,
+    /// The public key by which its agent's messages are known, in hexadecimal digits; empty: it sends none.
+    /// See [`crate::message`].
+    #[serde(default)]
+    pub key: String,
+    /// It has left the mesh on purpose: its tasks are no longer to be reached.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left: bool,
 }
 
 /// What the operator says of a node. Only the API writes this.
@@ -89,4 +96,18 @@ pub struct Live {
     /// What is wrong on it now, in words; empty when all is well.
     #[serde(default)]
     pub problems: Vec<String>,
+    /// Which others answer nobody, as far as it can see.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub silent: BTreeSet<NodeId>,
+}
+
+/// What managers agree on: a node is dead. It counts for that start of its agent only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Down {
+    /// Which start of its agent: see [`Node::epoch`].
+    pub epoch: u64,
+    /// Who did not hear it.
+    pub by: BTreeSet<NodeId>,
+    /// Since when, by the clock of who wrote it.
+    pub since: Timestamp,
 }

@@ -42,6 +42,12 @@ fn pretty(node: &Node) -> String {
     }
     text.push_str(&format!("Started at:\t\t{started_at}\nStatus:\n"));
     text.push_str(&format!(" State:\t\t\t{}\n", title(&status.state)));
+    if !status.message.is_empty() {
+        text.push_str(&format!(" Message:\t\t{}\n", status.message));
+    }
+    if !status.down_by.is_empty() {
+        text.push_str(&format!(" Down by:\t\t{}\n", status.down_by.join(", ")));
+    }
     text.push_str(&format!(" Availability:\t\t{}\n", title(spec.availability.as_str())));
     text.push_str(&format!(" Address:\t\t{}\n", status.addr));
     text.push_str(&format!(" Applied revision:\t{}\n", status.applied_revision));
