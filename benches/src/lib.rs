@@ -73,6 +73,7 @@ impl Mesh {
             vxlan_port: 4789,
             boot: String::new(),
             key: String::new(),
+            reflects: false,
             uplink_mtu: 1500,
             listeners: Default::default(),
             routes: Default::default(),

@@ -181,11 +181,26 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
         anyhow::anyhow!("{}; with dataplane.mode = \"nft\" it is not needed", error.in_full())
     })?;
     let view = balance.view();
+    let boot = join::boot();
+    let reflector = balance.reflector();
+    let reflects = reflector.is_some();
+    if let Some(reflector) = reflector {
+        parts.spawn(liveness::reflect(reflector, boot.clone(), me.clone(), stop.clone()));
+    }
+    let heard = liveness::Heard::default();
     if let Some(reader) = balance.reader() {
         parts.spawn(reader.run(stop.clone()));
     }
     let key = messenger.as_ref().map_or_else(String::new, |messenger| messenger.key());
-    parts.spawn(liveness::run(id.clone(), address, world.clone(), masks_tx, messenger.clone(), stop.clone()));
+    parts.spawn(liveness::run(
+        id.clone(),
+        address,
+        world.clone(),
+        masks_tx,
+        messenger.clone(),
+        Arc::clone(&heard),
+        stop.clone(),
+    ));
     let reconciler = Reconciler {
         node: id.clone(),
         world,
@@ -208,11 +223,18 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
     )?;
     parts.spawn(crate::api::serve(
         socket,
-        crate::api::ApiState { control: control.clone(), tasks, view, cluster: cluster.clone(), messenger },
+        crate::api::ApiState {
+            control: control.clone(),
+            tasks,
+            view,
+            cluster: cluster.clone(),
+            messenger,
+            heard,
+        },
         stop.clone(),
     ));
 
-    let place = join::Place { name, address, key };
+    let place = join::Place { name, address, key, boot, reflects };
     let joined = join::run(config.clone(), place, control.clone(), health, me_tx, stop.clone());
     let mut joined = parts.spawn(joined);
     parts.spawn(live::run(control, store, me, janitor, stop.clone()));

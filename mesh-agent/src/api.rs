@@ -32,7 +32,7 @@ pub use socket::bind;
 use crate::cluster::Cluster;
 use crate::control::Control;
 use crate::dataplane::ebpf::View;
-use crate::liveness::Messenger;
+use crate::liveness::{Heard, Messenger};
 use crate::tasks::Tasks;
 
 /// The largest request that is read.
@@ -53,6 +53,8 @@ pub struct ApiState {
     pub cluster: Cluster,
     /// Speaks for this node to others, where that works.
     pub messenger: Option<Arc<Messenger>>,
+    /// What other nodes' kernels say of them.
+    pub heard: Heard,
 }
 
 /// Serves until `stop`, then lets requests that are under way end.

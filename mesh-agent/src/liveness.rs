@@ -1,11 +1,12 @@
 //! **Effect.** Probes other nodes, and tells the loop which do not answer.
 //!
-//! What is concluded from answers is in `mesh_core::liveness`. Probes are ICMP echoes, which the other's kernel answers
-//! whatever its agent does. What nodes ask each other, and tell of themselves, are messages (`messenger`, `inbox`).
+//! What is concluded from answers is in `mesh_core::liveness`. Probes are answered by the other's kernel, whatever its
+//! agent does: by our programs there, which say how it fares, or else as ICMP echoes. What nodes ask each other, and tell of themselves, are messages (`messenger`, `inbox`).
 
 mod echo;
 mod inbox;
 mod messenger;
+mod probe;
 mod prober;
 mod way;
 
@@ -13,8 +14,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use mesh_core::liveness::Verdict;
+use arc_swap::ArcSwap;
+use mesh_core::change::Me;
+use mesh_core::liveness::{Echo, Verdict, boot_number};
 use mesh_core::model::{Node, NodeId, Snapshot, TaskState};
 use mesh_core::plan::own_address;
 use tokio::sync::{oneshot, watch};
@@ -23,9 +27,37 @@ use tracing::warn;
 
 pub use self::messenger::{Leaving, Messenger};
 use self::prober::Prober;
+use crate::dataplane::ebpf::Reflector;
 
 /// Nodes that do not answer.
 pub type Masks = Arc<BTreeMap<NodeId, Verdict>>;
+
+/// What nodes' kernels said with their last answers.
+pub type Heard = Arc<ArcSwap<BTreeMap<NodeId, Echo>>>;
+
+/// How often an agent says that it lives.
+const SAY: Duration = Duration::from_millis(500);
+
+/// Says to the kernel, for it to answer probes with, that this agent lives: until told to stop.
+pub async fn reflect(
+    mut reflector: Reflector,
+    boot: String,
+    me: watch::Receiver<Option<Me>>,
+    stop: CancellationToken,
+) {
+    let mut timer = tokio::time::interval(SAY);
+    let mut failed = false;
+    while stop.run_until_cancelled(timer.tick()).await.is_some() {
+        let epoch = me.borrow().as_ref().map_or(0, |me| me.epoch);
+        let told = reflector.tell(boot_number(&boot), epoch);
+        if let Err(error) = &told
+            && !failed
+        {
+            warn!(error = error.in_full(), "other nodes do not learn that this agent lives");
+        }
+        failed = told.is_err();
+    }
+}
 
 /// Up to so many nodes, each probes all others. From there on those with tasks: only to them flows are sent.
 const ALL: usize = 256;
@@ -38,9 +70,10 @@ pub async fn run(
     world: watch::Receiver<Arc<Snapshot>>,
     masks: watch::Sender<Masks>,
     messenger: Option<Arc<Messenger>>,
+    heard: Heard,
     stop: CancellationToken,
 ) {
-    let prober = Prober::open(node, address, world, masks, messenger);
+    let prober = Prober::open(node, address, world, masks, messenger, heard);
     match prober.and_then(|prober| start(prober, stop.clone())) {
         // An error: the thread broke, and its panic was told.
         Ok(ended) => _ = ended.await,

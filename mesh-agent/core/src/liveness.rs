@@ -10,6 +10,7 @@
 //! A node that leaves on purpose says so, and nobody waits until it is silent ([`Hints`]). What managers agree on is in
 //! `change::verdicts`.
 
+mod echoes;
 mod hints;
 mod peer;
 mod reasons;
@@ -19,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::model::NodeId;
 use peer::Peer;
 
+pub use echoes::{AGENT_LATE, Echo, Echoes, boot_number};
 pub use hints::{Announcer, HINT_LIFE, Hints};
 pub use reasons::masks;
 
@@ -69,6 +71,8 @@ pub enum Verdict {
     AgreedDown,
     /// It says itself that it leaves, or that it is drained.
     Leaving,
+    /// It was started anew, and what its record says is of before.
+    Rebooted,
 }
 
 /// What is to be sent now.

@@ -153,6 +153,7 @@ fn world() -> Snapshot {
         epoch: 1,
         boot: String::new(),
         key: String::new(),
+        reflects: false,
         left: false,
         uplink_mtu: 1500,
         listeners: Default::default(),

@@ -29,6 +29,11 @@ pub(super) fn name(config: &Config) -> anyhow::Result<Name> {
     short.parse().context("the host's name is no node name; set node.name")
 }
 
+/// Which boot of the machine this is (proc(5)).
+pub(super) fn boot() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
 /// The underlay address: as configured, else where the default route would send from.
 pub(super) async fn address(config: &Config) -> anyhow::Result<IpAddr> {
     let address = match config.node.address.as_str() {
@@ -64,6 +69,10 @@ pub(super) struct Place {
     pub(super) address: IpAddr,
     /// By what its messages are known.
     pub(super) key: String,
+    /// Which boot of the machine this is.
+    pub(super) boot: String,
+    /// Whether its kernel answers probes.
+    pub(super) reflects: bool,
 }
 
 /// Joins as soon as the store answers, then keeps the node's record and blocks up to date. Ends with an error
@@ -173,7 +182,7 @@ async fn reattach(world: &Snapshot, control: &Control, me: &Me) {
 }
 
 async fn look(config: &Config, place: &Place) -> anyhow::Result<NodeFacts> {
-    let Place { name, address, key } = place;
+    let Place { name, address, key, boot, reflects } = place;
     // Ports that the kernel hands out by itself come and go; nobody publishes there by accident.
     let ephemeral = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let first: u16 = ephemeral.split_whitespace().next().and_then(|text| text.parse().ok()).unwrap_or(32768);
@@ -181,14 +190,12 @@ async fn look(config: &Config, place: &Place) -> anyhow::Result<NodeFacts> {
         name: name.clone(),
         address: *address,
         vxlan_port: config.overlay.port,
-        boot: std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-            .unwrap_or_default()
-            .trim()
-            .to_owned(),
+        boot: boot.clone(),
         uplink_mtu: links::uplink_mtu(*address).await?,
         listeners: links::listeners().await.into_iter().filter(|listener| listener.port < first).collect(),
         routes: links::foreign_routes().await.into_iter().collect(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         key: key.clone(),
+        reflects: *reflects,
     })
 }

@@ -82,7 +82,8 @@ pub(super) async fn remove(
 fn view(state: &ApiState, world: &Snapshot, node: &model::Node) -> Node {
     let status = state.control.status();
     let own = (node.id == *state.control.node()).then_some(status.applied);
-    Node::of(world, node, own, status.silent.get(&node.id).copied())
+    let echo = state.heard.load().get(&node.id).copied();
+    Node::of(world, node, own, status.silent.get(&node.id).copied(), echo)
 }
 
 /// `self` is this node, as in Docker, unless a node is named so.

@@ -21,11 +21,13 @@ use tracing::{info, warn};
 use super::inbox::Inbox;
 use super::messenger::Messenger;
 use super::way::{ROUTED, Ticked, Way};
-use super::{Masks, inside, peers};
+use super::{Heard, Masks, inside, peers};
 
 const PERIOD: Duration = Duration::from_millis(Timing::DEFAULT.period);
 /// Every so many rounds it looks into the tunnels, too.
 const TUNNELS: u64 = Timing::TUNNEL.period / Timing::DEFAULT.period;
+/// Every so many rounds it tells what nodes say with their answers.
+const TOLD: u64 = 5;
 /// So many messages are read in a round, whoever sends more.
 const MESSAGES: u32 = 1000;
 /// Of 99: others that are real-time come first.
@@ -39,6 +41,7 @@ pub(super) struct Prober {
     underlay: Way,
     tunnels: Way,
     messenger: Option<Arc<Messenger>>,
+    heard: Heard,
     inbox: Inbox,
     hints: Hints,
     announcer: Announcer,
@@ -56,6 +59,7 @@ impl Prober {
         world: watch::Receiver<Arc<Snapshot>>,
         masks: watch::Sender<Masks>,
         messenger: Option<Arc<Messenger>>,
+        heard: Heard,
     ) -> io::Result<Self> {
         let (underlay, tunnels) = (Way::open(own, Timing::DEFAULT)?, Way::open(ROUTED, Timing::TUNNEL)?);
         let (inbox, hints, announcer) = (Inbox::default(), Hints::default(), Announcer::default());
@@ -67,6 +71,7 @@ impl Prober {
             underlay,
             tunnels,
             messenger,
+            heard,
             inbox,
             hints,
             announcer,
@@ -100,8 +105,9 @@ impl Prober {
         let mut waiting: Vec<_> = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         // Interrupted: there may be answers all the same.
         let _ = poll(&mut waiting, Some(&wait));
-        self.underlay.listen();
-        self.tunnels.listen();
+        let now = self.now();
+        self.underlay.listen(now);
+        self.tunnels.listen(now);
         self.hear();
     }
 
@@ -151,6 +157,8 @@ impl Prober {
             let world = Arc::clone(&self.world.borrow_and_update());
             self.underlay.set_peers(peers(&world, &self.node));
             self.tunnels.set_peers(inside(&world, &self.node));
+            let reflect = world.nodes.values().filter(|node| node.reflects);
+            self.underlay.set_reflecting(reflect.map(|node| node.id.clone()).collect());
             self.inbox.set_senders(&world, &self.node);
         }
         let now = self.now();
@@ -174,6 +182,10 @@ impl Prober {
             }
         }
         self.speak(asks);
+        if self.round.is_multiple_of(TOLD) {
+            let fresh = self.underlay.echoes().fresh(now);
+            self.heard.store(Arc::new(fresh.map(|(id, echo)| (id.clone(), *echo)).collect()));
+        }
         (self.round, self.room) = (self.round + 1, MESSAGES);
         let world = self.world.borrow();
         self.hints.expire(now, |id| world.nodes.contains_key(id));
@@ -185,7 +197,8 @@ impl Prober {
     fn tell(&self) {
         let world = Arc::clone(&self.world.borrow());
         let (underlay, tunnels) = (self.underlay.detector(), self.tunnels.detector());
-        let all = liveness::masks(&world, underlay, tunnels, &self.hints);
+        let (echoes, now) = (self.underlay.echoes(), self.now());
+        let all = liveness::masks(&world, underlay, tunnels, &self.hints, echoes, now);
         self.masks.send_if_modified(|masks| {
             let changed = **masks != all;
             if changed {

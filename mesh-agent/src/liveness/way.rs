@@ -1,14 +1,15 @@
 //! **Effect.** One way to other nodes: probes out, answers in, and what the detector makes of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::BorrowedFd;
 
-use mesh_core::liveness::{Action, Detector, Millis, Timing, Verdict};
+use mesh_core::liveness::{Action, Detector, Echoes, Millis, Timing, Verdict};
 use mesh_core::model::NodeId;
 
 use super::echo::Echo;
+use super::probe::Probe;
 
 /// Answers to older rounds say nothing of now.
 const ROUNDS: u64 = 8;
@@ -29,6 +30,11 @@ pub(super) struct Ticked {
 #[derive(Debug)]
 pub(super) struct Way {
     sockets: [Option<Echo>; 2],
+    /// None where only ICMP is to be used.
+    probes: [Option<Probe>; 2],
+    /// Whose kernels answer more than ICMP.
+    reflect: BTreeSet<NodeId>,
+    echoes: Echoes,
     detector: Detector,
     peers: BTreeMap<NodeId, IpAddr>,
     by_address: BTreeMap<IpAddr, NodeId>,
@@ -44,8 +50,12 @@ impl Way {
             Err(error) if own.is_ipv6() == v6 => Err(error),
             other => Ok(other.ok()),
         };
+        let probe = |v6| if own == ROUTED { None } else { Probe::open(own, v6, secret).ok() };
         Ok(Self {
             sockets: [open(false)?, open(true)?],
+            probes: [probe(false), probe(true)],
+            reflect: BTreeSet::new(),
+            echoes: Echoes::default(),
             detector: Detector::new(timing),
             peers: BTreeMap::new(),
             by_address: BTreeMap::new(),
@@ -55,7 +65,8 @@ impl Way {
 
     /// What to wait for.
     pub(super) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.sockets.iter().flatten().map(Echo::fd)
+        let probes = self.probes.iter().flatten().map(Probe::fd);
+        self.sockets.iter().flatten().map(Echo::fd).chain(probes)
     }
 
     /// Who is there, and where.
@@ -67,6 +78,17 @@ impl Way {
         }
     }
 
+    /// These say more with their answers.
+    pub(super) fn set_reflecting(&mut self, reflect: BTreeSet<NodeId>) {
+        self.echoes.keep(|id| reflect.contains(id));
+        self.reflect = reflect;
+    }
+
+    /// What they say.
+    pub(super) fn echoes(&self) -> &Echoes {
+        &self.echoes
+    }
+
     /// Whoever answers on another way has to answer on this one, too.
     pub(super) fn expect(&mut self, other: &Self) {
         for id in self.peers.keys().filter(|id| other.detector.verdict(id) == Some(Verdict::Up)) {
@@ -75,10 +97,20 @@ impl Way {
     }
 
     /// Takes all answers that came in.
-    pub(super) fn listen(&mut self) {
+    pub(super) fn listen(&mut self, now: Millis) {
+        for probe in self.probes.iter().flatten() {
+            while let Some((from, round, echo)) = probe.receive(self.round) {
+                let id = self.by_address.get(&from).filter(|id| self.reflect.contains(*id));
+                if let Some(id) = id.filter(|_| round + ROUNDS > self.round) {
+                    self.detector.heard(id);
+                    self.echoes.told(id, echo, now);
+                }
+            }
+        }
         for socket in self.sockets.iter().flatten() {
             while let Some((from, round)) = socket.receive() {
-                if let Some(id) = self.by_address.get(&from).filter(|_| round + ROUNDS > self.round) {
+                let id = self.by_address.get(&from).filter(|id| !self.echoes.has(id));
+                if let Some(id) = id.filter(|_| round + ROUNDS > self.round) {
                     self.detector.heard(id);
                 }
             }
@@ -105,7 +137,17 @@ impl Way {
 
     fn probe(&self, id: &NodeId) {
         let Some(address) = self.peers.get(id) else { return };
-        if let Some(socket) = &self.sockets[usize::from(address.is_ipv6())] {
+        let family = usize::from(address.is_ipv6());
+        if self.reflect.contains(id)
+            && let Some(probe) = &self.probes[family]
+        {
+            probe.send(*address, self.round);
+        }
+        // Something between may let ICMP through only. Once the node's programs have answered, it is they that have to:
+        // a kernel without them forwards nothing.
+        if !self.echoes.has(id)
+            && let Some(socket) = &self.sockets[family]
+        {
             socket.send(*address, self.round);
         }
     }

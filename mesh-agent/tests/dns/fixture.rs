@@ -193,6 +193,7 @@ pub(crate) fn world() -> Snapshot {
         epoch: 1,
         boot: String::new(),
         key: String::new(),
+        reflects: false,
         left: false,
         uplink_mtu: 1500,
         listeners: Default::default(),

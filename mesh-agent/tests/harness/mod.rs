@@ -146,7 +146,15 @@ impl Mesh {
             messenger: None,
         };
         let cluster = Cluster::new(control.clone(), identity, None, Way::Alone(None));
-        let state = ApiState { control: control.clone(), tasks, view: None, cluster, messenger: None };
+        let state = ApiState {
+            control: control.clone(),
+            tasks,
+            view: None,
+            cluster,
+            messenger: None,
+            heard: Default::default(),
+            heard: Default::default(),
+        };
         TaskTracker::new().spawn(api::serve(listener, state, stop.clone()));
         let host = format!("unix://{}", socket.display());
         let client = Client::new(host.parse::<Host>().unwrap());
@@ -174,6 +182,7 @@ impl Mesh {
             vxlan_port: 4789,
             boot: "boot".to_owned(),
             key: String::new(),
+            reflects: false,
             uplink_mtu: 1500,
             listeners: Default::default(),
             routes: Default::default(),

@@ -245,6 +245,7 @@ fn node(index: usize, address: IpAddr) -> Node {
         epoch: 1,
         boot: String::new(),
         key: String::new(),
+        reflects: false,
         left: false,
         uplink_mtu: 1500,
         listeners: Default::default(),

@@ -80,6 +80,7 @@ pub(crate) fn facts(name: &str, address: &str) -> NodeFacts {
         vxlan_port: 4789,
         boot: "boot".to_owned(),
         key: String::new(),
+        reflects: false,
         uplink_mtu: 1500,
         listeners: Default::default(),
         routes: Default::default(),

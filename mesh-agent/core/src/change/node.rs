@@ -41,6 +41,8 @@ pub struct NodeFacts {
     pub version: String,
     /// See [`Node::key`].
     pub key: String,
+    /// See [`Node::reflects`].
+    pub reflects: bool,
 }
 
 /// An agent, as its node's present owner.
@@ -108,6 +110,7 @@ pub fn join(world: &Snapshot, id: &NodeId, facts: NodeFacts, fresh: Fresh) -> Re
         version: facts.version,
         started: fresh.now,
         key: facts.key,
+        reflects: facts.reflects,
         left: false,
     };
     let mut txn = Txn::default();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Detector, Hints, Verdict};
+use super::{Detector, Echoes, Hints, Millis, Verdict};
 use crate::model::{NodeId, Snapshot};
 
 /// What masks others, all in all; of several reasons the one that says most.
@@ -14,6 +14,8 @@ pub fn masks(
     underlay: &Detector,
     tunnels: &Detector,
     hints: &Hints,
+    echoes: &Echoes,
+    now: Millis,
 ) -> BTreeMap<NodeId, Verdict> {
     let mut all: BTreeMap<_, _> =
         tunnels.masks().keys().map(|id| (id.clone(), Verdict::TunnelDown)).collect();
@@ -27,5 +29,6 @@ pub fn masks(
     // Where the record says so, too, it is the record that counts.
     let said = hints.leaving().filter(|id| world.nodes.contains_key(*id) && !world.is_withdrawn(id));
     all.extend(said.map(|id| (id.clone(), Verdict::Leaving)));
+    all.extend(echoes.rebooted(world, now).map(|id| (id.clone(), Verdict::Rebooted)));
     all
 }

@@ -62,6 +62,9 @@ pub struct Node {
     /// See [`crate::message`].
     #[serde(default)]
     pub key: String,
+    /// Its kernel answers probes, and says with that which boot it is and whether its agent lives.
+    #[serde(default)]
+    pub reflects: bool,
     /// It has left the mesh on purpose: its tasks are no longer to be reached.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub left: bool,

@@ -8,7 +8,8 @@ use crate::liveness::Verdict;
 use crate::model::{NodeId, Snapshot};
 
 /// Takes their tasks out of all pools. A pool that would be empty stays as it is: whom we do not hear may serve all
-/// the same, and nobody certainly does not. Who says itself that it leaves serves nobody. Datagrams do not wait for a node that is dead either.
+/// the same, and nobody certainly does not. Who says itself that it leaves
+/// serves nobody, nor does who was started anew. Datagrams do not wait for a node that is dead either.
 pub(super) fn apply(
     world: &Snapshot,
     masks: &BTreeMap<NodeId, Verdict>,
@@ -21,6 +22,7 @@ pub(super) fn apply(
             // That is no problem.
             Verdict::Leaving => continue,
             Verdict::AgreedDown => "is dead, as managers agree",
+            Verdict::Rebooted => "was started anew, and its agent has not said so yet",
             Verdict::PathDown => "answers other nodes and not this one: look at the network between them",
             Verdict::TunnelDown => {
                 "answers, but not through the tunnel: look for what drops VXLAN between them"
@@ -39,7 +41,9 @@ pub(super) fn apply(
         Arc::make_mut(site).silent = true;
     }
     for pool in balance.frontends.values_mut() {
-        let leaves = |backend: &Backend| masks.get(&backend.node) == Some(&Verdict::Leaving);
+        let leaves = |backend: &Backend| {
+            matches!(masks.get(&backend.node), Some(Verdict::Leaving | Verdict::Rebooted))
+        };
         if pool.backends.iter().any(leaves) {
             Arc::make_mut(pool).backends.retain(|backend| !leaves(backend));
         }

@@ -90,6 +90,7 @@ impl Sim {
             vxlan_port: 4789,
             boot: "boot".to_owned(),
             key: String::new(),
+            reflects: false,
             uplink_mtu: 1500,
             listeners: Default::default(),
             routes: Default::default(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use mesh_core::kv::Rev;
-use mesh_core::liveness::Verdict;
+use mesh_core::liveness::{Echo, Verdict};
 use mesh_core::model;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -68,17 +68,19 @@ pub struct NodeUpdate {
 
 impl Node {
     /// A node as the world has it. `own` is what the asked node itself has applied: it knows that better than
-    /// the world, which hears of it now and then. `silent`: how it does not answer the asked one.
+    /// the world, which hears of it now and then. `silent`: how it does not answer the asked one, `echo`: what its kernel
+    /// says of it.
     pub fn of(
         world: &model::Snapshot,
         node: &model::Node,
         own: Option<Rev>,
         silent: Option<Verdict>,
+        echo: Option<Echo>,
     ) -> Self {
         let model::Node {
             id,
             name,
-            address,
+            address: _,
             vxlan_port,
             epoch,
             boot: _,
@@ -88,6 +90,7 @@ impl Node {
             version,
             started,
             key: _,
+            reflects: _,
             left: _,
         } = node;
         Self {
@@ -104,7 +107,7 @@ impl Node {
                 vxlan_port: *vxlan_port,
                 epoch: *epoch,
             },
-            status: NodeStatus::of(world, node, own, silent),
+            status: NodeStatus::of(world, node, own, silent, echo),
             this: own.is_some(),
         }
     }

@@ -1,7 +1,7 @@
 //! **Fact.** How a node fares, on the wire: Docker's `NodeStatus`.
 
 use mesh_core::kv::Rev;
-use mesh_core::liveness::Verdict;
+use mesh_core::liveness::{AGENT_LATE, Echo, Verdict};
 use mesh_core::model::{Node, NodeId, Snapshot};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -24,6 +24,9 @@ pub struct NodeStatus {
     /// The managers that agree that it is dead, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub down_by: Vec<String>,
+    /// How long its agent has said nothing to its kernel, ms; none: its kernel does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_age: Option<u64>,
     /// What is wrong on it, in words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
@@ -31,7 +34,13 @@ pub struct NodeStatus {
 
 impl NodeStatus {
     /// See [`super::Node::of`].
-    pub fn of(world: &Snapshot, node: &Node, own: Option<Rev>, silent: Option<Verdict>) -> Self {
+    pub fn of(
+        world: &Snapshot,
+        node: &Node,
+        own: Option<Rev>,
+        silent: Option<Verdict>,
+        echo: Option<Echo>,
+    ) -> Self {
         let live = world.live.get(&node.id);
         let name = |id: &NodeId| world.nodes.get(id).map_or_else(|| id.to_string(), |n| n.name.to_string());
         let down = world.downs.get(&node.id).filter(|down| down.epoch == node.epoch);
@@ -45,8 +54,14 @@ impl NodeStatus {
                 ("disconnected", "it answers, but not through the tunnel".to_owned())
             }
             Some(Verdict::Leaving) => ("leaving", "it says itself that it leaves or is drained".to_owned()),
+            Some(Verdict::Rebooted) => {
+                ("down", "it was started anew, and its agent is not there yet".to_owned())
+            }
             Some(Verdict::AgreedDown) => ("down", format!("it does not answer {}", down_by.join(", "))),
             Some(_) => ("down", "it does not answer this node".to_owned()),
+            None if echo.is_some_and(|echo| echo.age > AGENT_LATE) => {
+                ("unknown", "its agent is dead or stuck; its traffic flows all the same".to_owned())
+            }
             None if live.is_some() || own.is_some() => ("ready", String::new()),
             None => ("unknown", "its agent shows no life; its traffic may flow all the same".to_owned()),
         };
@@ -57,6 +72,7 @@ impl NodeStatus {
             addr: node.address.to_string(),
             applied_revision: applied.0,
             down_by,
+            agent_age: echo.map(|echo| echo.age),
             problems: live.map(|live| live.problems.clone()).unwrap_or_default(),
         }
     }

@@ -116,8 +116,16 @@ impl Status {
             && me.is_some()
             && planes.values().all(|plane: &Plane| plane.errors.is_empty());
         let others = world.nodes.values().filter(|other| other.id != *node).map(|other| {
-            let status = NodeStatus::of(world, other, None, silent.get(&other.id).copied());
-            let NodeStatus { state, message: _, addr: _, applied_revision, down_by: _, problems } = status;
+            let status = NodeStatus::of(world, other, None, silent.get(&other.id).copied(), None);
+            let NodeStatus {
+                state,
+                message: _,
+                addr: _,
+                applied_revision,
+                down_by: _,
+                agent_age: _,
+                problems,
+            } = status;
             NodeHealth { name: other.name.to_string(), state, applied_revision, problems }
         });
         Self {

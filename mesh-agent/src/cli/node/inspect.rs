@@ -48,6 +48,9 @@ fn pretty(node: &Node) -> String {
     if !status.down_by.is_empty() {
         text.push_str(&format!(" Down by:\t\t{}\n", status.down_by.join(", ")));
     }
+    if let Some(age) = status.agent_age {
+        text.push_str(&format!(" Agent seen:\t\t{:.1} s ago\n", age as f64 / 1000.0));
+    }
     text.push_str(&format!(" Availability:\t\t{}\n", title(spec.availability.as_str())));
     text.push_str(&format!(" Address:\t\t{}\n", status.addr));
     text.push_str(&format!(" Applied revision:\t{}\n", status.applied_revision));
