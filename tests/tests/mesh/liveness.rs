@@ -72,17 +72,25 @@ fn the_last_task_stays_in_the_balance_and_a_dead_agent_is_no_dead_node() -> Resu
         n1.ok("service create --name web --network app -p 8080:80")?;
         let web = Task::web(lab, n2, "web")?;
         served_by(lab.client(), &url(n1, 8080), &[&web])?;
-        // Its kernel says no word to probes any more, and everything else works.
-        n2.sysctl("net/ipv4/icmp_echo_ignore_all", "1")?;
+        // Not a word of its kernel's to probes arrives any more, and everything else works.
+        let from = n2.address();
+        let answers = format!(
+            "ip saddr {from} udp sport 7304 drop; add rule inet wall in ip saddr {from} icmp type echo-reply"
+        );
+        wall(n1, &answers)?;
         is(n1, "n2", "down")?;
         all_answered(lab.client(), &url(n1, 8080))?;
-        n2.sysctl("net/ipv4/icmp_echo_ignore_all", "0")?;
+        no_wall(n1)?;
         is(n1, "n2", "ready")?;
         n2.kill_agent()?;
         std::thread::sleep(std::time::Duration::from_secs(2));
         is(n1, "n2", "ready")?;
         all_answered(lab.client(), &url(n1, 8080))?;
-        n2.start_agent()
+        // That its agent is dead is seen, and changes nothing.
+        is(n1, "n2", "unknown")?;
+        all_answered(lab.client(), &url(n1, 8080))?;
+        n2.start_agent()?;
+        is(n1, "n2", "ready")
     })
 }
 
@@ -129,7 +137,9 @@ fn a_node_that_others_hear_is_cut_off_and_not_dead() -> Result<()> {
         n1.ok("service create --name web --network app -p 8080:80")?;
         let tasks = [Task::web(lab, n2, "web")?, Task::web(lab, n3, "web")?];
         served_by(lab.client(), &url(n2, 8080), &[&tasks[0], &tasks[1]])?;
+        // Programs answer probes before any wall: it takes one on each side.
         wall(n2, &format!("ip saddr {}", n3.address()))?;
+        wall(n3, &format!("ip saddr {}", n2.address()))?;
         for (by, about) in [(n2, "n3"), (n3, "n2")] {
             is(by, about, "disconnected")?;
             let said = by.inspect("node", about)?;
@@ -138,6 +148,7 @@ fn a_node_that_others_hear_is_cut_off_and_not_dead() -> Result<()> {
         }
         all_answered(lab.client(), &url(n2, 8080))?;
         no_wall(n2)?;
+        no_wall(n3)?;
         is(n2, "n3", "ready")?;
         served_by(lab.client(), &url(n2, 8080), &[&tasks[0], &tasks[1]])
     })
@@ -153,7 +164,7 @@ fn a_drained_node_tells_those_that_the_store_cannot() -> Result<()> {
         let tasks = [Task::web(lab, n2, "web")?, Task::web(lab, n3, "web")?];
         served_by(lab.client(), &url(n2, 8080), &[&tasks[0], &tasks[1]])?;
         wall(n2, &format!("tcp sport {STORE_PORT}"))?;
-        n3.ok("node update --availability drain n3")?;
+        n3.ok("node update --detach --availability drain n3")?;
         is(n2, "n3", "leaving")?;
         let drained = |spec: &str| spec == "drain";
         ensure!(!drained(&text(&n2.inspect("node", "n3")?["Spec"]["Availability"])), "the store told n2");
@@ -164,7 +175,7 @@ fn a_drained_node_tells_those_that_the_store_cannot() -> Result<()> {
                 Ok(())
             })
         })?;
-        n3.ok("node update --availability active n3")?;
+        n3.ok("node update --detach --availability active n3")?;
         is(n2, "n3", "ready")?;
         served_by(lab.client(), &url(n2, 8080), &[&tasks[0], &tasks[1]])?;
         no_wall(n2)
