@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use crate::checks;
 use crate::cluster::{self, Cluster, ClusterFile, Identity, Way};
 use crate::config::{self, Config, StoreMode};
 use crate::control::Control;
@@ -221,6 +222,8 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
         &config.socket(),
         Some(config.api.group.as_str()).filter(|group| !group.is_empty()),
     )?;
+    let (journal, keep) = crate::api::journal(control.worlds());
+    parts.spawn(keep);
     parts.spawn(crate::api::serve(
         socket,
         crate::api::ApiState {
@@ -230,10 +233,17 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
             cluster: cluster.clone(),
             messenger,
             heard,
+            journal,
         },
         stop.clone(),
     ));
 
+    if !config.checks.listen.is_empty() {
+        let at = &config.checks.listen;
+        let listener =
+            TcpListener::bind(at).await.with_context(|| format!("checks.listen: cannot listen on {at}"))?;
+        parts.spawn(checks::serve(listener, control.clone(), stop.clone()));
+    }
     let place = join::Place { name, address, key, boot, reflects };
     let joined = join::run(config.clone(), place, control.clone(), health, me_tx, stop.clone());
     let mut joined = parts.spawn(joined);

@@ -19,15 +19,19 @@ mod nodes;
 mod services;
 mod socket;
 mod tasks;
+mod watch;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::{get, post};
+use mesh_core::journal::Journal;
 use tokio::net::UnixListener;
+use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
 
 pub use socket::bind;
+pub use watch::journal;
 
 use crate::cluster::Cluster;
 use crate::control::Control;
@@ -55,6 +59,8 @@ pub struct ApiState {
     pub messenger: Option<Arc<Messenger>>,
     /// What other nodes' kernels say of them.
     pub heard: Heard,
+    /// What changed lately.
+    pub journal: Receiver<Journal>,
 }
 
 /// Serves until `stop`, then lets requests that are under way end.
@@ -90,6 +96,7 @@ fn router(state: ApiState) -> Router {
         .route("/v1/status", get(about::status))
         .route("/v1/counters", get(counters::counters))
         .route("/v1/explain", post(explain::explain))
+        .route("/v1/watch", get(watch::watch))
         .route("/v1/monitor", get(monitor::monitor))
         .route("/v1/openapi.json", get(about::openapi))
         .fallback(answer::no_route)

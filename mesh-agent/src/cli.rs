@@ -10,6 +10,7 @@ mod converge;
 mod docs;
 mod explain;
 mod format;
+mod haproxy;
 mod health;
 mod monitor;
 mod network;
@@ -91,9 +92,13 @@ enum Verb {
     /// Manage the cluster of nodes that keep the records
     #[command(subcommand)]
     Cluster(cluster::Verb),
+    /// Put HAProxy in front of services
+    #[command(subcommand)]
+    Haproxy(haproxy::Verb),
     Status(status::StatusArgs),
     Explain(explain::ExplainArgs),
     Monitor(monitor::MonitorArgs),
+    Template(template::TemplateArgs),
     /// Run the mesh's daemon on this node
     Agent(AgentArgs),
     /// Show the mesh at work on this machine, in namespaces of its own
@@ -136,9 +141,11 @@ fn run(verb: Verb, global: &Global, out: &Out) -> anyhow::Result<u8> {
         Verb::Task(verb) => talk(global, |session| task::run(verb, session)),
         Verb::Node(verb) => talk(global, |session| node::run(verb, session)),
         Verb::Cluster(verb) => talk(global, |session| cluster::run(verb, session)),
+        Verb::Haproxy(verb) => talk(global, |session| haproxy::run(verb, session)),
         Verb::Status(args) => talk(global, |session| status::run(args, session)),
         Verb::Explain(args) => talk(global, |session| explain::run(args, session)),
         Verb::Monitor(args) => talk(global, |session| monitor::run(args, session)),
+        Verb::Template(args) => talk(global, |session| template::run(args, session)),
         Verb::Version(args) => talk(global, |session| version::run(args, session)),
     }
 }

@@ -32,6 +32,7 @@ pub struct Config {
     pub store: Store,
     pub dataplane: Dataplane,
     pub dns: Dns,
+    pub checks: Checks,
     pub api: Api,
     pub log: Log,
 }
@@ -93,6 +94,13 @@ pub enum KernelFeature {
 pub struct Dns {
     pub upstreams: Vec<String>,
     pub ttl: u32,
+}
+
+/// `[checks]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checks {
+    pub listen: String,
 }
 
 /// `[api]`
@@ -188,6 +196,10 @@ impl Config {
                 "dataplane.flows",
                 format!("{} is not from {least} to {most}", self.dataplane.flows),
             );
+        }
+        if !self.checks.listen.is_empty() && self.checks.listen.parse::<SocketAddr>().is_err() {
+            let what = format!("'{}' is no address with a port: 0.0.0.0:7304 is one", self.checks.listen);
+            return wrong("checks.listen", what);
         }
         for upstream in &self.dns.upstreams {
             if upstream.parse::<IpAddr>().is_err() && upstream.parse::<SocketAddr>().is_err() {
@@ -390,6 +402,7 @@ mod tests {
                 "dataplane.flows: 16777217 is not from 1024 to 16777216",
             ),
             (told("", &[], &["node.address=nowhere"]), "node.address: 'nowhere' is neither"),
+            (told("", &[], &["checks.listen=7304"]), "checks.listen: '7304' is no address with a port"),
         ];
         for (message, expected) in cases {
             assert!(message.contains(expected), "{message}\n  lacks\n{expected}");

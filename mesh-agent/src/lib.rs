@@ -9,6 +9,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod checks;
 pub mod cli;
 pub mod cluster;
 pub mod config;

@@ -5,10 +5,11 @@ mod harness;
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use harness::{Mesh, origin, refusal};
 use mesh_agent::api::document;
-use mesh_agent::api::types::{Changed, Counters, ErrorKind};
+use mesh_agent::api::types::{Changed, Counters, ErrorKind, WatchAction, WatchEvent, WatchKind};
 use mesh_agent::dataplane::ebpf::{Occupancy, Served};
 use mesh_core::whois::Whois;
 use mesh_ebpf::abi::Stats;
@@ -309,7 +310,7 @@ async fn routes_answer_as_documented() {
             }
         }
     }
-    assert_eq!(routes, 34);
+    assert_eq!(routes, 35);
 }
 
 async fn raw(mesh: &Mesh, method: &str, path: &str, body: &str) -> (String, String) {
@@ -319,8 +320,63 @@ async fn raw(mesh: &Mesh, method: &str, path: &str, body: &str) -> (String, Stri
         "{method} {path} HTTP/1.1\r\nHost: mesh\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
     );
     stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
+    let mut answer = Vec::new();
+    // What goes on is not waited for.
+    while let Ok(read) = tokio::time::timeout(Duration::from_secs(2), stream.read_buf(&mut answer)).await {
+        if read.unwrap() == 0 {
+            break;
+        }
+    }
+    let answer = String::from_utf8(answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     (head.split(' ').nth(1).unwrap().to_owned(), body.to_owned())
+}
+
+/// What a watch says up to the first line of which `until` is true.
+async fn watched(mesh: &Mesh, query: &str, until: impl Fn(&WatchEvent) -> bool) -> Vec<WatchEvent> {
+    let mut seen = Vec::new();
+    let read = |line: &str| {
+        seen.push(serde_json::from_str(line).unwrap());
+        !until(&seen[seen.len() - 1])
+    };
+    let watch = mesh.client.lines(query, || (), read);
+    assert!(tokio::time::timeout(Duration::from_secs(20), watch).await.unwrap().unwrap());
+    seen
+}
+
+fn synced(event: &WatchEvent) -> bool {
+    event.action == WatchAction::Synced
+}
+
+#[tokio::test]
+async fn whoever_watches_is_told_of_all_and_goes_on_from_where_it_was() {
+    let mesh = Mesh::with_web().await;
+    let first = watched(&mesh, "/v1/watch?kind=service,task", synced).await;
+    let actions: Vec<_> = first.iter().map(|event| event.action).collect();
+    assert_eq!(actions, [WatchAction::Reset, WatchAction::Set, WatchAction::Synced]);
+    assert_eq!(first[1].service.as_ref().unwrap().spec.name, "web");
+    let at = first[2].revision;
+    let resume = format!("/v1/watch?kind=service,task&since={at}");
+    assert_eq!(watched(&mesh, &resume, synced).await.len(), 1, "nothing happened");
+
+    let task = mesh.task().await;
+    let both = watched(&mesh, &resume, synced).await;
+    let kinds: Vec<_> = both.iter().filter_map(|event| event.kind).collect();
+    assert_eq!(kinds, [WatchKind::Service, WatchKind::Task]);
+    assert_eq!(both[1].task.as_ref().unwrap().id, task.id);
+
+    // While it is open, too.
+    let gone = |event: &WatchEvent| event.action == WatchAction::Remove;
+    let (seen, _) = tokio::join!(watched(&mesh, "/v1/watch?kind=network", gone), async {
+        let made = mesh.post("/v1/networks", json!({"Name": "other"})).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        mesh.client.delete::<Changed>(&format!("/v1/networks/{}", made.id)).await.unwrap()
+    });
+    assert!(seen.iter().any(|event| event.network.as_ref().is_some_and(|network| network.name == "other")));
+
+    // Of another history nothing is known: all is told anew.
+    let anew = watched(&mesh, "/v1/watch?kind=service&since=999999", synced).await;
+    assert_eq!(anew[0].action, WatchAction::Reset);
+    let (message, kind) = refusal(mesh.client.get::<Value>("/v1/watch?kind=pod").await);
+    assert!(kind == ErrorKind::Invalid && message.contains("'kind=pod' is not understood"), "{message}");
 }

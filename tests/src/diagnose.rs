@@ -87,11 +87,12 @@ pub fn lab_test(lab: LabBuilder, test: impl FnOnce(&Lab) -> Result<()>) -> Resul
     let lab = lab.build()?;
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| test(&lab)));
     if !matches!(outcome, Ok(Ok(()))) {
+        // Told first: the state of a lab is long, and whoever shortens it keeps the beginning.
+        if let Ok(Err(error)) = &outcome {
+            eprintln!("{error:#}");
+        }
         eprintln!("{}", lab.diagnose());
         if env::var_os(HOLD).is_some() {
-            if let Ok(Err(error)) = &outcome {
-                eprintln!("{error:?}");
-            }
             eprintln!(
                 "--- {HOLD} is set: the lab stays until this process ({}) is killed",
                 std::process::id()

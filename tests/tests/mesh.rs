@@ -24,6 +24,8 @@ mod flood;
 mod flows;
 #[path = "mesh/haproxy.rs"]
 mod haproxy;
+#[path = "mesh/haproxy_config.rs"]
+mod haproxy_config;
 #[path = "mesh/health.rs"]
 mod health;
 #[path = "mesh/isolation.rs"]
@@ -60,6 +62,8 @@ mod restarts;
 mod slow_start;
 #[path = "mesh/tasks.rs"]
 mod tasks;
+#[path = "mesh/template.rs"]
+mod template;
 #[path = "mesh/traces.rs"]
 mod traces;
 #[path = "mesh/tunnels.rs"]

@@ -3,7 +3,7 @@
 
 use utoipa::OpenApi;
 
-use super::{about, cluster, counters, explain, monitor, networks, nodes, services, tasks};
+use super::{about, cluster, counters, explain, monitor, networks, nodes, services, tasks, watch};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -22,7 +22,7 @@ use super::{about, cluster, counters, explain, monitor, networks, nodes, service
         nodes::list, nodes::inspect, nodes::update, nodes::remove,
         cluster::inspect, cluster::init, cluster::join, cluster::token, cluster::leave, cluster::promote,
         cluster::demote, cluster::backup, cluster::restore, cluster::recover,
-        about::status, counters::counters, explain::explain, monitor::monitor, about::openapi,
+        about::status, counters::counters, explain::explain, monitor::monitor, watch::watch, about::openapi,
     ),
     tags(
         (name = "networks", description = "Isolated overlays"),

@@ -79,7 +79,8 @@ pub(super) async fn remove(
     Ok(changed(&state.control, &done.result.id, &done.result.name, done.rev))
 }
 
-fn view(state: &ApiState, world: &Snapshot, node: &model::Node) -> Node {
+/// A node as this one sees it.
+pub(super) fn view(state: &ApiState, world: &Snapshot, node: &model::Node) -> Node {
     let status = state.control.status();
     let own = (node.id == *state.control.node()).then_some(status.applied);
     let echo = state.heard.load().get(&node.id).copied();

@@ -14,6 +14,7 @@ mod node_status;
 mod service;
 mod status;
 mod task;
+mod watch;
 mod words;
 
 use mesh_core::model::Timestamp;
@@ -39,6 +40,7 @@ pub use status::{
     Excluded, ExplainRequest, Explanation, NodeHealth, Plane, Problem, Share, Status, StoreView,
 };
 pub use task::{Origin, Task, TaskAttachment, TaskNetwork, TaskSpec, TaskStatus, TaskUpdate};
+pub use watch::{WatchAction, WatchEvent, WatchKind};
 pub use words::{
     AffinityMode, Availability, Balancing, EndpointMode, Health, Locality, Protocol, PublishMode, ReturnPath,
     TaskState,

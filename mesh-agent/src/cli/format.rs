@@ -1,5 +1,7 @@
 //! **Fact.** `--format`: a table, JSON, or a template.
 
+pub(super) mod template;
+
 use std::str::FromStr;
 
 use clap::Args;
@@ -7,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::output::Out;
 use super::table;
-use super::template::{Shape, Template};
+use template::{Shape, Template};
 
 /// `--format` of what lists or shows.
 #[derive(Debug, Clone, Args)]

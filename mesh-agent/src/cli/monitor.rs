@@ -4,8 +4,8 @@ use anyhow::bail;
 use serde_json::Value;
 
 use super::Session;
+use super::format::template::Shape;
 use super::format::{Format, FormatArg};
-use super::template::Shape;
 use crate::api::types::FlowEvent;
 
 /// Show flows as they begin on this node, and what is refused, with the reason, until interrupted

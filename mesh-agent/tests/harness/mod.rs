@@ -146,6 +146,7 @@ impl Mesh {
             messenger: None,
         };
         let cluster = Cluster::new(control.clone(), identity, None, Way::Alone(None));
+        let (journal, keep) = api::journal(control.worlds());
         let state = ApiState {
             control: control.clone(),
             tasks,
@@ -153,8 +154,9 @@ impl Mesh {
             cluster,
             messenger: None,
             heard: Default::default(),
-            heard: Default::default(),
+            journal,
         };
+        TaskTracker::new().spawn(keep);
         TaskTracker::new().spawn(api::serve(listener, state, stop.clone()));
         let host = format!("unix://{}", socket.display());
         let client = Client::new(host.parse::<Host>().unwrap());

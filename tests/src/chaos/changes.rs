@@ -12,7 +12,7 @@ use super::{
 };
 use crate::Lab;
 
-/// How long an answer may take; then nobody knows.
+/// How long an answer may take, and a task that goes may wait for its clients; then nobody knows.
 pub(super) const PATIENCE: Duration = Duration::from_secs(25);
 
 /// Asks, and remembers what was acknowledged.

@@ -58,7 +58,7 @@ pub fn run(mesh: &Path, options: &Options) -> Result<Report> {
     // Of a promise that is not kept, the state of the lab is evidence.
     let ended = lab_test(cluster::lab(mesh), |lab| {
         let report = report.insert(run_in(lab, options)?);
-        ensure!(report.is_clean(), "promises were not kept");
+        ensure!(report.is_clean(), "promises were not kept: {:#?}", report.violations);
         Ok(())
     });
     match (report, ended) {

@@ -22,6 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const NEW: u32 = 3;
 /// Between two questions of one of them.
 const PAUSE: Duration = Duration::from_millis(250);
+/// How long a connection is kept: longer than any fault, and shorter than what a task that goes waits for its clients
+/// (`--drain-timeout`, 30 s). Whoever keeps one for longer is cut off, and that is promised.
+const KEEP: Duration = Duration::from_secs(15);
 
 /// Somewhere to ask from.
 #[derive(Clone, Debug)]
@@ -110,13 +113,14 @@ impl Shared {
         }
     }
 
-    /// Asks one service over one connection for as long as that works.
+    /// Asks one service over one connection for as long as that works and it is kept.
     fn ask_again(&self, client: &Client, service: usize) {
         let Some(target) = client.targets.get(service) else { return };
         let mut open = None;
         while !self.stop.load(Ordering::Relaxed) {
             open = self.ask(client, service, *target, open);
             thread::sleep(PAUSE * 3);
+            open = open.filter(|open| self.now() - open.opened < KEEP.as_millis() as Millis);
         }
     }
 

@@ -66,7 +66,7 @@ fn in_front_of_all_nodes() -> Result<()> {
 }
 
 /// What HAProxy's own socket answers.
-fn ask(stats: &Path, question: &str) -> Result<String> {
+pub(crate) fn ask(stats: &Path, question: &str) -> Result<String> {
     let mut socket = UnixStream::connect(stats)?;
     socket.set_read_timeout(Some(Duration::from_secs(2)))?;
     writeln!(socket, "{question}")?;

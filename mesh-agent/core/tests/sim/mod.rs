@@ -1,11 +1,36 @@
 //! A mesh without a kernel: the store's semantics, one copy of the world, and the decisions in between.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
-use mesh_core::change::{self, Change, Fresh, Me, NodeFacts, Refusal, TaskChange, TaskRequest};
+use std::time::Duration;
+
+use mesh_core::change::{
+    self, AttachmentRequest, Change, Fresh, Me, NodeFacts, Refusal, ServiceRequest, TaskChange, TaskRequest,
+};
 use mesh_core::kv::{KvState, Listing, Txn};
-use mesh_core::model::{NodeId, Origin, Role, Snapshot, Task, TaskId, TaskState};
+use mesh_core::model::{
+    Affinity, Balancing, EndpointMode, Locality, NodeId, Origin, Role, Snapshot, Task, TaskId, TaskState,
+};
 use mesh_core::replica::Replica;
 use mesh_core::rights::{self, Caller};
+
+/// A service of network `app`, and nothing special about it.
+pub(crate) fn service(name: &str) -> ServiceRequest {
+    ServiceRequest {
+        name: name.to_owned(),
+        networks: vec![AttachmentRequest { network: "app".to_owned(), aliases: Vec::new() }],
+        mode: EndpointMode::Vip,
+        ports: Vec::new(),
+        balancing: Balancing::Random,
+        affinity: Affinity::None,
+        locality: Locality::Spread,
+        drain_timeout: Duration::from_secs(1),
+        return_path: Default::default(),
+        idle_timeout: None,
+        slow_start: Default::default(),
+        health: Default::default(),
+        labels: Default::default(),
+    }
+}
 
 #[derive(Default)]
 pub(crate) struct Sim {

@@ -1,0 +1,178 @@
+//! What a load balancer in front of the nodes is told.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod sim;
+
+use std::collections::BTreeMap;
+
+use mesh_core::change::{self, NetworkRequest, ServiceRequest, TaskChange};
+use mesh_core::liveness::Verdict;
+use mesh_core::model::{
+    Availability, Health, Locality, NodeId, Protocol, PublishMode, PublishedPort, Task, TaskState,
+};
+use mesh_core::readiness::{Entry, Readiness};
+use sim::Sim;
+
+/// Nodes n1 and n2, and a service `web` at port 8080 with two tasks on n1 and one on n2.
+struct Mesh {
+    sim: Sim,
+    nodes: [NodeId; 2],
+    tasks: [Task; 3],
+    silent: BTreeMap<NodeId, Verdict>,
+}
+
+fn published(mode: PublishMode) -> PublishedPort {
+    PublishedPort {
+        published: 8080,
+        target: 80,
+        protocol: Protocol::Tcp,
+        mode,
+        host_ip: Vec::new(),
+        nodes: Vec::new(),
+        allow: Vec::new(),
+    }
+}
+
+impl Mesh {
+    fn new(request: ServiceRequest) -> Self {
+        let mut sim = Sim::new();
+        let nodes = ["n1", "n2"].map(|name| sim.join(name, &format!("192.0.2.{}", &name[1..])).unwrap());
+        let app = NetworkRequest { name: "app".to_owned(), ..NetworkRequest::default() };
+        sim.change(|world, fresh| change::create_network(world, app, fresh)).unwrap();
+        sim.change(|world, fresh| change::create_service(world, request, fresh)).unwrap();
+        let tasks = ["n1", "n1", "n2"].map(|node| sim.task("web", node).unwrap());
+        Self { sim, nodes, tasks, silent: BTreeMap::new() }
+    }
+
+    fn ingress() -> Self {
+        Self::new(ServiceRequest { ports: vec![published(PublishMode::Ingress)], ..sim::service("web") })
+    }
+
+    fn set(&mut self, task: usize, change: TaskChange) {
+        let node = ["n1", "n1", "n2"][task];
+        self.sim.set(node, &self.tasks[task].id, change).unwrap();
+    }
+
+    fn drain(&mut self, node: &str) {
+        let to = Availability::Drain;
+        self.sim.change(|world, fresh| change::set_availability(world, node, to, fresh)).unwrap();
+    }
+
+    fn entry(&self, node: usize) -> Entry<'_> {
+        Entry { node: &self.nodes[node], silent: &self.silent }
+    }
+
+    fn service(&self) -> [Readiness; 2] {
+        let world = self.sim.world();
+        [0, 1].map(|node| self.entry(node).service(world, world.service("web").unwrap()))
+    }
+
+    fn task(&self, task: usize) -> Readiness {
+        let world = self.sim.world();
+        self.entry(0).task(world, &world.tasks[&self.tasks[task].id])
+    }
+}
+
+fn is_down(readiness: &Readiness) -> bool {
+    matches!(readiness, Readiness::Down(_))
+}
+
+fn is_draining(readiness: &Readiness) -> bool {
+    matches!(readiness, Readiness::Draining(_))
+}
+
+fn to(state: TaskState) -> TaskChange {
+    TaskChange { state: Some(state), ..TaskChange::default() }
+}
+
+fn unhealthy() -> TaskChange {
+    TaskChange { health: Some(Health::Unhealthy), ..TaskChange::default() }
+}
+
+#[test]
+fn a_node_serves_what_has_tasks_anywhere() {
+    let mut mesh = Mesh::ingress();
+    assert_eq!(mesh.service(), [Readiness::Up(100), Readiness::Up(100)]);
+    for task in 0..2 {
+        mesh.set(task, unhealthy());
+    }
+    assert_eq!(mesh.service(), [Readiness::Up(100), Readiness::Up(100)]);
+    mesh.set(2, to(TaskState::Failed));
+    assert!(mesh.service().iter().all(is_down));
+}
+
+#[test]
+fn a_drained_node_lets_go_on_what_runs() {
+    let mut mesh = Mesh::ingress();
+    mesh.drain("n1");
+    let [n1, n2] = mesh.service();
+    assert!(is_draining(&n1) && n2 == Readiness::Up(100));
+    assert!(is_draining(&mesh.entry(0).node(mesh.sim.world())));
+    assert!(is_draining(&mesh.task(0)) && mesh.task(2) == Readiness::Up(100));
+}
+
+#[test]
+fn a_node_that_hears_no_task_is_not_chosen() {
+    let mut mesh = Mesh::ingress();
+    mesh.set(0, to(TaskState::Failed));
+    mesh.set(1, to(TaskState::Failed));
+    mesh.silent.insert(mesh.nodes[1].clone(), Verdict::Dead);
+    assert!(is_down(&mesh.service()[0]) && is_down(&mesh.task(2)));
+}
+
+#[test]
+fn where_tasks_serve_their_own_node_only_it_gets_their_share() {
+    let host = ServiceRequest { ports: vec![published(PublishMode::Host)], ..sim::service("web") };
+    let local = ServiceRequest {
+        ports: vec![published(PublishMode::Ingress)],
+        locality: Locality::LocalOnly,
+        ..sim::service("web")
+    };
+    for request in [host, local] {
+        let mut mesh = Mesh::new(request);
+        assert_eq!(mesh.service(), [Readiness::Up(100), Readiness::Up(50)]);
+        mesh.set(2, unhealthy());
+        let [n1, n2] = mesh.service();
+        assert!(n1 == Readiness::Up(100) && is_down(&n2), "{n2:?}");
+    }
+}
+
+#[test]
+fn a_service_that_is_not_published_here_is_not_served() {
+    let mesh = Mesh::new(sim::service("web"));
+    assert!(mesh.service().iter().all(is_down));
+    let at_n2 = PublishedPort { nodes: vec!["n2".parse().unwrap()], ..published(PublishMode::Ingress) };
+    let mesh = Mesh::new(ServiceRequest { ports: vec![at_n2], ..sim::service("web") });
+    let [n1, n2] = mesh.service();
+    assert!(is_down(&n1) && n2 == Readiness::Up(100));
+}
+
+#[test]
+fn a_task_has_its_share_of_the_heaviest() {
+    let mut mesh = Mesh::ingress();
+    let weight = |weight| TaskChange { weight: Some(weight), ..TaskChange::default() };
+    mesh.set(0, weight(8));
+    mesh.set(1, weight(2));
+    assert_eq!([0, 1, 2].map(|task| mesh.task(task)), [100, 25, 12].map(Readiness::Up));
+    mesh.set(1, weight(0));
+    assert!(is_down(&mesh.task(1)));
+}
+
+#[test]
+fn a_task_that_leaves_drains_and_a_sick_one_is_down() {
+    let mut mesh = Mesh::ingress();
+    mesh.set(0, TaskChange { draining: Some(true), ..TaskChange::default() });
+    assert!(is_draining(&mesh.task(0)));
+    mesh.set(0, unhealthy());
+    assert!(is_down(&mesh.task(0)));
+    mesh.set(1, to(TaskState::Complete));
+    assert!(is_down(&mesh.task(1)));
+}
+
+#[test]
+fn a_node_that_is_not_of_the_mesh_is_down() {
+    let mesh = Mesh::ingress();
+    let (stranger, silent) = (NodeId::new("stranger"), BTreeMap::new());
+    let entry = Entry { node: &stranger, silent: &silent };
+    assert!(is_down(&entry.node(mesh.sim.world())));
+}
