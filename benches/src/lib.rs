@@ -73,6 +73,8 @@ impl Mesh {
             address: [192, 0, 2, number].into(),
             vxlan_port: 4789,
             boot: String::new(),
+            key: String::new(),
+            reflects: false,
             uplink_mtu: 1500,
             listeners: Default::default(),
             routes: Default::default(),

@@ -18,13 +18,13 @@ use arc_swap::ArcSwap;
 use mesh_core::dns::Zone;
 use mesh_core::etcd::GATEWAY_PORT;
 use mesh_core::kv::Rev;
-use mesh_core::model::{Role, Snapshot};
+use mesh_core::model::{NodeId, Role, Snapshot};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::checks;
 use crate::cluster::{self, Cluster, ClusterFile, Identity, Way};
@@ -33,7 +33,7 @@ use crate::control::Control;
 use crate::dataplane::Dataplane;
 use crate::dns::{DnsConfig, DnsServer};
 use crate::facts::sync::{self, SyncOptions};
-use crate::liveness::{self, Masks};
+use crate::liveness::{self, Masks, Messenger};
 use crate::overlay::OverlayPlane;
 use crate::pki::renewal::{self, Source};
 use crate::pki::{Admission, Files, Tls};
@@ -163,6 +163,7 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
     let options = SyncOptions { accept_deletions };
     parts.spawn(sync::run(Arc::clone(&store), cache, options, world_tx, health_tx, stop.clone()));
 
+    let messenger = messenger(&id, address, &world);
     let control = Control::new(id.clone(), Arc::clone(&store), world.clone(), status);
     let tasks = Tasks::new(control.clone(), me.clone());
     let admission = tls.clone().map(|tls| Admission::new(tls, control.clone(), GATEWAY_PORT));
@@ -173,7 +174,8 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
         parts.spawn(renewal::run(Arc::clone(tls), source, world.clone(), stop.clone()));
     }
     serve_store(&config, admission, address, &store, &parts, &stop).await?;
-    let identity = Identity { name: name.clone(), address, state_dir: config.node.state_dir.clone() };
+    let state_dir = config.node.state_dir.clone();
+    let identity = Identity { name: name.clone(), address, state_dir, messenger: messenger.clone() };
     let cluster = Cluster::new(control.clone(), identity, member, way);
     parts.spawn(cluster.clone().run(stop.clone()));
     let zone = Arc::new(ArcSwap::from_pointee(Zone::default()));
@@ -181,10 +183,26 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
         anyhow::anyhow!("{}; with dataplane.mode = \"nft\" it is not needed", error.in_full())
     })?;
     let view = balance.view();
+    let boot = join::boot();
+    let reflector = balance.reflector();
+    let reflects = reflector.is_some();
+    if let Some(reflector) = reflector {
+        parts.spawn(liveness::reflect(reflector, boot.clone(), me.clone(), stop.clone()));
+    }
+    let heard = liveness::Heard::default();
     if let Some(reader) = balance.reader() {
         parts.spawn(reader.run(stop.clone()));
     }
-    parts.spawn(liveness::run(id.clone(), address, world.clone(), masks_tx, stop.clone()));
+    let key = messenger.as_ref().map_or_else(String::new, |messenger| messenger.key());
+    parts.spawn(liveness::run(
+        id.clone(),
+        address,
+        world.clone(),
+        masks_tx,
+        messenger.clone(),
+        Arc::clone(&heard),
+        stop.clone(),
+    ));
     let reconciler = Reconciler {
         node: id.clone(),
         world,
@@ -217,8 +235,15 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
     )?;
     let (journal, keep) = crate::api::journal(control.worlds());
     parts.spawn(keep);
-    let api =
-        crate::api::ApiState { control: control.clone(), tasks, view, cluster: cluster.clone(), journal };
+    let api = crate::api::ApiState {
+        control: control.clone(),
+        tasks,
+        view,
+        cluster: cluster.clone(),
+        messenger,
+        heard,
+        journal,
+    };
     if !config.metrics.listen.is_empty() {
         let listener = listen("metrics.listen", &config.metrics.listen).await?;
         parts.spawn(crate::api::serve_metrics(listener, api.clone(), stop.clone()));
@@ -229,7 +254,8 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
         let listener = listen("checks.listen", &config.checks.listen).await?;
         parts.spawn(checks::serve(listener, control.clone(), stop.clone()));
     }
-    let joined = join::run(config.clone(), name, address, control.clone(), health, me_tx, stop.clone());
+    let place = join::Place { name, address, key, boot, reflects };
+    let joined = join::run(config.clone(), place, control.clone(), health, me_tx, stop.clone());
     let mut joined = parts.spawn(joined);
     parts.spawn(live::run(control, store, me, told, janitor, stop.clone()));
     // Under a supervisor that waits for it: the API answers from now on. Nobody waiting is no error.
@@ -257,6 +283,16 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
     let _ = std::fs::remove_file(config.socket());
     drop(lock);
     if cluster.changes() { Ok(End::Again) } else { ended }
+}
+
+/// Speaks for this node; without it others learn of what it wants by the store alone.
+fn messenger(
+    node: &NodeId,
+    address: IpAddr,
+    world: &watch::Receiver<Arc<Snapshot>>,
+) -> Option<Arc<Messenger>> {
+    let opened = Messenger::open(node.clone(), address, world.clone());
+    opened.map(Arc::new).map_err(|error| warn!(%error, "cannot speak to other nodes by UDP port 7304")).ok()
 }
 
 /// How long a part that broke may take to say why.

@@ -38,6 +38,7 @@ pub use watch::journal;
 use crate::cluster::Cluster;
 use crate::control::Control;
 use crate::dataplane::ebpf::View;
+use crate::liveness::{Heard, Messenger};
 use crate::tasks::Tasks;
 
 /// The largest request that is read.
@@ -56,6 +57,10 @@ pub struct ApiState {
     pub view: Option<Arc<View>>,
     /// What this node is to its cluster.
     pub cluster: Cluster,
+    /// Speaks for this node to others, where that works.
+    pub messenger: Option<Arc<Messenger>>,
+    /// What other nodes' kernels say of them.
+    pub heard: Heard,
     /// What changed lately.
     pub journal: Receiver<Journal>,
 }

@@ -35,6 +35,7 @@ pub use self::file::ClusterFile;
 pub use self::own::Own;
 pub use self::supervise::{EtcdArgs, main as supervise};
 use crate::control::Control;
+use crate::liveness::Messenger;
 use crate::pki::Files;
 use crate::store::etcd::{EtcdOptions, EtcdStore, Known, MemberHealth};
 use crate::store::gate::Gate;
@@ -125,6 +126,8 @@ pub struct Identity {
     pub address: IpAddr,
     /// Where its state is.
     pub state_dir: PathBuf,
+    /// Speaks for it to others, where that works.
+    pub messenger: Option<Arc<Messenger>>,
 }
 
 struct Inner {
@@ -132,6 +135,7 @@ struct Inner {
     name: Name,
     address: IpAddr,
     state_dir: PathBuf,
+    messenger: Option<Arc<Messenger>>,
     file: Option<ClusterFile>,
     way: Way,
     control: Control,
@@ -150,12 +154,13 @@ pub struct Cluster(Arc<Inner>);
 impl Cluster {
     /// Puts the parts together.
     pub fn new(control: Control, identity: Identity, file: Option<ClusterFile>, way: Way) -> Self {
-        let Identity { name, address, state_dir } = identity;
+        let Identity { name, address, state_dir, messenger } = identity;
         let inner = Inner {
             node: control.node().clone(),
             name,
             address,
             state_dir,
+            messenger,
             file,
             way,
             control,

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use mesh_core::plan::{Balance, Problem};
 use tracing::{info, warn};
 
-use self::ebpf::{EbpfError, EbpfPlane, Reader, View};
+use self::ebpf::{EbpfError, EbpfPlane, Reader, Reflector, View};
 use self::nft::NftPlane;
 use crate::config::{Dataplane as Config, DataplaneMode, KernelFeature};
 use crate::plane::{Applied, Depth, Plane};
@@ -76,6 +76,14 @@ impl Dataplane {
     pub fn reader(&mut self) -> Option<Reader> {
         match self {
             Self::Ebpf(plane) => plane.reader(),
+            Self::Nft(_) => None,
+        }
+    }
+
+    /// Where to say how the node fares, if its kernel answers probes; once.
+    pub fn reflector(&mut self) -> Option<Reflector> {
+        match self {
+            Self::Ebpf(plane) => plane.reflector(),
             Self::Nft(_) => None,
         }
     }

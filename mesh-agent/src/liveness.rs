@@ -1,9 +1,12 @@
 //! **Effect.** Probes other nodes, and tells the loop which do not answer.
 //!
-//! What is concluded from answers is in `mesh_core::liveness`. Probes are ICMP echoes, which the other's kernel answers
-//! whatever its agent does.
+//! What is concluded from answers is in `mesh_core::liveness`. Probes are answered by the other's kernel, whatever its
+//! agent does: by our programs there, which say how it fares, or else as ICMP echoes. What nodes ask each other, and tell of themselves, are messages (`messenger`, `inbox`).
 
 mod echo;
+mod inbox;
+mod messenger;
+mod probe;
 mod prober;
 mod way;
 
@@ -11,18 +14,50 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use mesh_core::liveness::Verdict;
+use arc_swap::ArcSwap;
+use mesh_core::change::Me;
+use mesh_core::liveness::{Echo, Verdict, boot_number};
 use mesh_core::model::{Node, NodeId, Snapshot, TaskState};
 use mesh_core::plan::own_address;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+pub use self::messenger::{Leaving, Messenger};
 use self::prober::Prober;
+use crate::dataplane::ebpf::Reflector;
 
 /// Nodes that do not answer.
 pub type Masks = Arc<BTreeMap<NodeId, Verdict>>;
+
+/// What nodes' kernels said with their last answers.
+pub type Heard = Arc<ArcSwap<BTreeMap<NodeId, Echo>>>;
+
+/// How often an agent says that it lives.
+const SAY: Duration = Duration::from_millis(500);
+
+/// Says to the kernel, for it to answer probes with, that this agent lives: until told to stop.
+pub async fn reflect(
+    mut reflector: Reflector,
+    boot: String,
+    me: watch::Receiver<Option<Me>>,
+    stop: CancellationToken,
+) {
+    let mut timer = tokio::time::interval(SAY);
+    let mut failed = false;
+    while stop.run_until_cancelled(timer.tick()).await.is_some() {
+        let epoch = me.borrow().as_ref().map_or(0, |me| me.epoch);
+        let told = reflector.tell(boot_number(&boot), epoch);
+        if let Err(error) = &told
+            && !failed
+        {
+            warn!(error = error.in_full(), "other nodes do not learn that this agent lives");
+        }
+        failed = told.is_err();
+    }
+}
 
 /// Up to so many nodes, each probes all others. From there on those with tasks: only to them flows are sent.
 const ALL: usize = 256;
@@ -34,9 +69,12 @@ pub async fn run(
     address: IpAddr,
     world: watch::Receiver<Arc<Snapshot>>,
     masks: watch::Sender<Masks>,
+    messenger: Option<Arc<Messenger>>,
+    heard: Heard,
     stop: CancellationToken,
 ) {
-    match start(node, address, world, masks, stop.clone()) {
+    let prober = Prober::open(node, address, world, masks, messenger, heard);
+    match prober.and_then(|prober| start(prober, stop.clone())) {
         // An error: the thread broke, and its panic was told.
         Ok(ended) => _ = ended.await,
         Err(error) => {
@@ -46,14 +84,7 @@ pub async fn run(
     }
 }
 
-fn start(
-    node: NodeId,
-    address: IpAddr,
-    world: watch::Receiver<Arc<Snapshot>>,
-    masks: watch::Sender<Masks>,
-    stop: CancellationToken,
-) -> io::Result<oneshot::Receiver<()>> {
-    let prober = Prober::open(node, address, world, masks)?;
+fn start(prober: Prober, stop: CancellationToken) -> io::Result<oneshot::Receiver<()>> {
     let (done, ended) = oneshot::channel();
     std::thread::Builder::new().name("mesh-prober".to_owned()).spawn(move || {
         prober.run(&stop);

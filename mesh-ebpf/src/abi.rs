@@ -76,6 +76,8 @@ pub mod map {
     pub const SOCK_FWD: &str = "SOCK_FWD";
     /// Ring of [`Record`](super::Record)s, each agent's own.
     pub const RECORDS: &str = "RECORDS";
+    /// Array of one [`Standing`](crate::probe::Standing), each agent's own.
+    pub const STANDING: &str = "STANDING";
     /// Array of one [`Config`](super::Config).
     pub const CONFIG: &str = "CONFIG";
 }

@@ -22,6 +22,7 @@ pub mod kernel;
 pub mod mss;
 pub mod packet;
 pub mod pipeline;
+pub mod probe;
 pub mod reply;
 pub mod sock;
 #[cfg(any(test, feature = "testing"))]

@@ -6,6 +6,7 @@ mod fragments;
 mod from;
 mod maps;
 mod node;
+mod reflect;
 mod refuse;
 mod skb;
 mod sock;

@@ -15,13 +15,14 @@ mod promotion;
 mod service;
 mod task;
 mod token;
+mod verdict;
 
 pub use health::HealthWish;
 pub use identity::{Applicant, admit, begin, renew, set_role, standing};
 pub use janitor::{is_first, janitor};
 pub(crate) use network::overlap;
 pub use network::{NetworkRequest, create_network, remove_network};
-pub use node::{Me, NodeFacts, claim_blocks, join, refresh, remove_node, set_availability};
+pub use node::{Me, NodeFacts, claim_blocks, depart, join, refresh, remove_node, set_availability};
 pub use ports::protected_ports;
 pub use program::ProgramWish;
 pub use promotion::{demote, promote};
@@ -34,6 +35,7 @@ pub use task::{
     stop_task,
 };
 pub use token::{TOKEN_LIFE, TokenTerms, add_token};
+pub use verdict::{Outage, outage, verdicts};
 
 use crate::kv::Txn;
 use crate::model::{InvalidName, Timestamp};

@@ -242,6 +242,8 @@ pub fn why_not(world: &Snapshot, task: &Task) -> String {
         "its node is not in the mesh".to_owned()
     } else if world.availability(&task.node) == Availability::Drain {
         format!("its node {} is drained", node.map_or("", |node| node.name.as_str()))
+    } else if world.is_withdrawn(&task.node) {
+        format!("its node {} has left the mesh", node.map_or("", |node| node.name.as_str()))
     } else {
         "has no address there, or another node's locality rule leaves it out".to_owned()
     }

@@ -81,8 +81,10 @@ fn changed(old: &Snapshot, new: &Snapshot) -> BTreeSet<Thing> {
     things.extend(keys(diff(&old.services, &new.services)).map(Thing::Service));
     let mut nodes: BTreeSet<NodeId> = keys(diff(&old.nodes, &new.nodes)).collect();
     nodes.extend(keys(diff(&old.specs, &new.specs)));
+    nodes.extend(keys(diff(&old.downs, &new.downs)));
     let mut tasks: BTreeSet<TaskId> = keys(diff(&old.tasks, &new.tasks)).collect();
     tasks.extend(keys(diff(&old.stops, &new.stops)));
+    tasks.extend(keys(diff(&old.task_specs, &new.task_specs)));
     // Whether a task gets flows depends on its node.
     let moved = |world: &Snapshot| -> Vec<TaskId> {
         let on = world.tasks.values().filter(|task| nodes.contains(&task.node));

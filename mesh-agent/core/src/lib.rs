@@ -25,6 +25,7 @@ pub mod kv;
 pub mod liveness;
 pub mod maglev;
 pub mod members;
+pub mod message;
 pub mod model;
 pub mod plan;
 pub mod readiness;

@@ -6,13 +6,23 @@
 //! something may forbid probes, unless it is known to be there.
 //!
 //! Others are asked about whoever falls silent. If they hear it, it is the path that is down, and not the node.
+//!
+//! A node that leaves on purpose says so, and nobody waits until it is silent ([`Hints`]). What managers agree on is in
+//! `change::verdicts`.
 
+mod echoes;
+mod hints;
 mod peer;
+mod reasons;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::NodeId;
 use peer::Peer;
+
+pub use echoes::{AGENT_LATE, Echo, Echoes, boot_number};
+pub use hints::{Announcer, HINT_LIFE, Hints};
+pub use reasons::masks;
 
 /// Milliseconds of a clock that never goes back.
 pub type Millis = u64;
@@ -57,6 +67,12 @@ pub enum Verdict {
     PathDown,
     /// It answers nobody.
     Dead,
+    /// Managers agree that it is dead, and we have not heard it either.
+    AgreedDown,
+    /// It says itself that it leaves, or that it is drained.
+    Leaving,
+    /// It was started anew, and what its record says is of before.
+    Rebooted,
 }
 
 /// What is to be sent now.
@@ -79,6 +95,8 @@ const ASKED: usize = 3;
 const MANY: usize = 3;
 /// In milliseconds.
 const AT_ONCE: Millis = 2000;
+/// So many questions leave at most with a tick, however many fall silent.
+const QUESTIONS: usize = 30;
 
 /// Watches all other nodes.
 #[derive(Debug)]
@@ -127,6 +145,11 @@ impl Detector {
         if let Some(peer) = self.peers.get_mut(id) {
             peer.vouched = Some(now);
         }
+    }
+
+    /// Whether one has answered just now, so that others may be told that it is heard.
+    pub fn hears(&self, id: &NodeId) -> bool {
+        self.peers.get(id).is_some_and(Peer::is_heard)
     }
 
     /// A window ends and the next begins. All answers that came in have to be told before.
@@ -183,11 +206,20 @@ impl Detector {
         let mut actions: Vec<Action> = self.peers.keys().cloned().map(Action::Probe).collect();
         let up: Vec<&NodeId> =
             self.peers.iter().filter(|(_, peer)| peer.verdict == Verdict::Up).map(|(id, _)| id).collect();
-        for (id, _) in self.peers.iter().filter(|(_, peer)| peer.is_asked_about(&self.timing)) {
-            // Others each time.
-            let vias = up.iter().cycle().skip(self.ticks * ASKED % up.len().max(1)).take(ASKED.min(up.len()));
-            actions.extend(vias.map(|via| Action::Ask { via: (*via).clone(), about: id.clone() }));
-        }
+        let silent: Vec<_> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.is_asked_about(&self.timing))
+            .map(|(id, _)| id)
+            .collect();
+        // Others each time.
+        let turn = |count: usize, step: usize| self.ticks.wrapping_mul(step) % count.max(1);
+        let vias: Vec<_> = up.iter().cycle().skip(turn(up.len(), ASKED)).take(ASKED.min(up.len())).collect();
+        let abouts = silent.iter().cycle().skip(turn(silent.len(), QUESTIONS / ASKED)).take(silent.len());
+        let asks = abouts.flat_map(|about| {
+            vias.iter().map(|via| Action::Ask { via: (**via).clone(), about: (*about).clone() })
+        });
+        actions.extend(asks.take(QUESTIONS));
         actions
     }
 }

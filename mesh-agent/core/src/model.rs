@@ -18,7 +18,7 @@ pub use health::{HealthCheck, Probe};
 pub use identity::{Certificate, Denied, Identity, Role, StoredToken, Tokens};
 pub use ids::{Id, InvalidName, Name, NetworkId, NodeId, ServiceId, TaskId, fnv64};
 pub use network::{FIRST_VNI, LAST_VNI, Network, Vni};
-pub use node::{Availability, Listener, Live, Node, NodeSpec};
+pub use node::{Availability, Down, Listener, Live, Node, NodeSpec};
 pub use program::{
     FailureAction, Program, Rollout, RolloutState, Run, RunFailure, UpdateConfig, UpdateOrder,
 };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::explain::why_not;
 use crate::liveness::Verdict;
 use crate::model::{
-    Availability, Health, Locality, NodeId, PublishMode, PublishedPort, Service, Snapshot, Task, TaskState,
+    Health, Locality, NodeId, PublishMode, PublishedPort, Service, Snapshot, Task, TaskState,
 };
 
 /// Whether new flows may come.
@@ -34,10 +34,11 @@ impl Entry<'_> {
         let Some(node) = world.nodes.get(self.node) else {
             return Readiness::Down("this node has not joined the mesh yet".to_owned());
         };
-        match world.availability(self.node) {
-            Availability::Drain => Readiness::Draining(format!("node {} is drained", node.name)),
-            Availability::Active | Availability::Pause => Readiness::Up(100),
+        if !world.is_withdrawn(self.node) {
+            return Readiness::Up(100);
         }
+        let why = if node.left { "leaves" } else { "is drained" };
+        Readiness::Draining(format!("node {} {why}", node.name))
     }
 
     /// Whether flows to a service's published ports may come to this node, as its data plane would balance them.
@@ -74,9 +75,6 @@ impl Entry<'_> {
 
     /// Whether flows to a task may come: a hundred is the share of the heaviest task of its service.
     pub fn task(&self, world: &Snapshot, task: &Task) -> Readiness {
-        let leaves = task.draining
-            || world.stops.contains_key(&task.id)
-            || world.availability(&task.node) == Availability::Drain;
         if self.silent.contains_key(&task.node) {
             return Readiness::Down("its node does not answer".to_owned());
         }
@@ -88,7 +86,7 @@ impl Entry<'_> {
         }
         let why = why_not(world, task);
         let runs = task.state == TaskState::Running && task.health != Health::Unhealthy;
-        if leaves && runs { Readiness::Draining(why) } else { Readiness::Down(why) }
+        if world.is_leaving(task) && runs { Readiness::Draining(why) } else { Readiness::Down(why) }
     }
 }
 

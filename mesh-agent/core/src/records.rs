@@ -7,6 +7,7 @@
 //! | `nodespec/<id>`, `taskspec/<id>`, `stop/<task>` | API | [`NodeSpec`], [`TaskSpec`], `{}` |
 //! | `node/<id>`, `idx/node/<name>` | the node | [`Node`], its id |
 //! | `live/<id>` | the node, under a lease | [`Live`] |
+//! | `down/<id>` | managers | [`Down`] |
 //! | `task/<id>`, `idx/task/<name>` | the task's node | [`Task`], its id |
 //! | `claim/vni/<n>`, `claim/vip/<net>/<place>` | API | [`Claim`] |
 //! | `claim/block/<net>/<n>` | the node | [`Claim`] |
@@ -27,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::kv::{KeyValue, Rev};
 use crate::model::{
-    Block, Denied, Identity, Live, Name, Network, NetworkId, Node, NodeId, NodeSpec, Role, Service,
+    Block, Denied, Down, Identity, Live, Name, Network, NetworkId, Node, NodeId, NodeSpec, Role, Service,
     ServiceId, Task, TaskId, TaskSpec, Timestamp, Tokens, Vni,
 };
 
@@ -120,6 +121,10 @@ pub fn node_spec(id: &NodeId) -> String {
 pub fn live(id: &NodeId) -> String {
     format!("live/{id}")
 }
+/// `down/<id>`
+pub fn down(id: &NodeId) -> String {
+    format!("down/{id}")
+}
 /// `task/<id>`
 pub fn task(id: &TaskId) -> String {
     format!("task/{id}")
@@ -188,6 +193,8 @@ pub enum Record {
     TaskSpec(TaskId, TaskSpec),
     /// `live/`
     Live(NodeId, Live),
+    /// `down/`
+    Down(NodeId, Down),
     /// `claim/block/`
     Block(NetworkId, Block, NodeId),
     /// `claim/`, the others
@@ -234,6 +241,7 @@ pub fn decode(key: &str, value: &str) -> Result<Record, String> {
         "nodespec" => Record::NodeSpec(NodeId::new(rest), json(value)?),
         "taskspec" => Record::TaskSpec(TaskId::new(rest), json(value)?),
         "live" => Record::Live(NodeId::new(rest), json(value)?),
+        "down" => Record::Down(NodeId::new(rest), json(value)?),
         "token" => Record::Tokens(rest.parse()?, json(value)?),
         "identity" => Record::Identity(NodeId::new(rest), json(value)?),
         "denied" => Record::Denied(rest.to_owned(), json(value)?),

@@ -237,6 +237,9 @@ impl Replica {
             Ok(Record::Live(id, live)) => {
                 world.live.insert(id, live);
             }
+            Ok(Record::Down(id, down)) => {
+                world.downs.insert(id, down);
+            }
             Ok(Record::Block(network, block, node)) => {
                 world.blocks.insert((network, block), node);
             }
@@ -282,6 +285,7 @@ impl Replica {
             Ok(Record::NodeSpec(id, _)) => drop(world.specs.remove(&id)),
             Ok(Record::TaskSpec(id, _)) => drop(world.task_specs.remove(&id)),
             Ok(Record::Live(id, _)) => drop(world.live.remove(&id)),
+            Ok(Record::Down(id, _)) => drop(world.downs.remove(&id)),
             Ok(Record::Block(network, block, _)) => drop(world.blocks.remove(&(network, block))),
             Ok(Record::Claim(_)) => drop(world.claims.remove(key)),
             Ok(Record::Tokens(role, _)) => drop(world.tokens.remove(&role)),

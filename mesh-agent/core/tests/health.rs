@@ -3,15 +3,9 @@
 
 mod sim;
 
-use std::time::Duration;
-
-use mesh_core::change::{
-    self, AttachmentRequest, HealthWish, NetworkRequest, ServiceRequest, ServiceUpdate, TaskChange,
-};
+use mesh_core::change::{self, HealthWish, NetworkRequest, ServiceRequest, ServiceUpdate, TaskChange};
 use mesh_core::dns::{Answer, Question};
-use mesh_core::model::{
-    Affinity, Balancing, EndpointMode, Health, HealthCheck, Locality, Probe, Task, TaskState,
-};
+use mesh_core::model::{Health, HealthCheck, Probe, Task, TaskState};
 use mesh_core::plan::{self, Frontend};
 use sim::Sim;
 

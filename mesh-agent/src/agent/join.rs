@@ -29,6 +29,11 @@ pub(super) fn name(config: &Config) -> anyhow::Result<Name> {
     short.parse().context("the host's name is no node name; set node.name")
 }
 
+/// Which boot of the machine this is (proc(5)).
+pub(super) fn boot() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
 /// The underlay address: as configured, else where the default route would send from.
 pub(super) async fn address(config: &Config) -> anyhow::Result<IpAddr> {
     let address = match config.node.address.as_str() {
@@ -56,12 +61,25 @@ fn default_source() -> Option<IpAddr> {
         .or_else(|| pick(Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()))
 }
 
+/// The node as it shows itself to others.
+pub(super) struct Place {
+    /// How it is called.
+    pub(super) name: Name,
+    /// Where it is.
+    pub(super) address: IpAddr,
+    /// By what its messages are known.
+    pub(super) key: String,
+    /// Which boot of the machine this is.
+    pub(super) boot: String,
+    /// Whether its kernel answers probes.
+    pub(super) reflects: bool,
+}
+
 /// Joins as soon as the store answers, then keeps the node's record and blocks up to date. Ends with an error
 /// when the node cannot join, or when a later agent takes over.
 pub(super) async fn run(
     config: Config,
-    name: Name,
-    address: IpAddr,
+    place: Place,
     control: Control,
     mut store: watch::Receiver<StoreHealth>,
     me: watch::Sender<Option<Me>>,
@@ -73,7 +91,7 @@ pub(super) async fn run(
         }
         let id = control.node().clone();
         let own = loop {
-            match look(&config, &name, address).await {
+            match look(&config, &place).await {
                 Ok(facts) => {
                     match control.change(|world, fresh| change::join(world, &id, facts.clone(), fresh)).await
                     {
@@ -88,7 +106,7 @@ pub(super) async fn run(
         };
         info!(epoch = own.epoch, "joined the mesh");
         me.send_replace(Some(own.clone()));
-        keep(&config, &name, address, &control, &own).await
+        keep(&config, &place, &control, &own).await
     };
     tokio::select! {
         () = stop.cancelled() => Ok(()),
@@ -96,13 +114,7 @@ pub(super) async fn run(
     }
 }
 
-async fn keep(
-    config: &Config,
-    name: &Name,
-    address: IpAddr,
-    control: &Control,
-    me: &Me,
-) -> anyhow::Result<()> {
+async fn keep(config: &Config, place: &Place, control: &Control, me: &Me) -> anyhow::Result<()> {
     let mut worlds = control.worlds();
     let mut timer = tokio::time::interval(LOOK);
     let mut told = Vec::new();
@@ -115,7 +127,7 @@ async fn keep(
                 }
                 None
             }
-            _ = timer.tick() => Some(look(config, name, address).await),
+            _ = timer.tick() => Some(look(config, place).await),
         };
         let world = control.world();
         match world.nodes.get(&me.id) {
@@ -169,21 +181,21 @@ async fn reattach(world: &Snapshot, control: &Control, me: &Me) {
     }
 }
 
-async fn look(config: &Config, name: &Name, address: IpAddr) -> anyhow::Result<NodeFacts> {
+async fn look(config: &Config, place: &Place) -> anyhow::Result<NodeFacts> {
+    let Place { name, address, key, boot, reflects } = place;
     // Ports that the kernel hands out by itself come and go; nobody publishes there by accident.
     let ephemeral = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let first: u16 = ephemeral.split_whitespace().next().and_then(|text| text.parse().ok()).unwrap_or(32768);
     Ok(NodeFacts {
         name: name.clone(),
-        address,
+        address: *address,
         vxlan_port: config.overlay.port,
-        boot: std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-            .unwrap_or_default()
-            .trim()
-            .to_owned(),
-        uplink_mtu: links::uplink_mtu(address).await?,
+        boot: boot.clone(),
+        uplink_mtu: links::uplink_mtu(*address).await?,
         listeners: links::listeners().await.into_iter().filter(|listener| listener.port < first).collect(),
         routes: links::foreign_routes().await.into_iter().collect(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        key: key.clone(),
+        reflects: *reflects,
     })
 }

@@ -1,20 +1,21 @@
 //! **Effect.** The node's sign of life: what it has applied and what is wrong with it, under a lease.
 //!
-//! Others wait for it before they count on a change; nobody takes its loss for a death.
+//! Others wait for it before they count on a change; nobody takes its loss alone for a death.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mesh_core::change::{self, Me};
+use mesh_core::change::{self, Fresh, Me};
 use mesh_core::kv::{LeaseId, Op, Txn, TxnOutcome};
+use mesh_core::liveness::Verdict;
 use mesh_core::model::{Live, RunFailure, Snapshot};
 use mesh_core::records;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::control::Control;
+use crate::control::{Control, now, random};
 use crate::status::Status;
 use crate::store::{Store, StoreError};
 use crate::tasks::Told;
@@ -28,7 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// Bursts of rounds make one report.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// Reports until told to stop. Also frees what was given back, which one node of a mesh does: `janitor` says that it
+/// Reports until told to stop. Also frees what was given back and says who is dead for
+/// all, which one node of a mesh does: `janitor` says that it
 /// is this one, whoever else there is.
 pub(super) async fn run(
     control: Control,
@@ -91,7 +93,18 @@ pub(super) async fn run(
             {
                 debug!("cannot free what was given back: {error}");
             }
+            agree(&control, store.as_ref()).await;
         }
+    }
+}
+
+/// Writes down who is dead for all.
+async fn agree(control: &Control, store: &dyn Store) {
+    let txn = change::verdicts(&control.world(), Fresh { id: random(), now: now() });
+    if !txn.ops.is_empty()
+        && let Err(error) = store.txn(txn).await
+    {
+        debug!("cannot say who is dead: {error}");
     }
 }
 
@@ -118,12 +131,14 @@ fn sign(world: &Snapshot, me: &Me, status: &Status, told: &Told) -> Live {
         let RunFailure { version: _, count, message } = failure;
         Some(format!("service {}: its command does not run (tried {count} times): {message}", service.name))
     });
+    let silent = status.silent.iter().filter(|(_, verdict)| **verdict == Verdict::Dead);
     Live {
         epoch: me.epoch,
         applied: status.applied,
         problems: planes.chain(plan).chain(commands).take(20).collect(),
         connections: told.connections.clone(),
         failures: told.failures.clone(),
+        silent: silent.map(|(id, _)| id.clone()).collect(),
     }
 }
 

@@ -3,6 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 
+use mesh_core::change;
+
 use super::ApiState;
 use super::counters::{look, read};
 use super::document;
@@ -19,6 +21,16 @@ pub(super) async fn status(State(state): State<ApiState>) -> Json<Status> {
             status.add_problem(&about, message);
         }
         status.store.managed = Some(cluster);
+    }
+    let outage = change::outage(&state.control.world());
+    if outage.too_many {
+        let message = format!(
+            "{} of {} nodes seem to be dead, which is more than a third: none is marked as such; look at the network \
+             between them",
+            outage.dead.len(),
+            state.control.world().nodes.len()
+        );
+        status.add_problem("mesh", message);
     }
     if let Some(view) = state.view.clone() {
         match look(move || read(&view)).await {

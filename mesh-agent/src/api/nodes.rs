@@ -7,7 +7,7 @@ use mesh_core::model::{self, Snapshot};
 
 use super::ApiState;
 use super::answer::{Answer, Body, Refused, changed, switch};
-use super::types::{Changed, ErrorBody, Node, NodeUpdate};
+use super::types::{self, Changed, ErrorBody, Node, NodeUpdate};
 
 /// All nodes, by name
 #[utoipa::path(get, path = "/v1/nodes", tag = "nodes",
@@ -47,6 +47,10 @@ pub(super) async fn update(
 ) -> Answer<Json<Changed>> {
     let id = resolve(&state, id);
     let NodeUpdate { availability } = update;
+    // The records say so in a moment; the others need not wait for that.
+    let own = state.control.world().node(&id).is_some_and(|node| node.id == *state.control.node());
+    let drained = own && availability == types::Availability::Drain;
+    let _leaving = state.messenger.as_ref().filter(|_| drained).map(|messenger| messenger.leave());
     let done = state
         .control
         .change(|world, fresh| change::set_availability(world, &id, availability.into(), fresh))
@@ -79,7 +83,8 @@ pub(super) async fn remove(
 pub(super) fn view(state: &ApiState, world: &Snapshot, node: &model::Node) -> Node {
     let status = state.control.status();
     let own = (node.id == *state.control.node()).then_some(status.applied);
-    Node::of(world, node, own, status.silent.get(&node.id).copied())
+    let echo = state.heard.load().get(&node.id).copied();
+    Node::of(world, node, own, status.silent.get(&node.id).copied(), echo)
 }
 
 /// `self` is this node, as in Docker, unless a node is named so.

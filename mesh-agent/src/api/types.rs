@@ -10,6 +10,7 @@ mod flow_event;
 mod in_kernel;
 mod network;
 mod node;
+mod node_status;
 mod service;
 mod status;
 mod task;
@@ -29,7 +30,8 @@ pub use duration::{format_duration, parse_duration};
 pub use flow_event::FlowEvent;
 pub use in_kernel::{InKernel, LiveFlow};
 pub use network::{Ipam, Network, NetworkPeer, NetworkService, NetworkServiceTask, NetworkSpec, Subnet};
-pub use node::{Node, NodeDescription, NodeSpec, NodeStatus, NodeUpdate};
+pub use node::{Node, NodeDescription, NodeSpec, NodeUpdate};
+pub use node_status::NodeStatus;
 pub use service::{
     Affinity, Endpoint, EndpointSpec, HealthConfig, NetworkTarget, PortConfig, PortName, PortRef,
     ProgramConfig, Service, ServiceSpec, ServiceStatus, ServiceUpdate, UpdateConfig, UpdateStatus, VirtualIp,

@@ -74,6 +74,9 @@ mod tests {
                 addr: String::new(),
                 applied_revision,
                 problems: problems.iter().map(|p| (*p).to_owned()).collect(),
+                message: Default::default(),
+                down_by: Default::default(),
+                agent_age: Default::default(),
             },
             this: false,
         };

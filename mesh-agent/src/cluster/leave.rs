@@ -1,8 +1,15 @@
 //! **Effect.** This node leaves its cluster, and is a mesh of its own again, without any records.
 
+use std::time::Duration;
+
+use mesh_core::change;
 use mesh_core::model::Role;
+use tracing::warn;
 
 use super::{Cluster, ClusterError, disk};
+
+/// How long the records may take to say that it left: others were told already, and will not hear it soon.
+const WRITTEN: Duration = Duration::from_secs(2);
 
 impl Cluster {
     /// Leaves. A manager, and a node that runs tasks, only when that is forced. The others keep its record until it is removed
@@ -15,12 +22,28 @@ impl Cluster {
         if !force {
             self.may_leave(role)?;
         }
+        let leaving = self.0.messenger.as_ref().map(|messenger| messenger.leave());
+        self.depart().await;
         disk::remove(&self.0.state_dir.join("cluster.json"))?;
         self.own().remove().await?;
         self.files().remove().map_err(anyhow::Error::from)?;
         self.set_aside(true)?;
+        if let Some(leaving) = leaving {
+            leaving.for_good();
+        }
         self.start_again();
         Ok(())
+    }
+
+    /// The node's record says that it left, if that can still be written.
+    async fn depart(&self) {
+        let control = &self.0.control;
+        let written = control.change(|world, _| change::depart(world, control.node()));
+        match tokio::time::timeout(WRITTEN, written).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => warn!("the others' records do not say that this node left: {error}"),
+            Err(_) => warn!("the others' records do not say that this node left: that took too long"),
+        }
     }
 
     fn may_leave(&self, role: Role) -> Result<(), ClusterError> {

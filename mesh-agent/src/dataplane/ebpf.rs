@@ -21,6 +21,7 @@ mod members;
 mod monitor;
 mod pinned;
 mod pins;
+mod reflector;
 mod runs;
 mod sock;
 #[expect(unsafe_code, reason = "system calls that no library has")]
@@ -45,6 +46,7 @@ use tracing::warn;
 pub use clock::{CLOCK, clock, now};
 pub use error::EbpfError;
 pub use monitor::{Reader, Watching};
+pub use reflector::Reflector;
 pub use view::{Asked, Foreseen, Live, Occupancy, Served, State, View};
 
 use self::alarm::Alarm;
@@ -94,6 +96,8 @@ pub struct EbpfPlane {
     former: Option<Former>,
     /// Until somebody runs it.
     reader: Option<Reader>,
+    /// Until somebody takes it.
+    reflector: Option<Reflector>,
     links: Links,
     /// None: packets alone are balanced.
     sockets: Option<Sockets>,
@@ -118,13 +122,14 @@ impl EbpfPlane {
         if sockets.is_none() {
             sock::forget(&pins.sockets(), |_| true);
         }
-        let Loaded { ebpf, maps, records, sockets: _, former } = loaded;
+        let Loaded { ebpf, maps, records, reflector, sockets: _, former } = loaded;
+        let reflector = Some(reflector);
         let monitor = Monitor::new(maps.config.clone());
         let reader = Some(monitor.reader(records));
         let view = Arc::new(View::open(&pins.maps(), monitor, sockets.is_some())?);
         let links = Links::open(pins.links(), if tcx { Hook::best() } else { Hook::Filter });
         let (gates, alarm) = (NftPlane::gates(), Alarm::default());
-        Ok(Self { ebpf, maps, former, reader, links, sockets, books: None, gates, view, alarm })
+        Ok(Self { ebpf, maps, former, reader, reflector, links, sockets, books: None, gates, view, alarm })
     }
 
     /// What this plane cannot do, in words for people.
@@ -155,6 +160,11 @@ impl EbpfPlane {
     /// Who reads what the programs tell; once.
     pub fn reader(&mut self) -> Option<Reader> {
         self.reader.take()
+    }
+
+    /// Where to say how the node fares, for its kernel to answer probes with; once.
+    pub fn reflector(&mut self) -> Option<Reflector> {
+        self.reflector.take()
     }
 
     /// What is wrong in the kernel though all is as planned.

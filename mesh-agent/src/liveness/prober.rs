@@ -1,12 +1,12 @@
 //! **Effect.** The thread that probes: sends, listens, and has detectors judge, ten times a second.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mesh_core::liveness::{Timing, Verdict};
+use mesh_core::liveness::{self, Announcer, Hints, Millis, Timing, Verdict};
+use mesh_core::message::Word;
 use mesh_core::model::{NodeId, Snapshot};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
@@ -18,12 +18,18 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::way::{ROUTED, Way};
-use super::{Masks, inside, peers};
+use super::inbox::Inbox;
+use super::messenger::Messenger;
+use super::way::{ROUTED, Ticked, Way};
+use super::{Heard, Masks, inside, peers};
 
 const PERIOD: Duration = Duration::from_millis(Timing::DEFAULT.period);
 /// Every so many rounds it looks into the tunnels, too.
 const TUNNELS: u64 = Timing::TUNNEL.period / Timing::DEFAULT.period;
+/// Every so many rounds it tells what nodes say with their answers.
+const TOLD: u64 = 5;
+/// So many messages are read in a round, whoever sends more.
+const MESSAGES: u32 = 1000;
 /// Of 99: others that are real-time come first.
 const PRIORITY: u8 = 10;
 
@@ -34,6 +40,13 @@ pub(super) struct Prober {
     masks: watch::Sender<Masks>,
     underlay: Way,
     tunnels: Way,
+    messenger: Option<Arc<Messenger>>,
+    heard: Heard,
+    inbox: Inbox,
+    hints: Hints,
+    announcer: Announcer,
+    /// How many messages may still be read in this round.
+    room: u32,
     round: u64,
     began: Instant,
 }
@@ -45,9 +58,27 @@ impl Prober {
         own: IpAddr,
         world: watch::Receiver<Arc<Snapshot>>,
         masks: watch::Sender<Masks>,
+        messenger: Option<Arc<Messenger>>,
+        heard: Heard,
     ) -> io::Result<Self> {
         let (underlay, tunnels) = (Way::open(own, Timing::DEFAULT)?, Way::open(ROUTED, Timing::TUNNEL)?);
-        Ok(Self { node, world, masks, underlay, tunnels, round: 0, began: Instant::now() })
+        let (inbox, hints, announcer) = (Inbox::default(), Hints::default(), Announcer::default());
+        let (room, round, began) = (MESSAGES, 0, Instant::now());
+        Ok(Self {
+            node,
+            world,
+            masks,
+            underlay,
+            tunnels,
+            messenger,
+            heard,
+            inbox,
+            hints,
+            announcer,
+            room,
+            round,
+            began,
+        })
     }
 
     /// Runs until told to stop.
@@ -69,12 +100,56 @@ impl Prober {
     fn listen(&mut self, until: Instant) {
         let wait = until.saturating_duration_since(Instant::now());
         let wait = Timespec { tv_sec: 0, tv_nsec: wait.subsec_nanos().into() };
-        let fds = self.underlay.fds().chain(self.tunnels.fds());
+        let messages = self.messenger.iter().filter(|_| self.room > 0).map(|messenger| messenger.fd());
+        let fds = self.underlay.fds().chain(self.tunnels.fds()).chain(messages);
         let mut waiting: Vec<_> = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         // Interrupted: there may be answers all the same.
         let _ = poll(&mut waiting, Some(&wait));
-        self.underlay.listen();
-        self.tunnels.listen();
+        let now = self.now();
+        self.underlay.listen(now);
+        self.tunnels.listen(now);
+        self.hear();
+    }
+
+    /// Reads messages. What a node says of itself counts at once.
+    fn hear(&mut self) {
+        let Some(messenger) = self.messenger.clone() else { return };
+        let now = self.now();
+        let mut told = false;
+        while self.room > 0
+            && let Some((from, datagram)) = messenger.receive()
+        {
+            self.room -= 1;
+            let Some((id, word)) = self.inbox.read(from, &datagram, now) else { continue };
+            match word {
+                Word::Ask(about) if self.underlay.hears(about) => messenger.tell(from, Word::Heard(about)),
+                Word::Ask(_) => {}
+                Word::Heard(about) => self.underlay.vouched(about, now),
+                Word::Leaving | Word::Staying => {
+                    self.hints.told(&id, word == Word::Leaving, now);
+                    told = true;
+                }
+            }
+        }
+        if told {
+            self.tell();
+        }
+    }
+
+    /// Says what this node wants of others, or wants to know of them.
+    fn speak(&mut self, asks: Vec<(IpAddr, IpAddr)>) {
+        let Some(messenger) = &self.messenger else { return };
+        for (via, about) in asks {
+            messenger.tell(via, Word::Ask(about));
+        }
+        let leaving = messenger.is_leaving() || self.world.borrow().is_withdrawn(&self.node);
+        if let Some(leaving) = self.announcer.tick(leaving) {
+            messenger.tell_all(if leaving { Word::Leaving } else { Word::Staying });
+        }
+    }
+
+    fn now(&self) -> Millis {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     fn tick(&mut self) {
@@ -82,9 +157,13 @@ impl Prober {
             let world = Arc::clone(&self.world.borrow_and_update());
             self.underlay.set_peers(peers(&world, &self.node));
             self.tunnels.set_peers(inside(&world, &self.node));
+            let reflect = world.nodes.values().filter(|node| node.reflects);
+            self.underlay.set_reflecting(reflect.map(|node| node.id.clone()).collect());
+            self.inbox.set_senders(&world, &self.node);
         }
-        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        for (id, verdict) in self.underlay.tick(now) {
+        let now = self.now();
+        let Ticked { changed, asks } = self.underlay.tick(now);
+        for (id, verdict) in changed {
             match verdict {
                 Verdict::Dead => warn!(node = self.name(&id), "does not answer any more"),
                 Verdict::PathDown => warn!(node = self.name(&id), "answers others only"),
@@ -96,19 +175,30 @@ impl Prober {
         }
         if self.round.is_multiple_of(TUNNELS) {
             self.tunnels.expect(&self.underlay);
-            for (id, _) in self.tunnels.tick(now).iter().filter(|(_, verdict)| **verdict == Verdict::Dead) {
+            for (id, _) in
+                self.tunnels.tick(now).changed.iter().filter(|(_, verdict)| **verdict == Verdict::Dead)
+            {
                 warn!(node = self.name(id), "does not answer through the tunnel any more");
             }
         }
-        self.round += 1;
+        self.speak(asks);
+        if self.round.is_multiple_of(TOLD) {
+            let fresh = self.underlay.echoes().fresh(now);
+            self.heard.store(Arc::new(fresh.map(|(id, echo)| (id.clone(), *echo)).collect()));
+        }
+        (self.round, self.room) = (self.round + 1, MESSAGES);
+        let world = self.world.borrow();
+        self.hints.expire(now, |id| world.nodes.contains_key(id));
+        drop(world);
         self.tell();
     }
 
     /// The loop learns of masks that changed.
     fn tell(&self) {
-        let tunnels = self.tunnels.masks().keys().map(|id| (id.clone(), Verdict::TunnelDown));
-        let mut all: BTreeMap<NodeId, Verdict> = tunnels.collect();
-        all.extend(self.underlay.masks().clone());
+        let world = Arc::clone(&self.world.borrow());
+        let (underlay, tunnels) = (self.underlay.detector(), self.tunnels.detector());
+        let (echoes, now) = (self.underlay.echoes(), self.now());
+        let all = liveness::masks(&world, underlay, tunnels, &self.hints, echoes, now);
         self.masks.send_if_modified(|masks| {
             let changed = **masks != all;
             if changed {

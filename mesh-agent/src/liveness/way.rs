@@ -1,14 +1,15 @@
 //! **Effect.** One way to other nodes: probes out, answers in, and what the detector makes of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::BorrowedFd;
 
-use mesh_core::liveness::{Action, Detector, Millis, Timing, Verdict};
+use mesh_core::liveness::{Action, Detector, Echoes, Millis, Timing, Verdict};
 use mesh_core::model::NodeId;
 
 use super::echo::Echo;
+use super::probe::Probe;
 
 /// Answers to older rounds say nothing of now.
 const ROUNDS: u64 = 8;
@@ -16,10 +17,24 @@ const ROUNDS: u64 = 8;
 /// From whichever address routes say.
 pub(super) const ROUTED: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
+/// What came of a tick.
+#[derive(Debug, Default)]
+pub(super) struct Ticked {
+    /// Whose verdict is another one now.
+    pub(super) changed: BTreeMap<NodeId, Verdict>,
+    /// Who is to be asked about whom.
+    pub(super) asks: Vec<(IpAddr, IpAddr)>,
+}
+
 /// A way to all other nodes.
 #[derive(Debug)]
 pub(super) struct Way {
     sockets: [Option<Echo>; 2],
+    /// None where only ICMP is to be used.
+    probes: [Option<Probe>; 2],
+    /// Whose kernels answer more than ICMP.
+    reflect: BTreeSet<NodeId>,
+    echoes: Echoes,
     detector: Detector,
     peers: BTreeMap<NodeId, IpAddr>,
     by_address: BTreeMap<IpAddr, NodeId>,
@@ -35,8 +50,12 @@ impl Way {
             Err(error) if own.is_ipv6() == v6 => Err(error),
             other => Ok(other.ok()),
         };
+        let probe = |v6| if own == ROUTED { None } else { Probe::open(own, v6, secret).ok() };
         Ok(Self {
             sockets: [open(false)?, open(true)?],
+            probes: [probe(false), probe(true)],
+            reflect: BTreeSet::new(),
+            echoes: Echoes::default(),
             detector: Detector::new(timing),
             peers: BTreeMap::new(),
             by_address: BTreeMap::new(),
@@ -46,7 +65,8 @@ impl Way {
 
     /// What to wait for.
     pub(super) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.sockets.iter().flatten().map(Echo::fd)
+        let probes = self.probes.iter().flatten().map(Probe::fd);
+        self.sockets.iter().flatten().map(Echo::fd).chain(probes)
     }
 
     /// Who is there, and where.
@@ -58,6 +78,17 @@ impl Way {
         }
     }
 
+    /// These say more with their answers.
+    pub(super) fn set_reflecting(&mut self, reflect: BTreeSet<NodeId>) {
+        self.echoes.keep(|id| reflect.contains(id));
+        self.reflect = reflect;
+    }
+
+    /// What they say.
+    pub(super) fn echoes(&self) -> &Echoes {
+        &self.echoes
+    }
+
     /// Whoever answers on another way has to answer on this one, too.
     pub(super) fn expect(&mut self, other: &Self) {
         for id in self.peers.keys().filter(|id| other.detector.verdict(id) == Some(Verdict::Up)) {
@@ -66,36 +97,76 @@ impl Way {
     }
 
     /// Takes all answers that came in.
-    pub(super) fn listen(&mut self) {
+    pub(super) fn listen(&mut self, now: Millis) {
+        for probe in self.probes.iter().flatten() {
+            while let Some((from, round, echo)) = probe.receive(self.round) {
+                let id = self.by_address.get(&from).filter(|id| self.reflect.contains(*id));
+                if let Some(id) = id.filter(|_| round + ROUNDS > self.round) {
+                    self.detector.heard(id);
+                    self.echoes.told(id, echo, now);
+                }
+            }
+        }
         for socket in self.sockets.iter().flatten() {
             while let Some((from, round)) = socket.receive() {
-                if let Some(id) = self.by_address.get(&from).filter(|_| round + ROUNDS > self.round) {
+                let id = self.by_address.get(&from).filter(|id| !self.echoes.has(id));
+                if let Some(id) = id.filter(|_| round + ROUNDS > self.round) {
                     self.detector.heard(id);
                 }
             }
         }
     }
 
-    /// A window ends; the next probes leave. Whose verdict is another one now.
-    pub(super) fn tick(&mut self, now: Millis) -> BTreeMap<NodeId, Verdict> {
+    /// A window ends; the next probes leave.
+    pub(super) fn tick(&mut self, now: Millis) -> Ticked {
         self.round += 1;
         let before = self.verdicts();
+        let mut asks = Vec::new();
         for action in self.detector.tick(now) {
-            // Nobody can be asked yet.
-            let Action::Probe(id) = action else { continue };
-            let Some(address) = self.peers.get(&id) else { continue };
-            if let Some(socket) = &self.sockets[usize::from(address.is_ipv6())] {
-                socket.send(*address, self.round);
+            match action {
+                Action::Probe(id) => self.probe(&id),
+                Action::Ask { via, about } => {
+                    asks.extend(self.peers.get(&via).copied().zip(self.peers.get(&about).copied()));
+                }
             }
         }
         let mut changed = self.verdicts();
         changed.retain(|id, verdict| before.get(id) != Some(verdict));
-        changed
+        Ticked { changed, asks }
     }
 
-    /// Who does not answer on it.
-    pub(super) fn masks(&self) -> &BTreeMap<NodeId, Verdict> {
-        self.detector.masks()
+    fn probe(&self, id: &NodeId) {
+        let Some(address) = self.peers.get(id) else { return };
+        let family = usize::from(address.is_ipv6());
+        if self.reflect.contains(id)
+            && let Some(probe) = &self.probes[family]
+        {
+            probe.send(*address, self.round);
+        }
+        // Something between may let ICMP through only. Once the node's programs have answered, it is they that have to:
+        // a kernel without them forwards nothing.
+        if !self.echoes.has(id)
+            && let Some(socket) = &self.sockets[family]
+        {
+            socket.send(*address, self.round);
+        }
+    }
+
+    /// Whether the node at an address has just answered.
+    pub(super) fn hears(&self, address: IpAddr) -> bool {
+        self.by_address.get(&address).is_some_and(|id| self.detector.hears(id))
+    }
+
+    /// Another hears the node at an address.
+    pub(super) fn vouched(&mut self, address: IpAddr, now: Millis) {
+        if let Some(id) = self.by_address.get(&address) {
+            self.detector.vouched(id, now);
+        }
+    }
+
+    /// What is thought of whom.
+    pub(super) fn detector(&self) -> &Detector {
+        &self.detector
     }
 
     fn verdicts(&self) -> BTreeMap<NodeId, Verdict> {

@@ -143,10 +143,19 @@ impl Mesh {
             name: "n1".parse().unwrap(),
             address: [192, 0, 2, 1].into(),
             state_dir: directory.path().join("state"),
+            messenger: None,
         };
         let cluster = Cluster::new(control.clone(), identity, None, Way::Alone(None));
         let (journal, keep) = api::journal(control.worlds());
-        let state = ApiState { control: control.clone(), tasks, view: None, cluster, journal };
+        let state = ApiState {
+            control: control.clone(),
+            tasks,
+            view: None,
+            cluster,
+            messenger: None,
+            heard: Default::default(),
+            journal,
+        };
         TaskTracker::new().spawn(keep);
         TaskTracker::new().spawn(api::serve(listener, state, stop.clone()));
         let host = format!("unix://{}", socket.display());
@@ -174,6 +183,8 @@ impl Mesh {
             address: address.parse().unwrap(),
             vxlan_port: 4789,
             boot: "boot".to_owned(),
+            key: String::new(),
+            reflects: false,
             uplink_mtu: 1500,
             listeners: Default::default(),
             routes: Default::default(),

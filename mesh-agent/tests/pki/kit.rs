@@ -79,6 +79,8 @@ pub(crate) fn facts(name: &str, address: &str) -> NodeFacts {
         address: address.parse().unwrap(),
         vxlan_port: 4789,
         boot: "boot".to_owned(),
+        key: String::new(),
+        reflects: false,
         uplink_mtu: 1500,
         listeners: Default::default(),
         routes: Default::default(),

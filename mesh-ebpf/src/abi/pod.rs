@@ -3,6 +3,7 @@
 use super::*;
 use crate::flow::{Bucket, Flow};
 use crate::fragment::{FragmentKey, FragmentValue};
+use crate::probe::Standing;
 
 macro_rules! pod {
     ($($type:ty),+ $(,)?) => { $(
@@ -33,5 +34,6 @@ pod!(
     SocketKey,
     SocketOrigin,
     SourceKey,
+    Standing,
     Stats,
 );

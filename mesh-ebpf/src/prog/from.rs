@@ -11,6 +11,7 @@ use mesh_ebpf::verdict::{Event, Refusal, Verdict};
 use super::act::{PASS, act, fits, read};
 use super::fragments::{recall, remember};
 use super::node::Node;
+use super::reflect::reflect;
 use super::refuse::{echo, may_answer, refuse};
 use super::skb::Skb;
 use super::tell::mesh_tell;
@@ -28,11 +29,13 @@ fn mesh_from_task(ctx: TcContext) -> i32 {
 /// On the node's own devices.
 #[classifier]
 fn mesh_from_net(ctx: TcContext) -> i32 {
-    run(
-        Skb(ctx.skb.skb),
+    let skb = Skb(ctx.skb.skb);
+    let action = run(
+        skb,
         #[inline(always)]
         |node, packet| pipeline::from_net(node, packet, packet.device),
-    )
+    );
+    if action == PASS { reflect(skb) } else { action }
 }
 
 /// On the loopback device.

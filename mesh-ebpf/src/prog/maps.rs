@@ -13,6 +13,7 @@ use mesh_ebpf::abi::{
 use mesh_ebpf::flow::Bucket;
 use mesh_ebpf::fragment::{FragmentKey, FragmentValue};
 use mesh_ebpf::packet::Packet;
+use mesh_ebpf::probe::Standing;
 use mesh_ebpf::reply::Reply;
 use mesh_ebpf::verdict;
 
@@ -71,6 +72,12 @@ pub(crate) static TOLD: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(ve
 /// Where a program keeps the packet that it works on.
 #[map]
 pub(crate) static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
+/// What the agent says of its node.
+#[map]
+pub(crate) static STANDING: Array<Standing> = Array::with_max_entries(1, 0);
+/// How many probes were answered in which moment.
+#[map]
+pub(crate) static PROBED: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(1, 0);
 /// Where a program writes an answer.
 #[map]
 pub(crate) static REPLY: PerCpuArray<Reply> = PerCpuArray::with_max_entries(1, 0);

@@ -238,6 +238,13 @@ impl Skb {
         }
     }
 
+    /// Whether it was sent to this node, and not only seen by it.
+    #[inline(always)]
+    pub(crate) fn is_for_us(&self) -> bool {
+        // SAFETY: a field that may be read.
+        unsafe { (*self.0).pkt_type == PACKET_HOST }
+    }
+
     /// From which underlay address it was tunnelled, and with which key.
     #[inline(always)]
     pub(crate) fn tunnelled(&self, v6: bool) -> Option<(Addr16, u32)> {

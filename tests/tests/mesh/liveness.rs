@@ -1,7 +1,7 @@
 //! Nodes that die, or are cut off.
 
 use anyhow::{Result, ensure};
-use mesh_tests::{Lab, Node, eventually};
+use mesh_tests::{Lab, Node, STORE_PORT, eventually};
 
 use crate::kit::{Cli, Datagrams, Place, READY, Task, curl, mentions, mesh, served_by, text, url};
 
@@ -72,17 +72,25 @@ fn the_last_task_stays_in_the_balance_and_a_dead_agent_is_no_dead_node() -> Resu
         n1.ok("service create --name web --network app -p 8080:80")?;
         let web = Task::web(lab, n2, "web")?;
         served_by(lab.client(), &url(n1, 8080), &[&web])?;
-        // Its kernel says no word to probes any more, and everything else works.
-        n2.sysctl("net/ipv4/icmp_echo_ignore_all", "1")?;
+        // Not a word of its kernel's to probes arrives any more, and everything else works.
+        let from = n2.address();
+        let answers = format!(
+            "ip saddr {from} udp sport 7304 drop; add rule inet wall in ip saddr {from} icmp type echo-reply"
+        );
+        wall(n1, &answers)?;
         is(n1, "n2", "down")?;
         all_answered(lab.client(), &url(n1, 8080))?;
-        n2.sysctl("net/ipv4/icmp_echo_ignore_all", "0")?;
+        no_wall(n1)?;
         is(n1, "n2", "ready")?;
         n2.kill_agent()?;
         std::thread::sleep(std::time::Duration::from_secs(2));
         is(n1, "n2", "ready")?;
         all_answered(lab.client(), &url(n1, 8080))?;
-        n2.start_agent()
+        // That its agent is dead is seen, and changes nothing.
+        is(n1, "n2", "unknown")?;
+        all_answered(lab.client(), &url(n1, 8080))?;
+        n2.start_agent()?;
+        is(n1, "n2", "ready")
     })
 }
 
@@ -104,5 +112,100 @@ fn a_tunnel_that_is_blocked_is_found() -> Result<()> {
         n2.exec(["nft", "delete table inet wall"])?.ok()?;
         is(n1, "n2", "ready")?;
         served_by(lab.client(), &url(n1, 8080), &[&tasks[0], &tasks[1]])
+    })
+}
+
+/// Drops what a node gets from an address.
+fn wall(on: &Node, rule: &str) -> Result<()> {
+    let table = format!(
+        "add table inet wall; add chain inet wall in {{ type filter hook prerouting priority raw - 10; }}; \
+         add rule inet wall in {rule} drop"
+    );
+    on.exec(["nft", &table])?.ok().map(drop)
+}
+
+fn no_wall(on: &Node) -> Result<()> {
+    on.exec(["nft", "delete table inet wall"])?.ok().map(drop)
+}
+
+/// Two nodes that do not reach each other ask the others: it is the path that is down, and not the node.
+#[test]
+fn a_node_that_others_hear_is_cut_off_and_not_dead() -> Result<()> {
+    mesh(3, |lab: &Lab| {
+        let [n1, n2, n3] = [lab.node("n1")?, lab.node("n2")?, lab.node("n3")?];
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app -p 8080:80")?;
+        let tasks = [Task::web(lab, n2, "web")?, Task::web(lab, n3, "web")?];
+        served_by(lab.client(), &url(n2, 8080), &[&tasks[0], &tasks[1]])?;
+        // Programs answer probes before any wall: it takes one on each side.
+        wall(n2, &format!("ip saddr {}", n3.address()))?;
+        wall(n3, &format!("ip saddr {}", n2.address()))?;
+        for (by, about) in [(n2, "n3"), (n3, "n2")] {
+            is(by, about, "disconnected")?;
+            let said = by.inspect("node", about)?;
+            mentions(&text(&said["Status"]["Message"]), &["answers other nodes"])?;
+            is(n1, about, "ready")?;
+        }
+        all_answered(lab.client(), &url(n2, 8080))?;
+        no_wall(n2)?;
+        no_wall(n3)?;
+        is(n2, "n3", "ready")?;
+        served_by(lab.client(), &url(n2, 8080), &[&tasks[0], &tasks[1]])
+    })
+}
+
+/// A node that is drained says so itself, also to those who do not reach the store; and it takes it back.
+#[test]
+fn a_drained_node_tells_those_that_the_store_cannot() -> Result<()> {
+    mesh(3, |lab: &Lab| {
+        let [n1, n2, n3] = [lab.node("n1")?, lab.node("n2")?, lab.node("n3")?];
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app -p 8080:80")?;
+        let tasks = [Task::web(lab, n2, "web")?, Task::web(lab, n3, "web")?];
+        served_by(lab.client(), &url(n2, 8080), &[&tasks[0], &tasks[1]])?;
+        wall(n2, &format!("tcp sport {STORE_PORT}"))?;
+        n3.ok("node update --detach --availability drain n3")?;
+        is(n2, "n3", "leaving")?;
+        let drained = |spec: &str| spec == "drain";
+        ensure!(!drained(&text(&n2.inspect("node", "n3")?["Spec"]["Availability"])), "the store told n2");
+        eventually(READY, "nothing new goes to n3", || {
+            (0..20).try_for_each(|_| {
+                let answer = curl(lab.client(), &url(n2, 8080))?;
+                ensure!(answer.contains(&tasks[0].name), "{answer}");
+                Ok(())
+            })
+        })?;
+        n3.ok("node update --detach --availability active n3")?;
+        is(n2, "n3", "ready")?;
+        served_by(lab.client(), &url(n2, 8080), &[&tasks[0], &tasks[1]])?;
+        no_wall(n2)
+    })
+}
+
+/// What most nodes see and the store confirms is written down for all, and taken back.
+#[test]
+fn a_node_that_is_dead_for_all_is_marked_until_it_is_back() -> Result<()> {
+    mesh(3, |lab: &Lab| {
+        let [n1, n2] = [lab.node("n1")?, lab.node("n2")?];
+        let marked = |by: &Node, count: usize| {
+            eventually(READY, "the mark is as it should be", || {
+                let said = by.inspect("node", "n3")?;
+                let marks = said["Status"]["DownBy"].as_array().map_or(0, Vec::len);
+                ensure!(marks == count, "{marks} nodes agree");
+                Ok(())
+            })
+        };
+        lab.unplug("n3")?;
+        for node in [n1, n2] {
+            is(node, "n3", "down")?;
+            marked(node, 2)?;
+        }
+        mentions(&n1.ok("node inspect --pretty n3")?, &["Down by", "n1, n2"])?;
+        lab.plug("n3")?;
+        for node in [n1, n2] {
+            marked(node, 0)?;
+            is(node, "n3", "ready")?;
+        }
+        Ok(())
     })
 }

@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::kit::{Cli, READY, SOON, Talk, Task, holds, lab, mentions, one_message, served_by, url};
+use crate::kit::{Cli, READY, SOON, Talk, Task, holds, lab, mentions, one_message, served_by, text, url};
 
 /// How long it may take until a node is a manager: etcd wants to see its members well for a while before each.
 const PROMOTED: Duration = Duration::from_secs(60);
@@ -361,5 +361,30 @@ fn a_full_database_is_told() -> Result<()> {
             mentions(&n1.mesh(["status"])?.stdout, &["NOT HEALTHY", "NOSPACE"])?;
             mentions(&n1.ok("cluster status")?, &["ALARMS:     NOSPACE"])
         })
+    })
+}
+
+/// A node that leaves says so before it goes, and no connection that is made from then on goes there.
+#[test]
+fn a_node_that_leaves_takes_no_connection_with_it() -> Result<()> {
+    clustered(3, 1, |lab| {
+        let [n1, n2, n3] = [lab.node("n1")?, lab.node("n2")?, lab.node("n3")?];
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app -p 8080:80")?;
+        let tasks = [Task::web(lab, n2, "web")?, Task::web(lab, n3, "web")?];
+        served_by(lab.client(), &url(n1, 8080), &[&tasks[0], &tasks[1]])?;
+        let load = Load::start(lab.client().netns(), &[(n1.address(), 8080).into()], 200)?;
+        std::thread::sleep(Duration::from_secs(1));
+        patiently(n3, "cluster leave --force")?;
+        eventually(READY, "the others know that it left", || {
+            let said = n1.inspect("node", "n3")?;
+            mentions(&text(&said["Status"]["State"]), &["down"])?;
+            mentions(&text(&said["Status"]["Message"]), &["has left"])
+        })?;
+        std::thread::sleep(Duration::from_secs(1));
+        let report = load.stop()?;
+        println!("{} connections, {} failed", report.ok, report.failed.len());
+        report.lossless()?;
+        served_by(lab.client(), &url(n1, 8080), &[&tasks[0]])
     })
 }

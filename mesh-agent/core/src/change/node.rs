@@ -39,6 +39,10 @@ pub struct NodeFacts {
     pub routes: BTreeSet<IpNet>,
     /// See [`Node::version`].
     pub version: String,
+    /// See [`Node::key`].
+    pub key: String,
+    /// See [`Node::reflects`].
+    pub reflects: bool,
 }
 
 /// An agent, as its node's present owner.
@@ -105,6 +109,9 @@ pub fn join(world: &Snapshot, id: &NodeId, facts: NodeFacts, fresh: Fresh) -> Re
         routes: facts.routes,
         version: facts.version,
         started: fresh.now,
+        key: facts.key,
+        reflects: facts.reflects,
+        left: false,
     };
     let mut txn = Txn::default();
     let key = records::node(id);
@@ -133,6 +140,18 @@ pub fn refresh(world: &Snapshot, me: &Me, facts: &NodeFacts) -> Result<Change<No
         txn.put(records::node(&me.id), records::to_json(&node));
     }
     Ok(Change { txn, result: node })
+}
+
+/// The node leaves the mesh on purpose. Its record stays until it is removed, and says so.
+pub fn depart(world: &Snapshot, id: &NodeId) -> Result<Change<()>, Refusal> {
+    let old = world.nodes.get(id).ok_or_else(|| Refusal::not_found("node", id.as_str()))?;
+    let mut txn = Txn::default();
+    if !old.left {
+        let key = records::node(id);
+        txn.unchanged(&key, world.rev_of(&key));
+        txn.put(key, records::to_json(&Node { left: true, ..old.as_ref().clone() }));
+    }
+    Ok(Change { txn, result: () })
 }
 
 /// A block in every network that has services or tasks: a node needs an address of its own there to forward
@@ -226,6 +245,7 @@ pub fn remove_node(world: &Snapshot, reference: &str, force: bool) -> Result<Cha
     txn.delete(records::node_name(&node.name));
     txn.delete(records::node_spec(&node.id));
     txn.delete(records::live(&node.id));
+    txn.delete(records::down(&node.id));
     txn.delete(records::signing_request(&node.id));
     txn.delete(records::certificate(&node.id));
     let guard = records::node_guard(&node.id);

@@ -58,6 +58,11 @@ impl Peer {
         }
     }
 
+    /// Whether it answered in one of the last two windows, and is not on its way back only.
+    pub(super) fn is_heard(&self) -> bool {
+        self.verdict == Verdict::Up && self.misses < 2
+    }
+
     /// Whether others are to be asked about it: in each window until there is a verdict, and then now and then.
     pub(super) fn is_asked_about(&self, timing: &Timing) -> bool {
         let silent = self.verdict != Verdict::Unheard && self.misses >= timing.suspect;

@@ -58,6 +58,16 @@ pub struct Node {
     pub version: String,
     /// When this agent started.
     pub started: Timestamp,
+    /// The public key by which its agent's messages are known, in hexadecimal digits; empty: it sends none.
+    /// See [`crate::message`].
+    #[serde(default)]
+    pub key: String,
+    /// Its kernel answers probes, and says with that which boot it is and whether its agent lives.
+    #[serde(default)]
+    pub reflects: bool,
+    /// It has left the mesh on purpose: its tasks are no longer to be reached.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left: bool,
 }
 
 /// What the operator says of a node. Only the API writes this.
@@ -95,4 +105,18 @@ pub struct Live {
     /// Services whose command does not run here.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub failures: BTreeMap<ServiceId, RunFailure>,
+    /// Which others answer nobody, as far as it can see.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub silent: BTreeSet<NodeId>,
+}
+
+/// What managers agree on: a node is dead. It counts for that start of its agent only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Down {
+    /// Which start of its agent: see [`Node::epoch`].
+    pub epoch: u64,
+    /// Who did not hear it.
+    pub by: BTreeSet<NodeId>,
+    /// Since when, by the clock of who wrote it.
+    pub since: Timestamp,
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{
-    Availability, Block, Denied, Health, Identity, Live, Name, Network, NetworkId, Node, NodeId, NodeSpec,
-    Role, Service, ServiceId, Task, TaskId, TaskSpec, Timestamp, Tokens,
+    Availability, Block, Denied, Down, Health, Identity, Live, Name, Network, NetworkId, Node, NodeId,
+    NodeSpec, Role, Service, ServiceId, Task, TaskId, TaskSpec, Timestamp, Tokens,
 };
 use crate::kv::Rev;
 use crate::records::{self, HeldClaim};
@@ -33,6 +33,8 @@ pub struct Snapshot {
     pub generation: u64,
     /// Signs of life.
     pub live: BTreeMap<NodeId, Live>,
+    /// What managers agree on: see [`Self::down_nodes`] for what of it counts.
+    pub downs: BTreeMap<NodeId, Down>,
     /// Who holds which block.
     pub blocks: BTreeMap<(NetworkId, Block), NodeId>,
     /// Tasks that someone asked to stop; their nodes carry it out.
@@ -121,6 +123,17 @@ impl Snapshot {
         self.specs.get(node).map_or(Availability::Active, |spec| spec.availability)
     }
 
+    /// Whether a node's tasks are to get no new flows, by its operator's or its own will.
+    pub fn is_withdrawn(&self, node: &NodeId) -> bool {
+        self.availability(node) == Availability::Drain || self.nodes.get(node).is_some_and(|node| node.left)
+    }
+
+    /// The nodes that are dead, as managers agree; whoever has started since is not meant.
+    pub fn down_nodes(&self) -> impl Iterator<Item = &NodeId> {
+        let meant = |(id, down): &(&NodeId, &Down)| self.nodes.get(id).is_some_and(|n| n.epoch == down.epoch);
+        self.downs.iter().filter(meant).map(|(id, _)| id)
+    }
+
     /// The nodes that are to keep the records; none where others keep them.
     pub fn manager_ids(&self) -> impl Iterator<Item = &NodeId> {
         let managers = self.identities.iter().filter(|(_, identity)| identity.role == Role::Manager);
@@ -137,8 +150,8 @@ impl Snapshot {
         self.manager_ids().filter_map(|id| self.nodes.get(id))
     }
 
-    /// Whether a task may get new flows: it is ready, was not asked to stop, and its node is known
-    /// and not drained.
+    /// Whether a task may get new flows: it is ready, was not asked to stop, and its node is known,
+    /// has not left and is not drained.
     pub fn in_balance(&self, task: &Task) -> bool {
         task.ready() && self.is_wanted(task)
     }
@@ -183,11 +196,10 @@ impl Snapshot {
         !self.stops.contains_key(&task.id) && self.nodes.contains_key(&task.node) && !self.is_drained(task)
     }
 
-    /// Whether a task, or its node, is drained.
+    /// Whether a task, or its node, is drained, or its node leaves.
     pub fn is_drained(&self, task: &Task) -> bool {
         let spec = self.task_specs.get(&task.id);
-        spec.is_some_and(|spec| spec.availability == Availability::Drain)
-            || self.availability(&task.node) == Availability::Drain
+        spec.is_some_and(|spec| spec.availability == Availability::Drain) || self.is_withdrawn(&task.node)
     }
 
     /// Whether a task is on its way out of the balance, with connections that may go on for a while.

@@ -116,6 +116,8 @@ impl Sim {
             address: address.parse().expect("an address"),
             vxlan_port: 4789,
             boot: "boot".to_owned(),
+            key: String::new(),
+            reflects: false,
             uplink_mtu: 1500,
             listeners: Default::default(),
             routes: Default::default(),

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use mesh_core::kv::Rev;
-use mesh_core::liveness::Verdict;
+use mesh_core::liveness::{Echo, Verdict};
 use mesh_core::model;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Availability, rfc3339};
+use super::{Availability, NodeStatus, rfc3339};
 
 /// What the operator wants of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -36,22 +36,6 @@ pub struct NodeDescription {
     pub vxlan_port: u16,
     /// How often its agent started.
     pub epoch: u64,
-}
-
-/// How a node fares.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "PascalCase")]
-pub struct NodeStatus {
-    /// `ready`; `down` when the node does not answer, `disconnected` when it answers, but others only or not through
-    /// the tunnel; `unknown` when its agent has shown no life for a while, though its traffic may flow all the same.
-    pub state: String,
-    /// Where other nodes reach it.
-    pub addr: String,
-    /// Everything up to this revision is in its kernel.
-    pub applied_revision: u64,
-    /// What is wrong on it, in words.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub problems: Vec<String>,
 }
 
 /// A node.
@@ -84,17 +68,19 @@ pub struct NodeUpdate {
 
 impl Node {
     /// A node as the world has it. `own` is what the asked node itself has applied: it knows that better than
-    /// the world, which hears of it now and then. `silent`: how it does not answer the asked one.
+    /// the world, which hears of it now and then. `silent`: how it does not answer the asked one, `echo`: what its kernel
+    /// says of it.
     pub fn of(
         world: &model::Snapshot,
         node: &model::Node,
         own: Option<Rev>,
         silent: Option<Verdict>,
+        echo: Option<Echo>,
     ) -> Self {
         let model::Node {
             id,
             name,
-            address,
+            address: _,
             vxlan_port,
             epoch,
             boot: _,
@@ -103,15 +89,10 @@ impl Node {
             routes: _,
             version,
             started,
+            key: _,
+            reflects: _,
+            left: _,
         } = node;
-        let live = world.live.get(id);
-        let applied = live.map(|live| live.applied).unwrap_or_default().max(own.unwrap_or_default());
-        let state = match silent {
-            Some(Verdict::PathDown | Verdict::TunnelDown) => "disconnected",
-            Some(_) => "down",
-            None if live.is_some() || own.is_some() => "ready",
-            None => "unknown",
-        };
         Self {
             id: id.to_string(),
             started_at: rfc3339(*started),
@@ -126,12 +107,7 @@ impl Node {
                 vxlan_port: *vxlan_port,
                 epoch: *epoch,
             },
-            status: NodeStatus {
-                state: state.to_owned(),
-                addr: address.to_string(),
-                applied_revision: applied.0,
-                problems: live.map(|live| live.problems.clone()).unwrap_or_default(),
-            },
+            status: NodeStatus::of(world, node, own, silent, echo),
             this: own.is_some(),
         }
     }

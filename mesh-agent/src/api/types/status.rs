@@ -7,7 +7,7 @@ use mesh_core::model::{NodeId, Snapshot};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Cluster, Counters, InKernel, Protocol};
+use super::{Cluster, Counters, InKernel, NodeStatus, Protocol};
 use crate::status;
 
 /// The connection to the store.
@@ -61,7 +61,7 @@ pub struct Problem {
 pub struct NodeHealth {
     /// Its name.
     pub name: String,
-    /// `ready` or `unknown`.
+    /// As in the list of nodes: `ready`, `down`, `disconnected`, `leaving` or `unknown`.
     pub state: String,
     /// Everything up to this revision is in its kernel.
     pub applied_revision: u64,
@@ -105,7 +105,7 @@ pub struct Status {
 impl Status {
     /// The state of a node that has this world.
     pub fn of(world: &Snapshot, node: &NodeId, status: &status::Status) -> Self {
-        let status::Status { planned: _, applied, store, planes, silent: _, problems, limits } = status;
+        let status::Status { planned: _, applied, store, planes, silent, problems, limits } = status;
         let status::StoreHealth { connected, engine, cluster, rev, problem } = store;
         let planes: BTreeMap<_, _> =
             planes.iter().map(|(name, plane)| ((*name).to_owned(), plane.into())).collect();
@@ -116,13 +116,17 @@ impl Status {
             && me.is_some()
             && planes.values().all(|plane: &Plane| plane.errors.is_empty());
         let others = world.nodes.values().filter(|other| other.id != *node).map(|other| {
-            let live = world.live.get(&other.id);
-            NodeHealth {
-                name: other.name.to_string(),
-                state: if live.is_some() { "ready" } else { "unknown" }.to_owned(),
-                applied_revision: live.map_or(0, |live| live.applied.0),
-                problems: live.map(|live| live.problems.clone()).unwrap_or_default(),
-            }
+            let status = NodeStatus::of(world, other, None, silent.get(&other.id).copied(), None);
+            let NodeStatus {
+                state,
+                message: _,
+                addr: _,
+                applied_revision,
+                down_by: _,
+                agent_age: _,
+                problems,
+            } = status;
+            NodeHealth { name: other.name.to_string(), state, applied_revision, problems }
         });
         Self {
             healthy: sound,

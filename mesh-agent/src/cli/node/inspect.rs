@@ -42,6 +42,15 @@ fn pretty(node: &Node) -> String {
     }
     text.push_str(&format!("Started at:\t\t{started_at}\nStatus:\n"));
     text.push_str(&format!(" State:\t\t\t{}\n", title(&status.state)));
+    if !status.message.is_empty() {
+        text.push_str(&format!(" Message:\t\t{}\n", status.message));
+    }
+    if !status.down_by.is_empty() {
+        text.push_str(&format!(" Down by:\t\t{}\n", status.down_by.join(", ")));
+    }
+    if let Some(age) = status.agent_age {
+        text.push_str(&format!(" Agent seen:\t\t{:.1} s ago\n", age as f64 / 1000.0));
+    }
     text.push_str(&format!(" Availability:\t\t{}\n", title(spec.availability.as_str())));
     text.push_str(&format!(" Address:\t\t{}\n", status.addr));
     text.push_str(&format!(" Applied revision:\t{}\n", status.applied_revision));

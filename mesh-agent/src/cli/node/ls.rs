@@ -17,9 +17,8 @@ const COLUMNS: &[Column] = &[
 
 /// List nodes
 ///
-/// STATUS is Ready; Down when the node does not answer this one, Disconnected when it answers others only, or not
-/// through the tunnel; Unknown when
-/// its agent has shown no life for a while, though its traffic may flow all the same. APPLIED is the newest revision that is in the node's kernel. The node that was asked has a '*'.
+/// STATUS is Ready; Down when the node does not answer this one, or as managers agree, or has left; Disconnected when it
+/// answers others only, or not through the tunnel; Leaving when it says so; Unknown when its agent has shown no life for a while, though its traffic may flow all the same. APPLIED is the newest revision that is in the node's kernel. The node that was asked has a '*'.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct LsArgs {
     /// Only display IDs
