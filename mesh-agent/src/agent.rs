@@ -4,7 +4,7 @@
 
 mod cleanup;
 mod join;
-mod live;
+pub mod live;
 mod lock;
 mod log;
 
@@ -159,7 +159,7 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
     let (masks_tx, masks) = watch::channel(Masks::default());
     let (me_tx, me) = watch::channel(None);
     let options = SyncOptions { accept_deletions };
-    parts.spawn(sync::run(Arc::clone(&store), cache, options, world_tx, health_tx, stop.clone()));
+    parts.spawn(sync::run(Arc::clone(&store), Some(cache), options, world_tx, health_tx, stop.clone()));
 
     let control = Control::new(id.clone(), Arc::clone(&store), world.clone(), status);
     let tasks = Tasks::new(control.clone(), me.clone());

@@ -17,7 +17,7 @@ pub(crate) struct Bench {
     /// Print one line of JSON instead of a table
     #[arg(long)]
     json: bool,
-    /// Fewer rounds, and shorter ones: less than five minutes. For `lab` only
+    /// Fewer rounds, and shorter ones: less than five minutes. For `lab` and `cluster` only
     #[arg(long)]
     quick: bool,
     /// Measure Katran beside: its object file (docs/benchmarks-datapath.md says how to build it). For `datapath` only
@@ -34,6 +34,8 @@ enum What {
     Datapath,
     /// What a service costs its clients: wrk and iperf3 in a mesh of nodes, beside the same without one
     Lab,
+    /// What a thousand simulated nodes cost a real etcd, and how soon a change is everywhere
+    Cluster,
 }
 
 impl What {
@@ -42,14 +44,15 @@ impl What {
         match self {
             Self::Datapath => &[("mesh-benches", "datapath")],
             Self::Lab => &[("mesh-benches", "lab"), ("mesh-agent", "mesh")],
+            Self::Cluster => &[("mesh-benches", "cluster")],
         }
     }
 }
 
 pub(crate) fn run(bench: &Bench) -> Result<()> {
     let [(_, name), ..] = *bench.what.programs() else { bail!("nothing measures that") };
-    if bench.quick && bench.what != What::Lab {
-        bail!("--quick is for `cargo xtask bench lab`; `{name}` has no shorter run");
+    if bench.quick && bench.what == What::Datapath {
+        bail!("--quick is for `cargo xtask bench lab` and `cluster`; `{name}` has no shorter run");
     }
     if bench.katran.is_some() && bench.what != What::Datapath {
         bail!("--katran is for `cargo xtask bench datapath`");

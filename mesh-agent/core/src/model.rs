@@ -9,6 +9,7 @@ mod ids;
 mod network;
 mod node;
 mod service;
+mod shared;
 mod snapshot;
 mod task;
 
@@ -22,6 +23,7 @@ pub use service::{
     Affinity, Attachment, Balancing, EndpointMode, Locality, PortConflict, Protocol, PublishMode,
     PublishedPort, ReturnPath, Service, Vip,
 };
+pub use shared::SharedMap;
 pub use snapshot::Snapshot;
 pub use task::{Health, Origin, Task, TaskAddress, TaskState};
 
