@@ -11,6 +11,7 @@ mod network;
 mod node;
 mod ports;
 mod promotion;
+mod saved;
 mod service;
 mod task;
 mod token;
@@ -23,6 +24,7 @@ pub use network::{NetworkRequest, create_network, remove_network};
 pub use node::{Me, NodeFacts, claim_blocks, join, refresh, remove_node, set_availability};
 pub use ports::protected_ports;
 pub use promotion::{demote, promote};
+pub use saved::go_on_alone;
 pub use service::{
     AttachmentRequest, PortPattern, ServiceRequest, ServiceUpdate, create_service, remove_service,
     update_service,
