@@ -74,7 +74,7 @@ pub fn main(args: &AgentArgs) -> anyhow::Result<()> {
         print!("{}", config::DEFAULT_FILE);
         return Ok(());
     }
-    let config = load(args)?;
+    let config = configuration(args.config.as_deref(), &args.set)?;
     if !nix::unistd::geteuid().is_root() {
         bail!("the agent must run as root: it makes devices, routes and rules");
     }
@@ -113,9 +113,10 @@ fn again() -> anyhow::Result<()> {
     Err(error).context("cannot start the agent anew")
 }
 
-fn load(args: &AgentArgs) -> anyhow::Result<Config> {
-    let (path, needed) = match &args.config {
-        Some(path) => (path.as_path(), true),
+/// What is configured: by a file, by the environment, by flags.
+pub(crate) fn configuration(file: Option<&Path>, set: &[String]) -> anyhow::Result<Config> {
+    let (path, needed) = match file {
+        Some(path) => (path, true),
         None => (Path::new(config::DEFAULT_PATH), false),
     };
     let text = match std::fs::read_to_string(path) {
@@ -123,7 +124,7 @@ fn load(args: &AgentArgs) -> anyhow::Result<Config> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !needed => None,
         Err(error) => bail!("cannot read the configuration file {}: {error}", path.display()),
     };
-    Ok(Config::load(text.as_deref().map(|text| (path, text)), std::env::vars(), &args.set)?)
+    Ok(Config::load(text.as_deref().map(|text| (path, text)), std::env::vars(), set)?)
 }
 
 async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {

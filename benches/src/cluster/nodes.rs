@@ -16,6 +16,7 @@ use mesh_core::records;
 use mesh_tests::Etcd;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::report::Start;
 use crate::Mesh;
@@ -73,7 +74,7 @@ pub(super) async fn start(etcd: &Etcd, mesh: Mesh) -> Result<(Vec<Node>, Start)>
         .into_iter()
         .map(|me| {
             let (room, store) = (Arc::clone(&room), super::store(etcd));
-            tokio::spawn(async move {
+            TaskTracker::new().spawn(async move {
                 let _place = room.acquire_owned().await?;
                 let node = begin(store?, me);
                 let mut world = node.world.clone();
@@ -101,11 +102,11 @@ fn begin(store: impl Store, me: Me) -> Node {
     let (status_tx, status) = watch::channel(Arc::new(Status::default()));
     // A thousand nodes would write their files to one disk.
     let copy = sync::run(Arc::clone(&store), None, SyncOptions::default(), world_tx, health_tx, stop.clone());
-    tokio::spawn(copy);
-    tokio::spawn(reconcile(world.clone(), status_tx));
+    TaskTracker::new().spawn(copy);
+    TaskTracker::new().spawn(reconcile(world.clone(), status_tx));
     let control = Control::new(me.id.clone(), Arc::clone(&store), world.clone(), status);
     let me = watch::channel(Some(me)).1;
-    tokio::spawn(live::run(control, store, me, false, stop.clone()));
+    TaskTracker::new().spawn(live::run(control, store, me, false, stop.clone()));
     Node { world, health, _stop: stop.drop_guard() }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use mesh_core::kv::Txn;
 use mesh_tests::Etcd;
+use tokio_util::task::TaskTracker;
 
 use super::nodes::commit;
 use super::report::Writes;
@@ -22,7 +23,7 @@ pub(super) async fn measure(etcd: &Etcd) -> Result<Writes> {
     let mut writers = Vec::new();
     for writer in 0..WRITERS {
         let (store, done) = (super::store(etcd)?, Arc::clone(&done));
-        writers.push(tokio::spawn(async move {
+        writers.push(TaskTracker::new().spawn(async move {
             while began.elapsed() < FOR {
                 let mut txn = Txn::default();
                 txn.put(format!("bench/{writer}"), "x".repeat(200));

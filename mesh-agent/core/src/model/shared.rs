@@ -126,6 +126,38 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
         }
     }
 
+    /// The value of a key, to be changed.
+    pub fn get_mut<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
+    where
+        K: Borrow<Q>,
+    {
+        let (at, Ok(place)) = self.find(key) else { return None };
+        let chunk = Arc::make_mut(self.chunks.get_mut(at)?);
+        chunk.get_mut(place).map(|(_, value)| value)
+    }
+
+    /// All values, by key, to be changed.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.chunks.iter_mut().flat_map(|chunk| Arc::make_mut(chunk).iter_mut()).map(|(_, value)| value)
+    }
+
+    /// Keeps those that are to stay.
+    pub fn retain(&mut self, mut stays: impl FnMut(&K, &mut V) -> bool) {
+        let mut kept = Self::default();
+        for (key, value) in self.iter() {
+            let mut value = value.clone();
+            if stays(key, &mut value) {
+                kept.insert(key.clone(), value);
+            }
+        }
+        *self = kept;
+    }
+
+    /// Takes all out.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
     /// Takes a key out; its value comes back.
     pub fn remove<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<V>
     where
