@@ -1,21 +1,30 @@
 //! A mesh of any size, without a kernel: what the benchmarks decide about. And [`datapath`], with one; [`lab`] and
-//! [`dns`], with real programs.
+//! [`dns`], with real programs; [`cluster`], with a real store.
 #![forbid(unsafe_code)]
 
+pub mod cluster;
 pub mod datapath;
 pub mod dns;
 pub mod lab;
 
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::{IpNet, Ipv4Net};
 use mesh_core::change::{
     AttachmentRequest, Change, Fresh, Me, NetworkRequest, NodeFacts, Refusal, ServiceRequest, TaskChange,
     TaskRequest, add_task, change_task, claim_blocks, create_network, create_service, join,
 };
-use mesh_core::kv::{KvState, Listing};
+use mesh_core::kv::{KeyValue, KvState, Listing};
 use mesh_core::model::{
     Affinity, Balancing, EndpointMode, Locality, NodeId, Origin, Protocol, PublishMode, PublishedPort,
     Snapshot, TaskState,
 };
 use mesh_core::replica::Replica;
+
+/// Where nodes are.
+const NODES: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 0);
+/// A network with room for a block of each.
+const LARGE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8);
 
 /// A store's semantics and one copy of the world.
 #[derive(Default)]
@@ -27,12 +36,14 @@ pub struct Mesh {
 
 impl Mesh {
     /// A mesh in one network: every service has a VIP, a published port and its tasks spread over the nodes.
-    pub fn of(nodes: u8, services: u16, tasks: u16) -> Result<Self, Refusal> {
+    pub fn of(nodes: u16, services: u16, tasks: u16) -> Result<Self, Refusal> {
         let mut mesh = Self::default();
         let empty = Listing { cluster: "bench".to_owned(), rev: mesh.store.rev(), kvs: Vec::new() };
         mesh.replica.resync(empty, false).map_err(|error| Refusal::Invalid(error.to_string()))?;
         let owners = (1..=nodes).map(|n| mesh.node(n)).collect::<Result<Vec<Me>, _>>()?;
-        let network = NetworkRequest { name: "app".to_owned(), ..NetworkRequest::default() };
+        // A default network has room for 240 nodes.
+        let subnets = if nodes > 200 { vec![IpNet::V4(LARGE)] } else { Vec::new() };
+        let network = NetworkRequest { name: "app".to_owned(), subnets, ..NetworkRequest::default() };
         mesh.change(|world, fresh| create_network(world, network, fresh))?;
         for number in 0..services {
             mesh.service(number)?;
@@ -54,6 +65,11 @@ impl Mesh {
         self.replica.world()
     }
 
+    /// All records of it.
+    pub fn records(&self) -> impl Iterator<Item = &KeyValue> {
+        self.store.range("")
+    }
+
     fn change<T>(
         &mut self,
         decide: impl FnOnce(&Snapshot, Fresh) -> Result<Change<T>, Refusal>,
@@ -67,10 +83,10 @@ impl Mesh {
         Ok(change.result)
     }
 
-    fn node(&mut self, number: u8) -> Result<Me, Refusal> {
+    fn node(&mut self, number: u16) -> Result<Me, Refusal> {
         let facts = NodeFacts {
             name: format!("n{number}").parse()?,
-            address: [192, 0, 2, number].into(),
+            address: IpAddr::V4(Ipv4Addr::from_bits(NODES.to_bits() + u32::from(number))),
             vxlan_port: 4789,
             boot: String::new(),
             key: String::new(),

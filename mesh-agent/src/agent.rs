@@ -4,7 +4,7 @@
 
 mod cleanup;
 mod join;
-mod live;
+pub mod live;
 mod lock;
 mod log;
 
@@ -76,7 +76,7 @@ pub fn main(args: &AgentArgs) -> anyhow::Result<()> {
         print!("{}", config::DEFAULT_FILE);
         return Ok(());
     }
-    let config = load(args)?;
+    let config = configuration(args.config.as_deref(), &args.set)?;
     if !nix::unistd::geteuid().is_root() {
         bail!("the agent must run as root: it makes devices, routes and rules");
     }
@@ -115,9 +115,10 @@ fn again() -> anyhow::Result<()> {
     Err(error).context("cannot start the agent anew")
 }
 
-fn load(args: &AgentArgs) -> anyhow::Result<Config> {
-    let (path, needed) = match &args.config {
-        Some(path) => (path.as_path(), true),
+/// What is configured: by a file, by the environment, by flags.
+pub(crate) fn configuration(file: Option<&Path>, set: &[String]) -> anyhow::Result<Config> {
+    let (path, needed) = match file {
+        Some(path) => (path, true),
         None => (Path::new(config::DEFAULT_PATH), false),
     };
     let text = match std::fs::read_to_string(path) {
@@ -125,7 +126,7 @@ fn load(args: &AgentArgs) -> anyhow::Result<Config> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !needed => None,
         Err(error) => bail!("cannot read the configuration file {}: {error}", path.display()),
     };
-    Ok(Config::load(text.as_deref().map(|text| (path, text)), std::env::vars(), &args.set)?)
+    Ok(Config::load(text.as_deref().map(|text| (path, text)), std::env::vars(), set)?)
 }
 
 async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
@@ -161,7 +162,7 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
     let (masks_tx, masks) = watch::channel(Masks::default());
     let (me_tx, me) = watch::channel(None);
     let options = SyncOptions { accept_deletions };
-    parts.spawn(sync::run(Arc::clone(&store), cache, options, world_tx, health_tx, stop.clone()));
+    parts.spawn(sync::run(Arc::clone(&store), Some(cache), options, world_tx, health_tx, stop.clone()));
 
     let messenger = messenger(&id, address, &world);
     let control = Control::new(id.clone(), Arc::clone(&store), world.clone(), status);

@@ -25,6 +25,7 @@ mod replicas;
 mod service;
 mod several;
 mod status;
+mod store;
 mod table;
 mod task;
 mod template;
@@ -99,6 +100,9 @@ enum Verb {
     /// Put HAProxy in front of services
     #[command(subcommand)]
     Haproxy(haproxy::Verb),
+    /// Manage where this node's records are
+    #[command(subcommand)]
+    Store(store::Verb),
     Status(status::StatusArgs),
     Explain(explain::ExplainArgs),
     Monitor(monitor::MonitorArgs),
@@ -137,6 +141,7 @@ fn run(verb: Verb, global: &Global, out: &Out) -> anyhow::Result<u8> {
     match verb {
         Verb::Agent(args) => crate::agent::main(&args).map(|()| OK),
         Verb::Demo(args) => crate::demo::main(&args).map(|()| OK),
+        Verb::Store(verb) => store::run(verb, out),
         Verb::Completions(args) => completions::run(&args, out),
         // A task's supervisor enters namespaces, which only a process without threads can do as a whole.
         Verb::Task(task::Verb::Run(args)) => Ok(task::run::run(&args, &global.host, out)),

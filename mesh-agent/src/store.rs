@@ -7,6 +7,7 @@ pub mod etcd;
 pub mod gate;
 pub mod gateway;
 pub mod local;
+pub mod migrate;
 mod secret;
 
 use std::pin::Pin;

@@ -13,6 +13,8 @@ mod faults;
 mod here;
 #[path = "etcd/lists.rs"]
 mod lists;
+#[path = "etcd/migrate.rs"]
+mod migrate;
 #[path = "store/random.rs"]
 mod random;
 #[path = "etcd/refusals.rs"]

@@ -62,12 +62,18 @@ impl Etcd {
     /// An etcd on this machine's loopback, started.
     pub fn on_loopback(members: u8) -> Result<Self> {
         let addresses: Vec<_> = (0..members).map(|_| Self::next_loopback()).collect();
-        Self::at(&addresses, None)
+        Self::at(&addresses, None, &memory())
+    }
+
+    /// The same with its data on the disk, where temporary files are.
+    pub fn on_disk(members: u8) -> Result<Self> {
+        let addresses: Vec<_> = (0..members).map(|_| Self::next_loopback()).collect();
+        Self::at(&addresses, None, &std::env::temp_dir())
     }
 
     /// The same of one member, at an address of its own, that speaks TLS and wants certificates.
     pub fn on_loopback_with(address: Ipv4Addr, tls: EtcdTls) -> Result<Self> {
-        Self::at(&[address], Some(tls))
+        Self::at(&[address], Some(tls), &memory())
     }
 
     /// An address of 127.0.0.0/8 that no other test has: its ports are nobody's.
@@ -77,10 +83,7 @@ impl Etcd {
         Ipv4Addr::new(127, 64 + id[1] % 128, id[0], NEXT.fetch_add(1, Ordering::Relaxed))
     }
 
-    fn at(addresses: &[Ipv4Addr], tls: Option<EtcdTls>) -> Result<Self> {
-        // In memory, where there is room: tests wait for no disk.
-        let shm = Path::new("/dev/shm");
-        let parent = if shm.is_dir() { shm.to_owned() } else { std::env::temp_dir() };
+    fn at(addresses: &[Ipv4Addr], tls: Option<EtcdTls>, parent: &Path) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("mesh-etcd-").tempdir_in(parent)?;
         let name = dir.path().file_name().context("no name")?.to_string_lossy().into_owned();
         let cgroup = Cgroup::new(&name)?;
@@ -288,6 +291,12 @@ impl Member {
     fn process(&mut self) -> Result<&mut Process> {
         self.process.as_mut().context("the member was never started")
     }
+}
+
+/// In memory, where there is room: tests wait for no disk.
+fn memory() -> PathBuf {
+    let shm = Path::new("/dev/shm");
+    if shm.is_dir() { shm.to_owned() } else { std::env::temp_dir() }
 }
 
 fn health(address: Ipv4Addr) -> Result<String> {

@@ -17,7 +17,7 @@ pub(crate) struct Bench {
     /// Print one line of JSON instead of a table
     #[arg(long)]
     json: bool,
-    /// Fewer rounds, and shorter ones: less than five minutes. For `lab` and `dns`
+    /// Fewer rounds, and shorter ones: less than five minutes. For `lab`, `dns` and `cluster`
     #[arg(long)]
     quick: bool,
     /// Measure Katran beside: its object file (docs/benchmarks-datapath.md says how to build it). For `datapath` only
@@ -36,6 +36,8 @@ enum What {
     Lab,
     /// How fast names are answered, beside dnsmasq and unbound
     Dns,
+    /// What a thousand simulated nodes cost a real etcd, and how soon a change is everywhere
+    Cluster,
 }
 
 impl What {
@@ -45,6 +47,7 @@ impl What {
             Self::Datapath => &[("mesh-benches", "datapath")],
             Self::Lab => &[("mesh-benches", "lab"), ("mesh-agent", "mesh")],
             Self::Dns => &[("mesh-benches", "dns"), ("mesh-agent", "mesh")],
+            Self::Cluster => &[("mesh-benches", "cluster")],
         }
     }
 }
@@ -52,7 +55,7 @@ impl What {
 pub(crate) fn run(bench: &Bench) -> Result<()> {
     let [(_, name), ..] = *bench.what.programs() else { bail!("nothing measures that") };
     if bench.quick && bench.what == What::Datapath {
-        bail!("--quick is for `cargo xtask bench lab` and `dns`; `{name}` has no shorter run");
+        bail!("--quick is for `cargo xtask bench lab`, `dns` and `cluster`; `{name}` has no shorter run");
     }
     if bench.katran.is_some() && bench.what != What::Datapath {
         bail!("--katran is for `cargo xtask bench datapath`");

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, anyhow, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::{setup, shell};
 
@@ -18,9 +18,18 @@ pub(crate) struct Chaos {
     /// About how long
     #[arg(long, default_value_t = 5.0)]
     minutes: f64,
+    /// The data plane of the nodes [default: ebpf]
+    #[arg(long, value_enum)]
+    dataplane: Option<Dataplane>,
     /// Print one line of JSON instead of a table
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Dataplane {
+    Ebpf,
+    Nft,
 }
 
 pub(crate) fn run(chaos: &Chaos) -> Result<()> {
@@ -38,6 +47,9 @@ pub(crate) fn run(chaos: &Chaos) -> Result<()> {
     // Replaces this process: standard output and the exit code are the program's own.
     let mut faults = Command::new(&program);
     faults.args(["--seed", &chaos.seed.to_string(), "--minutes", &chaos.minutes.to_string()]);
+    if let Some(plane) = chaos.dataplane {
+        faults.args(["--dataplane", if matches!(plane, Dataplane::Nft) { "nft" } else { "ebpf" }]);
+    }
     faults.args(chaos.json.then_some("--json")).stdin(Stdio::null());
     let error = faults.exec();
     Err(anyhow!(error).context(format!("cannot start {}", program.display())))

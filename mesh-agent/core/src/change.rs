@@ -12,6 +12,7 @@ mod node;
 mod ports;
 mod program;
 mod promotion;
+mod saved;
 mod service;
 mod task;
 mod token;
@@ -26,6 +27,7 @@ pub use node::{Me, NodeFacts, claim_blocks, depart, join, refresh, remove_node, 
 pub use ports::protected_ports;
 pub use program::ProgramWish;
 pub use promotion::{demote, promote};
+pub use saved::go_on_alone;
 pub use service::{
     AttachmentRequest, PortPattern, ServiceRequest, ServiceUpdate, create_service, remove_service,
     update_service,

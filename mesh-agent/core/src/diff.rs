@@ -28,7 +28,7 @@ impl<K, V> Changes<K, V> {
     }
 }
 
-/// Compares two keyed collections. Values behind an `Arc` that both share are equal without a look at them.
+/// Compares two keyed collections, each in the order of its keys. Values behind an `Arc` that both share are equal without a look at them.
 ///
 /// ```
 /// use std::collections::BTreeMap;
@@ -39,11 +39,14 @@ impl<K, V> Changes<K, V> {
 /// assert_eq!(changes.changed, BTreeMap::from([("b", 3)]));
 /// assert_eq!(changes.removed, BTreeMap::from([("a", 1)]));
 /// ```
-pub fn diff<K: Ord + Clone, V: Eq + Clone>(have: &BTreeMap<K, V>, want: &BTreeMap<K, V>) -> Changes<K, V> {
+pub fn diff<'a, K: Ord + Clone + 'a, V: Eq + Clone + 'a>(
+    have: impl IntoIterator<Item = (&'a K, &'a V)>,
+    want: impl IntoIterator<Item = (&'a K, &'a V)>,
+) -> Changes<K, V> {
     let mut changes =
         Changes { added: BTreeMap::new(), changed: BTreeMap::new(), removed: BTreeMap::new(), unchanged: 0 };
     // Side by side, for both are sorted: a look-up per key would take several times as long.
-    let (mut left, mut right) = (have.iter(), want.iter());
+    let (mut left, mut right) = (have.into_iter(), want.into_iter());
     let (mut there, mut wanted) = (left.next(), right.next());
     loop {
         let order = match (there, wanted) {

@@ -10,6 +10,7 @@ mod network;
 mod node;
 mod program;
 mod service;
+mod shared;
 mod snapshot;
 mod task;
 
@@ -26,6 +27,7 @@ pub use service::{
     Affinity, Attachment, Balancing, Discovery, EndpointMode, Locality, PortConflict, PortName, Protocol,
     PublishMode, PublishedPort, ReturnPath, Service, Vip,
 };
+pub use shared::SharedMap;
 pub use snapshot::Snapshot;
 pub use task::{Health, Origin, Task, TaskAddress, TaskSpec, TaskState};
 

@@ -214,7 +214,7 @@ impl Replica {
         // A record that turns into another kind under the same key leaves nothing of the old one.
         self.delete(&kv.key);
         let world = &mut self.world;
-        world.revs.insert(kv.key.clone(), kv.modified);
+        world.revs.insert(kv.key.as_str().into(), kv.modified);
         match records::decode(&kv.key, &kv.value) {
             Ok(Record::Network(network)) => {
                 world.networks.insert(network.id.clone(), Arc::from(network));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use mesh_core::change::{self, Fresh, Me};
 use mesh_core::kv::{LeaseId, Op, Txn, TxnOutcome};
 use mesh_core::liveness::Verdict;
-use mesh_core::model::{Live, RunFailure, Snapshot};
+use mesh_core::model::{Live, NodeId, RunFailure, Snapshot, fnv64};
 use mesh_core::records;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -28,11 +28,16 @@ const RENEW: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(600);
 /// Bursts of rounds make one report.
 const GATHER: Duration = Duration::from_millis(20);
+/// Every node hears of every report. Of more nodes than [`FEW`] each has so much time for itself, so that there are no
+/// more than a hundred in a second, however many nodes apply the same change.
+const SHARE: Duration = Duration::from_millis(10);
+/// So few need not take turns.
+const FEW: usize = 16;
 
 /// Reports until told to stop. Also frees what was given back and says who is dead for
 /// all, which one node of a mesh does: `janitor` says that it
 /// is this one, whoever else there is.
-pub(super) async fn run(
+pub async fn run(
     control: Control,
     store: Arc<dyn Store>,
     me: watch::Receiver<Option<Me>>,
@@ -46,6 +51,7 @@ pub(super) async fn run(
     let mut lease = None;
     let mut released = BTreeMap::new();
     let mut reported = None;
+    let mut due = None;
     loop {
         let renew = tokio::select! {
             () = stop.cancelled() => return,
@@ -53,7 +59,12 @@ pub(super) async fn run(
                 if changed.is_err() {
                     return;
                 }
-                tokio::time::sleep(GATHER).await;
+                let after = || gather(control.node(), control.world().nodes.len());
+                due.get_or_insert_with(|| tokio::time::Instant::now() + after());
+                continue;
+            }
+            () = until(due) => {
+                due = None;
                 false
             }
             changed = joined.changed() => {
@@ -72,7 +83,11 @@ pub(super) async fn run(
             _ = timer.tick() => true,
         };
         let Some(me) = me.borrow().clone() else { continue };
-        let live = sign(&control.world(), &me, &statuses.borrow_and_update(), &told.borrow_and_update());
+        let mut live = sign(&control.world(), &me, &statuses.borrow_and_update(), &told.borrow_and_update());
+        if due.is_some() {
+            // Its turn is still to come.
+            live = reported.clone().unwrap_or(live);
+        }
         if !renew && reported.as_ref() == Some(&live) {
             continue;
         }
@@ -105,6 +120,20 @@ async fn agree(control: &Control, store: &dyn Store) {
         && let Err(error) = store.txn(txn).await
     {
         debug!("cannot say who is dead: {error}");
+    }
+}
+
+/// How long a node waits before it reports: in a large mesh all learn of a change at once, and each waits for its turn.
+fn gather(node: &NodeId, nodes: usize) -> Duration {
+    let all = SHARE.saturating_mul(u32::try_from(nodes.saturating_sub(FEW)).unwrap_or(u32::MAX));
+    let turn = fnv64(node.as_str().as_bytes()) % 1024;
+    GATHER + all.mul_f64(turn as f64 / 1024.0)
+}
+
+async fn until(due: Option<tokio::time::Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -165,5 +194,28 @@ async fn report(
         TxnOutcome::Committed { .. } => Ok(()),
         TxnOutcome::Conflict { .. } => Err(StoreError::LeaseGone(id)),
         TxnOutcome::Unknown { why } => Err(StoreError::Unavailable { at: "its address".to_owned(), why }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_take_turns_where_there_are_many() {
+        let of = |nodes: usize| {
+            let ids = (0..nodes).map(|n| NodeId::from_random((n as u128).to_be_bytes()));
+            let mut after: Vec<_> = ids.map(|id| gather(&id, nodes)).collect();
+            after.sort();
+            after
+        };
+        assert_eq!(of(10).last(), Some(&GATHER));
+        let many = of(1000);
+        assert!(many[999] < GATHER + Duration::from_secs(10));
+        // No second has more than its share by much.
+        assert!(
+            many.iter().filter(|after| **after < GATHER + Duration::from_secs(1)).count() < 150,
+            "{many:?}"
+        );
     }
 }

@@ -64,7 +64,11 @@ struct Duty<'a> {
 impl Duty<'_> {
     async fn round(&mut self) -> anyhow::Result<()> {
         let inner = &self.cluster.0;
-        self.cluster.own().ensure().await?;
+        let own = self.cluster.own();
+        if Trust(&own).renew(inner.node.as_str(), inner.address)? {
+            tracing::info!("this node's member of etcd has its next certificate");
+        }
+        own.ensure().await?;
         let mut seen = match look(self.etcd, &inner.node).await {
             Ok(seen) => seen,
             Err(error) => {

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use mesh_core::kv::{Txn, TxnOutcome};
-use mesh_core::model::{Identity, Role};
-use mesh_core::records::{self, GENERATION, to_json};
+use mesh_core::change;
+use mesh_core::kv::TxnOutcome;
+use mesh_core::model::Role;
 use tokio::time::{Instant, sleep};
 
 use super::{Cluster, ClusterError, disk, gateway};
@@ -53,18 +53,8 @@ impl Cluster {
             }
         };
         let listing = store.list("").await.context("the member does not tell what it has")?;
-        let mut txn = Txn::default();
-        // The others are managers no more; one that comes back all the same has no more rights than a worker.
-        let me = records::identity(&self.0.node);
-        for kv in listing.kvs.iter().filter(|kv| kv.key.starts_with("identity/") && kv.key != me) {
-            if let Ok(identity) = serde_json::from_str::<Identity>(&kv.value)
-                && identity.role == Role::Manager
-            {
-                txn.put(kv.key.clone(), to_json(&Identity { role: Role::Worker, ..identity }));
-            }
-        }
-        let generation = records::generation(&listing.kvs).max(self.0.control.world().generation);
-        txn.put(GENERATION, records::generation_after(generation, now()).to_string());
+        let world = self.0.control.world();
+        let txn = change::go_on_alone(&listing.kvs, &world, &self.0.node, now());
         match store.txn(txn).await? {
             TxnOutcome::Committed { .. } => {}
             other => bail!("etcd does not take changes: {other:?}"),

@@ -20,8 +20,8 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::binary;
 use super::own::Own;
+use super::{binary, disk};
 
 /// How often it is looked whether something else is to run.
 const LOOK: Duration = Duration::from_millis(300);
@@ -93,12 +93,13 @@ async fn run(own: &Own) -> anyhow::Result<()> {
     let mut failures = 0;
     while let Some(spec) = own.spec()? {
         let began = Instant::now();
-        let mut child = match start(own, &spec).await {
-            Ok(child) => child,
+        let (mut child, alone) = match start(own, &spec).await {
+            Ok(started) => started,
             Err(error) => {
                 eprintln!("mesh etcd: {error:#}");
                 tokio::select! {
                     () = sleep(members::pause(failures)) => {}
+                    () = another(own, &spec) => {}
                     _ = term.recv() => return Ok(()),
                     _ = int.recv() => return Ok(()),
                 }
@@ -120,10 +121,14 @@ async fn run(own: &Own) -> anyhow::Result<()> {
             }
             Some(status) => {
                 failures = if began.elapsed() > WELL { 0 } else { failures + 1 };
+                if alone && failures > 0 {
+                    Alone::of(own).again(&spec)?;
+                }
                 let pause = members::pause(failures);
                 eprintln!("mesh etcd: etcd ended ({status}), and is started again in {pause:?}");
                 tokio::select! {
                     () = sleep(pause) => {}
+                    () = another(own, &spec) => {}
                     _ = term.recv() => return Ok(()),
                     _ = int.recv() => return Ok(()),
                 }
@@ -134,16 +139,11 @@ async fn run(own: &Own) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn start(own: &Own, spec: &MemberSpec) -> anyhow::Result<Child> {
+/// Starts etcd, and says whether without the others.
+async fn start(own: &Own, spec: &MemberSpec) -> anyhow::Result<(Child, bool)> {
     let (program, version) = binary::find().await?;
-    // Written down before it is done: a crash in between leaves a member that waits, and not one that forgets twice.
-    let once = own.file("alone");
-    let alone =
-        spec.alone.as_ref().filter(|word| std::fs::read_to_string(&once).ok().as_ref() != Some(*word));
-    if let Some(word) = alone {
-        std::fs::write(&once, word)?;
-    }
-    let flags = etcd::flags(spec, &own.dir().to_string_lossy(), version, alone.is_some());
+    let alone = Alone::of(own).begin(spec)?;
+    let flags = etcd::flags(spec, &own.dir().to_string_lossy(), version, alone);
     // What stands in the environment would be flags, too.
     let foreign = std::env::vars_os().map(|(name, _)| name);
     let mut command = Command::new(&program);
@@ -151,7 +151,41 @@ async fn start(own: &Own, spec: &MemberSpec) -> anyhow::Result<Child> {
         command.env_remove(name);
     }
     command.args(flags).stdin(Stdio::null());
-    command.spawn().with_context(|| format!("cannot start {}", program.display()))
+    match command.spawn() {
+        Ok(child) => Ok((child, alone)),
+        Err(error) => {
+            if alone {
+                Alone::of(own).again(spec)?;
+            }
+            Err(error).with_context(|| format!("cannot start {}", program.display()))
+        }
+    }
+}
+
+/// The file that says for which word the member went on alone, so that it does so once for each.
+struct Alone(PathBuf);
+
+impl Alone {
+    fn of(own: &Own) -> Self {
+        Self(own.file("alone"))
+    }
+
+    /// Whether this start is the one without the others. Written down before it is done: a crash of ours in between
+    /// leaves a member that waits, and not one that forgets twice.
+    fn begin(&self, spec: &MemberSpec) -> anyhow::Result<bool> {
+        let Some(word) = spec.alone.as_deref().filter(|word| !self.was(word)) else { return Ok(false) };
+        disk::write_bytes(&self.0, word.as_bytes())?;
+        Ok(true)
+    }
+
+    /// A start that was without the others did not last: the next start is so again, or it would wait for them for ever.
+    fn again(&self, spec: &MemberSpec) -> anyhow::Result<()> {
+        if spec.alone.as_deref().is_some_and(|word| self.was(word)) { disk::remove(&self.0) } else { Ok(()) }
+    }
+
+    fn was(&self, word: &str) -> bool {
+        std::fs::read_to_string(&self.0).is_ok_and(|done| done == word)
+    }
 }
 
 /// Waits until something else is to run.
@@ -223,4 +257,32 @@ pub(super) async fn ensure(own: &Own) -> anyhow::Result<()> {
         bail!("the supervisor of etcd does not start: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_without_the_others_that_failed_is_made_again_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let alone = Alone::of(&Own::at(dir.path()));
+        let spec = |word: Option<&str>| MemberSpec {
+            node: "a".to_owned(),
+            address: [192, 0, 2, 1].into(),
+            cluster: Vec::new(),
+            joins: false,
+            token: "t".to_owned(),
+            quota: etcd::QUOTA,
+            alone: word.map(str::to_owned),
+        };
+        assert!(!alone.begin(&spec(None)).unwrap());
+        assert!(alone.begin(&spec(Some("one"))).unwrap());
+        assert!(!alone.begin(&spec(Some("one"))).unwrap(), "once for each word");
+        alone.again(&spec(Some("one"))).unwrap();
+        assert!(alone.begin(&spec(Some("one"))).unwrap(), "etcd did not come up");
+        assert!(alone.begin(&spec(Some("two"))).unwrap());
+        alone.again(&spec(Some("one"))).unwrap();
+        assert!(!alone.begin(&spec(Some("two"))).unwrap(), "that was another one");
+    }
 }

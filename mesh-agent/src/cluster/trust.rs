@@ -9,14 +9,21 @@ use std::path::PathBuf;
 use anyhow::Context;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
+use time::{Duration, OffsetDateTime};
+use x509_parser::pem::parse_x509_pem;
 
 use super::disk;
 use super::own::Own;
+use crate::control::now;
 
-/// How long a certificate holds, years. etcd ends no connection for it; losing a node ends its membership instead.
-const YEARS: i32 = 10;
+/// How long a member's certificate holds, and the authority's own; days. Each manager renews its own at half of that:
+/// etcd reads the files for each new connection, and ends none that is open.
+const DAYS: i64 = 365;
+const AUTHORITY_DAYS: i64 = 20 * 365;
+/// How far back they begin, days: clocks differ.
+const BACK: i64 = 1;
 
 /// The files of a manager, and what is in them.
 pub(super) struct Trust<'a>(pub(super) &'a Own);
@@ -43,7 +50,7 @@ impl Trust<'_> {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.distinguished_name.push(DnType::CommonName, "mesh etcd");
-        within(&mut params, 2 * YEARS);
+        within(&mut params, AUTHORITY_DAYS)?;
         self.write("ca.key", &key.serialize_pem())?;
         self.write("ca.pem", &params.self_signed(&key)?.pem())
     }
@@ -72,7 +79,7 @@ impl Trust<'_> {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        within(&mut params, YEARS);
+        within(&mut params, DAYS)?;
         let ca = self.read("ca.pem")?;
         let issuer = Issuer::from_ca_cert_pem(&ca, KeyPair::from_pem(&self.read("ca.key")?)?)?;
         Ok(params.signed_by(&asked.public_key, &issuer)?.pem())
@@ -82,6 +89,20 @@ impl Trust<'_> {
     pub(super) fn accept(&self, certificate: &str, authority: &str) -> anyhow::Result<()> {
         self.write("member.pem", certificate)?;
         self.write("ca.pem", authority)
+    }
+
+    /// Signs the own certificate anew when half of its life is over; whether it was.
+    pub(super) fn renew(&self, node: &str, address: IpAddr) -> anyhow::Result<bool> {
+        self.renew_at(node, address, seconds())
+    }
+
+    fn renew_at(&self, node: &str, address: IpAddr, now: i64) -> anyhow::Result<bool> {
+        if !is_half_over(&self.read("member.pem")?, now)? {
+            return Ok(false);
+        }
+        let certificate = self.sign(&self.request()?, node, address)?;
+        self.write("member.pem", &certificate)?;
+        Ok(true)
     }
 
     /// The authority's own certificate.
@@ -101,11 +122,24 @@ impl Trust<'_> {
     }
 }
 
-/// Backdated by a day at least: clocks differ.
-fn within(params: &mut CertificateParams, years: i32) {
-    let year = i32::from(jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).year());
-    params.not_before = date_time_ymd(year - 1, 1, 1);
-    params.not_after = date_time_ymd(year + years, 12, 31);
+fn within(params: &mut CertificateParams, days: i64) -> anyhow::Result<()> {
+    let now = OffsetDateTime::from_unix_timestamp(seconds())?;
+    params.not_before = now - Duration::days(BACK);
+    params.not_after = now + Duration::days(days);
+    Ok(())
+}
+
+/// Since 1970.
+fn seconds() -> i64 {
+    i64::try_from(now() / 1000).unwrap_or(i64::MAX)
+}
+
+/// Whether half of a certificate's life is over at a time, seconds since 1970.
+fn is_half_over(certificate: &str, now: i64) -> anyhow::Result<bool> {
+    let (_, pem) = parse_x509_pem(certificate.as_bytes()).context("the member's certificate is no PEM")?;
+    let life = pem.parse_x509().context("the member's certificate makes no sense")?.validity().clone();
+    let (from, to) = (life.not_before.timestamp(), life.not_after.timestamp());
+    Ok(now >= from + (to - from) / 2)
 }
 
 #[cfg(test)]
@@ -130,5 +164,22 @@ mod tests {
         assert!(first.sign("hello", "n2", "192.0.2.2".parse().unwrap()).is_err());
         let mode = std::fs::metadata(second.file("ca.key")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_certificate_is_renewed_at_half_of_its_life_and_its_key_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = Own::at(dir.path());
+        let (trust, address) = (Trust(&own), "192.0.2.1".parse().unwrap());
+        trust.found().unwrap();
+        let first = trust.sign(&trust.request().unwrap(), "n1", address).unwrap();
+        trust.accept(&first, &trust.authority().unwrap()).unwrap();
+        let key = trust.read("member.key").unwrap();
+        let day = 24 * 60 * 60;
+        assert!(!trust.renew_at("n1", address, seconds() + 180 * day).unwrap());
+        assert_eq!(trust.read("member.pem").unwrap(), first);
+        assert!(trust.renew_at("n1", address, seconds() + 184 * day).unwrap());
+        assert_ne!(trust.read("member.pem").unwrap(), first);
+        assert_eq!(trust.read("member.key").unwrap(), key);
     }
 }

@@ -59,10 +59,10 @@ pub struct SyncOptions {
 }
 
 /// Follows the store until told to stop, and then keeps what is known on disk. `cache` is a file beside which
-/// others are made.
+/// others are made; none: nothing is kept.
 pub async fn run(
     store: Arc<dyn Store>,
-    cache: PathBuf,
+    cache: Option<PathBuf>,
     options: SyncOptions,
     world: watch::Sender<Arc<Snapshot>>,
     health: watch::Sender<StoreHealth>,
@@ -115,7 +115,7 @@ impl Sync {
     /// Publishes at once what was kept on disk.
     async fn begin(
         store: Arc<dyn Store>,
-        cache: PathBuf,
+        cache: Option<PathBuf>,
         options: SyncOptions,
         world: watch::Sender<Arc<Snapshot>>,
         health: watch::Sender<StoreHealth>,

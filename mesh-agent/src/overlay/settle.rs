@@ -20,7 +20,7 @@ type Routes = BTreeMap<route::Key, Path>;
 type Neighbours = BTreeMap<neighbour::Key, Mac>;
 
 pub(super) async fn put_routes(kernel: &Kernel, have: &mut Routes, want: &Routes) -> Outcomes {
-    let changes = diff(have, want);
+    let changes = diff(&*have, want);
     let added = changes.added.into_iter().map(|(key, path)| (key, path, false));
     let mut todo: Vec<_> =
         added.chain(changes.changed.into_iter().map(|(key, path)| (key, path, true))).collect();
@@ -59,7 +59,7 @@ async fn put_route(kernel: &Kernel, key: &route::Key, path: &Path, replace: bool
 }
 
 pub(super) async fn remove_routes(kernel: &Kernel, have: &mut Routes, want: &Routes) -> Outcomes {
-    let mut todo: Vec<_> = diff(have, want).removed.into_keys().collect();
+    let mut todo: Vec<_> = diff(&*have, want).removed.into_keys().collect();
     // Parts of a network before the whole, for the same reason.
     todo.sort_by_key(|key| std::cmp::Reverse(key.net.prefix_len()));
     let mut outcomes = Vec::new();
@@ -74,7 +74,7 @@ pub(super) async fn remove_routes(kernel: &Kernel, have: &mut Routes, want: &Rou
 }
 
 pub(super) async fn put_neighbours(kernel: &Kernel, have: &mut Neighbours, want: &Neighbours) -> Outcomes {
-    let changes = diff(have, want);
+    let changes = diff(&*have, want);
     let mut outcomes = Vec::new();
     for (key, mac) in changes.added.into_iter().chain(changes.changed) {
         let result = kernel.put_neighbour(&key, mac).await;
@@ -88,7 +88,7 @@ pub(super) async fn put_neighbours(kernel: &Kernel, have: &mut Neighbours, want:
 
 pub(super) async fn remove_neighbours(kernel: &Kernel, have: &mut Neighbours, want: &Neighbours) -> Outcomes {
     let mut outcomes = Vec::new();
-    for key in diff(have, want).removed.into_keys() {
+    for key in diff(&*have, want).removed.into_keys() {
         let result = kernel.remove_neighbour(&key).await;
         if result.is_ok() {
             have.remove(&key);

@@ -34,7 +34,14 @@ impl Copy {
             (watch::Sender::new(Arc::default()), watch::Sender::new(StoreHealth::default()));
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let copy = Self { world: world.subscribe(), health: health.subscribe(), stop, tasks };
-        copy.tasks.spawn(sync::run(store, cache, SyncOptions::default(), world, health, copy.stop.clone()));
+        copy.tasks.spawn(sync::run(
+            store,
+            Some(cache),
+            SyncOptions::default(),
+            world,
+            health,
+            copy.stop.clone(),
+        ));
         copy.tasks.close();
         copy
     }

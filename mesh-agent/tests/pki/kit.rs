@@ -46,7 +46,7 @@ impl Follower {
         let options = SyncOptions { accept_deletions: false };
         TaskTracker::new().spawn(sync::run(
             Arc::clone(&store),
-            dir.join("cache"),
+            Some(dir.join("cache")),
             options,
             world_tx,
             health_tx,

@@ -33,12 +33,14 @@ pub struct Options {
     pub rounds: Option<Vec<Round>>,
     /// The kernels answer no probe, so that nobody finds out who is dead: a mesh that breaks its promises.
     pub deaf: bool,
+    /// The data plane of the agents, `ebpf` or `nft`; none: as the environment has it.
+    pub dataplane: Option<String>,
 }
 
 impl Options {
     /// What the seed says, for so long.
     pub fn new(seed: u64, length: Duration) -> Self {
-        Self { seed, length, rounds: None, deaf: false }
+        Self { seed, length, rounds: None, deaf: false, dataplane: None }
     }
 
     /// What is done.
@@ -55,8 +57,13 @@ impl Options {
 /// standard error, and so does the state of the lab when a promise was not kept.
 pub fn run(mesh: &Path, options: &Options) -> Result<Report> {
     let mut report = None;
+    let builder = cluster::lab(mesh);
+    let builder = match &options.dataplane {
+        Some(plane) => builder.dataplane(plane),
+        None => builder,
+    };
     // Of a promise that is not kept, the state of the lab is evidence.
-    let ended = lab_test(cluster::lab(mesh), |lab| {
+    let ended = lab_test(builder, |lab| {
         let report = report.insert(run_in(lab, options)?);
         ensure!(report.is_clean(), "promises were not kept: {:#?}", report.violations);
         Ok(())

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 /// A random identifier of 25 base-36 characters, chosen by whoever creates the record *before* the
 /// transaction, so that after an unknown outcome it can be looked for.
 pub struct Id<T> {
-    text: String,
+    text: Arc<str>,
     kind: PhantomData<fn() -> T>,
 }
 
@@ -39,12 +40,12 @@ impl<T> Id<T> {
             *place = b"0123456789abcdefghijklmnopqrstuvwxyz"[(number % 36) as usize];
             number /= 36;
         }
-        Self { text: text.into_iter().map(char::from).collect(), kind: PhantomData }
+        Self::new(text.into_iter().map(char::from).collect::<String>())
     }
 
     /// An identifier with a text of one's own, for keys read back and for tests.
     pub fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), kind: PhantomData }
+        Self { text: text.into().into(), kind: PhantomData }
     }
 
     /// The whole identifier.
@@ -61,7 +62,7 @@ impl<T> Id<T> {
 // Derives would ask the same of the marker type, which has no values.
 impl<T> Clone for Id<T> {
     fn clone(&self) -> Self {
-        Self { text: self.text.clone(), kind: PhantomData }
+        Self { text: Arc::clone(&self.text), kind: PhantomData }
     }
 }
 impl<T> PartialEq for Id<T> {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use super::{
     Availability, Block, Denied, Down, Health, Identity, Live, Name, Network, NetworkId, Node, NodeId,
-    NodeSpec, Role, Service, ServiceId, Task, TaskId, TaskSpec, Timestamp, Tokens,
+    NodeSpec, Role, Service, ServiceId, SharedMap, Task, TaskId, TaskSpec, Timestamp, Tokens,
 };
 use crate::kv::Rev;
 use crate::records::{self, HeldClaim};
 
-/// Everything that decisions are made of. Cloning is cheap enough to publish one per change: records are shared.
+/// Everything that decisions are made of. Cloning is cheap enough to publish one per change: what stays is shared.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// The store's revision that this is the state of.
@@ -18,13 +18,13 @@ pub struct Snapshot {
     /// The newest revision that changed anything but signs of life; what nodes report as applied.
     pub changed: Rev,
     /// By id.
-    pub networks: BTreeMap<NetworkId, Arc<Network>>,
+    pub networks: SharedMap<NetworkId, Arc<Network>>,
     /// By id.
-    pub services: BTreeMap<ServiceId, Arc<Service>>,
+    pub services: SharedMap<ServiceId, Arc<Service>>,
     /// By id.
-    pub tasks: BTreeMap<TaskId, Arc<Task>>,
+    pub tasks: SharedMap<TaskId, Arc<Task>>,
     /// By id.
-    pub nodes: BTreeMap<NodeId, Arc<Node>>,
+    pub nodes: SharedMap<NodeId, Arc<Node>>,
     /// What operators said; a node without one is active.
     pub specs: BTreeMap<NodeId, NodeSpec>,
     /// What operators said of tasks; one without is active.
@@ -32,23 +32,23 @@ pub struct Snapshot {
     /// Which generation of the records it is; see [`crate::records::GENERATION`].
     pub generation: u64,
     /// Signs of life.
-    pub live: BTreeMap<NodeId, Live>,
+    pub live: SharedMap<NodeId, Live>,
     /// What managers agree on: see [`Self::down_nodes`] for what of it counts.
     pub downs: BTreeMap<NodeId, Down>,
     /// Who holds which block.
-    pub blocks: BTreeMap<(NetworkId, Block), NodeId>,
+    pub blocks: SharedMap<(NetworkId, Block), NodeId>,
     /// Tasks that someone asked to stop; their nodes carry it out.
     pub stops: BTreeMap<TaskId, Rev>,
     /// Everything that exists once and is held or waits to be given out again, by key.
-    pub claims: BTreeMap<String, HeldClaim>,
+    pub claims: SharedMap<String, HeldClaim>,
     /// Tokens to join with, by what they make of who joins.
     pub tokens: BTreeMap<Role, Tokens>,
     /// Which nodes have certificates.
-    pub identities: BTreeMap<NodeId, Identity>,
+    pub identities: SharedMap<NodeId, Identity>,
     /// Certificates that are no longer good, by serial number.
     pub denied: BTreeMap<String, Denied>,
     /// When each record was last written, by key: for compare-and-set.
-    pub revs: BTreeMap<String, Rev>,
+    pub revs: SharedMap<Arc<str>, Rev>,
     /// Records that could not be read, by key: ignored, counted, reported, never a panic.
     pub poison: BTreeMap<String, String>,
 }
@@ -217,7 +217,7 @@ impl Snapshot {
 }
 
 fn find<'a, K, V>(
-    all: &'a BTreeMap<K, Arc<V>>,
+    all: &'a SharedMap<K, Arc<V>>,
     reference: &str,
     name: impl Fn(&V) -> &Name,
     id: impl Fn(&V) -> &str,

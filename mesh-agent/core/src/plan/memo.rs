@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::balance::{Frontend, Pool, Site};
-use crate::model::{Network, NetworkId, Node, NodeId, Service, ServiceId, Snapshot, Task, Vni};
+use crate::model::{Network, NetworkId, Node, NodeId, Service, ServiceId, SharedMap, Snapshot, Task, Vni};
 
 /// What a service adds to the balance.
 #[derive(Debug, Default)]
@@ -31,8 +31,8 @@ pub(super) struct Memo {
 #[derive(Debug, PartialEq, Eq)]
 struct Around {
     me: NodeId,
-    nodes: BTreeMap<NodeId, Arc<Node>>,
-    networks: BTreeMap<NetworkId, Arc<Network>>,
+    nodes: SharedMap<NodeId, Arc<Node>>,
+    networks: SharedMap<NetworkId, Arc<Network>>,
 }
 
 impl Memo {

@@ -1,6 +1,7 @@
-//! **Effect.** Brings the copy of the store to disk, off the path of what happens: at most ten times a second.
+//! **Effect.** Brings the copy of the store to disk, off the path of what happens: at most ten times a second, and in a
+//! tenth of the time at most, for a copy is written whole.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mesh_core::kv::{HISTORY, Rev};
@@ -13,7 +14,9 @@ use super::cache;
 
 /// At most once in this time…
 const PACE: Duration = Duration::from_millis(100);
-/// …and after a failure not again before this.
+/// …and not before this many times what the last one took…
+const REST: u32 = 10;
+/// …and after a failure not again before this, which is the longest in any case.
 const AGAIN: Duration = Duration::from_secs(5);
 /// When only signs of life came, the revision is brought up to date this often, so that history still has it.
 const STRIDE: u64 = HISTORY as u64 / 10;
@@ -23,10 +26,11 @@ type Kept = Option<(Rev, Rev)>;
 
 #[derive(Debug)]
 pub(super) struct Keeper {
-    path: PathBuf,
+    /// None: nothing is kept.
+    path: Option<PathBuf>,
     kept: Kept,
     latest: Kept,
-    saving: Option<(Kept, JoinHandle<std::io::Result<()>>)>,
+    saving: Option<(Kept, Instant, JoinHandle<std::io::Result<()>>)>,
     not_before: Instant,
     /// What is wrong with what is on disk.
     pub(super) problem: Option<String>,
@@ -34,9 +38,10 @@ pub(super) struct Keeper {
 
 impl Keeper {
     /// Reads what was kept.
-    pub(super) async fn open(path: PathBuf) -> (Self, Option<Cache>) {
+    pub(super) async fn open(path: Option<PathBuf>) -> (Self, Option<Cache>) {
         let from = path.clone();
-        let (found, problem) = match spawn_blocking(move || cache::load(&from)).await {
+        let load = move || from.map_or((None, None), |from| cache::load(&from));
+        let (found, problem) = match spawn_blocking(load).await {
             Ok(loaded) => loaded,
             Err(error) => (None, Some(format!("reading the copy of the store failed: {error}"))),
         };
@@ -55,6 +60,7 @@ impl Keeper {
 
     fn wanted(&self) -> bool {
         match (self.kept, self.latest) {
+            _ if self.path.is_none() => false,
             (_, None) => false,
             (None, Some(_)) => true,
             (Some(kept), Some(latest)) => kept.1 != latest.1 || latest.0.0.abs_diff(kept.0.0) >= STRIDE,
@@ -73,7 +79,7 @@ impl Keeper {
 
     /// Waits for the writing that goes on, if any does.
     async fn saved(&mut self) {
-        let Some((what, saving)) = &mut self.saving else {
+        let Some((what, began, saving)) = &mut self.saving else {
             return;
         };
         let written = match saving.await {
@@ -84,10 +90,12 @@ impl Keeper {
             Ok(()) => {
                 self.kept = *what;
                 self.problem = None;
+                let rest = (began.elapsed() * REST).min(AGAIN);
+                self.not_before = self.not_before.max(Instant::now() + rest);
             }
             Err(error) => {
-                let problem =
-                    format!("the copy of the store cannot be kept in {}: {error}", self.path.display());
+                let at = self.path.as_deref().unwrap_or(Path::new("")).display();
+                let problem = format!("the copy of the store cannot be kept in {at}: {error}");
                 tracing::warn!(%problem);
                 self.problem = Some(problem);
                 self.not_before = Instant::now() + AGAIN;
@@ -98,17 +106,17 @@ impl Keeper {
 
     /// Begins to write.
     pub(super) fn begin(&mut self, replica: &Replica) {
-        let Some(cache) = replica.to_cache() else { return };
-        let path = self.path.clone();
+        let began = Instant::now();
+        let Some((cache, path)) = replica.to_cache().zip(self.path.clone()) else { return };
         let what = Some((cache.rev, cache.changed));
-        self.not_before = Instant::now() + PACE;
-        self.saving = Some((what, spawn_blocking(move || cache::save(&path, &cache))));
+        self.not_before = began + PACE;
+        self.saving = Some((what, began, spawn_blocking(move || cache::save(&path, &cache))));
     }
 
     /// Writes what is not on disk yet, and waits for it.
     pub(super) async fn finish(&mut self, replica: &Replica) {
         self.saved().await;
-        if self.latest != self.kept {
+        if self.path.is_some() && self.latest != self.kept {
             self.begin(replica);
             self.saved().await;
         }

@@ -81,7 +81,7 @@ impl Node {
             (watch::Sender::new(Arc::default()), watch::Sender::new(StoreHealth::default()));
         (self.world, self.health) = (world.subscribe(), health.subscribe());
         let store = Arc::clone(&self.store) as Arc<dyn Store>;
-        tasks.spawn(run(store, self.cache(), options, world, health, stop.clone()));
+        tasks.spawn(run(store, Some(self.cache()), options, world, health, stop.clone()));
         tasks.close();
         self.running = Some((stop, tasks));
     }
@@ -371,7 +371,7 @@ async fn a_store_that_never_answers_is_asked_again_and_again_but_not_too_often()
     let seen = health.subscribe();
     let running = run(
         Arc::new(Mute(asked)),
-        dir.path().join("cache"),
+        Some(dir.path().join("cache")),
         SyncOptions::default(),
         world,
         health,
