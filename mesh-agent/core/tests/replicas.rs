@@ -295,7 +295,7 @@ fn a_pause_takes_no_task_that_serves() {
     fleet.live(&node, Live { failures, ..Live::default() });
     assert!(fleet.conduct().is_empty());
     assert_eq!(fleet.rollout().0, RolloutState::Paused);
-    assert_eq!(fleet.conduct(), [new.id.clone()]);
+    assert_eq!(fleet.conduct(), std::slice::from_ref(&new.id));
 }
 
 #[test]
