@@ -67,7 +67,7 @@ fn most_managers_and_no_sign_of_life_make_a_node_dead_until_it_is_back() {
     alive(&mut sim, dead, &[]);
     assert!(decide(&mut sim).is_empty(), "it shows life");
     gone(&mut sim, dead);
-    assert_eq!(decide(&mut sim), std::slice::from_ref(&dead));
+    assert_eq!(decide(&mut sim), std::slice::from_ref(dead));
     let down = sim.world().downs[dead].clone();
     assert_eq!(
         (down.epoch, down.by, down.since),
@@ -76,9 +76,9 @@ fn most_managers_and_no_sign_of_life_make_a_node_dead_until_it_is_back() {
     // Managers that go away take back nothing.
     gone(&mut sim, &ids[1]);
     gone(&mut sim, &ids[2]);
-    assert_eq!(decide(&mut sim), std::slice::from_ref(&dead));
+    assert_eq!(decide(&mut sim), std::slice::from_ref(dead));
     alive(&mut sim, &ids[0], &[]);
-    assert_eq!(decide(&mut sim), std::slice::from_ref(&dead), "one of three hears it");
+    assert_eq!(decide(&mut sim), std::slice::from_ref(dead), "one of three hears it");
     alive(&mut sim, &ids[2], &[]);
     assert!(decide(&mut sim).is_empty());
     assert!(sim.world().downs.is_empty());
@@ -89,13 +89,13 @@ fn a_later_start_and_a_removal_take_the_mark_away() {
     let (mut sim, ids) = mesh(4, 1);
     let dead = &ids[3];
     alive(&mut sim, &ids[0], &[dead]);
-    assert_eq!(decide(&mut sim), std::slice::from_ref(&dead));
+    assert_eq!(decide(&mut sim), std::slice::from_ref(dead));
     sim.join(&name(3), "192.0.2.4").unwrap();
     assert_eq!(sim.world().downs.len(), 1);
     assert!(sim.world().down_nodes().next().is_none(), "what was said of the former start does not count");
     assert!(decide(&mut sim).is_empty());
     assert!(sim.world().downs.is_empty());
-    assert_eq!(decide(&mut sim), std::slice::from_ref(&dead));
+    assert_eq!(decide(&mut sim), std::slice::from_ref(dead));
     sim.change(|world, _| change::remove_node(world, &name(3), false)).unwrap();
     assert!(sim.world().downs.is_empty());
 }

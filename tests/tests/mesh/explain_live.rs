@@ -148,7 +148,10 @@ fn a_connection_that_was_led_at_its_socket_is_found() -> Result<()> {
             let port = place.command_at(&["python3", "-c", HOLD, &vip.to_string()]).ok()?.trim().to_owned();
             let found = kernel(n2, &format!("{client}:{port}"), &to)?;
             let flow = &found["Flows"][0];
-            ensure!(flow["ClientPort"].to_string() == port && flow["AtSocket"] == true, "{found:#}");
+            ensure!(
+                port.parse().ok() == flow["ClientPort"].as_u64() && flow["AtSocket"] == true,
+                "{found:#}"
+            );
             ensure!(flow["State"] == "established" && text(&flow["Task"]).starts_with("web."), "{found:#}");
             mentions(&n2.ok(&format!("explain {client} {to}"))?, &["led at its socket"])?;
         }
