@@ -126,7 +126,7 @@ async fn nodes_and_convergence() {
     assert!(
         String::from_utf8(drained.stderr)
             .unwrap()
-            .contains("overall progress: 2 out of 2 nodes\nverify: Node")
+            .contains("overall progress: 2 out of 2 nodes\nverify: Drained")
     );
     assert_eq!(m.stdout(&["node", "inspect", "--format", "{{.Spec.Availability}}", "n2"]).await, "drain\n");
     assert!(m.stdout(&["node", "inspect", "--pretty", "n2"]).await.contains(" - uplink is slow\n"));

@@ -133,7 +133,7 @@ fn an_open_connection_is_left_alone_by_changes() -> Result<()> {
             "service update --network-add back web",
             "service update --network-rm back web",
             "service rm api",
-            "node update --availability drain n1",
+            "node update --detach --availability drain n1",
             "node update --availability active n1",
         ] {
             n2.ok(change)?;

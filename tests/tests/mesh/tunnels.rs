@@ -33,10 +33,10 @@ fn the_tunnel_is_not_tracked() -> Result<()> {
     })
 }
 
-/// Sends a datagram to port 514, in a frame for `mesh0`, in a tunnel's packet: `NODE MAC VNI FROM TO OWN`.
+/// Sends a datagram to port 514, in a frame for `mesh0`, in a tunnel's packet: `NODE MAC BY VNI FROM TO OWN`.
 const TUNNEL: &str = r"
 import socket, struct, sys
-node, mac, vni, src, dst, own = sys.argv[1:]
+node, mac, by, vni, src, dst, own = sys.argv[1:]
 def total(data):
     sum_ = sum(struct.unpack(f'!{len(data) // 2}H', data))
     while sum_ >> 16:
@@ -46,7 +46,7 @@ udp = struct.pack('!4H', 999, 514, 8 + 2, 0) + b'hi'
 addresses = socket.inet_aton(src) + socket.inet_aton(dst)
 begin = struct.pack('!BBHHHBB', 0x45, 0, 20 + len(udp), 1, 0, 64, 17)
 ip = begin + struct.pack('!H', total(begin + addresses)) + addresses
-frame = bytes.fromhex(mac.replace(':', '')) + bytes.fromhex('020000000063') + b'\x08\x00' + ip + udp
+frame = bytes.fromhex((mac + by).replace(':', '')) + b'\x08\x00' + ip + udp
 s = socket.socket(socket.AF_INET6 if ':' in node else socket.AF_INET, socket.SOCK_DGRAM)
 s.bind((own, 0))
 s.sendto(struct.pack('!II', 0x08000000, int(vni) << 8) + frame, (node, 4789))
@@ -75,13 +75,12 @@ fn only_nodes_tunnel(lab: &Lab, underlay: Vec<IpAddr>) -> Result<()> {
     let log = Task::serve(n1, "log", &sink(514, &file), "udp", 514)?;
     let far = Task::idle(n2, "secret")?;
     let vni = vni_of_tasks(n1)?;
-    let mesh0 = n1.exec(["ip", "-brief", "link", "show", "mesh0"])?.ok()?;
-    let mac = mesh0.split_whitespace().nth(2).context("mesh0 has no address")?;
+    let (mac, by) = (mac_of_tunnel(n1)?, mac_of_tunnel(n2)?);
     n1.ok(DUAL)?;
     let liar = Task::idle(n1, "app")?;
     let (node, peer, to) = (underlay[0].to_string(), underlay[1].to_string(), log.address()?.to_string());
     let tunnel = |source: Ipv4Addr| {
-        ["python3", "-c", TUNNEL, &node, mac, &vni, &source.to_string(), &to, &peer].map(str::to_owned)
+        ["python3", "-c", TUNNEL, &node, &mac, &by, &vni, &source.to_string(), &to, &peer].map(str::to_owned)
     };
     liar.command(["ip", "address", "add", &peer, "dev", "lo"]).ok()?;
     // Of the same network, so that only who sent it can be wrong.
@@ -123,6 +122,12 @@ fn nothing_that_programs_balance_is_tracked() -> Result<()> {
         n1.exec(["curl", "-sS", "--max-time", "2", "--interface", &own, &direct])?.ok()?;
         Ok(())
     })
+}
+
+/// The address of a node's end of all tunnels.
+fn mac_of_tunnel(node: &Node) -> Result<String> {
+    let mesh0 = node.exec(["ip", "-brief", "link", "show", "mesh0"])?.ok()?;
+    Ok(mesh0.split_whitespace().nth(2).context("mesh0 has no address")?.to_owned())
 }
 
 /// The key of the only network that has tasks on a node: the group of their devices.

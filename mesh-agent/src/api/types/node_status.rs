@@ -44,7 +44,8 @@ impl NodeStatus {
         let live = world.live.get(&node.id);
         let name = |id: &NodeId| world.nodes.get(id).map_or_else(|| id.to_string(), |n| n.name.to_string());
         let down = world.downs.get(&node.id).filter(|down| down.epoch == node.epoch);
-        let down_by: Vec<_> = down.iter().flat_map(|down| down.by.iter().map(name)).collect();
+        let mut down_by: Vec<_> = down.iter().flat_map(|down| down.by.iter().map(name)).collect();
+        down_by.sort_unstable();
         let (state, message) = match silent {
             _ if node.left => ("down", "it has left the mesh; 'mesh node rm' removes it".to_owned()),
             Some(Verdict::PathDown) => {

@@ -180,7 +180,7 @@ mod tests {
             json!({"ID": id, "CreatedAt": time, "UpdatedAt": time, "Name": format!("web.{slot}"),
             "ServiceID": "s1", "Slot": slot, "NodeID": "node", "NodeName": "n1",
             "Status": {"Timestamp": time, "State": "running"}, "DesiredState": "running", "NetworksAttachments": [network],
-            "Health": "none", "Weight": 1, "Draining": false, "InBalance": in_balance, "Origin": {}}),
+            "Health": "none", "Weight": 1, "Draining": false, "InBalance": in_balance, "Availability": "active", "Origin": {}}),
         )
     }
 
