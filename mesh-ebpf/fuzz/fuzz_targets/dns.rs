@@ -17,7 +17,7 @@ use mesh_core::model::*;
 
 const MANNER: Manner = Manner { ttl: 5, udp_limit: 1232 };
 
-/// What the fuzzer says: one byte of choices, then the packet.
+// What the fuzzer says: one byte of choices, then the packet.
 fuzz_target!(|bytes: &[u8]| {
     let Some((choice, packet)) = bytes.split_first() else { return };
     let (zone, networks) = &*WORLD;
@@ -95,6 +95,7 @@ static WORLD: LazyLock<(Zone, Vec<NetworkId>)> = LazyLock::new(|| {
                 protocol: Protocol::Tcp,
             }],
         },
+        program: Default::default(),
         labels: Default::default(),
     };
     let service = create_service(&world, request, fresh(2)).expect("a service").result;
@@ -117,6 +118,7 @@ static WORLD: LazyLock<(Zone, Vec<NetworkId>)> = LazyLock::new(|| {
             message: String::new(),
             origin: Origin::Process { pid: 1, start: 1, supervised: false },
             dns: Vec::new(),
+            program: None,
             ready_since: 0,
             created: 0,
             updated: 0,
@@ -134,6 +136,9 @@ static WORLD: LazyLock<(Zone, Vec<NetworkId>)> = LazyLock::new(|| {
         listeners: Default::default(),
         routes: Default::default(),
         version: String::new(),
+        key: String::new(),
+        reflects: false,
+        left: false,
         started: 0,
     };
     world.nodes.insert(node.clone(), known.into());
