@@ -123,10 +123,10 @@ async fn nodes_and_convergence() {
     ");
     let drained = m.mesh(&["node", "update", "--availability", "drain", "n2"]).await;
     assert!(drained.status.success());
+    let said = String::from_utf8(drained.stderr).unwrap();
     assert!(
-        String::from_utf8(drained.stderr)
-            .unwrap()
-            .contains("overall progress: 2 out of 2 nodes\nverify: Drained")
+        said.contains("overall progress: 2 out of 2 nodes, 0 connections left\nverify: Drained"),
+        "{said}"
     );
     assert_eq!(m.stdout(&["node", "inspect", "--format", "{{.Spec.Availability}}", "n2"]).await, "drain\n");
     assert!(m.stdout(&["node", "inspect", "--pretty", "n2"]).await.contains(" - uplink is slow\n"));

@@ -36,7 +36,10 @@ fn a_mesh_that_does_not_see_the_dead_is_found_out() -> Result<()> {
         store: None,
         meanwhile: Vec::new(),
     };
-    let options = Options { rounds: Some(vec![unplug]), deaf: true, ..Options::new(0, Duration::ZERO) };
+    // Programs that answer probes cannot be told not to.
+    let dataplane = Some("nft".to_owned());
+    let options =
+        Options { rounds: Some(vec![unplug]), deaf: true, dataplane, ..Options::new(0, Duration::ZERO) };
     let report = run(&built_mesh()?, &options)?;
     let found = report.violations.iter().any(|violation| violation.contains("was not answered"));
     ensure!(report.failed_other > 0 && found, "the oracle saw nothing: {report}");

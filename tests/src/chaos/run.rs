@@ -31,7 +31,8 @@ pub struct Options {
     pub length: Duration,
     /// These rounds and not those of the seed.
     pub rounds: Option<Vec<Round>>,
-    /// The kernels answer no probe, so that nobody finds out who is dead: a mesh that breaks its promises.
+    /// The kernels answer no ICMP probe, so that on the nftables plane nobody finds out who is dead: a mesh that breaks
+    /// its promises.
     pub deaf: bool,
     /// The data plane of the agents, `ebpf` or `nft`; none: as the environment has it.
     pub dataplane: Option<String>,
