@@ -124,7 +124,8 @@ impl Listing {
                     return None;
                 }
                 chain.hook = known.hook;
-                if then.rules == now.rules {
+                // Whoever took rules away before they were learned must not be believed.
+                if then.rules == now.rules && now.rules.len() == known.rules.len() {
                     chain.rules.clone_from(&known.rules);
                 } else {
                     // Somebody else's: they equal nothing of ours.
@@ -221,6 +222,15 @@ mod tests {
         let learned = Listing::parse(TABLE).unwrap();
         let now = Listing::parse(&TABLE.replace("\"handle\": 7", "\"handle\": 70")).unwrap();
         assert_eq!(now.in_words_of(&written(), &learned), Some(written()));
+    }
+
+    /// What somebody takes away between our writing and our first look is not how nft prints ours.
+    #[test]
+    fn a_chain_that_lost_rules_before_it_was_learned_is_written_again() {
+        let flushed: String = TABLE.lines().filter(|line| !line.contains("\"rule\"")).collect();
+        let flushed = flushed.trim_end().trim_end_matches(',').to_owned() + "]}";
+        let (learned, now) = (Listing::parse(&flushed).unwrap(), Listing::parse(&flushed).unwrap());
+        assert_ne!(now.in_words_of(&written(), &learned), Some(written()));
     }
 
     #[test]
