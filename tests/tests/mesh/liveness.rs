@@ -85,7 +85,7 @@ fn the_last_task_stays_in_the_balance_and_a_dead_agent_is_no_dead_node() -> Resu
         no_wall(n1)?;
         is(n1, "n2", "ready")?;
         n2.kill_agent()?;
-        std::thread::sleep(std::time::Duration::from_secs(2));
+        thread::sleep(Duration::from_secs(2));
         is(n1, "n2", "ready")?;
         all_answered(lab.client(), &url(n1, 8080))?;
         // That its agent is dead is seen, and changes nothing.
