@@ -17,6 +17,9 @@ use crate::{Rung, fuzz, setup, shell};
 /// Packages whose tests need neither root nor a kernel feature.
 const PURE: [&str; 3] = ["mesh-core", "mesh-ebpf", "xtask"];
 
+/// How many tests run at once, where nobody says otherwise: those of a lab wait more than they compute.
+const THREADS: usize = 3;
+
 /// Tells the Lab which data plane its agents use.
 const DATAPLANE: &str = "MESH_TEST_DATAPLANE";
 
@@ -67,6 +70,10 @@ fn passes(rung: Rung) -> Vec<Command> {
     let pass = || {
         let mut cargo = shell::cargo();
         cargo.arg("test");
+        if std::env::var_os("RUST_TEST_THREADS").is_none() && rung != Rung::Pure {
+            let processors = std::thread::available_parallelism().map_or(1, usize::from);
+            cargo.env("RUST_TEST_THREADS", processors.max(THREADS).to_string());
+        }
         match rung {
             Rung::All => cargo.arg("--workspace"),
             Rung::Pure => cargo.args(each("package")),
