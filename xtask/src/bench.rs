@@ -1,13 +1,12 @@
 //! `bench`: builds what measures, as it would be released, and becomes it.
 
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::{setup, shell};
+use crate::{program, setup, shell};
 
 #[derive(Args)]
 pub(crate) struct Bench {
@@ -73,10 +72,8 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         build.args([format!("--package={package}"), format!("--bin={program}")]);
     }
     shell::run(&mut build)?;
-    let program = shell::target_dir().join("release").join(name);
     let flags = [(bench.json, "--json"), (bench.quick, "--quick")];
-    // Replaces this process: standard output and the exit code are the program's own.
-    let mut measure = Command::new(&program);
+    let mut measure = Command::new(shell::target_dir().join("release").join(name));
     measure.args(flags.iter().filter(|(given, _)| *given).map(|(_, flag)| flag));
     if let Some(object) = &bench.katran {
         measure.arg("--katran").arg(object);
@@ -84,6 +81,5 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
     if let Some(flows) = bench.katran_flows {
         measure.arg("--katran-flows").arg(flows.to_string());
     }
-    let error = measure.exec();
-    Err(anyhow!(error).context(format!("cannot start {}", program.display())))
+    program::become_it(measure)
 }

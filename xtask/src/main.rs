@@ -10,6 +10,7 @@ mod demo;
 mod fuzz;
 mod generate;
 mod lossless;
+mod program;
 mod setup;
 mod shell;
 mod test;

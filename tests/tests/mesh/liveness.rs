@@ -105,19 +105,17 @@ fn a_tunnel_that_is_blocked_is_found() -> Result<()> {
         n1.ok("service create --name web --network app -p 8080:80")?;
         let tasks = [Task::web(lab, n1, "web")?, Task::web(lab, n2, "web")?];
         served_by(lab.client(), &url(n1, 8080), &[&tasks[0], &tasks[1]])?;
-        let block = "add table inet wall; add chain inet wall in { type filter hook prerouting priority raw - 10; }; \
-                     add rule inet wall in udp dport 4789 drop";
-        n2.exec(["nft", block])?.ok()?;
+        wall(n2, "udp dport 4789")?;
         is(n1, "n2", "disconnected")?;
         mentions(&n1.mesh(["status"])?.stdout, &["node n2", "not through the tunnel", "VXLAN"])?;
         all_answered(lab.client(), &url(n1, 8080))?;
-        n2.exec(["nft", "delete table inet wall"])?.ok()?;
+        no_wall(n2)?;
         is(n1, "n2", "ready")?;
         served_by(lab.client(), &url(n1, 8080), &[&tasks[0], &tasks[1]])
     })
 }
 
-/// Drops what a node gets from an address.
+/// Drops what a node gets that a rule is about.
 fn wall(on: &Node, rule: &str) -> Result<()> {
     let table = format!(
         "add table inet wall; add chain inet wall in {{ type filter hook prerouting priority raw - 10; }}; \

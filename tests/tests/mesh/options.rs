@@ -6,8 +6,8 @@ use anyhow::{Context, Result, ensure};
 use mesh_tests::{Node, eventually};
 
 use crate::kit::{
-    Cli, DUAL, Datagrams, SOON, Talk, Task, addresses, curl, mesh, on_ebpf, served_by, spread, url, url_at,
-    vip,
+    Cli, DUAL, Datagrams, Place, SOON, Talk, Task, addresses, curl, mesh, on_ebpf, served_by, spread, status,
+    url, url_at, vip,
 };
 
 /// How `mesh status` on nftables says that it has one way only.
@@ -129,24 +129,7 @@ fn a_connection_to_a_task_that_has_just_left_gets_another() -> Result<()> {
         if !on_ebpf(lab, &["another node"])? {
             return Ok(());
         }
-        n3.pause_agent()?;
-        // Not by `rm`, which waits for every node.
-        n2.command(["kill", "-9", &tasks[0].pid.to_string()]).ok()?;
-        let gone = eventually(SOON, "its own node knows", || {
-            ensure!(!n2.ok("task ls")?.contains("web.1"));
-            Ok(())
-        });
-        let after = gone.and_then(|()| {
-            for turn in 0..40 {
-                let answer = curl(lab.client(), &url(n3, 8080)).with_context(|| format!("turn {turn}"))?;
-                ensure!(answer.starts_with("web.2 from "), "{answer}");
-            }
-            Ok(())
-        });
-        n3.resume_agent()?;
-        after?;
-        let counted = n2.ok("status")?;
-        ensure!(counted.contains("returned"), "{counted}");
+        leaves_unheard(&tasks[0], n3, lab.client(), &url(n3, 8080))?;
         let spread = spread(lab.client(), &url(n3, 8080), 10)?;
         ensure!(spread.len() == 1, "{spread:?}");
         Ok(())
@@ -167,23 +150,31 @@ fn a_connection_by_a_vip_to_a_task_that_has_just_left_gets_another() -> Result<(
             return Ok(());
         }
         let to = format!("http://{}/", vip(n1, "web")?);
-        n3.pause_agent()?;
-        n2.command(["kill", "-9", &tasks[0].pid.to_string()]).ok()?;
-        let gone = eventually(SOON, "its own node knows", || {
-            ensure!(!n2.ok("task ls")?.contains("web.1"));
-            Ok(())
-        });
-        let after = gone.and_then(|()| {
-            for turn in 0..40 {
-                let answer = curl(&idle, &to).with_context(|| format!("turn {turn}"))?;
-                ensure!(answer.starts_with("web.2 from "), "{answer}");
-            }
-            Ok(())
-        });
-        n3.resume_agent()?;
-        after?;
-        let counted = n2.ok("status")?;
-        ensure!(counted.contains("returned"), "{counted}");
-        Ok(())
+        leaves_unheard(&tasks[0], n3, &idle, &to)
     })
+}
+
+/// Web.1 ends while the agent of the entry is deaf: whoever asks gets web.2, for web.1's node sends back what comes.
+fn leaves_unheard(task: &Task<'_>, entry: &Node, from: &impl Place, to: &str) -> Result<()> {
+    entry.pause_agent()?;
+    // Not by `rm`, which waits for every node.
+    task.node.command(["kill", "-9", &task.pid.to_string()]).ok()?;
+    let gone = eventually(SOON, "its own node knows", || {
+        ensure!(!task.node.ok("task ls")?.contains("web.1"));
+        Ok(())
+    });
+    // And its kernel does, too, which takes it a round.
+    let gone = gone.and_then(|()| status(task.node));
+    let after = gone.and_then(|_| {
+        for turn in 0..40 {
+            let answer = curl(from, to).with_context(|| format!("turn {turn}"))?;
+            ensure!(answer.starts_with("web.2 from "), "{answer}");
+        }
+        Ok(())
+    });
+    entry.resume_agent()?;
+    after?;
+    let counted = task.node.ok("status")?;
+    ensure!(counted.contains("returned"), "{counted}");
+    Ok(())
 }
