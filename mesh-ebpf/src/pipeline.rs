@@ -105,10 +105,10 @@ pub fn from_mesh<K: Kernel>(
         };
     }
     match Tag::of(vni) {
-        Tag::Network(_) => {
+        Tag::Network(vni) => {
             let verdict = k.answer(packet);
             if verdict == Verdict::PASS && packet.may_begin() {
-                replies::knock(k, packet, peer, from)
+                replies::knock(k, packet, peer, vni, from)
             } else {
                 verdict
             }

@@ -135,14 +135,23 @@ pub(super) fn arrive<K: Kernel>(
 }
 
 /// A packet between addresses of a network, translated already. Where it may begin a flow, its frame comes from the task
-/// that it is for, or else from the node: so the kernel has it, unless that task is gone.
+/// that it is for, or else from the node, and then the kernel has it.
+///
+/// Of a task whose end is not known yet the device is gone: what is sent there is lost and comes again, while the kernel
+/// would say that there is no such host.
 #[inline(always)]
-pub(super) fn knock<K: Kernel>(k: &K, packet: &mut Packet, peer: u32, from: Mac) -> Verdict {
-    let by_node = k.peer(peer).is_none_or(|node| node.mac == from);
-    if by_node || k.endpoint_of(from).is_some_and(|task| task.owns(&packet.tuple.dst)) {
+pub(super) fn knock<K: Kernel>(k: &K, packet: &mut Packet, peer: u32, vni: u32, from: Mac) -> Verdict {
+    if k.peer(peer).is_none_or(|node| node.mac == from) {
         return Verdict::PASS;
     }
-    gone(k, packet, peer, true)
+    match k.endpoint_of(from).filter(|task| task.vni == vni && task.owns(&packet.tuple.dst)) {
+        Some(task) => {
+            packet.sent = packet.tuple;
+            packet.hop = Hop::task(task.device, from);
+            Verdict::SEND
+        }
+        None => gone(k, packet, peer, true),
+    }
 }
 
 /// A packet for a task that is gone. What begins a flow may have another: the node that it came in by chooses.

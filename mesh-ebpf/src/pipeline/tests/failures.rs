@@ -2,9 +2,10 @@
 
 use super::life::{OUTSIDE, at, client};
 use super::world::{End, Service, Who, World, own, task, vip};
-use crate::abi::{BackendState, Frontend, TCP, UDP};
+use crate::abi::{Backend, BackendState, Frontend, NO_BACKEND, TCP, UDP};
 use crate::flow::{Head, Role};
 use crate::packet::tcp::{ACK, FIN, RST, SYN};
+use crate::pipeline::in_slots;
 use crate::testing::Node;
 use crate::verdict::{Event, Refusal};
 
@@ -125,6 +126,22 @@ fn what_arrives_for_a_task_that_has_gone_is_refused() {
     world.nodes[node].endpoints.clear();
     assert_eq!(world.send(who, TCP, ACK, src, dst), End::Refused(Refusal::Closed));
     assert_eq!(world.nodes[node].counted(Event::BackendGone), 1);
+}
+
+/// A table of two may have long runs of one.
+#[test]
+fn another_backend_is_found_wherever_a_table_has_it() {
+    let mut node = Node::new(0, 64);
+    node.backends = vec![Backend { state: BackendState::Active as u8, ..Backend::default() }; 3];
+    let frontend = Frontend { mask: 255, backends: 2, ..Frontend::default() };
+    for (first, count) in [(0, 128), (0, 24), (100, 24), (232, 24)] {
+        node.slots = vec![1; 256];
+        node.slots[first..first + count].fill(2);
+        for hash in 0..256 {
+            assert_eq!(in_slots(&node, &frontend, hash, 1), 2, "from slot {hash}, {count} slots");
+            assert_eq!(in_slots(&node, &frontend, hash, NO_BACKEND), node.slots[hash as usize]);
+        }
+    }
 }
 
 #[test]

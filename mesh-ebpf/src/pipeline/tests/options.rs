@@ -3,11 +3,14 @@
 use std::net::SocketAddr;
 
 use super::life::{OUTSIDE, at, client};
-use super::world::{End, Service, Who, World, device, inside, own, task, vip};
+use super::world::{End, Service, VNI, Who, World, device, inside, own, task, vip};
 use crate::abi::{Frontend, TCP, Timeouts, UDP};
 use crate::flow::{Head, Role};
 use crate::packet::tcp::{ACK, FIN, RST, SYN};
-use crate::verdict::{Event, Refusal};
+use crate::pipeline;
+use crate::testing::tcp;
+use crate::tunnel::Tag;
+use crate::verdict::{Action, Event, Refusal, To, Verdict};
 
 /// A service with tasks on these nodes of three.
 fn with(flags: u16, nodes: &[usize]) -> World {
@@ -158,14 +161,29 @@ fn what_begins_at_a_task_that_has_just_left_gets_another_also_when_it_is_transla
     }
 }
 
+/// A task's device goes before its node's maps know: what begins is sent there by the program all the same, so that it is
+/// lost and comes again. The kernel would say that there is no such host.
+#[test]
+fn what_begins_at_a_task_is_given_to_its_device() {
+    let world = with(0, &[1, 2]);
+    let from = |mac, vni| {
+        let mut packet = tcp("10.0.0.4:1", "10.0.1.1:80", SYN).packet();
+        let macs = [[2, 9, 9, 9, 9, 1], mac];
+        let verdict = pipeline::from_mesh(&world.nodes[1], &mut packet, 1, Tag::Network(vni).vni(), macs);
+        (verdict, verdict.action(&packet.hop))
+    };
+    let mac = [2, 1, 1, 1, 1, 0];
+    let to_task = To::Task { device: device(0), mac };
+    assert_eq!(from(mac, VNI), (Verdict::SEND, Action::Send(to_task)));
+    // Another node's kernel sent it, as one task's to another.
+    assert_eq!(from([2, 9, 9, 9, 9, 0], VNI).0, Verdict::PASS);
+    // Whoever is in another network does not get there.
+    assert!(matches!(from(mac, VNI + 1).1, Action::Send(To::Peer { tag: Tag::Returned, .. })));
+}
+
 /// What comes back though nobody sent it, or after its service has gone, is lost.
 #[test]
 fn what_comes_back_to_nobody_is_dropped() {
-    use crate::pipeline;
-    use crate::testing::tcp;
-    use crate::tunnel::Tag;
-    use crate::verdict::Verdict;
-
     let world = with(0, &[1, 2]);
     let back = |src: SocketAddr, dst: SocketAddr| {
         let mut packet = tcp(&src.to_string(), &dst.to_string(), SYN).packet();

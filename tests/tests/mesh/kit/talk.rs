@@ -2,26 +2,41 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
+    sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use socket2::{Domain, Socket, Type};
 
 use super::{AT_ONCE, Place, Task};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// A port that nothing else of these tests has, below those that kernels give.
+fn own_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    10_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 9_000
+}
+
+fn unspecified(like: SocketAddr) -> IpAddr {
+    if like.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
+}
+
 /// A connection to a web server that is kept open.
 #[derive(Debug)]
 pub(crate) struct Talk(TcpStream);
 
 impl Talk {
+    /// From a port of its own: a client that uses one port towards two nodes may not keep it, where both choose one task.
     pub(crate) fn open(from: &(impl Place + ?Sized), to: impl Into<SocketAddr>) -> Result<Self> {
         let to = to.into();
-        let stream = from.netns_at()?.run(|| TcpStream::connect_timeout(&to, PATIENCE))?;
-        let stream = stream.with_context(|| format!("connecting to {to}"))?;
+        let socket = from.netns_at()?.run(|| Socket::new(Domain::for_address(to), Type::STREAM, None))??;
+        socket.bind(&SocketAddr::new(unspecified(to), own_port()).into()).context("binding a port")?;
+        socket.connect_timeout(&to.into(), PATIENCE).with_context(|| format!("connecting to {to}"))?;
+        let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(Self(stream))
     }
@@ -70,8 +85,7 @@ pub(crate) struct Datagrams(UdpSocket);
 impl Datagrams {
     pub(crate) fn open(from: &(impl Place + ?Sized), to: impl Into<SocketAddr>) -> Result<Self> {
         let to = to.into();
-        let any = if to.is_ipv4() { IpAddr::from([0; 4]) } else { Ipv6Addr::UNSPECIFIED.into() };
-        let socket = from.netns_at()?.run(|| UdpSocket::bind((any, 0)))??;
+        let socket = from.netns_at()?.run(|| UdpSocket::bind((unspecified(to), own_port())))??;
         socket.connect(to).with_context(|| format!("connecting to {to} by UDP"))?;
         socket.set_read_timeout(Some(PATIENCE / 4))?;
         Ok(Self(socket))
