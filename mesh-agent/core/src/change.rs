@@ -19,7 +19,7 @@ mod token;
 mod verdict;
 
 pub use health::HealthWish;
-pub use identity::{Applicant, admit, begin, renew, set_role, standing};
+pub use identity::{Applicant, admit, begin, is_certified, renew, set_role, standing};
 pub use janitor::{is_first, janitor};
 pub(crate) use network::overlap;
 pub use network::{NetworkRequest, create_network, remove_network};

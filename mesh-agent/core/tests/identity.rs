@@ -157,6 +157,20 @@ fn certificates_are_not_without_number() {
     assert_eq!(sim.world().identities[&id].certificates.len(), 1);
 }
 
+/// Of a connection that began with a certificate which has ended, the next one counts; of a node that was removed, none.
+#[test]
+fn whoever_renewed_in_time_stays_connected() {
+    let mut sim = Sim::new();
+    let id = NodeId::new("n1id");
+    let certificate = |serial: &str, until| Certificate { serial: serial.to_owned(), until };
+    sim.change(|world, fresh| Ok(change::begin(world, &id, certificate("a", MONTH), fresh))).unwrap();
+    assert!(change::is_certified(sim.world(), &id, MONTH));
+    assert!(!change::is_certified(sim.world(), &id, MONTH + 1));
+    sim.change(|world, fresh| change::renew(world, &id, certificate("b", 2 * MONTH), fresh)).unwrap();
+    assert!(change::is_certified(sim.world(), &id, MONTH + 1));
+    assert!(!change::is_certified(sim.world(), &NodeId::new("n2id"), 0));
+}
+
 #[test]
 fn rights_grow_with_the_next_certificate_and_shrink_at_once() {
     let mut sim = Sim::new();

@@ -301,7 +301,7 @@ mod tests {
     fn a_crash_leaves_an_authority_and_its_key() {
         let (old, dir) = (create_ca("mesh1", NOW).unwrap(), tempfile::tempdir().unwrap());
         let files = Files::of(dir.path());
-        old.found(&NodeId::new("m1"), NOW, &files).unwrap();
+        old.found(&NodeId::new("m1"), NOW, LIFE, &files).unwrap();
         let new = old.rotate(NOW).unwrap();
         files.prepare(CA, &new.roots_pem(), 0o644).unwrap();
         files.prepare(CA_KEY, &new.key_pem(), 0o600).unwrap();
@@ -318,7 +318,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let files = Files::of(dir.path());
         let authority = create_ca("mesh1", NOW).unwrap();
-        authority.found(&NodeId::new("m1"), NOW, &files).unwrap();
+        authority.found(&NodeId::new("m1"), NOW, LIFE, &files).unwrap();
         assert_eq!(files.authority().unwrap().unwrap().pin(), authority.pin());
         let me = files.me().unwrap();
         assert_eq!((me.cluster.as_str(), me.node.as_str(), me.role), ("mesh1", "m1", Role::Manager));

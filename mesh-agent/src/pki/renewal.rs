@@ -68,7 +68,7 @@ pub async fn run(
                 }
             }
         } else {
-            LOOK
+            LOOK.min(Duration::from_millis(due.saturating_sub(now())))
         };
         tokio::select! {
             () = stop.cancelled() => return,

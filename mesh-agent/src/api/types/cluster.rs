@@ -1,7 +1,6 @@
 //! **Fact.** The managed cluster on the wire.
 
 use mesh_core::change::TOKEN_LIFE;
-use mesh_core::etcd::QUOTA;
 use mesh_core::members;
 use mesh_core::model::{NodeId, Snapshot};
 use serde::{Deserialize, Serialize};
@@ -115,7 +114,7 @@ impl Cluster {
             voters: voters as u64,
             reachable: reachable as u64,
             size: healths.map(|health| health.size).max().unwrap_or(0),
-            quota: QUOTA,
+            quota: cluster.quota(),
             alarms: seen.alarms(),
             warning: members::warning(voters, reachable).unwrap_or_default(),
             waits: seen.waits.clone().unwrap_or_default(),
