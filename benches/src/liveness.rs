@@ -34,7 +34,7 @@ pub struct Plan {
 
 impl Plan {
     /// Less than three minutes.
-    pub const FULL: Self = Self { deaths: 50, leaves: 20, quiet: Duration::from_secs(30), busy: 512 };
+    pub const FULL: Self = Self { deaths: 50, leaves: 15, quiet: Duration::from_secs(20), busy: 512 };
     /// Less than one.
     pub const QUICK: Self = Self { deaths: 10, leaves: 5, quiet: Duration::from_secs(10), busy: 512 };
 }

@@ -264,7 +264,7 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
     let place = join::Place { name, address, key, boot, reflects };
     let joined = join::run(config.clone(), place, control.clone(), health, me_tx, stop.clone());
     let mut joined = parts.spawn(joined);
-    parts.spawn(live::run(control, store, me, told, janitor, stop.clone()));
+    parts.spawn(live::run(control, store, me, told, janitor, tls, stop.clone()));
     // Under a supervisor that waits for it: the API answers from now on. Nobody waiting is no error.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 

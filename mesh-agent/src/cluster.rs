@@ -16,6 +16,7 @@ mod join;
 mod leave;
 mod own;
 mod recover;
+mod rotation;
 mod snapshots;
 mod supervise;
 mod trust;

@@ -28,7 +28,7 @@ pub(crate) struct Bench {
     /// How often a node dies [default: 50, with --quick 10]. For `liveness` only, as those below
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
-    /// How long nobody dies, while packets are lost and processors busy [default: 0.5]
+    /// How long nobody dies, while packets are lost and processors busy [default: 20 seconds]
     #[arg(long, value_name = "M")]
     minutes: Option<f64>,
     /// How many busy loops run meanwhile [default: 512]

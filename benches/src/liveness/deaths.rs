@@ -10,7 +10,7 @@ use super::{Mesh, millis};
 
 /// Flows before, and long enough after.
 const BEFORE: Duration = Duration::from_millis(100);
-const AFTER: Duration = Duration::from_millis(1600);
+const AFTER: Duration = Duration::from_millis(1300);
 
 /// Until the last flow that went to the dead node, ms, for every other node.
 pub(super) fn measure(mesh: &Mesh) -> Result<Vec<f64>> {

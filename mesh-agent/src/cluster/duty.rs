@@ -96,6 +96,7 @@ impl Duty<'_> {
                 return Ok(());
             }
             self.sign(&world).await?;
+            self.cluster.follow_rotation(self.etcd, &world).await?;
             let step = members::next(&decidable(&world, &seen));
             if let Step::Wait { why } = &step {
                 seen.waits = Some(why.clone());

@@ -105,6 +105,12 @@ impl Authority {
         &self.cluster
     }
 
+    /// What it is called: no other authority is.
+    pub fn name(&self) -> Result<String, PkiError> {
+        let own = self.roots.first().map_or(&[][..], AsRef::as_ref);
+        peer::name(own).map_err(|why| PkiError::wrong("the authority's certificate", why))
+    }
+
     /// What join tokens carry, so that who joins knows whom to trust.
     pub fn pin(&self) -> [u8; 32] {
         sha256(self.roots.first().map_or(&[][..], AsRef::as_ref))

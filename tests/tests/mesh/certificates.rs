@@ -84,3 +84,63 @@ fn certificates_are_renewed_while_everything_goes_on() -> Result<()> {
         load.stop()?.lossless()
     })
 }
+
+/// The authorities that a node trusts.
+fn trusted(node: &Node) -> Result<Vec<String>> {
+    let file = node.state_dir().join("pki/ca.pem");
+    let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let all = text.split_inclusive("-----END CERTIFICATE-----").map(|one| one.trim().to_owned());
+    Ok(all.filter(|one| !one.is_empty()).collect())
+}
+
+/// Another authority takes the place of the mesh's while everything goes on, though a manager's agent and the leader of
+/// etcd are killed meanwhile; a node that is away is waited for, and is not locked out.
+#[test]
+fn the_authority_is_replaced_while_everything_goes_on() -> Result<()> {
+    clustered_with(4, 3, "", |lab| {
+        let [n1, n2, _, n4] = lab.nodes() else { anyhow::bail!("not four nodes") };
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app -p 8080:80")?;
+        let tasks = [Task::web(lab, n2, "web")?, Task::web(lab, n4, "web")?];
+        for node in [n1, n4] {
+            served_by(lab.client(), &url(node, 8080), &[&tasks[0], &tasks[1]])?;
+        }
+        let former = trusted(n1)?;
+        ensure!(former.len() == 1, "{former:?}");
+        let load = Load::start(
+            lab.client().netns(),
+            &[(n1.address(), 8080).into(), (n4.address(), 8080).into()],
+            50,
+        )?;
+        n4.stop_agent()?;
+        n1.ok("cluster ca --rotate --detach")?;
+        n2.kill_agent()?;
+        kill(etcd(leader(lab, n1)?)?, Signal::SIGKILL)?;
+        n2.start_agent()?;
+        is(n2, "managed")?;
+        eventually(READY, "all who are there have followed", || {
+            for node in &lab.nodes()[..3] {
+                let now = trusted(node)?;
+                ensure!(now.len() == 2 && now[1] == former[0], "{} trusts {}", node.name(), now.len());
+            }
+            Ok(())
+        })?;
+        n4.start_agent()?;
+        // It goes on with what was begun.
+        let said = n2.mesh_command(["cluster", "ca", "--rotate"]).timeout(READY).run()?;
+        ensure!(said.stderr.contains("4 out of 4 nodes"), "{}", said.stderr);
+        let shown = said.ok()?;
+        eventually(SOON, "nobody trusts the former authority", || {
+            for node in lab.nodes() {
+                let now = trusted(node)?;
+                ensure!(now.len() == 1 && now != former, "{} trusts {}", node.name(), now.len());
+                ensure!(shown.contains(&now[0]), "it is another than was shown");
+            }
+            Ok(())
+        })?;
+        for number in 0..3 {
+            a_change_is_everywhere(lab, number)?;
+        }
+        load.stop()?.lossless()
+    })
+}

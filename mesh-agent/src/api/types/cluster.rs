@@ -49,6 +49,20 @@ pub struct ClusterNode {
     pub member: Option<ClusterMember>,
 }
 
+/// Whose certificates nodes trust.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
+pub struct ClusterAuthority {
+    /// Their certificates (PEM), the one that signs first.
+    pub roots: String,
+    /// Whether one takes the place of another now.
+    pub rotating: bool,
+    /// How many nodes have certificates.
+    pub nodes: u64,
+    /// How many of these use one of the authority that signs; 0 when it was never replaced.
+    pub renewed: u64,
+}
+
 /// The cluster that keeps the records.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
