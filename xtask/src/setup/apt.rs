@@ -12,7 +12,7 @@ use super::{Ebpf, Talk};
 use crate::shell;
 
 /// Programs that Mesh, its build, its tests or its benchmarks run.
-const TOOLS: [&str; 25] = [
+const TOOLS: [&str; 23] = [
     "nftables",
     "iproute2",
     "iputils-ping",
@@ -36,8 +36,6 @@ const TOOLS: [&str; 25] = [
     "wrk",
     "iperf3",
     "nginx",
-    "libnginx-mod-stream",
-    "iptables",
     "prometheus",
 ];
 

@@ -6,7 +6,7 @@ use super::Ebpf;
 use crate::shell;
 
 /// A program, and the project that it comes from (packages of distributions are named after it).
-const TOOLS: [(&str, &str); 22] = [
+const TOOLS: [(&str, &str); 21] = [
     ("nft", "nftables"),
     ("ip", "iproute2"),
     ("ping", "iputils"),
@@ -26,8 +26,7 @@ const TOOLS: [(&str, &str); 22] = [
     ("g++", "GCC"),
     ("wrk", "wrk"),
     ("iperf3", "iperf3"),
-    ("nginx", "nginx, with its stream module"),
-    ("iptables-legacy-restore", "iptables"),
+    ("nginx", "nginx"),
     ("promtool", "Prometheus"),
 ];
 
