@@ -4,8 +4,6 @@
 
 #[path = "mesh/allowed.rs"]
 mod allowed;
-#[path = "mesh/certificates.rs"]
-mod certificates;
 #[path = "mesh/changes.rs"]
 mod changes;
 #[path = "mesh/choice.rs"]
@@ -45,7 +43,7 @@ mod liveness;
 #[path = "mesh/localhost.rs"]
 mod localhost;
 #[path = "mesh/managed.rs"]
-pub(crate) mod managed;
+mod managed;
 #[path = "mesh/metrics.rs"]
 mod metrics;
 #[path = "mesh/monitor.rs"]
@@ -58,8 +56,6 @@ mod ping;
 mod plane;
 #[path = "mesh/published.rs"]
 mod published;
-#[path = "mesh/reboot.rs"]
-mod reboot;
 #[path = "mesh/refusals.rs"]
 mod refusals;
 #[path = "mesh/replicas.rs"]

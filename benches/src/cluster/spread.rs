@@ -9,8 +9,7 @@ use mesh_core::plan::Planner;
 use mesh_tests::Etcd;
 
 use super::nodes::{Node, commit, put};
-use super::report::Spread;
-use crate::times::Times;
+use super::report::{Spread, Times};
 
 /// Between two changes: the signs of life that follow one are over then.
 const PAUSE: Duration = Duration::from_millis(500);

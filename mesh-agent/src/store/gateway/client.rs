@@ -84,9 +84,7 @@ impl GatewayStore {
 
     fn pooled(&self) -> Option<Sender> {
         let mut idle = self.idle();
-        idle.retain(|(sender, since)| {
-            sender.http.is_ready() && since.elapsed() < IDLE && self.gateways.is_current(sender)
-        });
+        idle.retain(|(sender, since)| sender.http.is_ready() && since.elapsed() < IDLE);
         idle.pop().map(|(sender, _)| sender)
     }
 
