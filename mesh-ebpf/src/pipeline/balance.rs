@@ -18,10 +18,10 @@ use crate::verdict::{Event, Hop, Refusal, Verdict};
 const TRIES: u32 = 4;
 /// The same for another backend than one that has just left, whose share of the table may be ten times the others'.
 const OTHER_TRIES: u32 = 64;
-/// From a slot to one of another part of the table: as often as there are slots, and it has been to each of them once.
-/// A step of one would stay in a row of slots of the same backend, of which Maglev makes long ones now and then. The
-/// factor is from L'Ecuyer, "Tables of Linear Congruential Generators of Different Sizes", 1999.
-const STEP: (u32, u32) = (2_891_336_453, 1);
+/// Times this and one more is the next slot, in another part of the table: as many steps as there are slots come by each
+/// of them once. A step of one would stay in a row of slots of the same backend, of which Maglev makes long ones now and
+/// then. From L'Ecuyer, "Tables of Linear Congruential Generators of Different Sizes", 1999.
+const FACTOR: u32 = 2_891_336_453;
 
 /// A packet to a VIP; `PASS` if it is none.
 #[inline(always)]
@@ -390,7 +390,7 @@ fn remember_client<K: Kernel>(k: &K, packet: &Packet, id: u32) {
     }
 }
 
-/// The backend in a slot, or in one of some others; that which is not wanted only if there is no other.
+/// The backend in a slot, or in one of some others; that which is not wanted only if they have no other.
 #[inline(always)]
 pub(crate) fn in_slots<K: Kernel>(k: &K, frontend: &Frontend, hash: u32, except: u32) -> u32 {
     let mut slot = hash;
@@ -400,7 +400,7 @@ pub(crate) fn in_slots<K: Kernel>(k: &K, frontend: &Frontend, hash: u32, except:
         if id != except && k.backend(id).is_some_and(Backend::is_active) {
             return id;
         }
-        slot = slot.wrapping_mul(STEP.0).wrapping_add(STEP.1);
+        slot = slot.wrapping_mul(FACTOR).wrapping_add(1);
         left -= 1;
     }
     except

@@ -130,7 +130,7 @@ fn what_arrives_for_a_task_that_has_gone_is_refused() {
 
 /// A table of two may have long runs of one.
 #[test]
-fn another_backend_is_found_wherever_a_table_has_it() {
+fn another_backend_is_found_beyond_a_long_run_of_one() {
     let mut node = Node::new(0, 64);
     node.backends = vec![Backend { state: BackendState::Active as u8, ..Backend::default() }; 3];
     let frontend = Frontend { mask: 255, backends: 2, ..Frontend::default() };

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::life::{OUTSIDE, at, client};
-use super::world::{End, Service, VNI, Who, World, device, inside, own, task, vip};
+use super::world::{End, Service, VNI, Who, World, device, inside, mac, own, task, vip};
 use crate::abi::{Frontend, TCP, Timeouts, UDP};
 use crate::flow::{Head, Role};
 use crate::packet::tcp::{ACK, FIN, RST, SYN};
@@ -172,7 +172,7 @@ fn what_begins_at_a_task_is_given_to_its_device() {
         let verdict = pipeline::from_mesh(&world.nodes[1], &mut packet, 1, Tag::Network(vni).vni(), macs);
         (verdict, verdict.action(&packet.hop))
     };
-    let mac = [2, 1, 1, 1, 1, 0];
+    let mac = mac(0);
     let to_task = To::Task { device: device(0), mac };
     assert_eq!(from(mac, VNI), (Verdict::SEND, Action::Send(to_task)));
     // Another node's kernel sent it, as one task's to another.

@@ -89,7 +89,7 @@ pub(super) const fn backend(task: usize, v6: bool) -> u32 {
     1 + 2 * task as u32 + v6 as u32
 }
 
-const fn mac(task: usize) -> Mac {
+pub(super) const fn mac(task: usize) -> Mac {
     [2, 1, 1, 1, 1, task as u8]
 }
 
