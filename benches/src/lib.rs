@@ -1,11 +1,13 @@
 //! A mesh of any size, without a kernel: what the benchmarks decide about. And [`datapath`], with one; [`lab`] and
-//! [`dns`], with real programs; [`cluster`], with a real store.
+//! [`dns`] and [`liveness`], with real programs; [`cluster`], with a real store.
 #![forbid(unsafe_code)]
 
 pub mod cluster;
 pub mod datapath;
 pub mod dns;
 pub mod lab;
+pub mod liveness;
+mod times;
 
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -167,7 +167,8 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
     let messenger = messenger(&id, address, &world);
     let control = Control::new(id.clone(), Arc::clone(&store), world.clone(), status);
     let tasks = Tasks::new(control.clone(), me.clone());
-    let admission = tls.clone().map(|tls| Admission::new(tls, control.clone(), GATEWAY_PORT));
+    let life = Duration::from_secs(config.cluster.certificate_life);
+    let admission = tls.clone().map(|tls| Admission::new(tls, control.clone(), GATEWAY_PORT, life));
     let admission = admission.filter(|_| matches!(way, Way::Manager(_)));
     if let (Some(tls), Some(file)) = (&tls, &member) {
         let managers = file.managers.iter().map(SocketAddr::to_string).collect();
@@ -176,7 +177,12 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
     }
     serve_store(&config, admission, address, &store, &parts, &stop).await?;
     let state_dir = config.node.state_dir.clone();
-    let identity = Identity { name: name.clone(), address, state_dir, messenger: messenger.clone() };
+    let terms = cluster::Terms {
+        certificates: life,
+        member_certificates: Duration::from_secs(config.cluster.member_certificate_life),
+        quota: config.cluster.quota << 20,
+    };
+    let identity = Identity { name: name.clone(), address, state_dir, messenger: messenger.clone(), terms };
     let cluster = Cluster::new(control.clone(), identity, member, way);
     parts.spawn(cluster.clone().run(stop.clone()));
     let zone = Arc::new(ArcSwap::from_pointee(Zone::default()));
@@ -184,7 +190,7 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
         anyhow::anyhow!("{}; with dataplane.mode = \"nft\" it is not needed", error.in_full())
     })?;
     let view = balance.view();
-    let boot = join::boot();
+    let boot = join::boot(&config)?;
     let reflector = balance.reflector();
     let reflects = reflector.is_some();
     if let Some(reflector) = reflector {
@@ -258,7 +264,7 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
     let place = join::Place { name, address, key, boot, reflects };
     let joined = join::run(config.clone(), place, control.clone(), health, me_tx, stop.clone());
     let mut joined = parts.spawn(joined);
-    parts.spawn(live::run(control, store, me, told, janitor, stop.clone()));
+    parts.spawn(live::run(control, store, me, told, janitor, tls, stop.clone()));
     // Under a supervisor that waits for it: the API answers from now on. Nobody waiting is no error.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 

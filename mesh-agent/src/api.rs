@@ -86,6 +86,8 @@ fn router(state: ApiState) -> Router {
         .route("/v1/cluster/init", post(cluster::init))
         .route("/v1/cluster/join", post(cluster::join))
         .route("/v1/cluster/token", post(cluster::token))
+        .route("/v1/cluster/ca", get(cluster::authority))
+        .route("/v1/cluster/ca/rotate", post(cluster::rotate))
         .route("/v1/cluster/leave", post(cluster::leave))
         .route("/v1/cluster/promote", post(cluster::promote))
         .route("/v1/cluster/demote", post(cluster::demote))

@@ -16,6 +16,7 @@ mod join;
 mod leave;
 mod own;
 mod recover;
+mod rotation;
 mod snapshots;
 mod supervise;
 mod trust;
@@ -25,6 +26,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use mesh_core::etcd::GATEWAY_PORT;
 use mesh_core::model::{Name, NodeId, Role, Snapshot};
@@ -34,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::file::ClusterFile;
 pub use self::own::Own;
 pub use self::supervise::{EtcdArgs, main as supervise};
+use self::trust::Trust;
 use crate::control::Control;
 use crate::liveness::Messenger;
 use crate::pki::Files;
@@ -128,6 +131,19 @@ pub struct Identity {
     pub state_dir: PathBuf,
     /// Speaks for it to others, where that works.
     pub messenger: Option<Arc<Messenger>>,
+    /// What it does as a manager, and how.
+    pub terms: Terms,
+}
+
+/// What is configured for managers.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// How long the certificates are good that it signs for nodes.
+    pub certificates: Duration,
+    /// The same of those for members of etcd.
+    pub member_certificates: Duration,
+    /// How much its member may hold, bytes.
+    pub quota: u64,
 }
 
 struct Inner {
@@ -136,6 +152,7 @@ struct Inner {
     address: IpAddr,
     state_dir: PathBuf,
     messenger: Option<Arc<Messenger>>,
+    terms: Terms,
     file: Option<ClusterFile>,
     way: Way,
     control: Control,
@@ -154,13 +171,14 @@ pub struct Cluster(Arc<Inner>);
 impl Cluster {
     /// Puts the parts together.
     pub fn new(control: Control, identity: Identity, file: Option<ClusterFile>, way: Way) -> Self {
-        let Identity { name, address, state_dir, messenger } = identity;
+        let Identity { name, address, state_dir, messenger, terms } = identity;
         let inner = Inner {
             node: control.node().clone(),
             name,
             address,
             state_dir,
             messenger,
+            terms,
             file,
             way,
             control,
@@ -224,6 +242,15 @@ impl Cluster {
 
     fn own(&self) -> Own {
         Own::of(&self.0.state_dir)
+    }
+
+    fn trust<'a>(&self, own: &'a Own) -> Trust<'a> {
+        Trust { own, life: self.0.terms.member_certificates }
+    }
+
+    /// How much this node's member of etcd may hold, bytes.
+    pub fn quota(&self) -> u64 {
+        self.0.terms.quota
     }
 
     /// Writes down where the managers are now. False: not yet, for this node is about to be something else, and what is

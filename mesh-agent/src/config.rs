@@ -8,7 +8,9 @@ mod store;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use mesh_core::certificate::{AUTHORITY_LIFE, SHORTEST};
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
@@ -23,6 +25,12 @@ pub const DEFAULT_PATH: &str = "/etc/mesh/mesh.toml";
 /// How many flows there may be room for: a table of more is greater than one gibibyte.
 const FLOWS: RangeInclusive<u32> = 1 << 10..=1 << 24;
 
+/// How long certificates may be good at most: as long as their authority's own.
+const LONGEST: Duration = AUTHORITY_LIFE;
+
+/// How much etcd may hold, MiB; it advises against more than the most.
+const QUOTAS: RangeInclusive<u64> = 16..=8192;
+
 /// The whole configuration. See the default file for what each key means.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,6 +38,7 @@ pub struct Config {
     pub node: Node,
     pub overlay: Overlay,
     pub store: Store,
+    pub cluster: Cluster,
     pub dataplane: Dataplane,
     pub dns: Dns,
     pub checks: Checks,
@@ -46,6 +55,7 @@ pub struct Node {
     pub address: String,
     pub state_dir: PathBuf,
     pub run_dir: PathBuf,
+    pub boot_id: PathBuf,
     pub cgroup: PathBuf,
 }
 
@@ -54,6 +64,15 @@ pub struct Node {
 #[serde(deny_unknown_fields)]
 pub struct Overlay {
     pub port: u16,
+}
+
+/// `[cluster]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cluster {
+    pub certificate_life: u64,
+    pub member_certificate_life: u64,
+    pub quota: u64,
 }
 
 /// `[dataplane]`
@@ -212,6 +231,24 @@ impl Config {
             if !listen.is_empty() && listen.parse::<SocketAddr>().is_err() {
                 return wrong(key, format!("'{listen}' is no address with a port: 127.0.0.1:7305 is one"));
             }
+        }
+        let shortest = SHORTEST.as_secs();
+        let lives = [
+            ("cluster.certificate_life", self.cluster.certificate_life),
+            ("cluster.member_certificate_life", self.cluster.member_certificate_life),
+        ];
+        if let Some((key, life)) =
+            lives.into_iter().find(|(_, life)| !(shortest..=LONGEST.as_secs()).contains(life))
+        {
+            let most = LONGEST.as_secs();
+            return wrong(key, format!("{life} is not from {shortest} to {most} seconds"));
+        }
+        if !QUOTAS.contains(&self.cluster.quota) {
+            let (least, most) = (QUOTAS.start(), QUOTAS.end());
+            return wrong(
+                "cluster.quota",
+                format!("{} is not from {least} to {most} MiB", self.cluster.quota),
+            );
         }
         for upstream in &self.dns.upstreams {
             if upstream.parse::<IpAddr>().is_err() && upstream.parse::<SocketAddr>().is_err() {

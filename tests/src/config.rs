@@ -18,6 +18,7 @@ pub(crate) struct AgentConfig<'a> {
     pub(crate) upstream: Ipv4Addr,
     pub(crate) state_dir: &'a Path,
     pub(crate) run_dir: &'a Path,
+    pub(crate) boot_id: &'a Path,
     pub(crate) cgroup: &'a Path,
     pub(crate) token_file: &'a Path,
     /// The agent's default when `None`.
@@ -39,6 +40,7 @@ impl AgentConfig<'_> {
                     ("address", self.address.to_string().into()),
                     ("state_dir", path(self.state_dir)),
                     ("run_dir", path(self.run_dir)),
+                    ("boot_id", path(self.boot_id)),
                     ("cgroup", path(self.cgroup)),
                 ],
             ),

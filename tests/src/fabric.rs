@@ -85,12 +85,50 @@ pub(crate) fn connect<'a>(
     fabric.ip(&lines)?;
 
     for host in underlay.clone() {
-        host.ip(&uplink(host, &[("default", &ROUTER.0), ("default", &ROUTER.1)]))?;
+        host.ip(&format!("link set dev eth0 address {}\n", hardware(host)))?;
+        host.ip(&of_underlay(host))?;
     }
     // No default route: what comes from an overlay address without masquerade gets no answer, as in the internet.
     outside
         .ip(&uplink(outside, &[("192.168.77.0/24", &OUTSIDE_ROUTER.0), ("fd77::/64", &OUTSIDE_ROUTER.1)]))?;
     settle(fabric, underlay.chain([outside]))
+}
+
+fn of_underlay(host: &Host) -> String {
+    uplink(host, &[("default", &ROUTER.0), ("default", &ROUTER.1)])
+}
+
+/// Takes away all that a host's kernel knows of networks, its uplink with it.
+pub(crate) fn forget(host: &Host) -> Result<()> {
+    let links = host.show(&["ip", "-json", "link", "show"])?;
+    let links: Vec<serde_json::Value> = serde_json::from_str(&links)?;
+    for name in links.iter().filter_map(|link| link["ifname"].as_str()).filter(|name| *name != "lo") {
+        // One end of a pair goes with the other.
+        let _ = host.show(&["ip", "link", "delete", "dev", name]);
+    }
+    host.show(&["nft", "flush", "ruleset"])?;
+    host.show(&["ip", "rule", "flush"])?;
+    // The first rule of all, which leads to a host's own addresses, stays.
+    host.ip("rule add pref 32766 table main\nrule add pref 32767 table default\n")?;
+    host.show(&["conntrack", "-F"])?;
+    let left = host.show(&["ip", "-brief", "link"])?;
+    ensure!(left.lines().count() == 1, "{} has kept\n{left}", host.name());
+    Ok(())
+}
+
+/// Connects a host anew, as [`connect`] did. Its uplink has the hardware address that it had: that is the machine's.
+pub(crate) fn plug_in(fabric: &Host, host: &Host) -> Result<()> {
+    let mut lines = cable(host);
+    lines += &format!("link set dev {} master br0\n", host.name());
+    fabric.ip(&lines)?;
+    host.ip(&format!("link set dev eth0 address {}\n{}", hardware(host), of_underlay(host)))?;
+    settle(fabric, [host].into_iter())
+}
+
+/// Of the uplink. It follows from the address, as nothing else of the host outlives its boot.
+fn hardware(host: &Host) -> String {
+    let [.., last] = host.address().octets();
+    format!("02:00:5e:00:77:{last:02x}")
 }
 
 /// Waits until every link carries. The kernel tells a device a while after its peer came up; what is sent before

@@ -236,6 +236,30 @@ impl Lab {
         Ok(())
     }
 
+    /// Cuts a node's power: its processes, and all that its kernel knew, are gone from one moment to the next. What is in
+    /// its state directory stays.
+    pub fn power_off(&self, node: &str) -> Result<()> {
+        // The wire first: the dead say nothing, not even that their connections end.
+        self.unplug(node)?;
+        let node = self.node(node)?;
+        node.cgroup().kill()?;
+        fabric::forget(node)?;
+        let run = node.run_dir();
+        // What is pinned there is in the kernel, and so is a mount of it.
+        let unmount = format!("while umount {}/bpf; do :; done 2>/dev/null", run.display());
+        node.show(&["sh", "-c", &format!("{unmount}; exit 0")])?;
+        fs::remove_dir_all(&run)
+            .and_then(|()| fs::create_dir(&run))
+            .with_context(|| format!("cannot empty {}", run.display()))
+    }
+
+    /// Switches it on again: another boot, in which nothing runs yet but the kernel.
+    pub fn power_on(&self, node: &str) -> Result<()> {
+        let node = self.node(node)?;
+        node.boot()?;
+        fabric::plug_in(&self.fabric, node)
+    }
+
     /// Writes `lab.json` to a directory: what other processes need to enter the lab (see [`LabInfo`]). The file
     /// goes with the lab.
     pub fn publish_state(&self, dir: &Path) -> Result<PathBuf> {

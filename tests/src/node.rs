@@ -52,6 +52,7 @@ impl Node {
         for dir in [node.run_dir(), node.state_dir()] {
             fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         }
+        node.boot()?;
         let mut config = AgentConfig {
             name: node.name(),
             address: node.address(),
@@ -59,6 +60,7 @@ impl Node {
             upstream: fabric::OUTSIDE.0,
             state_dir: &node.state_dir(),
             run_dir: &node.run_dir(),
+            boot_id: &node.boot_id(),
             cgroup: node.cgroup().path(),
             token_file,
             dataplane,
@@ -79,6 +81,17 @@ impl Node {
     /// Where the agent keeps what survives a reboot.
     pub fn state_dir(&self) -> PathBuf {
         self.dir().join("state")
+    }
+
+    /// The file that says which boot of the node this is.
+    fn boot_id(&self) -> PathBuf {
+        self.dir().join("boot_id")
+    }
+
+    /// From now on the node is in another boot.
+    pub(crate) fn boot(&self) -> Result<()> {
+        let id = fs::read("/proc/sys/kernel/random/uuid").context("cannot make a boot's id")?;
+        fs::write(self.boot_id(), id).context("cannot write a boot's id")
     }
 
     /// The socket of the agent's API.

@@ -4,6 +4,8 @@
 
 #[path = "mesh/allowed.rs"]
 mod allowed;
+#[path = "mesh/certificates.rs"]
+mod certificates;
 #[path = "mesh/changes.rs"]
 mod changes;
 #[path = "mesh/choice.rs"]
@@ -43,7 +45,7 @@ mod liveness;
 #[path = "mesh/localhost.rs"]
 mod localhost;
 #[path = "mesh/managed.rs"]
-mod managed;
+pub(crate) mod managed;
 #[path = "mesh/metrics.rs"]
 mod metrics;
 #[path = "mesh/monitor.rs"]
@@ -56,6 +58,8 @@ mod ping;
 mod plane;
 #[path = "mesh/published.rs"]
 mod published;
+#[path = "mesh/reboot.rs"]
+mod reboot;
 #[path = "mesh/refusals.rs"]
 mod refusals;
 #[path = "mesh/replicas.rs"]

@@ -16,7 +16,7 @@ pub(crate) struct Bench {
     /// Print one line of JSON instead of a table
     #[arg(long)]
     json: bool,
-    /// Fewer rounds, and shorter ones: less than five minutes. For `lab`, `dns` and `cluster`
+    /// Fewer rounds, and shorter ones: less than five minutes. Not for `datapath`
     #[arg(long)]
     quick: bool,
     /// Measure Katran beside: its object file (docs/benchmarks-datapath.md says how to build it). For `datapath` only
@@ -25,6 +25,15 @@ pub(crate) struct Bench {
     /// How many flows Katran remembers, of all processors together [default: as it does, 8000000]
     #[arg(long, value_name = "N", requires = "katran")]
     katran_flows: Option<u32>,
+    /// How often a node dies [default: 50, with --quick 10]. For `liveness` only, as those below
+    #[arg(long, value_name = "N")]
+    rounds: Option<usize>,
+    /// How long nobody dies, while packets are lost and processors busy [default: 20 seconds]
+    #[arg(long, value_name = "M")]
+    minutes: Option<f64>,
+    /// How many busy loops run meanwhile [default: 512]
+    #[arg(long, value_name = "N")]
+    busy: Option<usize>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -37,6 +46,8 @@ enum What {
     Dns,
     /// What a thousand simulated nodes cost a real etcd, and how soon a change is everywhere
     Cluster,
+    /// How soon a node that dies or is drained gets no new flows, and how often one is taken for dead that is not
+    Liveness,
 }
 
 impl What {
@@ -47,6 +58,7 @@ impl What {
             Self::Lab => &[("mesh-benches", "lab"), ("mesh-agent", "mesh")],
             Self::Dns => &[("mesh-benches", "dns"), ("mesh-agent", "mesh")],
             Self::Cluster => &[("mesh-benches", "cluster")],
+            Self::Liveness => &[("mesh-benches", "liveness"), ("mesh-agent", "mesh")],
         }
     }
 }
@@ -54,10 +66,20 @@ impl What {
 pub(crate) fn run(bench: &Bench) -> Result<()> {
     let [(_, name), ..] = *bench.what.programs() else { bail!("nothing measures that") };
     if bench.quick && bench.what == What::Datapath {
-        bail!("--quick is for `cargo xtask bench lab`, `dns` and `cluster`; `{name}` has no shorter run");
+        bail!("`cargo xtask bench {name}` has no shorter run: leave --quick out");
     }
     if bench.katran.is_some() && bench.what != What::Datapath {
         bail!("--katran is for `cargo xtask bench datapath`");
+    }
+    let only_liveness = [
+        ("--rounds", bench.rounds.map(|rounds| rounds.to_string())),
+        ("--minutes", bench.minutes.map(|minutes| minutes.to_string())),
+        ("--busy", bench.busy.map(|busy| busy.to_string())),
+    ];
+    if let Some((flag, _)) = only_liveness.iter().find(|(_, value)| value.is_some())
+        && bench.what != What::Liveness
+    {
+        bail!("{flag} is for `cargo xtask bench liveness`");
     }
     if !shell::is_root() {
         bail!(
@@ -75,6 +97,9 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
     let flags = [(bench.json, "--json"), (bench.quick, "--quick")];
     let mut measure = Command::new(shell::target_dir().join("release").join(name));
     measure.args(flags.iter().filter(|(given, _)| *given).map(|(_, flag)| flag));
+    for (flag, value) in only_liveness {
+        measure.args(value.map(|value| [flag.to_owned(), value]).into_iter().flatten());
+    }
     if let Some(object) = &bench.katran {
         measure.arg("--katran").arg(object);
     }

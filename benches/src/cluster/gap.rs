@@ -11,7 +11,7 @@ use mesh_core::kv::{Txn, TxnOutcome};
 use mesh_tests::Etcd;
 use tokio::runtime::Runtime;
 
-use super::report::Times;
+use crate::times::Times;
 
 /// How long it is written before and after.
 const BEFORE: Duration = Duration::from_secs(1);

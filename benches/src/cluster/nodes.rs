@@ -110,7 +110,7 @@ fn begin(store: impl Store, me: Me) -> Node {
     let control = Control::new(me.id.clone(), Arc::clone(&store), world.clone(), status);
     // What ends when nobody can send is not to end.
     let ((me_tx, me), (told_tx, told)) = (watch::channel(Some(me)), watch::channel(Told::default()));
-    TaskTracker::new().spawn(live::run(control, store, me, told, false, stop.clone()));
+    TaskTracker::new().spawn(live::run(control, store, me, told, false, None, stop.clone()));
     Node { world, health, _senders: (me_tx, told_tx), _stop: stop.drop_guard() }
 }
 

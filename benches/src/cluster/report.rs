@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use crate::times::Times;
+
 /// Everything.
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -65,26 +67,6 @@ pub(super) struct Durable {
     pub(super) lost: usize,
 }
 
-/// Of how many, and how they are spread.
-#[derive(Debug, Serialize)]
-pub(super) struct Times {
-    count: usize,
-    p50: f64,
-    p99: f64,
-    max: f64,
-}
-
-impl Times {
-    pub(super) fn of(mut values: Vec<f64>) -> Self {
-        values.sort_by(f64::total_cmp);
-        let at = |share: f64| {
-            let place = (values.len() as f64 * share).ceil() as usize;
-            values.get(place.saturating_sub(1)).copied().unwrap_or_default()
-        };
-        Self { count: values.len(), p50: at(0.5), p99: at(0.99), max: at(1.0) }
-    }
-}
-
 impl Report {
     /// In one line.
     pub fn json(&self) -> String {
@@ -114,17 +96,5 @@ impl Report {
         line("writes lost", format!("{lost} of {acknowledged}, {kills} kills"));
         line("writes that nobody knows of", unknown.to_string());
         text
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quantiles_are_values_that_were_there() {
-        let times = Times::of((1..=200).rev().map(f64::from).collect());
-        assert_eq!((times.count, times.p50, times.p99, times.max), (200, 100.0, 198.0, 200.0));
-        assert_eq!(Times::of(Vec::new()).max, 0.0);
     }
 }

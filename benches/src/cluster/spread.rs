@@ -9,7 +9,8 @@ use mesh_core::plan::Planner;
 use mesh_tests::Etcd;
 
 use super::nodes::{Node, commit, put};
-use super::report::{Spread, Times};
+use super::report::Spread;
+use crate::times::Times;
 
 /// Between two changes: the signs of life that follow one are over then.
 const PAUSE: Duration = Duration::from_millis(500);

@@ -129,7 +129,7 @@ impl Backup {
 }
 
 fn is_kept(key: &str) -> bool {
-    let of_certificates = ["identity/", "denied/", "token/", "csr/", "cert/"];
+    let of_certificates = ["identity/", "authority/", "denied/", "token/", "csr/", "cert/"];
     records::matters(key) && !of_certificates.iter().any(|kind| key.starts_with(kind))
 }
 

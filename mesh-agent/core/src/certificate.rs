@@ -7,7 +7,7 @@ use crate::model::Timestamp;
 /// How long a node's certificate is good.
 pub const LIFE: Duration = Duration::from_hours(30 * 24);
 /// The shortest life that leaves time to renew.
-pub const SHORTEST: Duration = Duration::from_hours(1);
+pub const SHORTEST: Duration = Duration::from_secs(10);
 /// How long the certificate of an authority is good.
 pub const AUTHORITY_LIFE: Duration = Duration::from_hours(20 * 365 * 24);
 /// By how much a certificate begins before it is issued: clocks differ (swarmkit's CertBackdate).
@@ -138,10 +138,10 @@ mod tests {
     }
 
     #[test]
-    fn a_short_life_is_an_hour() {
+    fn a_short_life_is_ten_seconds() {
         assert_eq!(
             Validity::begin(7_200_000, Duration::ZERO),
-            Validity { from: 3_600_000, until: 10_800_000 }
+            Validity { from: 3_600_000, until: 7_210_000 }
         );
     }
 }

@@ -12,6 +12,7 @@ mod node;
 mod ports;
 mod program;
 mod promotion;
+mod rotation;
 mod saved;
 mod service;
 mod task;
@@ -19,7 +20,7 @@ mod token;
 mod verdict;
 
 pub use health::HealthWish;
-pub use identity::{Applicant, admit, begin, renew, set_role, standing};
+pub use identity::{Applicant, admit, begin, is_certified, renew, set_role, standing};
 pub use janitor::{is_first, janitor};
 pub(crate) use network::overlap;
 pub use network::{NetworkRequest, create_network, remove_network};
@@ -27,6 +28,7 @@ pub use node::{Me, NodeFacts, claim_blocks, depart, join, refresh, remove_node, 
 pub use ports::protected_ports;
 pub use program::ProgramWish;
 pub use promotion::{demote, promote};
+pub use rotation::{Follow, begin_rotation, follow, rotated, settle_rotation};
 pub use saved::go_on_alone;
 pub use service::{
     AttachmentRequest, PortPattern, ServiceRequest, ServiceUpdate, create_service, remove_service,

@@ -18,6 +18,7 @@
 //! | `meta/generation` | who moves, restores or saves the records | a number that grows with each such act |
 //! | `csr/<id>`, `cert/<id>` | the node, a manager | what a node that becomes a manager asks for and gets |
 //! | `token/<role>` | API | [`Tokens`] to join with |
+//! | `authority/rotation` | API, managers | [`Rotation`] |
 //! | `identity/<id>`, `denied/<serial>` | managers | [`Identity`], [`Denied`] |
 //!
 //! Claims are never under a lease. Fields that a newer version adds are ignored; a value that cannot be
@@ -28,8 +29,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::kv::{KeyValue, Rev};
 use crate::model::{
-    Block, Denied, Down, Identity, Live, Name, Network, NetworkId, Node, NodeId, NodeSpec, Role, Service,
-    ServiceId, Task, TaskId, TaskSpec, Timestamp, Tokens, Vni,
+    Block, Denied, Down, Identity, Live, Name, Network, NetworkId, Node, NodeId, NodeSpec, Role, Rotation,
+    Service, ServiceId, Task, TaskId, TaskSpec, Timestamp, Tokens, Vni,
 };
 
 /// Who holds something that exists once.
@@ -54,6 +55,8 @@ impl Claim {
     }
 }
 
+/// Which authority nodes need certificates of.
+pub const ROTATION: &str = "authority/rotation";
 /// Guards overlap checks of subnets.
 pub const GUARD_SUBNETS: &str = "guard/subnets";
 /// Guards conflict checks of published ports.
@@ -207,6 +210,8 @@ pub enum Record {
     Identity(NodeId, Identity),
     /// `denied/`
     Denied(String, Denied),
+    /// `authority/rotation`
+    Rotation(Rotation),
     /// An index, a guard (only its revision counts), or what a newer version writes.
     Other,
 }
@@ -245,6 +250,7 @@ pub fn decode(key: &str, value: &str) -> Result<Record, String> {
         "token" => Record::Tokens(rest.parse()?, json(value)?),
         "identity" => Record::Identity(NodeId::new(rest), json(value)?),
         "denied" => Record::Denied(rest.to_owned(), json(value)?),
+        "authority" if key == ROTATION => Record::Rotation(json(value)?),
         "stop" => Record::Stop(TaskId::new(rest)),
         "claim" => {
             let claim: Claim = json(value)?;

@@ -255,6 +255,7 @@ impl Replica {
             Ok(Record::Denied(serial, denied)) => {
                 world.denied.insert(serial, denied);
             }
+            Ok(Record::Rotation(rotation)) => world.rotation = Some(rotation),
             Ok(Record::Stop(task)) => {
                 world.stops.insert(task, kv.modified);
             }
@@ -291,6 +292,7 @@ impl Replica {
             Ok(Record::Tokens(role, _)) => drop(world.tokens.remove(&role)),
             Ok(Record::Identity(id, _)) => drop(world.identities.remove(&id)),
             Ok(Record::Denied(serial, _)) => drop(world.denied.remove(&serial)),
+            Ok(Record::Rotation(_)) => world.rotation = None,
             Ok(Record::Stop(task)) => drop(world.stops.remove(&task)),
             Ok(Record::Other) | Err(_) => {}
         }

@@ -5,7 +5,7 @@ mod sim;
 
 use std::time::Duration;
 
-use mesh_core::change::{self, Applicant, TokenTerms, standing};
+use mesh_core::change::{self, Applicant, Follow, TokenTerms, standing};
 use mesh_core::kv::Txn;
 use mesh_core::model::{Certificate, Live, NodeId, Role};
 use mesh_core::records;
@@ -155,6 +155,53 @@ fn certificates_are_not_without_number() {
     sim.wait(2 * MONTH / 1000);
     renew(&mut sim, 65, 4 * MONTH).unwrap();
     assert_eq!(sim.world().identities[&id].certificates.len(), 1);
+}
+
+/// Of a connection that began with a certificate which has ended, the next one counts; of a node that was removed, none.
+#[test]
+fn whoever_renewed_in_time_stays_connected() {
+    let mut sim = Sim::new();
+    let id = NodeId::new("n1id");
+    let certificate = |serial: &str, until| Certificate { serial: serial.to_owned(), until };
+    sim.change(|world, fresh| Ok(change::begin(world, &id, certificate("a", MONTH), fresh))).unwrap();
+    assert!(change::is_certified(sim.world(), &id, MONTH));
+    assert!(!change::is_certified(sim.world(), &id, MONTH + 1));
+    sim.change(|world, fresh| change::renew(world, &id, certificate("b", 2 * MONTH), fresh)).unwrap();
+    assert!(change::is_certified(sim.world(), &id, MONTH + 1));
+    assert!(!change::is_certified(sim.world(), &NodeId::new("n2id"), 0));
+}
+
+/// The former authority is trusted until every node that is let in says that it uses the new one.
+#[test]
+fn an_authority_is_replaced_when_all_nodes_say_so() {
+    let mut sim = Sim::new();
+    let ids = ["n1", "n2"].map(NodeId::new);
+    for id in &ids {
+        let certificate = Certificate { serial: id.as_str().to_owned(), until: MONTH };
+        sim.change(|world, fresh| Ok(change::begin(world, id, certificate, fresh))).unwrap();
+    }
+    let follow = |sim: &Sim, issuer: &str, trusted| change::follow(sim.world(), issuer, trusted);
+    let says = |sim: &mut Sim, id: &NodeId, authority: &str| {
+        let live = Live { epoch: 1, authority: authority.to_owned(), ..Live::default() };
+        let mut txn = Txn::default();
+        txn.put(records::live(id), records::to_json(&live));
+        assert!(sim.commit(&txn));
+    };
+    ids.iter().for_each(|id| says(&mut sim, id, "old"));
+    assert_eq!((follow(&sim, "old", 1), change::settle_rotation(sim.world())), (Follow::Nothing, None));
+    sim.change(|world, _| change::begin_rotation(world, "new")).unwrap();
+    let again = sim.change(|world, _| change::begin_rotation(world, "newer")).unwrap_err().to_string();
+    assert!(again.contains("being replaced already"), "{again}");
+    assert_eq!((follow(&sim, "old", 1), follow(&sim, "new", 2)), (Follow::Renew, Follow::Nothing));
+    says(&mut sim, &ids[0], "new");
+    assert_eq!((change::rotated(sim.world()), change::settle_rotation(sim.world())), ((2, 1), None));
+    says(&mut sim, &ids[1], "new");
+    let settled = change::settle_rotation(sim.world()).unwrap();
+    assert!(sim.commit(&settled));
+    assert_eq!(change::settle_rotation(sim.world()), None);
+    assert_eq!((follow(&sim, "new", 2), follow(&sim, "new", 1)), (Follow::Forget, Follow::Nothing));
+    sim.change(|world, _| change::begin_rotation(world, "newer")).unwrap();
+    assert!(sim.world().poison.is_empty());
 }
 
 #[test]

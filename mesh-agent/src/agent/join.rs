@@ -29,9 +29,11 @@ pub(super) fn name(config: &Config) -> anyhow::Result<Name> {
     short.parse().context("the host's name is no node name; set node.name")
 }
 
-/// Which boot of the machine this is (proc(5)).
-pub(super) fn boot() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+/// Which boot of the machine this is (proc(5) boot_id).
+pub(super) fn boot(config: &Config) -> anyhow::Result<String> {
+    let path = &config.node.boot_id;
+    let text = std::fs::read_to_string(path).with_context(|| format!("node.boot_id: {}", path.display()))?;
+    Ok(text.trim().to_owned())
 }
 
 /// The underlay address: as configured, else where the default route would send from.

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::control::{Control, now, random};
+use crate::pki::Tls;
 use crate::status::Status;
 use crate::store::{Store, StoreError};
 use crate::tasks::Told;
@@ -43,6 +44,7 @@ pub async fn run(
     me: watch::Receiver<Option<Me>>,
     mut told: watch::Receiver<Told>,
     janitor: bool,
+    tls: Option<Arc<Tls>>,
     stop: CancellationToken,
 ) {
     let mut statuses = control.statuses();
@@ -84,6 +86,7 @@ pub async fn run(
         };
         let Some(me) = me.borrow().clone() else { continue };
         let mut live = sign(&control.world(), &me, &statuses.borrow_and_update(), &told.borrow_and_update());
+        live.authority = tls.as_ref().map_or_else(String::new, |tls| tls.me().issuer);
         if due.is_some() {
             // Its turn is still to come.
             live = reported.clone().unwrap_or(live);
@@ -168,6 +171,7 @@ fn sign(world: &Snapshot, me: &Me, status: &Status, told: &Told) -> Live {
         connections: told.connections.clone(),
         failures: told.failures.clone(),
         silent: silent.map(|(id, _)| id.clone()).collect(),
+        authority: String::new(),
     }
 }
 

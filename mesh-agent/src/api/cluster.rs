@@ -12,7 +12,8 @@ use utoipa::ToSchema;
 use super::ApiState;
 use super::answer::{Answer, Body, Refused, changed};
 use super::types::{
-    Changed, Cluster, ClusterBackup, ClusterJoin, ClusterLeave, ClusterToken, ClusterTokenRequest, ErrorBody,
+    Changed, Cluster, ClusterAuthority, ClusterBackup, ClusterJoin, ClusterLeave, ClusterToken,
+    ClusterTokenRequest, ErrorBody,
 };
 
 /// A node, by name or id.
@@ -91,6 +92,37 @@ pub(super) async fn token(
     let life = Some(Duration::from_secs(expiry)).filter(|life| !life.is_zero());
     let terms = TokenTerms { role, life, uses: Some(uses).filter(|uses| *uses > 0), rotate };
     Ok(Json(ClusterToken { token: state.cluster.token(terms).await?.to_string() }))
+}
+
+/// The authority whose certificates nodes have
+#[utoipa::path(get, path = "/v1/cluster/ca", tag = "cluster",
+    responses(
+        (status = 200, description = "It, and how far its replacement is", body = ClusterAuthority),
+        (status = 409, description = "This node is no manager", body = ErrorBody)))]
+pub(super) async fn authority(State(state): State<ApiState>) -> Answer<Json<ClusterAuthority>> {
+    state.cluster.require_manager()?;
+    let world = state.control.world();
+    let (nodes, renewed) = change::rotated(&world);
+    Ok(Json(ClusterAuthority {
+        roots: state.cluster.roots()?,
+        rotating: world.rotation.as_ref().is_some_and(|rotation| !rotation.settled),
+        nodes: nodes.max(world.identities.len()) as u64,
+        renewed: renewed as u64,
+    }))
+}
+
+/// Begin to replace the authority
+#[utoipa::path(post, path = "/v1/cluster/ca/rotate", tag = "cluster", request_body = Nothing,
+    responses(
+        (status = 200, description = "It is being replaced, as it may have been before", body = Nothing),
+        (status = 409, description = "This node is no manager", body = ErrorBody),
+        (status = 503, description = "The store cannot be asked", body = ErrorBody)))]
+pub(super) async fn rotate(
+    State(state): State<ApiState>,
+    Body(Nothing {}): Body<Nothing>,
+) -> Answer<Json<Nothing>> {
+    state.cluster.rotate().await?;
+    Ok(Json(Nothing {}))
 }
 
 /// Leave the cluster

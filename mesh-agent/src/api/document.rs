@@ -20,7 +20,7 @@ use super::{about, cluster, counters, explain, metrics, monitor, networks, nodes
         services::list, services::create, services::inspect, services::tasks, services::update, services::remove,
         tasks::list, tasks::register, tasks::inspect, tasks::update, tasks::remove,
         nodes::list, nodes::inspect, nodes::update, nodes::remove,
-        cluster::inspect, cluster::init, cluster::join, cluster::token, cluster::leave, cluster::promote,
+        cluster::inspect, cluster::init, cluster::join, cluster::token, cluster::authority, cluster::rotate, cluster::leave, cluster::promote,
         cluster::demote, cluster::backup, cluster::restore, cluster::recover,
         about::status, counters::counters, explain::explain, monitor::monitor, watch::watch, metrics::scrape, about::openapi,
     ),

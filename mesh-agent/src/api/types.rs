@@ -22,8 +22,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use cluster::{
-    Cluster, ClusterBackup, ClusterJoin, ClusterLeave, ClusterMember, ClusterNode, ClusterToken,
-    ClusterTokenRequest, alarm_in_words,
+    Cluster, ClusterAuthority, ClusterBackup, ClusterJoin, ClusterLeave, ClusterMember, ClusterNode,
+    ClusterToken, ClusterTokenRequest, alarm_in_words,
 };
 pub use counters::{AllCounters, BackendCounters, Counters, FlowTable, ServiceCounters};
 pub use duration::{format_duration, parse_duration};

@@ -2,6 +2,7 @@
 
 mod backup;
 mod begin;
+mod ca;
 mod recover;
 mod status;
 mod wait;
@@ -18,6 +19,7 @@ pub(super) enum Verb {
     Join(begin::JoinArgs),
     Status(status::StatusArgs),
     Token(begin::TokenArgs),
+    Ca(ca::CaArgs),
     Promote(PromoteArgs),
     Demote(DemoteArgs),
     Leave(begin::LeaveArgs),
@@ -54,6 +56,7 @@ pub(super) async fn run(verb: Verb, session: Session) -> anyhow::Result<u8> {
         Verb::Join(args) => begin::join(args, session).await,
         Verb::Status(args) => status::run(args, session).await,
         Verb::Token(args) => begin::token(args, session).await,
+        Verb::Ca(args) => ca::run(args, session).await,
         Verb::Promote(args) => change(&session, "promote", &args.nodes, args.detach).await,
         Verb::Demote(args) => change(&session, "demote", &args.nodes, args.detach).await,
         Verb::Leave(args) => begin::leave(args, session).await,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use mesh_core::etcd::{MemberSpec, PEER_PORT, QUOTA, url};
+use mesh_core::etcd::{MemberSpec, PEER_PORT, url};
 use mesh_core::kv::{Txn, TxnOutcome};
 use mesh_core::model::{Role, Snapshot};
 use mesh_core::records;
@@ -16,7 +16,6 @@ use tokio::time::interval;
 
 use super::begin::AUTHORITY;
 use super::duty::Issued;
-use super::trust::Trust;
 use super::{Cluster, binary, gateway, managers};
 use crate::store::Store;
 use crate::store::etcd::{EtcdStore, Known};
@@ -87,7 +86,7 @@ async fn ascend(
 ) -> anyhow::Result<()> {
     let (own, node) = (cluster.own(), &cluster.0.node);
     binary::find().await?;
-    let trust = Trust(&own);
+    let trust = cluster.trust(&own);
     let request = trust.request()?;
     let (asks, gets) = (records::signing_request(node), records::certificate(node));
     let (asked, got) = (value(records, &asks).await?, value(records, &gets).await?);
@@ -131,7 +130,7 @@ async fn ascend(
             cluster: named.collect(),
             joins: true,
             token: file.cluster.clone(),
-            quota: QUOTA,
+            quota: cluster.quota(),
             alone: None,
         };
         tracing::info!("starting this node's member of etcd");

@@ -6,14 +6,13 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use mesh_core::backup::Backup;
 use mesh_core::change::{self, Fresh, TokenTerms};
-use mesh_core::etcd::{MemberSpec, PEER_PORT, QUOTA, url};
+use mesh_core::etcd::{MemberSpec, PEER_PORT, url};
 use mesh_core::kv::{Op, TxnOutcome};
 use mesh_core::model::{Role, Snapshot};
 use mesh_core::token::JoinToken;
 use tokio::time::{Instant, sleep};
 
 use super::own::Own;
-use super::trust::Trust;
 use super::{Cluster, ClusterError, Way, binary, gateway, snapshots};
 use crate::control::{ControlError, now, random};
 use crate::pki::create_ca;
@@ -166,15 +165,15 @@ impl Cluster {
     async fn fill(&self, own: &Own, backup: &Backup, seen: u64) -> anyhow::Result<()> {
         let Self(inner) = self;
         binary::find().await?;
-        let trust = Trust(own);
+        let trust = self.trust(own);
         trust.found()?;
         let certificate = trust.sign(&trust.request()?, inner.node.as_str(), inner.address)?;
         trust.accept(&certificate, &trust.authority()?)?;
         let authority = create_ca(&backup.cluster, now())?;
-        let founded = authority.found(&inner.node, now(), &self.files())?;
+        let founded = authority.found(&inner.node, now(), inner.terms.certificates, &self.files())?;
         let fresh = Fresh { id: random(), now: now() };
         let manager = change::begin(&Snapshot::default(), &inner.node, founded.certificate, fresh).txn.ops;
-        own.run(&first(inner.node.as_str(), inner.address)).await?;
+        own.run(&first(inner.node.as_str(), inner.address, self.quota())).await?;
 
         let options = own.options(true, &[], Known::default())?;
         let store = ready(own, &options, &backup.cluster).await?;
@@ -195,14 +194,14 @@ fn puts(ops: Vec<Op>) -> Vec<Op> {
 }
 
 /// The first member of a cluster.
-fn first(node: &str, address: IpAddr) -> MemberSpec {
+fn first(node: &str, address: IpAddr, quota: u64) -> MemberSpec {
     MemberSpec {
         node: node.to_owned(),
         address,
         cluster: vec![(node.to_owned(), url(address, PEER_PORT))],
         joins: false,
         token: random().iter().map(|byte| format!("{byte:02x}")).collect(),
-        quota: QUOTA,
+        quota,
         alone: None,
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use futures_util::future::join_all;
-use mesh_core::etcd::{PEER_PORT, url};
+use mesh_core::etcd::{MemberSpec, PEER_PORT, url};
 use mesh_core::kv::{Txn, TxnOutcome};
 use mesh_core::members::{self, Member, Step};
 use mesh_core::model::{NodeId, Role, Snapshot};
@@ -16,8 +16,7 @@ use mesh_core::records;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, interval};
 
-use super::own::endpoints;
-use super::trust::Trust;
+use super::own::{Own, endpoints};
 use super::{Cluster, MemberSeen, Seen, gateway, managers, snapshots};
 use crate::store::Store;
 use crate::store::etcd::{AdminError, Endpoint, EtcdStore};
@@ -62,12 +61,22 @@ struct Duty<'a> {
 }
 
 impl Duty<'_> {
+    /// What is configured may be another quota than the member has: then it is started anew with it.
+    fn take_quota(&self, own: &Own) -> anyhow::Result<()> {
+        let quota = self.cluster.quota();
+        match own.spec()? {
+            Some(spec) if spec.quota != quota => own.keep(&MemberSpec { quota, ..spec }),
+            _ => Ok(()),
+        }
+    }
+
     async fn round(&mut self) -> anyhow::Result<()> {
         let inner = &self.cluster.0;
         let own = self.cluster.own();
-        if Trust(&own).renew(inner.node.as_str(), inner.address)? {
+        if self.cluster.trust(&own).renew(inner.node.as_str(), inner.address)? {
             tracing::info!("this node's member of etcd has its next certificate");
         }
+        self.take_quota(&own)?;
         own.ensure().await?;
         let mut seen = match look(self.etcd, &inner.node).await {
             Ok(seen) => seen,
@@ -87,6 +96,7 @@ impl Duty<'_> {
                 return Ok(());
             }
             self.sign(&world).await?;
+            self.cluster.follow_rotation(self.etcd, &world).await?;
             let step = members::next(&decidable(&world, &seen));
             if let Step::Wait { why } = &step {
                 seen.waits = Some(why.clone());
@@ -158,7 +168,7 @@ impl Duty<'_> {
             let listing = self.etcd.list(&asked).await?;
             let Some(request) = listing.kvs.iter().find(|kv| kv.key == asked) else { continue };
             let own = self.cluster.own();
-            let trust = Trust(&own);
+            let trust = self.cluster.trust(&own);
             let certificate = trust.sign(&request.value, node.id.as_str(), node.address);
             let certificate = certificate.with_context(|| format!("the request of {}", node.name))?;
             let issued = Issued { certificate, authority: trust.authority()? };

@@ -51,6 +51,11 @@ impl Own {
         self.ensure().await
     }
 
+    /// Says what is to run; who runs it looks there.
+    pub(super) fn keep(&self, spec: &MemberSpec) -> anyhow::Result<()> {
+        disk::write(&self.file("member.json"), spec)
+    }
+
     /// Sees to it that what is to run is run.
     pub(super) async fn ensure(&self) -> anyhow::Result<()> {
         if self.spec()?.is_some() { supervise::ensure(self).await } else { Ok(()) }

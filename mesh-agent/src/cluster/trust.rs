@@ -5,32 +5,34 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
+use mesh_core::certificate::AUTHORITY_LIFE;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
     IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 use x509_parser::pem::parse_x509_pem;
 
 use super::disk;
 use super::own::Own;
 use crate::control::now;
 
-/// How long a member's certificate holds, and the authority's own; days. Each manager renews its own at half of that:
-/// etcd reads the files for each new connection, and ends none that is open.
-const DAYS: i64 = 365;
-const AUTHORITY_DAYS: i64 = 20 * 365;
-/// How far back they begin, days: clocks differ.
-const BACK: i64 = 1;
+/// How far back certificates begin: clocks differ.
+const BACK: Duration = Duration::from_hours(24);
 
-/// The files of a manager, and what is in them.
-pub(super) struct Trust<'a>(pub(super) &'a Own);
+/// The files of a manager, and what is in them. A member's certificate is good for `life`. Each manager renews its own at
+/// half of that: etcd reads the files for each new connection, and ends none that is open.
+pub(super) struct Trust<'a> {
+    pub(super) own: &'a Own,
+    pub(super) life: Duration,
+}
 
 impl Trust<'_> {
     fn file(&self, name: &str) -> PathBuf {
-        self.0.file(name)
+        self.own.file(name)
     }
 
     fn read(&self, name: &str) -> anyhow::Result<String> {
@@ -39,7 +41,7 @@ impl Trust<'_> {
     }
 
     fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
-        disk::directory(self.0.dir())?;
+        disk::directory(self.own.dir())?;
         disk::write_bytes(&self.file(name), text.as_bytes())
     }
 
@@ -50,7 +52,7 @@ impl Trust<'_> {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.distinguished_name.push(DnType::CommonName, "mesh etcd");
-        within(&mut params, AUTHORITY_DAYS)?;
+        within(&mut params, AUTHORITY_LIFE)?;
         self.write("ca.key", &key.serialize_pem())?;
         self.write("ca.pem", &params.self_signed(&key)?.pem())
     }
@@ -79,7 +81,7 @@ impl Trust<'_> {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        within(&mut params, DAYS)?;
+        within(&mut params, self.life)?;
         let ca = self.read("ca.pem")?;
         let issuer = Issuer::from_ca_cert_pem(&ca, KeyPair::from_pem(&self.read("ca.key")?)?)?;
         Ok(params.signed_by(&asked.public_key, &issuer)?.pem())
@@ -122,10 +124,10 @@ impl Trust<'_> {
     }
 }
 
-fn within(params: &mut CertificateParams, days: i64) -> anyhow::Result<()> {
+fn within(params: &mut CertificateParams, life: Duration) -> anyhow::Result<()> {
     let now = OffsetDateTime::from_unix_timestamp(seconds())?;
-    params.not_before = now - Duration::days(BACK);
-    params.not_after = now + Duration::days(days);
+    params.not_before = now - BACK;
+    params.not_after = now + life;
     Ok(())
 }
 
@@ -138,7 +140,8 @@ fn seconds() -> i64 {
 fn is_half_over(certificate: &str, now: i64) -> anyhow::Result<bool> {
     let (_, pem) = parse_x509_pem(certificate.as_bytes()).context("the member's certificate is no PEM")?;
     let life = pem.parse_x509().context("the member's certificate makes no sense")?.validity().clone();
-    let (from, to) = (life.not_before.timestamp(), life.not_after.timestamp());
+    let issued = life.not_before.timestamp() + i64::try_from(BACK.as_secs())?;
+    let (from, to) = (issued, life.not_after.timestamp());
     Ok(now >= from + (to - from) / 2)
 }
 
@@ -148,11 +151,13 @@ mod tests {
 
     use super::*;
 
+    const YEAR: Duration = Duration::from_hours(365 * 24);
+
     #[test]
     fn a_second_manager_gets_its_certificate_and_can_give_some() {
         let dir = tempfile::tempdir().unwrap();
         let (first, second) = (Own::at(&dir.path().join("a")), Own::at(&dir.path().join("b")));
-        let (first, second) = (Trust(&first), Trust(&second));
+        let (first, second) = (Trust { own: &first, life: YEAR }, Trust { own: &second, life: YEAR });
         first.found().unwrap();
         let request = second.request().unwrap();
         assert_eq!(first.sign(&request, "n2", "192.0.2.2".parse().unwrap()).map(drop).ok(), Some(()));
@@ -170,15 +175,15 @@ mod tests {
     fn a_certificate_is_renewed_at_half_of_its_life_and_its_key_stays() {
         let dir = tempfile::tempdir().unwrap();
         let own = Own::at(dir.path());
-        let (trust, address) = (Trust(&own), "192.0.2.1".parse().unwrap());
+        let (trust, address) = (Trust { own: &own, life: YEAR }, "192.0.2.1".parse().unwrap());
         trust.found().unwrap();
         let first = trust.sign(&trust.request().unwrap(), "n1", address).unwrap();
         trust.accept(&first, &trust.authority().unwrap()).unwrap();
         let key = trust.read("member.key").unwrap();
         let day = 24 * 60 * 60;
-        assert!(!trust.renew_at("n1", address, seconds() + 180 * day).unwrap());
+        assert!(!trust.renew_at("n1", address, seconds() + 182 * day).unwrap());
         assert_eq!(trust.read("member.pem").unwrap(), first);
-        assert!(trust.renew_at("n1", address, seconds() + 184 * day).unwrap());
+        assert!(trust.renew_at("n1", address, seconds() + 183 * day).unwrap());
         assert_ne!(trust.read("member.pem").unwrap(), first);
         assert_eq!(trust.read("member.key").unwrap(), key);
     }

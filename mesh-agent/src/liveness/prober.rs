@@ -1,4 +1,4 @@
-//! **Effect.** The thread that probes: sends, listens, and has detectors judge, ten times a second.
+//! **Effect.** The thread that probes: sends, listens, and has detectors judge, some ten times a second.
 
 use std::io;
 use std::net::IpAddr;
@@ -165,7 +165,10 @@ impl Prober {
         let Ticked { changed, asks } = self.underlay.tick(now);
         for (id, verdict) in changed {
             match verdict {
-                Verdict::Dead => warn!(node = self.name(&id), "does not answer any more"),
+                Verdict::Dead => {
+                    warn!(node = self.name(&id), "does not answer any more");
+                    self.tunnels.doubt(&id, &self.underlay, now);
+                }
                 Verdict::PathDown => warn!(node = self.name(&id), "answers others only"),
                 Verdict::Up if self.masks.borrow().contains_key(&id) => {
                     info!(node = self.name(&id), "answers again");

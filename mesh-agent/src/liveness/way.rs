@@ -96,6 +96,14 @@ impl Way {
         }
     }
 
+    /// A node that was dead on another way has to answer on this one anew, unless its programs say that they are there:
+    /// what is gone with them does not come back before them.
+    pub(super) fn doubt(&mut self, id: &NodeId, other: &Self, now: Millis) {
+        if !other.echoes.has(id) {
+            self.detector.doubt(id, now);
+        }
+    }
+
     /// Takes all answers that came in.
     pub(super) fn listen(&mut self, now: Millis) {
         for probe in self.probes.iter().flatten() {

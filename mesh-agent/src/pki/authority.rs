@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use mesh_core::certificate::{AUTHORITY_LIFE, LIFE, Validity};
+use mesh_core::certificate::{AUTHORITY_LIFE, Validity};
 use mesh_core::model::{Certificate, NodeId, Role, Timestamp};
 use mesh_core::token::{hex, sha256};
 use rcgen::{
@@ -105,6 +105,12 @@ impl Authority {
         &self.cluster
     }
 
+    /// What it is called: no other authority is.
+    pub fn name(&self) -> Result<String, PkiError> {
+        let own = self.roots.first().map_or(&[][..], AsRef::as_ref);
+        peer::name(own).map_err(|why| PkiError::wrong("the authority's certificate", why))
+    }
+
     /// What join tokens carry, so that who joins knows whom to trust.
     pub fn pin(&self) -> [u8; 32] {
         sha256(self.roots.first().map_or(&[][..], AsRef::as_ref))
@@ -134,10 +140,16 @@ impl Authority {
         Ok(pem("CERTIFICATE", signed.der()) + &cross)
     }
 
-    /// Makes this node the first manager: its files are written, and the authority's.
-    pub fn found(&self, node: &NodeId, now: Timestamp, files: &Files) -> Result<Founded, PkiError> {
+    /// Makes this node the first manager, for the life of a certificate: its files are written, and the authority's.
+    pub fn found(
+        &self,
+        node: &NodeId,
+        now: Timestamp,
+        life: Duration,
+        files: &Files,
+    ) -> Result<Founded, PkiError> {
         let (request, key) = new_request()?;
-        let (serial, validity) = (new_serial(), Validity::begin(now, LIFE));
+        let (serial, validity) = (new_serial(), Validity::begin(now, life));
         let subject = Subject { node: node.clone(), role: Role::Manager, addresses: Vec::new() };
         let certificate = self.issue(&request, &subject, serial, validity)?;
         files.write(&NodeFiles {

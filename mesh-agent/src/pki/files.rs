@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rcgen::{KeyPair, PublicKeyData};
 
-use super::authority::{Authority, certificates};
+use super::authority::{Authority, certificates, pem};
 use super::{Peer, PkiError, peer};
 use crate::store::etcd::TlsFiles;
 use crate::store::gateway::{SecretError, read_key};
@@ -130,6 +130,26 @@ impl Files {
             return Ok(Some(authority));
         }
         Err(PkiError::wrong(self.dir.join(CA_KEY).display(), why.to_string()))
+    }
+
+    /// Takes over another authority to sign by; the node's own certificate stays until it gets its next one.
+    pub fn take_authority(&self, authority: &Authority) -> Result<(), PkiError> {
+        let read = self.read()?;
+        self.write(&NodeFiles { roots: authority.roots_pem(), authority: Some(authority.key_pem()), ..read })
+    }
+
+    /// Trusts that authority alone.
+    pub fn trust_only(&self, authority: &str) -> Result<(), PkiError> {
+        let read = self.read()?;
+        let path = self.dir.join(CA);
+        let wrong = |why: String| PkiError::wrong(path.display(), why);
+        let mut roots = certificates(&read.roots).map_err(wrong)?;
+        roots.retain(|root| peer::name(root).is_ok_and(|name| name == authority));
+        if roots.is_empty() {
+            return Err(wrong(format!("there is no authority of the name {authority} in it")));
+        }
+        let roots = roots.iter().map(|root| pem("CERTIFICATE", root)).collect();
+        self.write(&NodeFiles { roots, ..read })
     }
 
     /// Writes the node's files. What takes effect at once comes last: a crash before leaves the old ones.
@@ -301,7 +321,7 @@ mod tests {
     fn a_crash_leaves_an_authority_and_its_key() {
         let (old, dir) = (create_ca("mesh1", NOW).unwrap(), tempfile::tempdir().unwrap());
         let files = Files::of(dir.path());
-        old.found(&NodeId::new("m1"), NOW, &files).unwrap();
+        old.found(&NodeId::new("m1"), NOW, LIFE, &files).unwrap();
         let new = old.rotate(NOW).unwrap();
         files.prepare(CA, &new.roots_pem(), 0o644).unwrap();
         files.prepare(CA_KEY, &new.key_pem(), 0o600).unwrap();
@@ -318,7 +338,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let files = Files::of(dir.path());
         let authority = create_ca("mesh1", NOW).unwrap();
-        authority.found(&NodeId::new("m1"), NOW, &files).unwrap();
+        authority.found(&NodeId::new("m1"), NOW, LIFE, &files).unwrap();
         assert_eq!(files.authority().unwrap().unwrap().pin(), authority.pin());
         let me = files.me().unwrap();
         assert_eq!((me.cluster.as_str(), me.node.as_str(), me.role), ("mesh1", "m1", Role::Manager));

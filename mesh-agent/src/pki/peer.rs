@@ -3,7 +3,7 @@
 use mesh_core::certificate::Validity;
 use mesh_core::model::{NodeId, Role};
 use mesh_core::token::hex;
-use x509_parser::prelude::{GeneralName, ParsedExtension, X509Certificate};
+use x509_parser::prelude::{GeneralName, ParsedExtension, X509Certificate, X509Name};
 
 /// Who has a certificate, as that says. It is true if an authority that is trusted signed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct Peer {
     pub role: Role,
     /// The certificate's number, 32 hexadecimal digits.
     pub serial: String,
+    /// The name of the authority that issued it.
+    pub issuer: String,
     /// From when to when it is good.
     pub validity: Validity,
 }
@@ -41,9 +43,19 @@ impl Peer {
             node: NodeId::new(node),
             role,
             serial: hex(certificate.raw_serial()),
+            issuer: common_name(certificate.issuer()),
             validity: validity(&certificate),
         })
     }
+}
+
+/// What an authority's certificate (DER) says that it is called.
+pub(super) fn name(der: &[u8]) -> Result<String, String> {
+    Ok(common_name(parse(der)?.subject()))
+}
+
+fn common_name(name: &X509Name<'_>) -> String {
+    name.iter_common_name().next().and_then(|name| name.as_str().ok()).unwrap_or_default().to_owned()
 }
 
 /// Which mesh an authority's certificate (DER) is of, and from when to when it is good.

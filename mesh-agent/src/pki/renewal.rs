@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use hyper::Method;
 use mesh_core::certificate::pause;
+use mesh_core::change::{self, Follow};
 use mesh_core::model::{Role, Snapshot};
 use mesh_core::records::to_json;
 use tokio::sync::watch;
@@ -24,6 +25,9 @@ use crate::control::{now, random};
 
 /// How often the clock is looked at, and whether another program has changed the files.
 const LOOK: Duration = Duration::from_secs(30);
+
+/// Between the first two attempts to get a certificate of the next authority.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Who gives this node its next certificate.
 #[derive(Clone)]
@@ -51,10 +55,19 @@ pub async fn run(
         if me.serial != serial {
             (due, serial) = (me.validity.renewal(number()), me.serial.clone());
         }
-        let role = world.borrow_and_update().identities.get(&me.node).map(|identity| identity.role);
-        let wait = if now() >= due || role.is_some_and(|role| role != me.role) {
+        if follows(&world.borrow_and_update(), &tls) == Follow::Forget {
+            forget_former(&tls);
+        }
+        let wanted = follows(&world.borrow(), &tls) == Follow::Renew;
+        let role = world.borrow().identities.get(&me.node).map(|identity| identity.role);
+        let wait = if now() >= due || role.is_some_and(|role| role != me.role) || wanted {
             let known = managers(&source, &world.borrow());
             match renew(&tls, &source, &known).await {
+                // A manager may not have got the next authority yet.
+                Ok(_) if wanted && follows(&world.borrow(), &tls) == Follow::Renew => {
+                    failures += 1;
+                    AGAIN * 2_u32.pow(failures.min(6))
+                }
                 Ok(role) => {
                     tracing::info!(%role, "this node has its next certificate");
                     failures = 0;
@@ -68,7 +81,7 @@ pub async fn run(
                 }
             }
         } else {
-            LOOK
+            LOOK.min(Duration::from_millis(due.saturating_sub(now())))
         };
         tokio::select! {
             () = stop.cancelled() => return,
@@ -82,10 +95,24 @@ pub async fn run(
 async fn changes(world: &mut watch::Receiver<Arc<Snapshot>>, tls: &Tls) {
     let me = tls.me();
     let differs = |world: &Arc<Snapshot>| {
-        world.identities.get(&me.node).is_some_and(|identity| identity.role != me.role)
+        let role = world.identities.get(&me.node).is_some_and(|identity| identity.role != me.role);
+        role || follows(world, tls) != Follow::Nothing
     };
     if world.wait_for(differs).await.is_err() {
         std::future::pending().await
+    }
+}
+
+fn follows(world: &Snapshot, tls: &Tls) -> Follow {
+    change::follow(world, &tls.me().issuer, tls.trusted())
+}
+
+/// Trusts nobody any more but the authority of the own certificate.
+fn forget_former(tls: &Tls) {
+    let done = tls.files().trust_only(&tls.me().issuer).and_then(|()| tls.reload());
+    match done {
+        Ok(_) => tracing::info!("this node trusts the former authority no longer"),
+        Err(error) => tracing::warn!("cannot forget the former authority: {error}"),
     }
 }
 

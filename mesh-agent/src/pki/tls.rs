@@ -68,6 +68,11 @@ impl Tls {
         self.loaded.load().me.clone()
     }
 
+    /// How many authorities it trusts.
+    pub fn trusted(&self) -> usize {
+        certificates(&self.loaded.load().text.roots).map_or(0, |all| all.len())
+    }
+
     /// Whom this node trusts (PEM).
     pub fn roots(&self) -> String {
         self.loaded.load().text.roots.clone()

@@ -144,6 +144,11 @@ impl Mesh {
             address: [192, 0, 2, 1].into(),
             state_dir: directory.path().join("state"),
             messenger: None,
+            terms: mesh_agent::cluster::Terms {
+                certificates: Duration::from_hours(24),
+                member_certificates: Duration::from_hours(24),
+                quota: 1 << 30,
+            },
         };
         let cluster = Cluster::new(control.clone(), identity, None, Way::Alone(None));
         let (journal, keep) = api::journal(control.worlds());

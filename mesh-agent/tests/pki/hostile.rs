@@ -201,7 +201,7 @@ async fn certificates_that_have_ended_or_not_begun_are_none() {
         assert!(why.contains(expected), "{why}");
         // And a manager with it convinces nobody.
         let (tls, _dir) = forged(&manager, Role::Manager, validity);
-        let admission = Admission::new(tls, manager.follower.control.clone(), PORT);
+        let admission = Admission::new(tls, manager.follower.control.clone(), PORT, LIFE);
         let (addr, _stop) = listen(Arc::clone(&manager.store) as _, admission).await;
         let worker = manager.worker(if validity.from < now() { "n2" } else { "n3" }).await;
         let why = refusal(&GatewayStore::with_certificate(vec![addr], worker.tls)).await;
@@ -213,7 +213,7 @@ async fn certificates_that_have_ended_or_not_begun_are_none() {
 async fn a_worker_that_poses_as_a_manager_is_seen_through() {
     let manager = Manager::start().await;
     let (bad, good) = (manager.worker("bad").await, manager.worker("good").await);
-    let admission = Admission::new(Arc::clone(&bad.tls), manager.follower.control.clone(), PORT);
+    let admission = Admission::new(Arc::clone(&bad.tls), manager.follower.control.clone(), PORT, LIFE);
     let (addr, _stop) = listen(Arc::clone(&manager.store) as _, admission).await;
     let store = GatewayStore::with_certificate(vec![addr.clone()], Arc::clone(&good.tls));
     let why = refusal(&store).await;

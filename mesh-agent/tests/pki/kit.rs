@@ -14,6 +14,7 @@ use mesh_agent::store::Store;
 use mesh_agent::store::conformance::Subject;
 use mesh_agent::store::gateway::{GatewayStore, serve};
 use mesh_agent::store::local::LocalStore;
+use mesh_core::certificate::LIFE;
 use mesh_core::change::{self, Me, NodeFacts, TokenTerms};
 use mesh_core::kv::{HISTORY, Txn, TxnOutcome};
 use mesh_core::model::{NodeId, Role, Snapshot};
@@ -112,14 +113,14 @@ impl Manager {
         let files = Files::of(dir.path());
         let authority = create_ca(&store.status().await.unwrap().cluster, begin).unwrap();
         let node = NodeId::new("manager1");
-        let founded = authority.found(&node, now(), &files).unwrap();
+        let founded = authority.found(&node, now(), LIFE, &files).unwrap();
         let follower = Follower::of(Arc::clone(&store) as _, node.clone(), dir.path()).await;
         let begin =
             |world: &Snapshot, fresh| Ok(change::begin(world, &node, founded.certificate.clone(), fresh));
         follower.control.change(begin).await.unwrap();
         follower.enter("m1", "127.0.0.1").await;
         let tls = Arc::new(Tls::open(files).unwrap());
-        let admission = Admission::new(Arc::clone(&tls), follower.control.clone(), pki::PORT);
+        let admission = Admission::new(Arc::clone(&tls), follower.control.clone(), pki::PORT, LIFE);
         let admission = admission.recheck_every(RECHECK);
         let (addr, stop) = listen(Arc::clone(&store) as _, admission.clone()).await;
         Self { store, follower, authority, tls, admission, addr, dir, _stop: stop }

@@ -18,8 +18,13 @@ const REFUSED: Duration = Duration::from_secs(20);
 
 /// Runs a test on nodes of which each is a mesh of its own at first.
 fn apart(nodes: usize, test: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
+    apart_with(nodes, "", test)
+}
+
+/// The same with more configuration.
+fn apart_with(nodes: usize, more: &str, test: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
     let store = "[store]\nmode = \"local\"\nlisten = \"\"\ngateway = \"\"\ntoken_file = \"\"\n";
-    lab_test(lab()?.nodes(nodes).config(store), |lab| {
+    lab_test(lab()?.nodes(nodes).config(store).config(more), |lab| {
         lab.start_agents(READY)?;
         test(lab)
     })
@@ -27,7 +32,17 @@ fn apart(nodes: usize, test: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
 
 /// Runs a test in a cluster of that many nodes, of which the first ones are managers.
 fn clustered(nodes: usize, managers: usize, test: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
-    apart(nodes, |lab| {
+    clustered_with(nodes, managers, "", test)
+}
+
+/// The same with more configuration.
+pub(crate) fn clustered_with(
+    nodes: usize,
+    managers: usize,
+    more: &str,
+    test: impl FnOnce(&Lab) -> Result<()>,
+) -> Result<()> {
+    apart_with(nodes, more, |lab| {
         let first = &lab.nodes()[0];
         patiently(first, "cluster init")?;
         for (place, node) in lab.nodes().iter().enumerate().skip(1) {
@@ -55,7 +70,7 @@ fn clustered(nodes: usize, managers: usize, test: impl FnOnce(&Lab) -> Result<()
 }
 
 /// A command after which an agent starts anew.
-fn patiently(node: &Node, command: &str) -> Result<String> {
+pub(crate) fn patiently(node: &Node, command: &str) -> Result<String> {
     node.mesh_command(command.split_whitespace()).timeout(PROMOTED).run()?.ok()
 }
 
@@ -72,7 +87,7 @@ fn knows(node: &Node, nodes: usize) -> Result<()> {
 }
 
 /// A node has its records by an engine, and is well.
-fn is(node: &Node, engine: &str) -> Result<()> {
+pub(crate) fn is(node: &Node, engine: &str) -> Result<()> {
     eventually(READY, "the node is what it is to be", || {
         let output = node.mesh(["status", "--format", "json"])?;
         let status: Value = serde_json::from_str(&output.stdout)?;
@@ -83,7 +98,7 @@ fn is(node: &Node, engine: &str) -> Result<()> {
 }
 
 /// The process of a node's member of etcd.
-fn etcd(node: &Node) -> Result<Pid> {
+pub(crate) fn etcd(node: &Node) -> Result<Pid> {
     let file = node.state_dir().join("etcd/lock");
     let text = std::fs::read_to_string(&file).with_context(|| format!("no {}", file.display()))?;
     Ok(Pid::from_raw(text.trim().parse().with_context(|| format!("no process in {}", file.display()))?))
@@ -94,7 +109,7 @@ fn cluster(node: &Node) -> Result<Value> {
 }
 
 /// The node whose member leads.
-fn leader<'a>(lab: &'a Lab, asked: &Node) -> Result<&'a Node> {
+pub(crate) fn leader<'a>(lab: &'a Lab, asked: &Node) -> Result<&'a Node> {
     let mut name = String::new();
     eventually(READY, "there is a leader", || {
         name = cluster(asked)?["Leader"].as_str().unwrap_or_default().to_owned();

@@ -139,6 +139,12 @@ pub(super) fn deny(world: &Snapshot, node: &NodeId, txn: &mut Txn) {
     txn.delete(key);
 }
 
+/// Whether a node has a certificate that is good. Then a connection goes on that began with one that has ended since:
+/// it is the same node's, and what it would prove anew is known.
+pub fn is_certified(world: &Snapshot, node: &NodeId, now: Timestamp) -> bool {
+    world.identities.get(node).is_some_and(|known| known.certificates.iter().any(|one| one.until >= now))
+}
+
 /// Whether who comes with a certificate is let in, and as what. `Err` says why not.
 ///
 /// A certificate may outlive its node's record, as after a backup was restored: then it counts as it is.

@@ -37,7 +37,7 @@ impl Hints {
 
 /// So many times it is said when it begins, in a row: a datagram may be lost.
 const COPIES: u32 = 3;
-/// Every so many ticks of 100 ms after that.
+/// Every so many ticks (`Timing::DEFAULT`) after that.
 const RENEW: u32 = 50;
 
 /// What a node says of itself.

@@ -43,6 +43,14 @@ impl Peer {
         }
     }
 
+    /// As if it had been silent for long.
+    pub(super) fn doubt(&mut self, now: Millis, timing: &Timing) {
+        if self.verdict != Verdict::Unheard {
+            (self.misses, self.answers, self.heard) = (timing.dead, 0, false);
+            (self.verdict, self.since) = (Verdict::Dead, now);
+        }
+    }
+
     fn conclude(&self, now: Millis, timing: &Timing) -> Verdict {
         let silence = timing.period * Millis::from(timing.dead);
         let vouched = self.vouched.is_some_and(|at| now <= at + silence);

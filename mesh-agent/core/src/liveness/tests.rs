@@ -31,7 +31,7 @@ impl Sim {
     /// So many windows in which those answer.
     fn run(&mut self, windows: usize, answers: impl Fn(usize) -> bool) {
         for _ in 0..windows {
-            self.window(100, &answers);
+            self.window(Timing::DEFAULT.period, &answers);
         }
     }
 
@@ -105,12 +105,28 @@ fn who_was_never_heard_but_must_be_there_is_judged() {
     assert_eq!(detector.masks().iter().collect::<Vec<_>>(), [(&id(0), &Verdict::Dead)]);
 }
 
+/// Its kernel answers again, and what makes tunnels there is not there yet.
+#[test]
+fn who_is_doubted_is_masked_until_it_answers_three_times() {
+    let mut sim = Sim::new(3);
+    sim.detector.doubt(&id(1), sim.now);
+    sim.detector.heard(&id(1));
+    sim.run(2, |_| true);
+    assert_eq!(sim.masked(), [id(1)]);
+    sim.run(1, |_| true);
+    assert_eq!((sim.verdict(1), sim.masked()), (Verdict::Up, vec![]));
+    let mut unheard = Detector::new(Timing::TUNNEL);
+    unheard.set_peers(&[id(0)].into());
+    unheard.doubt(&id(0), 0);
+    assert_eq!(unheard.verdict(&id(0)), Some(Verdict::Unheard), "there may be no tunnel to it");
+}
+
 #[test]
 fn whoever_others_hear_is_not_dead_but_cut_off_from_us() {
     let mut sim = Sim::new(4);
     for _ in 0..15 {
         let now = sim.now;
-        let actions = sim.window(100, |peer| peer != 1);
+        let actions = sim.window(Timing::DEFAULT.period, |peer| peer != 1);
         let asked = actions.iter().filter(
             |action| matches!(action, Action::Ask { about, via } if *about == id(1) && *via != id(1)),
         );

@@ -66,3 +66,12 @@ pub struct Tokens {
     /// Oldest first.
     pub tokens: Vec<StoredToken>,
 }
+
+/// The mesh's authority was replaced, or is being.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotation {
+    /// The name of the one that counts from now on.
+    pub authority: String,
+    /// The one before is trusted no longer.
+    pub settled: bool,
+}

@@ -108,6 +108,9 @@ pub struct Live {
     /// Which others answer nobody, as far as it can see.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub silent: BTreeSet<NodeId>,
+    /// The name of the authority whose certificate it uses; empty: it has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub authority: String,
 }
 
 /// What managers agree on: a node is dead. It counts for that start of its agent only.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     Availability, Block, Denied, Down, Health, Identity, Live, Name, Network, NetworkId, Node, NodeId,
-    NodeSpec, Role, Service, ServiceId, SharedMap, Task, TaskId, TaskSpec, Timestamp, Tokens,
+    NodeSpec, Role, Rotation, Service, ServiceId, SharedMap, Task, TaskId, TaskSpec, Timestamp, Tokens,
 };
 use crate::kv::Rev;
 use crate::records::{self, HeldClaim};
@@ -47,6 +47,8 @@ pub struct Snapshot {
     pub identities: SharedMap<NodeId, Identity>,
     /// Certificates that are no longer good, by serial number.
     pub denied: BTreeMap<String, Denied>,
+    /// Which authority nodes need certificates of, if it was ever replaced.
+    pub rotation: Option<Rotation>,
     /// When each record was last written, by key: for compare-and-set.
     pub revs: SharedMap<Arc<str>, Rev>,
     /// Records that could not be read, by key: ignored, counted, reported, never a panic.

@@ -1,7 +1,6 @@
 //! **Fact.** The managed cluster on the wire.
 
 use mesh_core::change::TOKEN_LIFE;
-use mesh_core::etcd::QUOTA;
 use mesh_core::members;
 use mesh_core::model::{NodeId, Snapshot};
 use serde::{Deserialize, Serialize};
@@ -48,6 +47,20 @@ pub struct ClusterNode {
     /// What a manager that was asked sees of its member of etcd.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member: Option<ClusterMember>,
+}
+
+/// Whose certificates nodes trust.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
+pub struct ClusterAuthority {
+    /// Their certificates (PEM), the one that signs first.
+    pub roots: String,
+    /// Whether one takes the place of another now.
+    pub rotating: bool,
+    /// How many nodes have certificates.
+    pub nodes: u64,
+    /// How many of these use one of the authority that signs; 0 when it was never replaced.
+    pub renewed: u64,
 }
 
 /// The cluster that keeps the records.
@@ -115,7 +128,7 @@ impl Cluster {
             voters: voters as u64,
             reachable: reachable as u64,
             size: healths.map(|health| health.size).max().unwrap_or(0),
-            quota: QUOTA,
+            quota: cluster.quota(),
             alarms: seen.alarms(),
             warning: members::warning(voters, reachable).unwrap_or_default(),
             waits: seen.waits.clone().unwrap_or_default(),

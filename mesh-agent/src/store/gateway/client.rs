@@ -84,7 +84,9 @@ impl GatewayStore {
 
     fn pooled(&self) -> Option<Sender> {
         let mut idle = self.idle();
-        idle.retain(|(sender, since)| sender.http.is_ready() && since.elapsed() < IDLE);
+        idle.retain(|(sender, since)| {
+            sender.http.is_ready() && since.elapsed() < IDLE && self.gateways.is_current(sender)
+        });
         idle.pop().map(|(sender, _)| sender)
     }
 

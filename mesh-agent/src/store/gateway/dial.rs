@@ -26,6 +26,8 @@ const REASON: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(super) struct Sender {
     pub(super) http: SendRequest<Full<Bytes>>,
+    /// By which certificate of this node's it is let in.
+    serial: String,
     broke: watch::Receiver<Option<Broke>>,
 }
 
@@ -112,15 +114,30 @@ impl Gateways {
     async fn dial_one(&self, at: &str) -> Result<Sender, String> {
         let stream = TcpStream::connect(at).await.map_err(|error| error.to_string())?;
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        // One that is renewed meanwhile makes a connection that is used once.
+        let serial = self.serial();
         match &self.proof {
-            Proof::Secret(_) => self.handshake(stream).await,
-            Proof::Certificate(tls) => self.handshake(tls.connect(stream).await?).await,
+            Proof::Secret(_) => self.handshake(stream, serial).await,
+            Proof::Certificate(tls) => self.handshake(tls.connect(stream).await?, serial).await,
         }
+    }
+
+    fn serial(&self) -> String {
+        match &self.proof {
+            Proof::Secret(_) => String::new(),
+            Proof::Certificate(tls) => tls.me().serial,
+        }
+    }
+
+    /// Whether a connection shows who this node is now: a certificate that was renewed may have ended.
+    pub(super) fn is_current(&self, sender: &Sender) -> bool {
+        sender.serial == self.serial()
     }
 
     async fn handshake(
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        serial: String,
     ) -> Result<Sender, String> {
         let (http, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
@@ -132,6 +149,6 @@ impl Gateways {
                 reason.send_replace(Some(Broke { why, turned_down: is_turned_down(&error) }));
             }
         });
-        Ok(Sender { http, broke })
+        Ok(Sender { http, serial, broke })
     }
 }

@@ -1,0 +1,59 @@
+//! **Decision.** The authority of a mesh is replaced: when that begins, how far it is, and when the former one goes.
+
+use super::{Change, Refusal};
+use crate::kv::Txn;
+use crate::model::{Rotation, Snapshot};
+use crate::records::{self, ROTATION};
+
+/// Says that nodes need certificates of the authority of this name. Managers have its key already.
+pub fn begin_rotation(world: &Snapshot, authority: &str) -> Result<Change<()>, Refusal> {
+    if world.rotation.as_ref().is_some_and(|rotation| !rotation.settled) {
+        return Err(Refusal::Conflict(
+            "the authority is being replaced already: 'mesh cluster ca' says how far that is".to_owned(),
+        ));
+    }
+    Ok(Change { txn: put(world, Rotation { authority: authority.to_owned(), settled: false }), result: () })
+}
+
+/// How many nodes there are, and how many of these say that they use a certificate of the present authority. What they
+/// were given does not count: an answer may be lost.
+pub fn rotated(world: &Snapshot) -> (usize, usize) {
+    let Some(rotation) = &world.rotation else { return (0, 0) };
+    let uses = |id| world.live.get(id).is_some_and(|live| live.authority == rotation.authority);
+    (world.identities.len(), world.identities.keys().filter(|id| uses(*id)).count())
+}
+
+/// When all nodes do, the former authority is trusted no longer. A node that is away holds that up until it is back, or
+/// removed: it would be locked out.
+pub fn settle_rotation(world: &Snapshot) -> Option<Txn> {
+    let rotation = world.rotation.as_ref().filter(|rotation| !rotation.settled)?;
+    let (nodes, done) = rotated(world);
+    (nodes == done).then(|| put(world, Rotation { settled: true, ..rotation.clone() }))
+}
+
+/// What a node has to do whose certificate is of that authority, and who trusts so many.
+pub fn follow(world: &Snapshot, issuer: &str, trusted: usize) -> Follow {
+    match &world.rotation {
+        Some(rotation) if issuer != rotation.authority => Follow::Renew,
+        Some(rotation) if rotation.settled && trusted > 1 => Follow::Forget,
+        _ => Follow::Nothing,
+    }
+}
+
+/// What the replacement of the authority asks of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Follow {
+    /// It has done all.
+    Nothing,
+    /// To get a certificate of the next authority.
+    Renew,
+    /// To trust nobody but the authority of its certificate.
+    Forget,
+}
+
+fn put(world: &Snapshot, rotation: Rotation) -> Txn {
+    let mut txn = Txn::default();
+    txn.unchanged(ROTATION, world.rev_of(ROTATION));
+    txn.put(ROTATION, records::to_json(&rotation));
+    txn
+}

@@ -1,0 +1,146 @@
+//! Certificates that end, and are renewed before, while everything goes on.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use mesh_tests::{Lab, Load, Node, eventually};
+use nix::sys::signal::{Signal, kill};
+
+use crate::kit::{Cli, READY, SOON, Task, served_by, text, url};
+use crate::managed::{clustered_with, etcd, is, leader};
+
+/// How long they are good.
+const LIFE: Duration = Duration::from_secs(15);
+
+/// The certificates that there are, by file: of every node, and of every manager's member of etcd.
+fn certificates(lab: &Lab) -> Result<BTreeMap<PathBuf, String>> {
+    let files = |node: &Node| ["pki/node.pem", "etcd/member.pem"].map(|name| node.state_dir().join(name));
+    let there = lab.nodes().iter().flat_map(files).filter(|file| file.exists());
+    there.map(|file| Ok((file.clone(), fs::read_to_string(&file).context("no certificate")?))).collect()
+}
+
+/// A change by a manager, and until all others know of it.
+fn a_change_is_everywhere(lab: &Lab, number: usize) -> Result<()> {
+    let by = &lab.nodes()[number % 3];
+    by.ok(&format!("service update --detach --label-add turn={number} web"))?;
+    eventually(SOON, "every node knows of a change", || {
+        for node in lab.nodes() {
+            let labels = node.inspect("service", "web")?["Spec"]["Labels"].clone();
+            ensure!(text(&labels["turn"]) == number.to_string(), "{} has {labels}", node.name());
+        }
+        Ok(())
+    })
+}
+
+/// Nodes, and members of etcd, get their next certificates before those that they have end. Nobody's requests are lost,
+/// changes are made and known of everywhere all the time, and a member that comes back afterwards is let in.
+#[test]
+fn certificates_are_renewed_while_everything_goes_on() -> Result<()> {
+    let life = LIFE.as_secs();
+    let short = format!("[cluster]\ncertificate_life = {life}\nmember_certificate_life = {life}\n");
+    clustered_with(4, 3, &short, |lab| {
+        let [n1, n2, .., n4] = lab.nodes() else { anyhow::bail!("too few nodes") };
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app -p 8080:80")?;
+        let tasks = [Task::web(lab, n2, "web")?, Task::web(lab, n4, "web")?];
+        for node in [n1, n4] {
+            served_by(lab.client(), &url(node, 8080), &[&tasks[0], &tasks[1]])?;
+        }
+        let begun = Instant::now();
+        let first = certificates(lab)?;
+        ensure!(first.len() == 7, "{:?}", first.keys());
+        let load = Load::start(
+            lab.client().netns(),
+            &[(n1.address(), 8080).into(), (n4.address(), 8080).into()],
+            50,
+        )?;
+        let mut number = 0;
+        let kept = || -> Result<Vec<PathBuf>> {
+            let now = certificates(lab)?.into_iter();
+            Ok(now.filter(|(file, text)| first.get(file) == Some(text)).map(|(file, _)| file).collect())
+        };
+        // Whatever was good at the beginning has ended.
+        while begun.elapsed() < LIFE || !kept()?.is_empty() {
+            number += 1;
+            a_change_is_everywhere(lab, number)?;
+            ensure!(begun.elapsed() < READY, "not renewed: {:?}", kept()?);
+        }
+        let leads = leader(lab, n1)?;
+        kill(etcd(leads)?, Signal::SIGKILL)?;
+        for node in &lab.nodes()[..3] {
+            is(node, "managed")?;
+        }
+        eventually(READY, "all members are there again", || {
+            let status = n1.mesh_json(["cluster", "status"])?;
+            ensure!(status["Reachable"] == 3, "{status}");
+            Ok(())
+        })?;
+        a_change_is_everywhere(lab, number + 1)?;
+        load.stop()?.lossless()
+    })
+}
+
+/// The authorities that a node trusts.
+fn trusted(node: &Node) -> Result<Vec<String>> {
+    let file = node.state_dir().join("pki/ca.pem");
+    let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let all = text.split_inclusive("-----END CERTIFICATE-----").map(|one| one.trim().to_owned());
+    Ok(all.filter(|one| !one.is_empty()).collect())
+}
+
+/// Another authority takes the place of the mesh's while everything goes on, though a manager's agent and the leader of
+/// etcd are killed meanwhile; a node that is away is waited for, and is not locked out.
+#[test]
+fn the_authority_is_replaced_while_everything_goes_on() -> Result<()> {
+    clustered_with(4, 3, "", |lab| {
+        let [n1, n2, _, n4] = lab.nodes() else { anyhow::bail!("not four nodes") };
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app -p 8080:80")?;
+        let tasks = [Task::web(lab, n2, "web")?, Task::web(lab, n4, "web")?];
+        for node in [n1, n4] {
+            served_by(lab.client(), &url(node, 8080), &[&tasks[0], &tasks[1]])?;
+        }
+        let former = trusted(n1)?;
+        ensure!(former.len() == 1, "{former:?}");
+        let load = Load::start(
+            lab.client().netns(),
+            &[(n1.address(), 8080).into(), (n4.address(), 8080).into()],
+            50,
+        )?;
+        n4.stop_agent()?;
+        n1.ok("cluster ca --rotate --detach")?;
+        n2.kill_agent()?;
+        kill(etcd(leader(lab, n1)?)?, Signal::SIGKILL)?;
+        n2.start_agent()?;
+        is(n2, "managed")?;
+        eventually(READY, "all who are there have followed", || {
+            for node in &lab.nodes()[..3] {
+                let now = trusted(node)?;
+                ensure!(now.len() == 2 && now[1] == former[0], "{} trusts {}", node.name(), now.len());
+            }
+            Ok(())
+        })?;
+        n4.start_agent()?;
+        // It goes on with what was begun.
+        let said = n2.mesh_command(["cluster", "ca", "--rotate"]).timeout(READY).run()?;
+        ensure!(said.stderr.contains("4 out of 4 nodes"), "{}", said.stderr);
+        let shown = said.ok()?;
+        eventually(SOON, "nobody trusts the former authority", || {
+            for node in lab.nodes() {
+                let now = trusted(node)?;
+                ensure!(now.len() == 1 && now != former, "{} trusts {}", node.name(), now.len());
+                ensure!(shown.contains(&now[0]), "it is another than was shown");
+            }
+            Ok(())
+        })?;
+        for number in 0..3 {
+            a_change_is_everywhere(lab, number)?;
+        }
+        load.stop()?.lossless()
+    })
+}
