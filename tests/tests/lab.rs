@@ -282,7 +282,7 @@ fn the_configuration_is_made_and_can_be_changed() -> Result<()> {
         let cgroup = lab.node("n1")?.cgroup().path().display();
         let expected = format!(
             "[node]\nname = 'n1'\naddress = '192.168.77.11'\nstate_dir = '{dir}/n1/state'\n\
-             run_dir = '{dir}/n1/run'\ncgroup = '{cgroup}'\n\
+             run_dir = '{dir}/n1/run'\ncgroup = '{cgroup}'\nboot_id = '{dir}/n1/boot_id'\n\
              [store]\nmode = 'local'\nlisten = '192.168.77.11:7300'\ntoken_file = '{dir}/token'\n\
              [dns]\nupstreams = ['198.51.100.1']\nttl = 1\n[dataplane]\npins = '{dir}/n1/run/bpf'\nmode = 'nft'\n"
         );

@@ -16,7 +16,7 @@ use mesh_core::records;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, interval};
 
-use super::own::{Own, endpoints};
+use super::own::endpoints;
 use super::{Cluster, MemberSeen, Seen, gateway, managers, snapshots};
 use crate::store::Store;
 use crate::store::etcd::{AdminError, Endpoint, EtcdStore};
@@ -39,6 +39,9 @@ pub(super) struct Issued {
 pub(super) async fn run(cluster: &Cluster, etcd: &Arc<EtcdStore>) {
     let mut timer = interval(LOOK);
     let mut duty = Duty { cluster, etcd, refusals: 0, next: Instant::now(), rounds: 0, known: Vec::new() };
+    if let Err(error) = duty.take_quota() {
+        tracing::warn!("etcd keeps its former quota: {error:#}");
+    }
     loop {
         timer.tick().await;
         duty.rounds = duty.rounds.wrapping_add(1);
@@ -62,8 +65,8 @@ struct Duty<'a> {
 
 impl Duty<'_> {
     /// What is configured may be another quota than the member has: then it is started anew with it.
-    fn take_quota(&self, own: &Own) -> anyhow::Result<()> {
-        let quota = self.cluster.quota();
+    fn take_quota(&self) -> anyhow::Result<()> {
+        let (own, quota) = (self.cluster.own(), self.cluster.quota());
         match own.spec()? {
             Some(spec) if spec.quota != quota => own.keep(&MemberSpec { quota, ..spec }),
             _ => Ok(()),
@@ -76,7 +79,6 @@ impl Duty<'_> {
         if self.cluster.trust(&own).renew(inner.node.as_str(), inner.address)? {
             tracing::info!("this node's member of etcd has its next certificate");
         }
-        self.take_quota(&own)?;
         own.ensure().await?;
         let mut seen = match look(self.etcd, &inner.node).await {
             Ok(seen) => seen,
