@@ -8,6 +8,7 @@ mod direct;
 mod lasting;
 mod load;
 mod mesh;
+mod peer;
 mod report;
 pub(crate) mod samples;
 mod server;
@@ -20,6 +21,7 @@ use anyhow::{Context, Result};
 use self::direct::Direct;
 use self::load::Load;
 use self::mesh::Mesh;
+use self::peer::{Kind, Peer};
 pub use self::report::{Report, Row};
 use self::samples::Samples;
 use self::target::{Entry, Target};
@@ -48,8 +50,11 @@ pub fn run(plan: Plan) -> Result<Report> {
     let ebpf = Mesh::build("mesh-ebpf", "ebpf", &program)?;
     let nft = Mesh::build("mesh-nft", "nft", &program)?;
     let direct = Direct::build(&program, &ebpf)?;
+    let peers = Kind::ALL.map(|kind| Peer::build(&program, kind));
+    let peers = peers.into_iter().collect::<Result<Vec<_>>>()?;
     // The first is what the others are compared with.
-    let targets: [&dyn Target; 3] = [&direct, &ebpf, &nft];
+    let mut targets: Vec<&dyn Target> = vec![&direct, &ebpf, &nft];
+    targets.extend(peers.iter().map(|peer| peer as &dyn Target));
     warm_up(&targets)?;
     let mut samples = Samples::default();
     for round in 1..=plan.rounds {
@@ -59,7 +64,7 @@ pub fn run(plan: Plan) -> Result<Report> {
     if plan.lasting {
         lasting::measure(&targets, &mut samples)?;
     }
-    Ok(Report::of(&targets.map(Target::name), &samples))
+    Ok(Report::of(&targets.iter().map(|target| target.name()).collect::<Vec<_>>(), &samples))
 }
 
 /// The `mesh` program that lies beside this one.
@@ -91,7 +96,7 @@ fn measure(targets: &[&dyn Target], round: usize, seconds: u32, samples: &mut Sa
                 turn.reverse();
             }
             for target in turn {
-                let Some(path) = target.path(entry) else { continue };
+                let Some(path) = target.path(entry).filter(|_| target.carries(load)) else { continue };
                 let what = || format!("{} by {}: {load:?}", target.name(), entry.name());
                 for (metric, value) in load.run(&path, seconds).with_context(what)? {
                     eprintln!("  {:<6} {:<16} {:<10} {value:.1}", entry.name(), metric.name(), target.name());

@@ -11,7 +11,7 @@ use crate::{program, setup, shell};
 #[derive(Args)]
 pub(crate) struct Bench {
     /// What
-    #[arg(value_enum)]
+    #[arg(value_enum, default_value_t = What::Lab)]
     what: What,
     /// Print one line of JSON instead of a table
     #[arg(long)]
@@ -19,6 +19,9 @@ pub(crate) struct Bench {
     /// Fewer rounds, and shorter ones: less than five minutes. Not for `datapath`
     #[arg(long)]
     quick: bool,
+    /// Write a report with charts into this directory. For `lab` only
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
     /// Measure Katran beside: its object file (docs/benchmarks-datapath.md says how to build it). For `datapath` only
     #[arg(long, value_name = "OBJECT")]
     katran: Option<PathBuf>,
@@ -40,7 +43,8 @@ pub(crate) struct Bench {
 enum What {
     /// What a packet costs in the programs, and a changed service in their maps
     Datapath,
-    /// What a service costs its clients: wrk and iperf3 in a mesh of nodes, beside the same without one
+    /// What a service costs its clients: wrk and iperf3 in a mesh of nodes, beside the same without one, and beside
+    /// what others would use
     Lab,
     /// How fast names are answered, beside dnsmasq and unbound
     Dns,
@@ -71,6 +75,9 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
     if bench.katran.is_some() && bench.what != What::Datapath {
         bail!("--katran is for `cargo xtask bench datapath`");
     }
+    if bench.report.is_some() && bench.what != What::Lab {
+        bail!("--report is for `cargo xtask bench lab`");
+    }
     let only_liveness = [
         ("--rounds", bench.rounds.map(|rounds| rounds.to_string())),
         ("--minutes", bench.minutes.map(|minutes| minutes.to_string())),
@@ -99,6 +106,9 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
     measure.args(flags.iter().filter(|(given, _)| *given).map(|(_, flag)| flag));
     for (flag, value) in only_liveness {
         measure.args(value.map(|value| [flag.to_owned(), value]).into_iter().flatten());
+    }
+    if let Some(dir) = &bench.report {
+        measure.arg("--report").arg(dir);
     }
     if let Some(object) = &bench.katran {
         measure.arg("--katran").arg(object);

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::path::Path as File;
 
 use anyhow::Result;
-use mesh_tests::{Host, Lab, Netns, Process};
+use mesh_tests::{Host, Lab, Netns, Node, Process};
 
 use super::server;
 use super::target::Path;
@@ -49,6 +49,16 @@ impl Bare {
         serve.extend(server::command(&lab)?);
         let server = node.spawn_daemon("server", serve)?;
         Ok(Self { lab, _server: server, _inside: inside })
+    }
+
+    /// The entry, and that of the server.
+    pub(super) fn nodes(&self) -> &[Node] {
+        self.lab.nodes()
+    }
+
+    /// For files.
+    pub(super) fn dir(&self) -> &File {
+        self.lab.dir()
     }
 
     /// A machine behind the router.

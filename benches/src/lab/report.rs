@@ -1,5 +1,8 @@
 //! What was measured, as JSON and as a table.
 
+mod chart;
+mod pages;
+
 use std::fmt::Write as _;
 
 use serde::Serialize;
@@ -24,7 +27,7 @@ pub struct Report {
 /// One metric of one target.
 #[derive(Debug, Serialize)]
 pub struct Row {
-    /// `direct`, `mesh-ebpf` or `mesh-nft`.
+    /// `direct`, `mesh-ebpf`, `mesh-nft`, `kubeproxy-nft`, `iptables`, `haproxy` or `nginx`.
     pub target: &'static str,
     /// `keepalive_rps`, `short_cps`, `gbps`, `p50_us`, `p99_us`, `udp_pps`, `keepalive_cpu_us`, `short_cpu_us`,
     /// `mb_cpu_us`, `udp_cpu_us`, `short_lasting`, `two_clients_lasting` or `two_clients_cps`.
@@ -64,6 +67,9 @@ const PROMISES: [Promise; 8] = [
     Promise { of: (Metric::TwoLasting, Entry::Remote), to: None, least: 0.8 },
 ];
 
+/// The head of the table of promises.
+const PROMISED: &str = "mesh-ebpf            entry   to        ratio  promised  held   limit\n";
+
 impl Report {
     pub(super) fn of(targets: &[&'static str], samples: &Samples) -> Self {
         let mut rows = Vec::new();
@@ -86,15 +92,16 @@ impl Report {
 
     /// For people.
     pub fn table(&self) -> String {
-        let mut text = "metric               entry   target        median    spread  to direct\n".to_owned();
+        let mut text = "metric               entry   target            median    spread  to direct\n".to_owned();
         for Row { target, metric, entry, median, spread, ratio_to_direct } in &self.rows {
             let digits = if *median < 100.0 { 2 } else { 0 };
             let _ = writeln!(
                 text,
-                "{metric:<19}  {entry:<6}  {target:<9}  {median:>9.digits$}  {spread:>8.digits$}  {ratio_to_direct:>9.2}"
+                "{metric:<19}  {entry:<6}  {target:<13}  {median:>9.digits$}  {spread:>8.digits$}  {ratio_to_direct:>9.2}"
             );
         }
-        text.push_str("\nmesh-ebpf            entry   to        ratio  promised  held   limit\n");
+        text.push('\n');
+        text.push_str(PROMISED);
         text.extend(self.promises.iter().map(String::as_str));
         text
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use mesh_tests::{Cgroup, Exec, Host, eventually};
 
+use super::load::Load;
 use super::server;
 
 /// How long a way may take to open.
@@ -43,6 +44,11 @@ pub(super) trait Target {
 
     /// The way that a client has; none: a client cannot come in so.
     fn path(&self, entry: Entry) -> Option<Path<'_>>;
+
+    /// Whether it can have that.
+    fn carries(&self, _load: Load) -> bool {
+        true
+    }
 
     /// A second machine that can ask, from farther away.
     fn outside(&self) -> &Host;

@@ -12,7 +12,7 @@ use super::{Ebpf, Talk};
 use crate::shell;
 
 /// Programs that Mesh, its build, its tests or its benchmarks run.
-const TOOLS: [&str; 23] = [
+const TOOLS: [&str; 25] = [
     "nftables",
     "iproute2",
     "iputils-ping",
@@ -36,6 +36,8 @@ const TOOLS: [&str; 23] = [
     "wrk",
     "iperf3",
     "nginx",
+    "libnginx-mod-stream",
+    "iptables",
     "prometheus",
 ];
 

@@ -6,7 +6,7 @@ use super::Ebpf;
 use crate::shell;
 
 /// A program, and the project that it comes from (packages of distributions are named after it).
-const TOOLS: [(&str, &str); 21] = [
+const TOOLS: [(&str, &str); 22] = [
     ("nft", "nftables"),
     ("ip", "iproute2"),
     ("ping", "iputils"),
@@ -26,7 +26,8 @@ const TOOLS: [(&str, &str); 21] = [
     ("g++", "GCC"),
     ("wrk", "wrk"),
     ("iperf3", "iperf3"),
-    ("nginx", "nginx"),
+    ("nginx", "nginx, with its stream module"),
+    ("iptables-legacy-restore", "iptables"),
     ("promtool", "Prometheus"),
 ];
 
