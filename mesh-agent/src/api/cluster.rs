@@ -115,6 +115,7 @@ pub(super) async fn authority(State(state): State<ApiState>) -> Answer<Json<Clus
 #[utoipa::path(post, path = "/v1/cluster/ca/rotate", tag = "cluster", request_body = Nothing,
     responses(
         (status = 200, description = "It is being replaced, as it may have been before", body = Nothing),
+        (status = 400, description = "The request makes no sense", body = ErrorBody),
         (status = 409, description = "This node is no manager", body = ErrorBody),
         (status = 503, description = "The store cannot be asked", body = ErrorBody)))]
 pub(super) async fn rotate(

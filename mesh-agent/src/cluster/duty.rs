@@ -192,6 +192,8 @@ impl Duty<'_> {
         if Instant::now() < self.next || !(leads || self.rounds.is_multiple_of(RARELY)) {
             return;
         }
+        // Whoever goes on alone is not to be given the lost ones again before the records say that they are none.
+        let Ok(_busy) = self.cluster.0.busy.try_lock() else { return };
         tracing::debug!(?step, "the next step");
         let done = match step.clone() {
             Step::Add { peer, .. } => self.etcd.add_learner(peer).await,
