@@ -24,7 +24,7 @@ use super::maps::{self, Maps};
 use super::members::Members;
 use super::syscall::replace_program;
 use super::{EbpfError, cgroup2_mount};
-use crate::plane::Applied;
+use crate::plane::{Applied, DIFFERS, Drift, MISSING};
 
 const PROGRAMS: [&str; 9] = [
     "mesh_connect4",
@@ -81,6 +81,18 @@ impl Sockets {
     /// Takes all programs away.
     pub(super) fn forget(&self) {
         forget(&self.pins, |_| true);
+    }
+
+    /// Notes what is not as it should be.
+    pub(super) fn look(&mut self, want: &Balance, facts: &Facts, drift: &Drift) -> Result<(), EbpfError> {
+        let entries = self.members.entries(want, facts);
+        let there: BTreeMap<_, _> = maps::all(&self.netns, map::NETNS)?.into_iter().collect();
+        for key in there.keys().chain(entries.keys()).filter(|key| there.get(*key) != entries.get(*key)) {
+            drift.note(format!("sockets of {key:?}"), DIFFERS);
+        }
+        let missing = self.held.iter().filter(|path| !path.exists());
+        missing.for_each(|path| drift.note(format!("link {}", path.display()), MISSING));
+        Ok(())
     }
 
     fn settle_members(&mut self, want: &Balance, facts: &Facts) -> Result<usize, EbpfError> {
