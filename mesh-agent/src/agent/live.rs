@@ -173,7 +173,10 @@ fn sign(world: &Snapshot, me: &Me, status: &Status, told: &Told) -> Live {
         failures: told.failures.clone(),
         silent: silent.map(|(id, _)| id.clone()).collect(),
         authority: String::new(),
-        verified: status.verified.clone().filter(|verified| asked.is_some_and(|asked| asked.id == verified.id)),
+        verified: status
+            .verified
+            .clone()
+            .filter(|verified| asked.is_some_and(|asked| asked.id == verified.id)),
     }
 }
 

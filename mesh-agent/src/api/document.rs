@@ -3,7 +3,9 @@
 
 use utoipa::OpenApi;
 
-use super::{about, cluster, counters, explain, metrics, monitor, networks, nodes, services, tasks, verify, watch};
+use super::{
+    about, cluster, counters, explain, metrics, monitor, networks, nodes, services, tasks, verify, watch,
+};
 
 #[derive(OpenApi)]
 #[openapi(

@@ -188,9 +188,15 @@ impl EbpfPlane {
     }
 
     /// Sockets are led as planned; where they cannot be, the node does without until the agent starts anew.
-    async fn settle_sockets(&mut self, want: &Balance, facts: &Facts, look: bool, applied: &mut Applied) {
+    async fn settle_sockets(
+        &mut self,
+        want: &Balance,
+        facts: &Facts,
+        (moved, looks): (bool, bool),
+        applied: &mut Applied,
+    ) {
         let Some(sockets) = &mut self.sockets else { return };
-        match sockets.settle(&mut self.ebpf, want, facts) {
+        match sockets.settle(&mut self.ebpf, want, facts, looks) {
             Ok(changed) => applied.changed += changed,
             Err(error) => {
                 warn!(error = error.in_full(), "packets alone are balanced");
@@ -199,7 +205,7 @@ impl EbpfPlane {
                 return;
             }
         }
-        if look {
+        if moved || looks {
             sockets.end_lost(&self.maps, applied).await;
         }
     }
@@ -336,7 +342,7 @@ impl Plane for EbpfPlane {
                 let looks = depth == Depth::Sweep;
                 applied.changed +=
                     self.links.settle(&mut self.ebpf, &programs(want, &facts), looks, &mut errors);
-                self.settle_sockets(want, &facts, moved || depth == Depth::Sweep, &mut applied).await;
+                self.settle_sockets(want, &facts, (moved, looks), &mut applied).await;
                 self.carry_flows(&mut applied);
                 if errors.is_empty() {
                     self.former.take().into_iter().for_each(Former::forget);

@@ -59,10 +59,9 @@ impl Kernel {
         what: String,
         answer: impl Future<Output = Result<(), rtnetlink::Error>>,
     ) -> Result<(), KernelError> {
-        match &self.drift {
-            Some(drift) => Ok(drift.note(object, why)),
-            None => timed(what, answer).await,
-        }
+        let Some(drift) = &self.drift else { return timed(what, answer).await };
+        drift.note(object, why);
+        Ok(())
     }
 
     pub(super) async fn devices(&self) -> Result<Vec<Device>, KernelError> {
@@ -89,7 +88,8 @@ impl Kernel {
 
     pub(super) async fn change_device(&self, name: &str, message: LinkMessage) -> Result<(), KernelError> {
         let object = (format!("device {name}"), DIFFERS);
-        self.write(object, format!("change device {name}"), self.handle.link().change(message).execute()).await
+        self.write(object, format!("change device {name}"), self.handle.link().change(message).execute())
+            .await
     }
 
     pub(super) async fn remove_device(&self, name: &str, index: u32) -> Result<(), KernelError> {

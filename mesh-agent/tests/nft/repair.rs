@@ -101,7 +101,9 @@ fn whatever_is_tampered_with_is_repaired() {
         "nft delete table inet mesh",
     ];
     for what in tampering {
+        assert!(!differs(&lab.node, &mut plane, &plan), "before: {what}");
         lab.node.sh(what);
+        assert!(differs(&lab.node, &mut plane, &plan), "not told: {what}");
         assert!(step(&lab.node, &mut plane, &plan, Depth::Sweep) > 0, "unseen: {what}");
         assert!(table() == good, "not as it was after: {what}");
         assert_eq!(step(&lab.node, &mut plane, &plan, Depth::Sweep), 0, "not at rest after: {what}");

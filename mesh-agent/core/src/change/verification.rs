@@ -18,7 +18,9 @@ pub fn begin_verification(world: &Snapshot, repair: bool, fresh: Fresh) -> Resul
         && other.id != id
         && fresh.now.abs_diff(other.since) < life
     {
-        return Err(Refusal::Conflict("the nodes are being verified already: try again in a minute".to_owned()));
+        return Err(Refusal::Conflict(
+            "the nodes are being verified already: try again in a minute".to_owned(),
+        ));
     }
     let asked = Verification { id: id.clone(), repair, since: fresh.now };
     let mut txn = Txn::default();

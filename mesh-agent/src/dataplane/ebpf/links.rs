@@ -113,7 +113,9 @@ impl Links {
             return filter(device).is_some();
         }
         let program = ebpf.program(name).and_then(|program| program.info().ok());
-        let Ok((_, there)) = SchedClassifier::query_tcx(&device.1, TcAttachType::Ingress) else { return false };
+        let Ok((_, there)) = SchedClassifier::query_tcx(&device.1, TcAttachType::Ingress) else {
+            return false;
+        };
         self.path(device, name).exists()
             && program.is_some_and(|program| there.iter().any(|other| other.id() == program.id()))
     }

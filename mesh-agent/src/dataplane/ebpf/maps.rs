@@ -174,9 +174,10 @@ impl Maps {
                 let is = self.peers.get(number, 0).ok().filter(|peer| *peer != Peer::default());
                 (format!("peer {number}"), differs(is, Some(*peer).filter(|peer| *peer != Peer::default())))
             }
-            Step::PeerId(addr, number) => {
-                (format!("number of node {}", IpAddr::from(*addr)), differs(get(&self.peer_ids, addr), *number))
-            }
+            Step::PeerId(addr, number) => (
+                format!("number of node {}", IpAddr::from(*addr)),
+                differs(get(&self.peer_ids, addr), *number),
+            ),
             Step::Network(vni, network) => {
                 (format!("network {vni}"), differs(get(&self.networks, vni), *network))
             }

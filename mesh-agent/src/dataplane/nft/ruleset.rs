@@ -164,11 +164,14 @@ impl Ruleset {
     /// What of `want` is not as it is here, by object.
     pub fn drift(&self, want: &Self, drift: &Drift) {
         let note = |object: String, is: bool, planned: bool| {
-            drift.note(object, match (is, planned) {
-                (true, true) => DIFFERS,
-                (false, _) => MISSING,
-                (true, false) => UNPLANNED,
-            });
+            drift.note(
+                object,
+                match (is, planned) {
+                    (true, true) => DIFFERS,
+                    (false, _) => MISSING,
+                    (true, false) => UNPLANNED,
+                },
+            );
         };
         let Changes { added, changed, removed, unchanged: _ } = diff(&self.chains, &want.chains);
         added.keys().for_each(|name| note(format!("chain {name}"), false, true));
