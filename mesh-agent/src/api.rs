@@ -20,6 +20,7 @@ mod nodes;
 mod services;
 mod socket;
 mod tasks;
+mod verify;
 mod watch;
 
 use std::sync::Arc;
@@ -82,6 +83,7 @@ fn router(state: ApiState) -> Router {
         .route("/v1/tasks/{id}", get(tasks::inspect).patch(tasks::update).delete(tasks::remove))
         .route("/v1/nodes", get(nodes::list))
         .route("/v1/nodes/{id}", get(nodes::inspect).patch(nodes::update).delete(nodes::remove))
+        .route("/v1/verify", post(verify::verify))
         .route("/v1/cluster", get(cluster::inspect))
         .route("/v1/cluster/init", post(cluster::init))
         .route("/v1/cluster/join", post(cluster::join))

@@ -29,6 +29,7 @@ mod store;
 mod table;
 mod task;
 mod template;
+mod verify;
 mod version;
 
 use std::process::ExitCode;
@@ -105,6 +106,7 @@ enum Verb {
     Store(store::Verb),
     Status(status::StatusArgs),
     Explain(explain::ExplainArgs),
+    Verify(verify::VerifyArgs),
     Monitor(monitor::MonitorArgs),
     Template(template::TemplateArgs),
     /// Run the mesh's daemon on this node
@@ -153,6 +155,7 @@ fn run(verb: Verb, global: &Global, out: &Out) -> anyhow::Result<u8> {
         Verb::Haproxy(verb) => talk(global, |session| haproxy::run(verb, session)),
         Verb::Status(args) => talk(global, |session| status::run(args, session)),
         Verb::Explain(args) => talk(global, |session| explain::run(args, session)),
+        Verb::Verify(args) => talk(global, |session| verify::run(args, session)),
         Verb::Monitor(args) => talk(global, |session| monitor::run(args, session)),
         Verb::Template(args) => talk(global, |session| template::run(args, session)),
         Verb::Version(args) => talk(global, |session| version::run(args, session)),

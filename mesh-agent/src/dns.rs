@@ -142,6 +142,19 @@ impl DnsServer {
         errors
     }
 
+    /// Whose rules are not as they were set.
+    pub async fn look(&self) -> BTreeMap<TaskId, Result<bool, DnsError>> {
+        let _turn = self.turn.lock().await;
+        let places: Vec<_> =
+            self.all().iter().map(|(task, listener)| (task.clone(), listener.place())).collect();
+        let mut found = BTreeMap::new();
+        for (task, (netns, ports)) in places {
+            let is_led = inside::is_led(&task, &netns, ports).await;
+            found.insert(task, is_led);
+        }
+        found
+    }
+
     async fn end(&self, key: &TaskId) {
         let listener = self.all().remove(key);
         if let Some(listener) = listener {

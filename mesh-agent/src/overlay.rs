@@ -24,7 +24,7 @@ use mesh_core::plan::Overlay;
 use mesh_core::plan::{Endpoint, VTEP_DEVICE};
 
 use crate::netns::{Netns, NetnsError};
-use crate::plane::{Applied, Depth, Plane};
+use crate::plane::{Applied, Depth, Drift, Plane};
 use device::Device;
 use kernel::{Kernel, KernelError};
 use known::Known;
@@ -61,13 +61,14 @@ impl OverlayPlane {
     }
 
     async fn round(&mut self, want: &Overlay, depth: Depth, applied: &mut Applied) -> Result<(), RoundError> {
-        let known = self.known.take().filter(|_| depth == Depth::Delta);
+        let drift = Drift::of(depth);
+        let known = if drift.is_some() { None } else { self.known.take().filter(|_| depth == Depth::Delta) };
         let sweep = known.is_none();
         let mut known = known.unwrap_or_default();
-        let kernel = Kernel::open(&self.node)?;
+        let kernel = Kernel::open(&self.node, drift.clone())?;
         let mut present = BTreeMap::new();
         if sweep {
-            note(applied, sysctl::apply_node(&self.node));
+            note(applied, sysctl::apply_node(&self.node, kernel.drift()));
             let devices = kernel.devices().await?;
             let ours = devices.iter().filter(|device| device.is_vtep() || device.is_endpoint());
             known.devices = ours.map(|device| (device.name.clone(), device.index)).collect();
@@ -82,6 +83,10 @@ impl OverlayPlane {
         }
         let done = known.settle(&kernel, want, applied).await;
         known.remove_vtep(&kernel, want, applied).await;
+        if let Some(drift) = drift {
+            applied.drift = drift.all();
+            return Ok(());
+        }
         // What the kernel refuses may be so because it is not as we think: the next round looks.
         if done {
             self.known = Some(known);
@@ -100,7 +105,10 @@ impl OverlayPlane {
         let Some(vtep) = &want.vtep else { return };
         let settings = sysctl::of_device(VTEP_DEVICE, neighbour::uses_v6(want));
         let prepare = |created: bool| {
-            if created || sweep { sysctl::apply(&self.node, &settings) } else { Outcomes::new() }
+            if !created && !sweep {
+                return Outcomes::new();
+            }
+            sysctl::apply(&self.node, &settings, kernel.drift())
         };
         match vtep::apply(kernel, vtep, prepare).await {
             Ok(done) => {
@@ -187,7 +195,7 @@ impl Plane for OverlayPlane {
         let mut applied = Applied::default();
         self.known = None;
         let result = async {
-            let kernel = Kernel::open(&self.node)?;
+            let kernel = Kernel::open(&self.node, None)?;
             let mut known = Known::default();
             let devices = kernel.devices().await?.into_iter();
             let ours = devices.filter(|device| device.is_vtep() || device.is_endpoint());

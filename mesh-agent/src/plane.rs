@@ -1,6 +1,7 @@
 //! **Effect.** A part of the kernel that we own and keep as planned.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// How closely to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,6 +10,47 @@ pub enum Depth {
     Delta,
     /// Look at the kernel itself and repair what drifted. The first round is always one.
     Sweep,
+    /// Look at the kernel itself and write nothing: what a sweep would write is told.
+    Look,
+}
+
+/// It is planned and not there.
+pub const MISSING: &str = "missing";
+/// It is there, and another one than is planned.
+pub const DIFFERS: &str = "not as planned";
+/// It is there and not planned.
+pub const UNPLANNED: &str = "not planned";
+
+/// How the kernel differs from the plan, by object, in words. A clone is another handle to the same.
+#[derive(Debug, Clone, Default)]
+pub struct Drift {
+    all: Arc<Mutex<BTreeMap<String, String>>>,
+    /// What the objects of this handle are in.
+    place: String,
+}
+
+impl Drift {
+    /// Where a look notes what it finds; none: differences are mended.
+    pub fn of(depth: Depth) -> Option<Self> {
+        (depth == Depth::Look).then(Self::default)
+    }
+
+    /// A handle for what is inside of something.
+    #[must_use]
+    pub fn within(&self, place: &str) -> Self {
+        Self { place: format!("{place}: "), ..self.clone() }
+    }
+
+    /// Notes a difference.
+    pub fn note(&self, object: impl std::fmt::Display, why: impl Into<String>) {
+        let object = format!("{}{object}", self.place);
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).insert(object, why.into());
+    }
+
+    /// All of them.
+    pub fn all(&self) -> BTreeMap<String, String> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// What a round did.
@@ -18,6 +60,8 @@ pub struct Applied {
     pub changed: usize,
     /// What went wrong, by object; the other objects were applied all the same.
     pub errors: BTreeMap<String, String>,
+    /// How the kernel differs from the plan, by object: what a look finds.
+    pub drift: BTreeMap<String, String>,
 }
 
 impl Applied {

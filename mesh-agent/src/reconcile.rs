@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use mesh_core::dns::Zone;
-use mesh_core::model::{NetworkId, NodeId, Snapshot, TaskId, Timestamp};
+use mesh_core::model::{NetworkId, NodeId, Snapshot, TaskId, Timestamp, Verification, Verified};
 use mesh_core::plan::{Desired, Planner};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +25,7 @@ use crate::dns::DnsServer;
 use crate::liveness::Masks;
 use crate::netns::Netns;
 use crate::overlay::OverlayPlane;
-use crate::plane::{Applied, Depth, Plane};
+use crate::plane::{Applied, DIFFERS, Depth, MISSING, Plane};
 use crate::status::{PlaneStatus, Status, StoreHealth};
 
 /// What the loop works with.
@@ -61,6 +61,7 @@ impl Reconciler {
         let mut named = BTreeMap::new();
         let mut next = None;
         let mut masks = Masks::default();
+        let mut answered = String::new();
         loop {
             // A closed channel means that the agent is ending; then only the token counts.
             let depth = tokio::select! {
@@ -85,6 +86,11 @@ impl Reconciler {
             } else {
                 None
             };
+            let asked = world.verification.as_ref().filter(|asked| asked.id != answered);
+            if let Some(asked) = asked.filter(|_| world.nodes.contains_key(&self.node)) {
+                answered.clone_from(&asked.id);
+                next = self.answer(asked, &world, &masks, next, &mut planner, &mut named).await;
+            }
         }
     }
 
@@ -113,6 +119,59 @@ impl Reconciler {
         let dns = self.name(world, &desired, depth, named).await;
         self.finish(desired, masks, overlay, balance, dns);
         next
+    }
+
+    /// Compares the kernel with the plan, mends it if that is asked for, and says what was found.
+    async fn answer(
+        &mut self,
+        asked: &Verification,
+        world: &Snapshot,
+        masks: &Masks,
+        mut next: Option<Timestamp>,
+        planner: &mut Planner,
+        named: &mut BTreeMap<TaskId, Vec<NetworkId>>,
+    ) -> Option<Timestamp> {
+        let found = self.look(world, masks, planner, named).await;
+        let mut left = found.len();
+        if asked.repair && left > 0 {
+            next = self.round(world, masks, Depth::Sweep, next, planner, named).await;
+            left = self.look(world, masks, planner, named).await.len();
+        }
+        self.publish(|status| status.verified = Some(Verified::new(&asked.id, found, left)));
+        next
+    }
+
+    /// What is not as planned, by object.
+    async fn look(
+        &mut self,
+        world: &Snapshot,
+        masks: &Masks,
+        planner: &mut Planner,
+        named: &BTreeMap<TaskId, Vec<NetworkId>>,
+    ) -> BTreeMap<String, String> {
+        let desired = planner.desired(world, &self.node, masks, now());
+        let mut dns = Applied::default();
+        let tasks = desired.overlay.endpoints.values().map(|endpoint| &endpoint.task);
+        for task in tasks.filter(|task| !named.contains_key(*task)) {
+            dns.drift.insert(format!("task {task}"), MISSING.to_owned());
+        }
+        for (task, is_led) in self.dns.look().await {
+            match is_led {
+                Ok(true) => {}
+                Ok(false) => _ = dns.drift.insert(format!("rules of task {task}"), DIFFERS.to_owned()),
+                Err(error) => _ = dns.errors.insert(format!("rules of task {task}"), error.to_string()),
+            }
+        }
+        let planes = [
+            (OverlayPlane::NAME, self.overlay.reconcile(&desired.overlay, Depth::Look).await),
+            (self.balance.name(), self.balance.reconcile(&desired.balance, Depth::Look).await),
+            ("dns", dns),
+        ];
+        // What cannot be looked at is not known to be as planned.
+        let found = planes.into_iter().flat_map(|(plane, Applied { drift, errors, changed: _ })| {
+            drift.into_iter().chain(errors).map(move |(object, why)| (format!("{plane}: {object}"), why))
+        });
+        found.collect()
     }
 
     /// Gives DNS to every task that is attached, and takes it from those that are gone.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use mesh_core::kv::Rev;
+use mesh_core::model::Verified;
 use mesh_core::plan::Problem;
 
 use crate::liveness::Masks;
@@ -55,4 +56,6 @@ pub struct Status {
     pub problems: Vec<Problem>,
     /// What the data plane in use cannot do, in words.
     pub limits: Vec<String>,
+    /// What was found when all nodes were asked last to compare.
+    pub verified: Option<Verified>,
 }

@@ -117,8 +117,10 @@ async fn whatever_was_tampered_with_is_repaired() {
     let commands: Vec<(bool, String)> =
         spaces.into_iter().map(|(space, command)| (std::ptr::eq(space, &tasks[0]), command)).collect();
     for (inside, command) in commands {
+        assert!(!site.differs().await, "before {command}");
         let space = if inside { &tasks[0] } else { &site.nodes[0] };
         space.sh(&command);
+        assert!(site.differs().await, "{command}: not told");
         assert!(site.settle(Depth::Sweep).await > 0, "{command}: not noticed");
         for target in ["10.0.17.2", "fd00:1::1100:0:2", "10.1.17.2", "10.0.0.1"] {
             assert!(tasks[0].pings(target), "after {command}: {target}");

@@ -9,10 +9,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aya::maps::{Array, HashMap, Map, MapData};
 use mesh_agent::dataplane::ebpf::{self, EbpfPlane, FLOWS};
 use mesh_agent::plane::{Applied, Depth, Plane};
 use mesh_core::model::{Affinity, Balancing, Origin, Protocol};
 use mesh_core::plan::{Balance, Family, Frontend, Mac, Pool, Site};
+use mesh_ebpf::abi::{self, Backend, FrontendKey, NetnsKey, map};
 use tempfile::TempDir;
 
 #[path = "nft/lab.rs"]
@@ -92,6 +94,7 @@ impl Node {
             Some(self.lab.node.inside(|| EbpfPlane::open(&pins, Some(&cgroup), true, FLOWS).unwrap()));
         assert!(self.apply(Depth::Sweep).changed > 0);
         assert_eq!(self.apply(Depth::Sweep).changed, 0, "a second round changes nothing");
+        assert_eq!(self.apply(Depth::Look), Applied::default(), "a look finds nothing");
     }
 
     fn pins(&self) -> std::path::PathBuf {
@@ -348,4 +351,47 @@ fn programs_stay_while_no_agent_runs_and_are_replaced_in_place() {
     node.apply(Depth::Sweep);
     let seen = answers(&mut process, &format!("tcp {VIP} 80"));
     assert!(seen.iter().all(|line| line.ends_with(&format!("really {VIP}:80"))), "{seen:?}");
+}
+
+/// Whatever somebody changes in maps is told by a look, which changes nothing, and mended by a sweep.
+#[test]
+fn what_somebody_changed_in_maps_is_told() {
+    let mut node = Node::new();
+    let pinned = |name: &str| {
+        let maps = std::fs::read_dir(node.pins().join("maps")).unwrap();
+        let path = maps.map(|entry| entry.unwrap().path().join(name)).find(|path| path.exists());
+        MapData::from_pin(path.unwrap_or_else(|| panic!("no {name}"))).unwrap()
+    };
+    let mut frontends: HashMap<_, FrontendKey, abi::Frontend> =
+        Map::from_map_data(pinned(map::FRONTENDS)).unwrap().try_into().unwrap();
+    let mut backends: Array<_, Backend> =
+        Map::from_map_data(pinned(map::BACKENDS)).unwrap().try_into().unwrap();
+    let mut netns: HashMap<_, NetnsKey, u32> =
+        Map::from_map_data(pinned(map::NETNS)).unwrap().try_into().unwrap();
+    let key = FrontendKey::vip(VIP.parse::<IpAddr>().unwrap().into());
+    let one = frontends.get(&key, 0).unwrap();
+    let other = FrontendKey::vip(A.parse::<IpAddr>().unwrap().into());
+    let id = (1..64).find(|id| backends.get(id, 0).unwrap().generation != 0).unwrap();
+    let backend = backends.get(&id, 0).unwrap();
+    let member = netns.keys().next().unwrap().unwrap();
+
+    let mut told = |what: &str, object: &str, why: &str| {
+        for _ in 0..2 {
+            let drift = node.apply(Depth::Look).drift;
+            let found = drift.iter().any(|(at, is)| at.contains(object) && is == why);
+            assert!(found, "{what}: {drift:?}");
+        }
+        node.apply(Depth::Sweep);
+        assert_eq!(node.apply(Depth::Look), Applied::default(), "{what} is mended");
+    };
+    frontends.remove(&key).unwrap();
+    told("a frontend is removed", VIP, "missing");
+    frontends.insert(other, one, 0).unwrap();
+    told("a frontend is added", A, "not planned");
+    frontends.insert(key, abi::Frontend { flags: one.flags ^ abi::Frontend::LEAST, ..one }, 0).unwrap();
+    told("a frontend is changed", VIP, "not as planned");
+    backends.set(id, Backend { weight: 9, ..backend }, 0).unwrap();
+    told("a backend is changed", "backend ", "not as planned");
+    netns.remove(&member).unwrap();
+    told("a task's sockets are forgotten", "sockets of", "not as planned");
 }

@@ -78,5 +78,7 @@ mod traces;
 mod tunnels;
 #[path = "mesh/upgrades.rs"]
 mod upgrades;
+#[path = "mesh/verify.rs"]
+mod verify;
 #[path = "mesh/vip.rs"]
 mod vip;

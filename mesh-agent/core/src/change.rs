@@ -18,6 +18,7 @@ mod service;
 mod task;
 mod token;
 mod verdict;
+mod verification;
 
 pub use health::HealthWish;
 pub use identity::{Applicant, admit, begin, is_certified, renew, set_role, standing};
@@ -40,6 +41,7 @@ pub use task::{
 };
 pub use token::{TOKEN_LIFE, TokenTerms, add_token};
 pub use verdict::{Outage, outage, verdicts};
+pub use verification::{VERIFICATION_LIFE, awaited, begin_verification, end_verification};
 
 use crate::kv::Txn;
 use crate::model::{InvalidName, Timestamp};

@@ -19,6 +19,7 @@
 //! | `csr/<id>`, `cert/<id>` | the node, a manager | what a node that becomes a manager asks for and gets |
 //! | `token/<role>` | API | [`Tokens`] to join with |
 //! | `authority/rotation` | API, managers | [`Rotation`] |
+//! | `ask/verification` | API | [`Verification`] |
 //! | `identity/<id>`, `denied/<serial>` | managers | [`Identity`], [`Denied`] |
 //!
 //! Claims are never under a lease. Fields that a newer version adds are ignored; a value that cannot be
@@ -30,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use crate::kv::{KeyValue, Rev};
 use crate::model::{
     Block, Denied, Down, Identity, Live, Name, Network, NetworkId, Node, NodeId, NodeSpec, Role, Rotation,
-    Service, ServiceId, Task, TaskId, TaskSpec, Timestamp, Tokens, Vni,
+    Service, ServiceId, Task, TaskId, TaskSpec, Timestamp, Tokens, Verification, Vni,
 };
 
 /// Who holds something that exists once.
@@ -57,6 +58,8 @@ impl Claim {
 
 /// Which authority nodes need certificates of.
 pub const ROTATION: &str = "authority/rotation";
+/// What all nodes are asked to compare; nothing that anything is planned by.
+pub const VERIFICATION: &str = "ask/verification";
 /// Guards overlap checks of subnets.
 pub const GUARD_SUBNETS: &str = "guard/subnets";
 /// Guards conflict checks of published ports.
@@ -212,6 +215,8 @@ pub enum Record {
     Denied(String, Denied),
     /// `authority/rotation`
     Rotation(Rotation),
+    /// `ask/verification`
+    Verification(Verification),
     /// An index, a guard (only its revision counts), or what a newer version writes.
     Other,
 }
@@ -251,6 +256,7 @@ pub fn decode(key: &str, value: &str) -> Result<Record, String> {
         "identity" => Record::Identity(NodeId::new(rest), json(value)?),
         "denied" => Record::Denied(rest.to_owned(), json(value)?),
         "authority" if key == ROTATION => Record::Rotation(json(value)?),
+        "ask" if key == VERIFICATION => Record::Verification(json(value)?),
         "stop" => Record::Stop(TaskId::new(rest)),
         "claim" => {
             let claim: Claim = json(value)?;
@@ -276,7 +282,7 @@ fn same(key: &str, id: &str) -> Result<(), String> {
 
 /// Whether a change of this key is a change of what nodes must do, and not only a sign of life.
 pub fn matters(key: &str) -> bool {
-    !key.starts_with("live/")
+    !key.starts_with("live/") && key != VERIFICATION
 }
 
 /// A claim as a snapshot holds it.

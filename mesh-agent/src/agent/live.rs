@@ -163,6 +163,7 @@ fn sign(world: &Snapshot, me: &Me, status: &Status, told: &Told) -> Live {
         let RunFailure { version: _, count, message } = failure;
         Some(format!("service {}: its command does not run (tried {count} times): {message}", service.name))
     });
+    let asked = world.verification.as_ref();
     let silent = status.silent.iter().filter(|(_, verdict)| **verdict == Verdict::Dead);
     Live {
         epoch: me.epoch,
@@ -172,6 +173,10 @@ fn sign(world: &Snapshot, me: &Me, status: &Status, told: &Told) -> Live {
         failures: told.failures.clone(),
         silent: silent.map(|(id, _)| id.clone()).collect(),
         authority: String::new(),
+        verified: status
+            .verified
+            .clone()
+            .filter(|verified| asked.is_some_and(|asked| asked.id == verified.id)),
     }
 }
 

@@ -3,7 +3,9 @@
 
 use utoipa::OpenApi;
 
-use super::{about, cluster, counters, explain, metrics, monitor, networks, nodes, services, tasks, watch};
+use super::{
+    about, cluster, counters, explain, metrics, monitor, networks, nodes, services, tasks, verify, watch,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -20,6 +22,7 @@ use super::{about, cluster, counters, explain, metrics, monitor, networks, nodes
         services::list, services::create, services::inspect, services::tasks, services::update, services::remove,
         tasks::list, tasks::register, tasks::inspect, tasks::update, tasks::remove,
         nodes::list, nodes::inspect, nodes::update, nodes::remove,
+        verify::verify,
         cluster::inspect, cluster::init, cluster::join, cluster::token, cluster::authority, cluster::rotate, cluster::leave, cluster::promote,
         cluster::demote, cluster::backup, cluster::restore, cluster::recover,
         about::status, counters::counters, explain::explain, monitor::monitor, watch::watch, metrics::scrape, about::openapi,

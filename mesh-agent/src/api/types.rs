@@ -14,6 +14,7 @@ mod node_status;
 mod service;
 mod status;
 mod task;
+mod verification;
 mod watch;
 mod words;
 
@@ -40,6 +41,7 @@ pub use status::{
     Excluded, ExplainRequest, Explanation, NodeHealth, Plane, Problem, Share, Status, StoreView,
 };
 pub use task::{Origin, Task, TaskAttachment, TaskNetwork, TaskSpec, TaskStatus, TaskUpdate};
+pub use verification::{NodeVerification, Verification, VerifyRequest};
 pub use watch::{WatchAction, WatchEvent, WatchKind};
 pub use words::{
     AffinityMode, Availability, Balancing, EndpointMode, FailureAction, Health, Locality, Protocol,

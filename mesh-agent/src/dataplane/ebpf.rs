@@ -36,7 +36,7 @@ use std::time::Instant;
 
 use aya::Ebpf;
 use mesh_core::plan::{Balance, Mac, Problem, VTEP_DEVICE};
-use mesh_ebpf::abi::Addr16;
+use mesh_ebpf::abi::{Addr16, Config};
 use mesh_ebpf::flow::WAYS;
 use mesh_ebpf::verdict::Event;
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
@@ -58,7 +58,7 @@ use self::monitor::Monitor;
 use self::pins::Pins;
 use self::sock::Sockets;
 use crate::dataplane::nft::NftPlane;
-use crate::plane::{Applied, Depth, Plane};
+use crate::plane::{Applied, DIFFERS, Depth, Drift, Plane};
 
 /// The compiled programs, as an ELF object. Empty when the build had no BPF toolchain.
 pub const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mesh-bpf.o"));
@@ -188,9 +188,15 @@ impl EbpfPlane {
     }
 
     /// Sockets are led as planned; where they cannot be, the node does without until the agent starts anew.
-    async fn settle_sockets(&mut self, want: &Balance, facts: &Facts, look: bool, applied: &mut Applied) {
+    async fn settle_sockets(
+        &mut self,
+        want: &Balance,
+        facts: &Facts,
+        (moved, looks): (bool, bool),
+        applied: &mut Applied,
+    ) {
         let Some(sockets) = &mut self.sockets else { return };
-        match sockets.settle(&mut self.ebpf, want, facts) {
+        match sockets.settle(&mut self.ebpf, want, facts, looks) {
             Ok(changed) => applied.changed += changed,
             Err(error) => {
                 warn!(error = error.in_full(), "packets alone are balanced");
@@ -199,7 +205,7 @@ impl EbpfPlane {
                 return;
             }
         }
-        if look {
+        if moved || looks {
             sockets.end_lost(&self.maps, applied).await;
         }
     }
@@ -213,14 +219,46 @@ impl EbpfPlane {
 
     /// What programs must know of the node itself.
     fn tell(&self, want: &Balance, facts: &Facts) {
-        self.maps.config.change(|config| {
-            config.tunnel = facts.devices.get(VTEP_DEVICE).copied().unwrap_or_default();
-            config.tunnel_mtu = want.tunnel_mtu;
-            config.here = here(want.node, &facts.addresses);
-            if let Some(node) = want.node {
-                config.mac = Mac::of_vtep(node).0;
+        self.maps.config.change(|config| configure(config, want, facts));
+    }
+
+    /// What is not as planned. Writes nothing.
+    async fn look(&mut self, want: &Balance, drift: &Drift) -> Applied {
+        let mut applied = self.gates.reconcile(want, Depth::Look).await;
+        for (object, result) in crate::overlay::apply_loopback(Some(drift)) {
+            applied.record(object, result);
+        }
+        match observe() {
+            Ok(facts) => {
+                let config = self.maps.config.get();
+                let mut planned = config;
+                configure(&mut planned, want, &facts);
+                if config != planned {
+                    drift.note("what programs know of the node", DIFFERS);
+                }
+                self.links.look(&self.ebpf, &programs(want, &facts), drift);
+                let found = self.maps.found().and_then(|found| {
+                    let steps = Books::open(SIZES, found).steps(want, &facts, &mut applied.errors);
+                    steps.iter().for_each(|step| self.maps.look(step, drift));
+                    self.sockets.as_mut().map_or(Ok(()), |sockets| sockets.look(want, &facts, drift))
+                });
+                if let Err(error) = found {
+                    applied.errors.insert("maps".to_owned(), error.in_full());
+                }
             }
-        });
+            Err(error) => _ = applied.errors.insert("devices".to_owned(), error),
+        }
+        applied.drift.extend(drift.all());
+        applied
+    }
+}
+
+fn configure(config: &mut Config, want: &Balance, facts: &Facts) {
+    config.tunnel = facts.devices.get(VTEP_DEVICE).copied().unwrap_or_default();
+    config.tunnel_mtu = want.tunnel_mtu;
+    config.here = here(want.node, &facts.addresses);
+    if let Some(node) = want.node {
+        config.mac = Mac::of_vtep(node).0;
     }
 }
 
@@ -279,6 +317,9 @@ impl Plane for EbpfPlane {
     const NAME: &'static str = "ebpf";
 
     async fn reconcile(&mut self, want: &Balance, depth: Depth) -> Applied {
+        if let Some(drift) = Drift::of(depth) {
+            return self.look(want, &drift).await;
+        }
         // The gates first: what programs leave to the stack is to meet them.
         let mut applied = self.gates.reconcile(want, depth).await;
         if depth == Depth::Sweep {
@@ -286,7 +327,7 @@ impl Plane for EbpfPlane {
             self.books = None;
         }
         if self.books.is_none() {
-            for (object, result) in crate::overlay::apply_loopback() {
+            for (object, result) in crate::overlay::apply_loopback(None) {
                 applied.record(object, result);
             }
         }
@@ -298,8 +339,10 @@ impl Plane for EbpfPlane {
                 });
                 self.carry_flows(&mut applied);
                 let mut errors = BTreeMap::new();
-                applied.changed += self.links.settle(&mut self.ebpf, &programs(want, &facts), &mut errors);
-                self.settle_sockets(want, &facts, moved || depth == Depth::Sweep, &mut applied).await;
+                let looks = depth == Depth::Sweep;
+                applied.changed +=
+                    self.links.settle(&mut self.ebpf, &programs(want, &facts), looks, &mut errors);
+                self.settle_sockets(want, &facts, (moved, looks), &mut applied).await;
                 self.carry_flows(&mut applied);
                 if errors.is_empty() {
                     self.former.take().into_iter().for_each(Former::forget);

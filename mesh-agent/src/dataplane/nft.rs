@@ -28,7 +28,7 @@ use self::listing::Listing;
 use self::program::NftError;
 use self::stale::Stale;
 use crate::dataplane::conntrack;
-use crate::plane::{Applied, Depth, Plane};
+use crate::plane::{Applied, DIFFERS, Depth, Drift, MISSING, Plane};
 
 /// From so many chains on, one listing of the table is cheaper than one of each chain.
 const LIST_SINGLY: usize = 8;
@@ -132,6 +132,24 @@ impl NftPlane {
     }
 }
 
+/// What a look finds.
+async fn look(known: Option<&Known>, want: &Ruleset, drift: &Drift) -> Result<(), NftError> {
+    let table = format!("table {TABLE}");
+    let Some(known) = known else {
+        drift.note(table, "not applied yet");
+        return Ok(());
+    };
+    let Some(now) = NftPlane::list().await? else {
+        drift.note(table, MISSING);
+        return Ok(());
+    };
+    match now.in_words_of(&known.ruleset, &known.printed) {
+        Some(there) => there.drift(want, drift),
+        None => drift.note(table, DIFFERS),
+    }
+    Ok(())
+}
+
 /// UDP flows that the old rules began are forgotten where the new ones would have decided otherwise.
 async fn forget_stale(
     before: &BTreeMap<Frontend, Arc<Pool>>,
@@ -156,13 +174,20 @@ impl Plane for NftPlane {
     async fn reconcile(&mut self, want: &Balance, depth: Depth) -> Applied {
         let mut applied = Applied::default();
         let ruleset = if self.gates_only { render_gates(want) } else { render(want) };
+        if let Some(drift) = Drift::of(depth) {
+            if let Err(error) = look(self.known.as_ref(), &ruleset, &drift).await {
+                applied.errors.insert(format!("table {TABLE}"), error.to_string());
+            }
+            applied.drift = drift.all();
+            return applied;
+        }
         let known = self.known.take();
         let depth = if known.is_some() { depth } else { Depth::Sweep };
         let before = known.as_ref().map(|known| known.frontends.clone()).unwrap_or_default();
         let result = match (known, depth) {
             (None, _) => Self::replace(&ruleset).await,
             (Some(known), Depth::Delta) => Self::change(&known.ruleset, &ruleset, known.printed).await,
-            (Some(known), Depth::Sweep) => Self::sweep(known, &ruleset).await,
+            (Some(known), Depth::Sweep | Depth::Look) => Self::sweep(known, &ruleset).await,
         };
         match result {
             Ok((printed, changed)) => {

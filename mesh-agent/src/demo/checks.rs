@@ -55,6 +55,7 @@ const EVERYWHERE: &[Check] = &[
     Check { name: "drain of a node moves its traffic without a failed request", run: drain },
     Check { name: "another network cannot reach it", run: isolation },
     Check { name: "HAProxy in front spreads, and survives the stop of one node's tasks", run: haproxy },
+    Check { name: "every kernel is as planned, and what is changed by hand is told and mended", run: verify },
     Check {
         name: "kill -9 of an agent stops no traffic, and the state is whole after a restart",
         run: kill_agent,
@@ -282,6 +283,18 @@ fn haproxy(scene: &Scene) -> Result<String> {
         bail!("without tasks of its own n1 was taken out: HAProxy sent to {seen:?}");
     }
     Ok(format!("spread over 3 nodes; {} requests while n1's tasks stopped, none failed", report.ok))
+}
+
+fn verify(scene: &Scene) -> Result<String> {
+    let node = scene.lab.node("n1")?;
+    eventually(SOON, "all are as planned", || node.mesh(["verify"])?.ok().map(drop))?;
+    scene.lab.node("n2")?.exec(["nft", "flush", "chain", "inet", "mesh", "guard"])?.ok()?;
+    let told = node.mesh(["verify"])?;
+    ensure!(told.code() == Some(1), "a chain was emptied, and `mesh verify` says {}", told.stdout);
+    node.mesh(["verify", "--repair"])?.ok()?;
+    node.mesh(["verify"])?.ok()?;
+    let told = told.stdout.lines().find(|line| line.starts_with("n2: ")).unwrap_or_default().to_owned();
+    Ok(format!("told: {told}; mended, and all are as planned"))
 }
 
 fn kill_agent(scene: &Scene) -> Result<String> {

@@ -117,6 +117,23 @@ pub(super) async fn redirect(task: &TaskId, netns: &Arc<File>, ports: Ports) -> 
     visit(task, netns, set).await
 }
 
+/// Whether the rules are there as they were set, and no others in their table.
+pub(super) async fn is_led(task: &TaskId, netns: &Arc<File>, ports: Ports) -> Result<bool, DnsError> {
+    let for_task = task.clone();
+    visit(task, netns, move || {
+        let listed = Command::new("nft").args(["list", "table", "inet", "mesh_dns"]).output();
+        let listed = listed.map_err(|error| DnsError::Redirect {
+            task: for_task,
+            why: format!("cannot run nft: {error}"),
+        })?;
+        // nft puts names of devices in quotes.
+        let listed = String::from_utf8_lossy(&listed.stdout).replace('"', "");
+        let listed = listed.lines().map(str::trim).filter(is_rule);
+        Ok(listed.eq(rules(ports).lines().map(str::trim).filter(is_rule)))
+    })
+    .await
+}
+
 /// Takes the rules away.
 pub(super) async fn clear(task: &TaskId, netns: &Arc<File>) -> Result<(), DnsError> {
     let for_task = task.clone();
@@ -130,6 +147,11 @@ fn or_any_port<T>(bind: impl Fn(u16) -> io::Result<T>) -> io::Result<T> {
 
 /// Adding before deleting makes the deletion succeed always; nft applies all of it or nothing.
 const CLEAR: &str = "add table inet mesh_dns\ndelete table inet mesh_dns\n";
+
+/// Whether a line of the table is a rule.
+fn is_rule(line: &&str) -> bool {
+    line.starts_with("oif ") || line.starts_with("ip ")
+}
 
 /// What leaves through another device costs one comparison. Before connection tracking (-200) and untracked, so
 /// that rules of the task's own, or of Docker's resolver in the same namespace, come second.

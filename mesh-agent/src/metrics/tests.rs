@@ -28,7 +28,11 @@ fn scrape(backends: usize) -> String {
         tables: BTreeMap::from([("tcp".to_owned(), FlowTable { live: 5, established: 4, slots: 1024 })]),
         services: vec![web],
     };
-    let last = Applied { changed: 1, errors: BTreeMap::from([("x".to_owned(), "broken".to_owned())]) };
+    let last = Applied {
+        changed: 1,
+        errors: BTreeMap::from([("x".to_owned(), "broken".to_owned())]),
+        ..Applied::default()
+    };
     let plane = PlaneStatus { last, rounds: 2, changed: 9, micros: 500, total_micros: 1_500_000 };
     let status = Status {
         store: StoreHealth { connected: true, ..StoreHealth::default() },

@@ -58,7 +58,8 @@ pub(super) async fn attach(
     if netns.is(node) {
         return Err(EndpointError::OwnNetns { task: task() });
     }
-    let inside = Kernel::open(&netns).map_err(lost)?;
+    let drift = kernel.drift().map(|drift| drift.within(&format!("task {}", want.task)));
+    let inside = Kernel::open(&netns, drift).map_err(lost)?;
     let mut whole = None;
     if let Some(host) = found {
         if !host.is_endpoint() {
@@ -74,7 +75,8 @@ pub(super) async fn attach(
         Some(whole) => whole,
         None => create(kernel, &inside, &netns, name, want).await?,
     };
-    for (object, result) in sysctl::apply(node, &sysctl::of_device(name, want.addresses.v6.is_some())) {
+    let settings = sysctl::of_device(name, want.addresses.v6.is_some());
+    for (object, result) in sysctl::apply(node, &settings, kernel.drift()) {
         applied.record(object, result);
     }
     let adjusted = adjust(kernel, &host, want).await.map_err(failed)?;

@@ -35,8 +35,8 @@ pub(super) async fn furnish(
 ) -> Result<bool, String> {
     let mut steps = Vec::new();
     if want.addresses.v6.is_some() {
-        steps
-            .extend(sysctl::apply(netns, &sysctl::of_inside(&want.inside)).into_iter().map(|(_, done)| done));
+        let settings = sysctl::apply(netns, &sysctl::of_inside(&want.inside), kernel.drift());
+        steps.extend(settings.into_iter().map(|(_, done)| done));
     }
     steps.extend(devices_up(kernel, want, end).await);
     // Only now: a device that goes up or down loses routes and IPv6 addresses.

@@ -30,6 +30,7 @@ use super::device::Device;
 use super::neighbour;
 use super::route::{self, PROTOCOL};
 use crate::netns::{Netns, NetnsError};
+use crate::plane::{DIFFERS, Drift, MISSING, UNPLANNED};
 
 /// What is no error when something is removed.
 const GONE: &[Errno] = &[Errno::ENOENT, Errno::ESRCH, Errno::ENODEV, Errno::ENXIO, Errno::EADDRNOTAVAIL];
@@ -37,11 +38,30 @@ const GONE: &[Errno] = &[Errno::ENOENT, Errno::ESRCH, Errno::ENODEV, Errno::ENXI
 /// A connection to the kernel from inside one namespace.
 pub(super) struct Kernel {
     handle: Handle,
+    drift: Option<Drift>,
 }
 
 impl Kernel {
-    pub(super) fn open(netns: &Netns) -> Result<Self, NetnsError> {
-        Ok(Self { handle: netns.connect()? })
+    /// With somewhere to note what would be written, nothing is.
+    pub(super) fn open(netns: &Netns, drift: Option<Drift>) -> Result<Self, NetnsError> {
+        Ok(Self { handle: netns.connect()?, drift })
+    }
+
+    /// Where differences are noted, if nothing is to be written.
+    pub(super) fn drift(&self) -> Option<&Drift> {
+        self.drift.as_ref()
+    }
+
+    /// Does what changes the kernel: `object` is `why`, and `what` mends it.
+    async fn write(
+        &self,
+        (object, why): (String, &str),
+        what: String,
+        answer: impl Future<Output = Result<(), rtnetlink::Error>>,
+    ) -> Result<(), KernelError> {
+        let Some(drift) = &self.drift else { return timed(what, answer).await };
+        drift.note(object, why);
+        Ok(())
     }
 
     pub(super) async fn devices(&self) -> Result<Vec<Device>, KernelError> {
@@ -60,15 +80,22 @@ impl Kernel {
     }
 
     pub(super) async fn create_device(&self, name: &str, message: LinkMessage) -> Result<(), KernelError> {
+        if self.drift.is_some() {
+            return Err(KernelError::Missing { what: format!("device {name}") });
+        }
         timed(format!("create device {name}"), self.handle.link().add(message).execute()).await
     }
 
     pub(super) async fn change_device(&self, name: &str, message: LinkMessage) -> Result<(), KernelError> {
-        timed(format!("change device {name}"), self.handle.link().change(message).execute()).await
+        let object = (format!("device {name}"), DIFFERS);
+        self.write(object, format!("change device {name}"), self.handle.link().change(message).execute())
+            .await
     }
 
     pub(super) async fn remove_device(&self, name: &str, index: u32) -> Result<(), KernelError> {
-        gone_is_removed(timed(format!("remove device {name}"), self.handle.link().del(index).execute()).await)
+        let object = (format!("device {name}"), UNPLANNED);
+        let removal = self.handle.link().del(index).execute();
+        gone_is_removed(self.write(object, format!("remove device {name}"), removal).await)
     }
 
     /// All of our routes, in all tables, of both families.
@@ -98,12 +125,15 @@ impl Kernel {
     ) -> Result<(), KernelError> {
         let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewRoute(message));
         request.header.flags = NLM_F_CREATE | if replace { NLM_F_REPLACE } else { NLM_F_EXCL };
-        self.request(format!("route {}", key.net), request).await
+        let object = (format!("route {}", key.net), if replace { DIFFERS } else { MISSING });
+        self.write(object, format!("route {}", key.net), self.request(request)).await
     }
 
     pub(super) async fn remove_route(&self, key: &route::Key) -> Result<(), KernelError> {
         let request = NetlinkMessage::from(RouteNetlinkMessage::DelRoute(route::removal(key)));
-        gone_is_removed(self.request(format!("remove the route {}", key.net), request).await)
+        let object = (format!("route {}", key.net), UNPLANNED);
+        let removal = self.request(request);
+        gone_is_removed(self.write(object, format!("remove the route {}", key.net), removal).await)
     }
 
     /// All permanent neighbours.
@@ -124,7 +154,8 @@ impl Kernel {
     pub(super) async fn put_neighbour(&self, key: &neighbour::Key, mac: Mac) -> Result<(), KernelError> {
         let request =
             self.handle.neighbours().add(key.device, key.address).link_layer_address(&mac.0).replace();
-        timed(format!("make {mac} the neighbour {}", key.address), request.execute()).await
+        let object = (format!("neighbour {}", key.address), DIFFERS);
+        self.write(object, format!("make {mac} the neighbour {}", key.address), request.execute()).await
     }
 
     pub(super) async fn remove_neighbour(&self, key: &neighbour::Key) -> Result<(), KernelError> {
@@ -136,7 +167,9 @@ impl Kernel {
             IpAddr::V6(address) => address.into(),
         }));
         let request = self.handle.neighbours().del(message);
-        gone_is_removed(timed(format!("remove the neighbour {}", key.address), request.execute()).await)
+        let object = (format!("neighbour {}", key.address), UNPLANNED);
+        let removal = request.execute();
+        gone_is_removed(self.write(object, format!("remove the neighbour {}", key.address), removal).await)
     }
 
     /// Addresses of one device, with whether they carry our mark.
@@ -165,7 +198,8 @@ impl Kernel {
             lifetime.ifa_valid = u32::MAX;
             attributes.push(AddressAttribute::CacheInfo(lifetime));
         }
-        match timed(format!("add address {address}"), request.execute()).await {
+        let object = (format!("address {address}"), MISSING);
+        match self.write(object, format!("add address {address}"), request.execute()).await {
             Err(error) if error.is(&[Errno::EEXIST]) => Ok(()),
             result => result,
         }
@@ -178,26 +212,23 @@ impl Kernel {
         message.header.prefix_len = IpNet::from(address).prefix_len();
         message.attributes.push(AddressAttribute::Local(address));
         let request = self.handle.address().del(message);
-        gone_is_removed(timed(format!("remove address {address}"), request.execute()).await)
+        let object = (format!("address {address}"), UNPLANNED);
+        let removal = request.execute();
+        gone_is_removed(self.write(object, format!("remove address {address}"), removal).await)
     }
 
     async fn request(
         &self,
-        what: String,
         mut message: NetlinkMessage<RouteNetlinkMessage>,
-    ) -> Result<(), KernelError> {
+    ) -> Result<(), rtnetlink::Error> {
         message.header.flags |= NLM_F_REQUEST | NLM_F_ACK;
-        let mut handle = self.handle.clone();
-        let answered = async {
-            let mut answers = handle.request(message)?;
-            while let Some(answer) = answers.next().await {
-                if let NetlinkPayload::Error(error) = answer.payload {
-                    return Err(rtnetlink::Error::NetlinkError(error));
-                }
+        let mut answers = self.handle.clone().request(message)?;
+        while let Some(answer) = answers.next().await {
+            if let NetlinkPayload::Error(error) = answer.payload {
+                return Err(rtnetlink::Error::NetlinkError(error));
             }
-            Ok(())
-        };
-        timed(what, answered).await
+        }
+        Ok(())
     }
 }
 

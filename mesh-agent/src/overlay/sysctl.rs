@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::netns::Netns;
+use crate::plane::Drift;
 
 const ROOT: &str = "/proc/sys/net";
 
@@ -55,15 +56,21 @@ fn of_node() -> Vec<Setting> {
 
 /// What the loopback device needs where programs hand packets to the node's own processes by it: answers come
 /// from addresses of the node's own, and for `127.0.0.1`.
-pub(crate) fn apply_loopback() -> Vec<(String, Result<(), String>)> {
+pub(crate) fn apply_loopback(drift: Option<&Drift>) -> Vec<(String, Result<(), String>)> {
     let settings =
         [Setting::new("ipv4/conf/lo/accept_local", "1"), Setting::new("ipv4/conf/lo/route_localnet", "1")];
-    settings.iter().filter_map(|setting| set(Path::new(ROOT), setting)).collect()
+    settings.iter().filter_map(|setting| set(Path::new(ROOT), setting, drift)).collect()
 }
 
-/// Makes the settings, inside `netns`. What happened to each, by name; nothing for those that were right.
-pub(super) fn apply(netns: &Netns, settings: &[Setting]) -> Vec<(String, Result<(), String>)> {
-    let done = netns.run(|| settings.iter().filter_map(|setting| set(Path::new(ROOT), setting)).collect());
+/// Makes the settings, inside `netns`. What happened to each, by name; nothing for those that were right. With
+/// somewhere to note what is not right, nothing is written.
+pub(super) fn apply(
+    netns: &Netns,
+    settings: &[Setting],
+    drift: Option<&Drift>,
+) -> Vec<(String, Result<(), String>)> {
+    let done =
+        netns.run(|| settings.iter().filter_map(|setting| set(Path::new(ROOT), setting, drift)).collect());
     done.unwrap_or_else(|error| vec![("sysctl".to_owned(), Err(error.to_string()))])
 }
 
@@ -72,7 +79,7 @@ pub(super) fn apply(netns: &Netns, settings: &[Setting]) -> Vec<(String, Result<
 /// A node that forwards stops listening to router advertisements (`accept_ra=1`, kernel
 /// Documentation/networking/ip-sysctl.rst), and would lose its own default route: uplinks that listened go on
 /// (`accept_ra=2`).
-pub(super) fn apply_node(netns: &Netns) -> Vec<(String, Result<(), String>)> {
+pub(super) fn apply_node(netns: &Netns, drift: Option<&Drift>) -> Vec<(String, Result<(), String>)> {
     let settings = netns.run(|| {
         let mut settings = of_node();
         if read(&Path::new(ROOT).join("ipv6/conf/all/forwarding")).is_ok_and(|value| value == "0") {
@@ -82,7 +89,7 @@ pub(super) fn apply_node(netns: &Netns) -> Vec<(String, Result<(), String>)> {
         settings
     });
     match settings {
-        Ok(settings) => apply(netns, &settings),
+        Ok(settings) => apply(netns, &settings, drift),
         Err(error) => vec![("sysctl".to_owned(), Err(error.to_string()))],
     }
 }
@@ -98,7 +105,7 @@ fn listening_uplinks() -> Vec<Setting> {
         .collect()
 }
 
-fn set(root: &Path, setting: &Setting) -> Option<(String, Result<(), String>)> {
+fn set(root: &Path, setting: &Setting, drift: Option<&Drift>) -> Option<(String, Result<(), String>)> {
     let path: PathBuf = root.join(&setting.name);
     let object = format!("sysctl net/{}", setting.name);
     let failed = |verb: &str, error: io::Error| {
@@ -110,9 +117,15 @@ fn set(root: &Path, setting: &Setting) -> Option<(String, Result<(), String>)> {
         Ok(value) if value == setting.value => None,
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => failed("read", error),
-        Ok(_) => match std::fs::write(&path, setting.value) {
-            Ok(()) => Some((object, Ok(()))),
-            Err(error) => failed("write", error),
+        Ok(value) => match drift {
+            Some(drift) => {
+                drift.note(object, format!("is {value}, planned {}", setting.value));
+                None
+            }
+            None => match std::fs::write(&path, setting.value) {
+                Ok(()) => Some((object, Ok(()))),
+                Err(error) => failed("write", error),
+            },
         },
     }
 }
@@ -130,16 +143,16 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         std::fs::write(root.path().join("x"), "0\n").unwrap();
         let setting = Setting::new("x", "1");
-        assert_eq!(set(root.path(), &setting), Some(("sysctl net/x".to_owned(), Ok(()))));
-        assert_eq!(set(root.path(), &setting), None);
-        assert_eq!(set(root.path(), &Setting::new("missing", "1")), None);
+        assert_eq!(set(root.path(), &setting, None), Some(("sysctl net/x".to_owned(), Ok(()))));
+        assert_eq!(set(root.path(), &setting, None), None);
+        assert_eq!(set(root.path(), &Setting::new("missing", "1"), None), None);
     }
 
     #[test]
     fn a_setting_that_cannot_be_written_says_what_to_do() {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("x")).unwrap();
-        let (_, result) = set(root.path(), &Setting::new("x", "1")).unwrap();
+        let (_, result) = set(root.path(), &Setting::new("x", "1"), None).unwrap();
         assert!(result.unwrap_err().contains("set it to 1 yourself"));
     }
 }

@@ -115,6 +115,13 @@ pub(crate) fn step(node: &Ns, plane: &mut NftPlane, plan: &Balance, depth: Depth
     applied.changed
 }
 
+/// Whether a look finds that the table is not as planned.
+pub(crate) fn differs(node: &Ns, plane: &mut NftPlane, plan: &Balance) -> bool {
+    let Applied { changed, errors, drift } = round(node, plane, plan, Depth::Look);
+    assert_eq!((changed, errors), (0, BTreeMap::new()));
+    !drift.is_empty()
+}
+
 /// Refused, and not by silence.
 pub(crate) fn refused<T>(question: impl FnOnce() -> std::io::Result<T>) {
     let began = Instant::now();

@@ -1,6 +1,6 @@
 //! What is there is changed as little as possible, and whatever drifts is repaired.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use mesh_agent::dataplane::nft::NftPlane;
@@ -101,7 +101,9 @@ fn whatever_is_tampered_with_is_repaired() {
         "nft delete table inet mesh",
     ];
     for what in tampering {
+        assert!(!differs(&lab.node, &mut plane, &plan), "before: {what}");
         lab.node.sh(what);
+        assert!(differs(&lab.node, &mut plane, &plan), "not told: {what}");
         assert!(step(&lab.node, &mut plane, &plan, Depth::Sweep) > 0, "unseen: {what}");
         assert!(table() == good, "not as it was after: {what}");
         assert_eq!(step(&lab.node, &mut plane, &plan, Depth::Sweep), 0, "not at rest after: {what}");
@@ -122,7 +124,7 @@ fn removal_leaves_other_tables_alone() {
     let before = lab.node.sh("nft list ruleset");
     let mut plane = apply(&lab.node, &plan());
     let remove = |plane: &mut NftPlane| lab.node.inside(|| runtime().block_on(plane.remove_all()));
-    assert_eq!(remove(&mut plane), Applied { changed: 1, errors: BTreeMap::new() });
+    assert_eq!(remove(&mut plane), Applied { changed: 1, ..Applied::default() });
     assert_eq!(lab.node.sh("nft list ruleset"), before);
     assert_eq!(remove(&mut NftPlane::new()), Applied::default(), "there is nothing any more");
 }

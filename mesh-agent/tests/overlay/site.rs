@@ -196,6 +196,16 @@ impl Site {
         changed
     }
 
+    /// Whether a look finds that a kernel is not as planned.
+    pub(crate) async fn differs(&mut self) -> bool {
+        let mut differs = false;
+        for node in [0, 1] {
+            let Applied { changed: _, errors, drift } = self.round(node, Depth::Look).await;
+            differs |= !drift.is_empty() || !errors.is_empty();
+        }
+        differs
+    }
+
     /// Nothing is left to do, whether one looks closely or not.
     pub(crate) async fn is_settled(&mut self) {
         for depth in [Depth::Delta, Depth::Sweep, Depth::Delta] {

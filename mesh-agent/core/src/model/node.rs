@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::service::word_enum;
-use super::{Name, NodeId, Protocol, RunFailure, ServiceId, TaskId, Timestamp};
+use super::{Name, NodeId, Protocol, RunFailure, ServiceId, TaskId, Timestamp, Verified};
 use crate::kv::Rev;
 
 word_enum! {
@@ -111,6 +111,9 @@ pub struct Live {
     /// The name of the authority whose certificate it uses; empty: it has none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub authority: String,
+    /// What it found when all were asked last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Verified>,
 }
 
 /// What managers agree on: a node is dead. It counts for that start of its agent only.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{
     Availability, Block, Denied, Down, Health, Identity, Live, Name, Network, NetworkId, Node, NodeId,
     NodeSpec, Role, Rotation, Service, ServiceId, SharedMap, Task, TaskId, TaskSpec, Timestamp, Tokens,
+    Verification,
 };
 use crate::kv::Rev;
 use crate::records::{self, HeldClaim};
@@ -49,6 +50,8 @@ pub struct Snapshot {
     pub denied: BTreeMap<String, Denied>,
     /// Which authority nodes need certificates of, if it was ever replaced.
     pub rotation: Option<Rotation>,
+    /// What all nodes are asked to compare, if anything.
+    pub verification: Option<Verification>,
     /// When each record was last written, by key: for compare-and-set.
     pub revs: SharedMap<Arc<str>, Rev>,
     /// Records that could not be read, by key: ignored, counted, reported, never a panic.

@@ -108,6 +108,7 @@ impl<'a> Judge<'a> {
             "svc" => "services are made, changed and removed",
             "nodespec" | "identity" | "denied" | "node" | "live" => "other nodes are changed and removed",
             "token" => "tokens are made",
+            "ask" => "all nodes are asked",
             _ => "this is written",
         };
         let key: String = key.chars().take(80).collect();

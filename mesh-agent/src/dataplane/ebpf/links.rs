@@ -17,6 +17,7 @@ use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
 use aya::util::KernelVersion;
 
 use super::EbpfError;
+use crate::plane::{Drift, MISSING, UNPLANNED};
 
 /// A device: its index and its name.
 pub(super) type Device = (u32, String);
@@ -56,16 +57,21 @@ impl Links {
         Self { hook, dir, held: BTreeMap::new() }
     }
 
-    /// Puts each program on its device and takes ours off all others. How many were changed.
+    /// Puts each program on its device and takes ours off all others. How many were changed. Whether the kernel has what
+    /// was put there before is looked at when told so.
     pub(super) fn settle(
         &mut self,
         ebpf: &mut Ebpf,
         want: &BTreeMap<Device, &'static str>,
+        looks: bool,
         errors: &mut BTreeMap<String, String>,
     ) -> usize {
         let mut changed = 0;
         for (device, program) in want {
-            let kept = || self.hook == Hook::Filter || self.path(device, program).exists();
+            let kept = || match looks {
+                true => self.is_there(ebpf, device, program),
+                false => self.hook == Hook::Filter || self.path(device, program).exists(),
+            };
             if self.held.get(device) == Some(program) && kept() {
                 continue;
             }
@@ -86,6 +92,32 @@ impl Links {
         }
         self.held.retain(|device, _| want.contains_key(device));
         changed + self.remove_others(want)
+    }
+
+    /// Notes which programs are not where they belong, or elsewhere.
+    pub(super) fn look(&self, ebpf: &Ebpf, want: &BTreeMap<Device, &'static str>, drift: &Drift) {
+        for (device, program) in want {
+            if !self.is_there(ebpf, device, program) {
+                drift.note(format!("program {program} on device {}", device.1), MISSING);
+            }
+        }
+        for path in self.others(want) {
+            drift.note(format!("link {}", path.display()), UNPLANNED);
+        }
+    }
+
+    /// Whether the kernel runs this agent's program for what comes in by the device. Somebody may have taken the link
+    /// off, whose pin stays.
+    fn is_there(&self, ebpf: &Ebpf, device: &Device, name: &'static str) -> bool {
+        if self.hook == Hook::Filter {
+            return filter(device).is_some();
+        }
+        let program = ebpf.program(name).and_then(|program| program.info().ok());
+        let Ok((_, there)) = SchedClassifier::query_tcx(&device.1, TcAttachType::Ingress) else {
+            return false;
+        };
+        self.path(device, name).exists()
+            && program.is_some_and(|program| there.iter().any(|other| other.id() == program.id()))
     }
 
     fn path(&self, (index, name): &Device, program: &str) -> PathBuf {
@@ -124,13 +156,17 @@ impl Links {
     }
 
     fn remove_others(&self, want: &BTreeMap<Device, &'static str>) -> usize {
+        // Removing the pin of a link removes the link.
+        self.others(want).filter(|path| fs::remove_file(path).is_ok()).count()
+    }
+
+    fn others(&self, want: &BTreeMap<Device, &'static str>) -> impl Iterator<Item = PathBuf> {
         // A link and a filter on one device would do everything twice.
         let none = BTreeMap::new();
         let want = if self.hook == Hook::Tcx { want } else { &none };
         let wanted: Vec<PathBuf> = want.iter().map(|(device, program)| self.path(device, program)).collect();
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten().map(|entry| entry.path());
-        // Removing the pin of a link removes the link.
-        entries.filter(|path| !wanted.contains(path) && fs::remove_file(path).is_ok()).count()
+        entries.filter(move |path| !wanted.contains(path))
     }
 }
 

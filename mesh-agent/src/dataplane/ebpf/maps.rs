@@ -2,6 +2,7 @@
 
 mod former;
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::Ebpf;
@@ -10,7 +11,7 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use mesh_ebpf::abi::{
     Addr16, Backend, Config, Endpoint, Frontend, FrontendKey, MacKey, Network, PORT_WORDS, Peer, SlotLine,
-    SourceKey, Stats, VIP_WORDS, map,
+    SourceKey, Stats, TCP, VIP_WORDS, map,
 };
 use mesh_ebpf::verdict::EVENTS;
 
@@ -18,6 +19,7 @@ use super::EbpfError;
 use super::books::{Found, Sizes, Step};
 use super::mapped::Mapped;
 use super::pinned::Pinned;
+use crate::plane::{DIFFERS, Drift, MISSING, UNPLANNED};
 
 pub(super) use self::former::Former;
 
@@ -165,6 +167,58 @@ impl Maps {
         }
     }
 
+    /// Notes what is not as a step would make it.
+    pub(super) fn look(&self, step: &Step, drift: &Drift) {
+        let (object, why) = match step {
+            Step::Peer(number, peer) => {
+                let is = self.peers.get(number, 0).ok().filter(|peer| *peer != Peer::default());
+                (format!("peer {number}"), differs(is, Some(*peer).filter(|peer| *peer != Peer::default())))
+            }
+            Step::PeerId(addr, number) => (
+                format!("number of node {}", IpAddr::from(*addr)),
+                differs(get(&self.peer_ids, addr), *number),
+            ),
+            Step::Network(vni, network) => {
+                (format!("network {vni}"), differs(get(&self.networks, vni), *network))
+            }
+            Step::Endpoint(device, endpoint) => {
+                (format!("endpoint of device {device}"), differs(get(&self.endpoints, device), *endpoint))
+            }
+            Step::Mac(mac, endpoint) => (format!("{mac:?}"), differs(get(&self.macs, mac), *endpoint)),
+            Step::Local(addr, there) => {
+                let is = get(&self.locals, addr);
+                (format!("address {} of the node", IpAddr::from(*addr)), differs(is, there.then_some(1)))
+            }
+            Step::Backend(id, backend) => {
+                let is = self.backends.get(*id as usize);
+                (format!("backend {}", IpAddr::from(backend.addr)), differs(Some(is), Some(*backend)))
+            }
+            Step::Slots(start, lines) => {
+                let first = (start / mesh_ebpf::abi::SLOT_LINE) as usize;
+                let differ = lines.iter().zip(first..).any(|(line, index)| self.slots.get(index) != *line);
+                (format!("slots from {start}"), differ.then_some(DIFFERS))
+            }
+            Step::Source(bits, key, there) => {
+                // An exact one is not to be asked for: a longer or shorter one may answer. The step is exact.
+                (format!("source {key:?}/{bits}"), Some(if *there { MISSING } else { UNPLANNED }))
+            }
+            Step::Frontend(key, frontend) => {
+                (format!("frontend {}", words(key)), differs(get(&self.frontends, key), *frontend))
+            }
+            Step::PortWord(index, word) => {
+                let differ = self.ports.get(*index as usize) != *word;
+                (format!("word {index} of published ports"), differ.then_some(DIFFERS))
+            }
+            Step::VipWord(index, word) => {
+                let differ = self.vips.get(*index as usize) != *word;
+                (format!("word {index} of VIPs"), differ.then_some(DIFFERS))
+            }
+        };
+        if let Some(why) = why {
+            drift.note(object, why);
+        }
+    }
+
     fn put_entry(&mut self, step: &Step) -> Result<(), EbpfError> {
         match step {
             Step::Peer(number, peer) => {
@@ -265,6 +319,27 @@ pub(super) fn put<K: Pod, V: Pod>(
         None => map.remove(key),
     };
     gone_is_removed(done).map_err(|source| map_error(name, source))
+}
+
+fn get<K: Pod, V: Pod>(map: &HashMap<MapData, K, V>, key: &K) -> Option<V> {
+    map.get(key, 0).ok()
+}
+
+fn differs<T: PartialEq>(is: Option<T>, planned: Option<T>) -> Option<&'static str> {
+    match (is, planned) {
+        (None, Some(_)) => Some(MISSING),
+        (Some(_), None) => Some(UNPLANNED),
+        (is, planned) => (is != planned).then_some(DIFFERS),
+    }
+}
+
+fn words(key: &FrontendKey) -> String {
+    let FrontendKey { addr, port, proto, scope: _ } = *key;
+    match (IpAddr::from(addr), proto) {
+        (addr, 0) => addr.to_string(),
+        (addr, TCP) => format!("{}/tcp", SocketAddr::new(addr, port.number())),
+        (addr, _) => format!("{}/udp", SocketAddr::new(addr, port.number())),
+    }
 }
 
 /// Whether the word was another one.

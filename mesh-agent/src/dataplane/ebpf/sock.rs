@@ -24,7 +24,7 @@ use super::maps::{self, Maps};
 use super::members::Members;
 use super::syscall::replace_program;
 use super::{EbpfError, cgroup2_mount};
-use crate::plane::Applied;
+use crate::plane::{Applied, DIFFERS, Drift, MISSING};
 
 const PROGRAMS: [&str; 9] = [
     "mesh_connect4",
@@ -62,25 +62,45 @@ impl Sockets {
         };
         let ebpf = &mut loaded.ebpf;
         let netns = maps::take(ebpf, map::NETNS)?;
-        let known = maps::all(&netns, map::NETNS)?.into_iter().collect();
         let members = Members::new().map_err(|source| EbpfError::Netns { source })?;
         let origins = maps::take(ebpf, map::SOCK_REV)?;
-        Ok(Self { cgroup, pins, held: BTreeSet::new(), members, netns, known, origins })
+        Ok(Self { cgroup, pins, held: BTreeSet::new(), members, netns, known: BTreeMap::new(), origins })
     }
 
-    /// Has the programs know this node's tasks, and be where they belong. How much was changed.
+    /// Has the programs know this node's tasks, and be where they belong. How much was changed. With `looks` what they
+    /// know is read anew.
     pub(super) fn settle(
         &mut self,
         ebpf: &mut Ebpf,
         want: &Balance,
         facts: &Facts,
+        looks: bool,
     ) -> Result<usize, EbpfError> {
+        if looks {
+            self.known = self.there()?;
+        }
         Ok(self.settle_members(want, facts)? + self.settle_links(ebpf)?)
     }
 
     /// Takes all programs away.
     pub(super) fn forget(&self) {
         forget(&self.pins, |_| true);
+    }
+
+    /// Notes what is not as it should be.
+    pub(super) fn look(&mut self, want: &Balance, facts: &Facts, drift: &Drift) -> Result<(), EbpfError> {
+        let entries = self.members.entries(want, facts);
+        let there = self.there()?;
+        for key in there.keys().chain(entries.keys()).filter(|key| there.get(*key) != entries.get(*key)) {
+            drift.note(format!("sockets of {key:?}"), DIFFERS);
+        }
+        let missing = self.held.iter().filter(|path| !path.exists());
+        missing.for_each(|path| drift.note(format!("link {}", path.display()), MISSING));
+        Ok(())
+    }
+
+    fn there(&self) -> Result<BTreeMap<NetnsKey, u32>, EbpfError> {
+        Ok(maps::all(&self.netns, map::NETNS)?.into_iter().collect())
     }
 
     fn settle_members(&mut self, want: &Balance, facts: &Facts) -> Result<usize, EbpfError> {

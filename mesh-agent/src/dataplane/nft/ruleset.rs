@@ -3,14 +3,16 @@
 //! Keys are what makes deltas and repairs possible: two tables differ in *these* chains and *those* elements,
 //! and nothing else is touched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use mesh_core::diff::{Changes, diff};
 use mesh_core::plan::Family;
 use nftables::types::{NfChainType, NfHook};
 
 use super::script::Script;
 use super::values::{Expr, Words};
 use super::words::Stmt;
+use crate::plane::{DIFFERS, Drift, MISSING, UNPLANNED};
 
 /// The longest comment that nft takes, bytes (`NFTNL_UDATA_COMMENT_MAXLEN`).
 const MAX_COMMENT: usize = 127;
@@ -157,6 +159,33 @@ impl Ruleset {
             script.add_rules(name, &chain.rules);
         }
         script
+    }
+
+    /// What of `want` is not as it is here, by object.
+    pub fn drift(&self, want: &Self, drift: &Drift) {
+        let note = |object: String, is: bool, planned: bool| {
+            drift.note(
+                object,
+                match (is, planned) {
+                    (true, true) => DIFFERS,
+                    (false, _) => MISSING,
+                    (true, false) => UNPLANNED,
+                },
+            );
+        };
+        let Changes { added, changed, removed, unchanged: _ } = diff(&self.chains, &want.chains);
+        added.keys().for_each(|name| note(format!("chain {name}"), false, true));
+        changed.keys().for_each(|name| note(format!("chain {name}"), true, true));
+        removed.keys().for_each(|name| note(format!("chain {name}"), true, false));
+        for (name, set) in &want.sets {
+            let empty = Set { kind: set.kind.clone(), elements: BTreeMap::new() };
+            let there = self.sets.get(name).unwrap_or(&empty);
+            let keys: BTreeSet<_> = there.elements.keys().chain(set.elements.keys()).collect();
+            for key in keys.into_iter().filter(|key| there.elements.get(*key) != set.elements.get(*key)) {
+                let has = |set: &Set| set.elements.contains_key(key);
+                note(format!("element {key} of {name}"), has(there), has(set));
+            }
+        }
     }
 
     /// What turns `self` into `want`. None: only replacing the whole table does, because a hook or a type

@@ -40,7 +40,7 @@ impl Stale {
         let mut frontends = BTreeMap::new();
         let look_at = match depth {
             Depth::Delta => changes.added.into_iter().chain(changes.changed).collect(),
-            Depth::Sweep => now.frontends.clone(),
+            Depth::Sweep | Depth::Look => now.frontends.clone(),
         };
         for (at, pool) in look_at {
             frontends.insert(at, Some(pool).filter(|pool| !pool.backends.is_empty()));

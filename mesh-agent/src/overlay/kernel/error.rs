@@ -22,6 +22,9 @@ pub(in crate::overlay) enum KernelError {
         /// The kernel's explanation, in parentheses.
         words: String,
     },
+    /// Nothing was to be written, so it was not made.
+    #[error("{what} is not there")]
+    Missing { what: String },
     #[error("cannot {what}: netlink failed: {source}")]
     Netlink { what: String, source: rtnetlink::Error },
     #[error("cannot {what}: the kernel did not answer within {} s", PATIENCE.as_secs())]

@@ -48,6 +48,8 @@ pub(in super::super) struct Frontends {
     published: BTreeMap<(NetPort, u8, u64), u32>,
     ports: BTreeMap<u32, u64>,
     vips: VipBits,
+    /// Entries that were found and cannot be ours: without a number, or with another's.
+    strays: (Vec<FrontendKey>, BTreeSet<(u32, SourceKey)>),
 }
 
 /// How many VIPs need each bit of the filter.
@@ -64,21 +66,25 @@ impl Frontends {
             published: BTreeMap::new(),
             ports: BTreeMap::new(),
             vips: VipBits::default(),
+            strays: Default::default(),
         };
         let mut sources: BTreeMap<u32, BTreeSet<_>> = BTreeMap::new();
         for source in &found.sources {
             sources.entry(source.1.frontend).or_default().insert(*source);
         }
-        for (key, value) in found.frontends.iter().filter(|(_, value)| value.id != 0) {
-            if all.ids.take_that(value.id) {
+        for (key, value) in &found.frontends {
+            if value.id != 0 && all.ids.take_that(value.id) {
                 let leads =
                     value.backends > 0 && all.tables.find(value.slots, (value.mask + 1).trailing_zeros());
                 let table = leads.then_some(value.slots);
                 let sources = sources.remove(&value.id).unwrap_or_default();
                 all.known.insert(*key, Known { value: *value, table, sources, found: true });
                 all.bits(key, true);
+            } else {
+                all.strays.0.push(*key);
             }
         }
+        all.strays.1 = sources.into_values().flatten().collect();
         all
     }
 
@@ -122,6 +128,12 @@ impl Frontends {
         for key in left.iter().filter(|key| !came.contains(key)) {
             self.remove(key, backends, steps);
         }
+        let (frontends, sources) = std::mem::take(&mut self.strays);
+        let is_stray = |key: &FrontendKey| !self.known.contains_key(key);
+        steps.extend(frontends.into_iter().filter(is_stray).map(|key| Step::Frontend(key, None)));
+        let now: BTreeSet<_> = self.known.values().flat_map(|known| &known.sources).collect();
+        let sources = sources.iter().filter(|source| !now.contains(source));
+        steps.extend(sources.map(|(bits, source)| Step::Source(*bits, *source, false)));
     }
 
     fn put_one(

@@ -20,16 +20,20 @@ pub(in super::super) struct NodeTables {
     locals: BTreeSet<Addr16>,
     devices_changed: bool,
     peers_changed: bool,
+    /// Addresses that were found with a number that is another's.
+    strays: Vec<Addr16>,
     gone: Vec<Step>,
 }
 
 impl NodeTables {
     pub(super) fn open(sizes: &Sizes, found: Found) -> Self {
         let mut peer_ids = Ids::new(1..sizes.peers);
-        let mut peers = BTreeMap::new();
+        let (mut peers, mut strays) = (BTreeMap::new(), Vec::new());
         for (addr, number, peer) in found.peers {
             if peer.addr == addr && peer_ids.take_that(number) {
                 peers.insert(addr, number);
+            } else {
+                strays.push(addr);
             }
         }
         Self {
@@ -41,6 +45,7 @@ impl NodeTables {
             locals: found.locals.into_iter().collect(),
             devices_changed: true,
             peers_changed: true,
+            strays,
             gone: Vec::new(),
         }
     }
@@ -133,6 +138,9 @@ impl NodeTables {
             self.gone.push(Step::PeerId(addr, None));
             self.gone.push(Step::Peer(number, Peer::default()));
         }
+        let strays = std::mem::take(&mut self.strays).into_iter();
+        let strays = strays.filter(|addr| !self.peers.contains_key(addr));
+        self.gone.extend(strays.map(|addr| Step::PeerId(addr, None)));
     }
 }
 

@@ -363,3 +363,29 @@ fn what_was_damaged_is_repaired() {
     round(&mut kernel);
     assert_eq!(kernel.endpoints, whole.endpoints);
 }
+
+/// Nobody of ours writes such entries; programs would follow them all the same.
+#[test]
+fn entries_that_cannot_be_ours_are_removed() {
+    let wanted = Wanted { running: [true; 6], services: [Some([true; 6]); 3], silent: HEARD };
+    let (balance, facts) = (wanted.balance(), wanted.facts());
+    let mut kernel = Kernel::default();
+    let mut problems = Problems::new();
+    let mut settle = |kernel: &mut Kernel| {
+        for step in Books::open(SIZES, kernel.found()).steps(&balance, &facts, &mut problems) {
+            kernel.carry_out(&step);
+        }
+    };
+    settle(&mut kernel);
+    // Which of two with one number is ours, nobody can tell: that is seen in what they mean.
+    let (good, peers, sources) = (kernel.meaning(), kernel.peer_ids.clone(), kernel.sources.len());
+    let one = kernel.frontends[&frontend_key(0)];
+    kernel.frontends.insert(FrontendKey::vip(address(0).into()), Frontend { id: 0, ..one });
+    kernel.frontends.insert(FrontendKey::vip(address(1).into()), one);
+    kernel.frontends.insert(FrontendKey::published(Addr16::ANY_V4, NetPort::new(9999), TCP), one);
+    kernel.sources.insert((64, SourceKey { frontend: 60, addr: address(0).into() }));
+    kernel.peer_ids.insert(address(0).into(), 1);
+    settle(&mut kernel);
+    assert!(kernel.meaning() == good);
+    assert_eq!((kernel.peer_ids, kernel.sources.len()), (peers, sources));
+}
