@@ -186,6 +186,7 @@ impl Reconciler {
             }
             status.problems = desired.problems;
             status.problems.extend(self.balance.problems());
+            status.features = self.balance.features();
             status.limits = self.balance.limits();
             for (name, (applied, took)) in
                 [(OverlayPlane::NAME, overlay), (self.balance.name(), balance), ("dns", dns)]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use mesh_core::kv::Rev;
 use mesh_core::plan::Problem;
 
+use crate::dataplane::Feature;
 use crate::liveness::Masks;
 use crate::plane::Applied;
 
@@ -53,6 +54,8 @@ pub struct Status {
     pub silent: Masks,
     /// What the plan could not do.
     pub problems: Vec<Problem>,
+    /// Which features of the kernel the data plane uses.
+    pub features: Vec<Feature>,
     /// What the data plane in use cannot do, in words.
     pub limits: Vec<String>,
 }

@@ -57,7 +57,9 @@ use self::maps::{Former, Limits, Maps};
 use self::monitor::Monitor;
 use self::pins::Pins;
 use self::sock::Sockets;
+use crate::config::KernelFeature;
 use crate::dataplane::nft::NftPlane;
+use crate::dataplane::{Feature, Features};
 use crate::plane::{Applied, Depth, Plane};
 
 /// The compiled programs, as an ELF object. Empty when the build had no BPF toolchain.
@@ -101,6 +103,7 @@ pub struct EbpfPlane {
     links: Links,
     /// None: packets alone are balanced.
     sockets: Option<Sockets>,
+    features: Features,
     /// None: it is not known how far the last attempt came.
     books: Option<Books>,
     gates: NftPlane,
@@ -109,27 +112,61 @@ pub struct EbpfPlane {
 }
 
 impl EbpfPlane {
-    /// Loads the programs, and the maps that another agent left in `pins`. `sockets` is the control group whose
-    /// processes are balanced at their sockets (empty: the whole machine); none: they are not. Without `tcx` programs
-    /// are filters, also where there are links. `flows` is for how many of TCP there is to be room.
-    pub fn open(pins: &Path, sockets: Option<&Path>, tcx: bool, flows: u32) -> Result<Self, EbpfError> {
+    /// Loads the programs, and the maps that another agent left in `pins`. `cgroup` is the control group whose
+    /// processes are balanced at their sockets (empty: the whole machine). Features in `without` are not used even if
+    /// the kernel has them. `flows` is for how many of TCP there is to be room.
+    pub fn open(
+        pins: &Path,
+        cgroup: &Path,
+        without: &[KernelFeature],
+        flows: u32,
+    ) -> Result<Self, EbpfError> {
         let pins = Pins::make(pins)?;
-        let mut loaded = load::load(&pins, &limits(flows), sockets.is_some())?;
-        let opened = sockets.map(|cgroup| Sockets::open(&mut loaded, pins.sockets(), cgroup));
-        let sockets = opened.and_then(|opened| {
-            opened.inspect_err(|error| warn!(error = error.in_full(), "packets alone are balanced")).ok()
+        let mut features = Features::without(without);
+        let tcx = features.attempt(KernelFeature::Tcx, links::have_tcx);
+        let ends = features.attempt(KernelFeature::SockDestroy, kill::attempt);
+        let leads = features.attempt(KernelFeature::SockLb, || match ends {
+            true => Ok(()),
+            false => Err("sockets whose task has gone could not be ended (sock_destroy)".to_owned()),
+        });
+        features.attempt(KernelFeature::Reflector, || Ok(()));
+        let mut loaded = load::load(&pins, &limits(flows), leads, &mut features)?;
+        let opened = leads.then(|| Sockets::open(&mut loaded, pins.sockets(), cgroup)).transpose();
+        let sockets = opened.unwrap_or_else(|error| {
+            warn!(error = error.in_full(), "packets alone are balanced");
+            features.lose(KernelFeature::SockLb, error.in_full());
+            None
         });
         if sockets.is_none() {
             sock::forget(&pins.sockets(), |_| true);
         }
         let Loaded { ebpf, maps, records, reflector, sockets: _, former } = loaded;
-        let reflector = Some(reflector);
+        let reflector = features.uses(KernelFeature::Reflector).then_some(reflector);
         let monitor = Monitor::new(maps.config.clone());
         let reader = Some(monitor.reader(records));
         let view = Arc::new(View::open(&pins.maps(), monitor, sockets.is_some())?);
-        let links = Links::open(pins.links(), if tcx { Hook::best() } else { Hook::Filter });
+        let links = Links::open(pins.links(), if tcx { Hook::Tcx } else { Hook::Filter });
         let (gates, alarm) = (NftPlane::gates(), Alarm::default());
-        Ok(Self { ebpf, maps, former, reader, reflector, links, sockets, books: None, gates, view, alarm })
+        let books = None;
+        Ok(Self {
+            ebpf,
+            maps,
+            former,
+            reader,
+            reflector,
+            links,
+            sockets,
+            features,
+            books,
+            gates,
+            view,
+            alarm,
+        })
+    }
+
+    /// Which features of the kernel are used.
+    pub fn features(&self) -> impl Iterator<Item = Feature> {
+        self.features.list()
     }
 
     /// What this plane cannot do, in words for people.
@@ -162,7 +199,7 @@ impl EbpfPlane {
         self.reader.take()
     }
 
-    /// Where to say how the node fares, for its kernel to answer probes with; once.
+    /// Where to say how the node fares, for its kernel to answer probes with; once, and where that is wanted.
     pub fn reflector(&mut self) -> Option<Reflector> {
         self.reflector.take()
     }
@@ -196,6 +233,7 @@ impl EbpfPlane {
                 warn!(error = error.in_full(), "packets alone are balanced");
                 sockets.forget();
                 self.sockets = None;
+                self.features.lose(KernelFeature::SockLb, error.in_full());
                 return;
             }
         }

@@ -1,9 +1,10 @@
 //! Which data plane is in use, and what it says of itself.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Result, ensure};
-use mesh_tests::{Lab, LabBuilder};
+use mesh_tests::{Lab, LabBuilder, Node};
 
 use crate::kit::{
     CLIENT_ADDRESS, Cli, DUAL, Datagrams, Place, Talk, Task, addresses, both, lab, mentions, mesh, on_ebpf,
@@ -80,20 +81,91 @@ fn without(features: &str) -> Result<LabBuilder> {
     Ok(lab()?.nodes(2).config(&format!("[dataplane]\nwithout = [{features}]\n")))
 }
 
-/// A kernel without a feature that the eBPF plane likes to use serves all the same.
+/// What a node says of each feature of the kernel: `used`, `missing` or `off`.
+fn features(node: &Node) -> Result<BTreeMap<String, String>> {
+    let said = status(node)?;
+    let all = said["Features"].as_array().into_iter().flatten();
+    Ok(all.map(|feature| (text(&feature["Name"]), text(&feature["State"]))).collect())
+}
+
+/// A kernel without a feature that the eBPF plane likes to use serves all the same, and the node says so.
+fn serves_without(off: &[&str]) -> Result<()> {
+    let words: Vec<_> = off.iter().map(|name| format!("'{name}'")).collect();
+    started(without(&words.join(", "))?, |lab| {
+        serves(lab)?;
+        let n1 = lab.node("n1")?;
+        let said = features(n1)?;
+        if !on_ebpf(lab, CLIENT_ADDRESS)? {
+            ensure!(said == BTreeMap::from([("ebpf".to_owned(), "off".to_owned())]), "{said:?}");
+            return mentions(&n1.ok("status")?, &["ebpf: off; nftables balances"]);
+        }
+        for (name, state) in &said {
+            let needs = name == "sock_lb" && off.contains(&"sock_destroy");
+            let wanted = if off.contains(&name.as_str()) {
+                "off"
+            } else if needs {
+                "missing"
+            } else {
+                "used"
+            };
+            ensure!(state == wanted, "{name} is {state} without {off:?}");
+        }
+        ensure!(said.len() == 6, "{said:?}");
+        let words: Vec<_> = off.iter().map(|name| format!("{name}: off; ")).collect();
+        mentions(&n1.ok("status")?, &words.iter().map(String::as_str).collect::<Vec<_>>())
+    })
+}
+
 #[test]
 fn without_tcx_all_is_served() -> Result<()> {
-    started(without("'tcx'")?, serves)
+    serves_without(&["tcx"])
 }
 
 #[test]
 fn without_balancing_at_sockets_all_is_served() -> Result<()> {
-    started(without("'sock_lb'")?, serves)
+    serves_without(&["sock_lb"])
 }
 
 #[test]
-fn without_either_all_is_served() -> Result<()> {
-    started(without("'tcx', 'sock_lb'")?, serves)
+fn without_ending_of_sockets_all_is_served() -> Result<()> {
+    serves_without(&["sock_destroy"])
+}
+
+#[test]
+fn without_sums_of_ipv6_all_is_served() -> Result<()> {
+    serves_without(&["csum_v6"])
+}
+
+#[test]
+fn without_answers_to_probes_all_is_served() -> Result<()> {
+    serves_without(&["reflector"])
+}
+
+#[test]
+fn without_any_of_it_all_is_served() -> Result<()> {
+    serves_without(&["tcx", "sock_lb", "sock_destroy", "csum_v6", "reflector"])
+}
+
+/// Where programs cannot be loaded nftables balance, and the node says why.
+#[test]
+fn without_ebpf_all_is_served() -> Result<()> {
+    // Nobody can make a directory in a file.
+    let dir = tempfile::tempdir()?;
+    let pins = dir.path().join("file/pins");
+    std::fs::write(dir.path().join("file"), "")?;
+    let cannot = format!("[dataplane]\nmode = 'auto'\npins = '{}'\n", pins.display());
+    started(lab()?.nodes(2).config(&cannot), |lab| {
+        let [n1, n2] = [lab.node("n1")?, lab.node("n2")?];
+        n1.ok(DUAL)?;
+        n1.ok("service create --name web --network app -p 8080:80")?;
+        let tasks = [Task::both(lab, n1, "web")?, Task::both(lab, n2, "web")?];
+        let tasks: Vec<_> = tasks.iter().collect();
+        for address in addresses(n1).into_iter().chain(addresses(n2)) {
+            served_by(lab.client(), &url_at(address, 8080), &tasks)?;
+        }
+        ensure!(features(n1)? == BTreeMap::from([("ebpf".to_owned(), "missing".to_owned())]));
+        mentions(&n1.ok("status")?, &["ebpf: missing (", "; nftables balances", "nft: "])
+    })
 }
 
 /// Connects, and says whom the process is told that it is connected to, and whom the kernel has its packets go to.
@@ -145,5 +217,6 @@ fn sockets_are_led_to_tasks() -> Result<()> {
 
 #[test]
 fn sockets_are_not_led_where_that_is_not_wanted() -> Result<()> {
-    started(without("'sock_lb'")?, |lab| leads(lab, false))
+    started(without("'sock_lb'")?, |lab| leads(lab, false))?;
+    started(without("'sock_destroy'")?, |lab| leads(lab, false))
 }

@@ -14,9 +14,8 @@ use aya::Ebpf;
 use aya::programs::links::{FdLink, Link, PinnedLink};
 use aya::programs::tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle};
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
-use aya::util::KernelVersion;
 
-use super::EbpfError;
+use super::{EbpfError, LOOPBACK};
 
 /// A device: its index and its name.
 pub(super) type Device = (u32, String);
@@ -34,12 +33,12 @@ pub(super) enum Hook {
     Filter,
 }
 
-impl Hook {
-    /// The best that the kernel has.
-    pub(super) fn best() -> Self {
-        let links = KernelVersion::new(6, 6, 0);
-        if KernelVersion::current().is_ok_and(|kernel| kernel >= links) { Self::Tcx } else { Self::Filter }
-    }
+/// Whether programs may be put on devices by links: a kernel that knows of none cannot list any.
+pub(super) fn have_tcx() -> Result<(), String> {
+    let listed = SchedClassifier::query_tcx(LOOPBACK, TcAttachType::Ingress);
+    listed
+        .map(drop)
+        .map_err(|error| format!("devices have no links of programs, as from Linux 6.6 on: {error}"))
 }
 
 /// Programs on devices.
