@@ -1,10 +1,10 @@
 //! Which data plane is in use, and what it says of itself.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::{Result, ensure};
-use mesh_tests::{Lab, LabBuilder, Node};
+use mesh_tests::{Lab, LabBuilder, Netns, Node};
 
 use crate::kit::{
     CLIENT_ADDRESS, Cli, DUAL, Datagrams, Place, Talk, Task, addresses, both, lab, mentions, mesh, on_ebpf,
@@ -208,6 +208,47 @@ fn leads(lab: &Lab, at_sockets: bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A task whose sockets are to be left alone is balanced packet by packet, beside one whose are not.
+#[test]
+fn sockets_of_a_task_are_not_led_where_that_is_not_wanted() -> Result<()> {
+    mesh(2, |lab| {
+        let [n1, n2] = [lab.node("n1")?, lab.node("n2")?];
+        n1.ok(DUAL)?;
+        n1.ok("service create --name web --network app")?;
+        let web = [Task::both(lab, n1, "web")?, Task::both(lab, n2, "web")?];
+        let led = Task::idle(n1, "app")?;
+        let left = Task::run(n1, "--name left --network app --socket-balancing off", &["sleep", "1000"])?;
+        let added = Netns::new()?;
+        let path = added.path();
+        n1.ok(&format!(
+            "task add --name added --network app --socket-balancing off --netns {}",
+            path.display()
+        ))?;
+        let ends = |from: &dyn Place, vip: IpAddr| -> Result<bool> {
+            let said = from.command_at(&["python3", "-c", PEERS, &vip.to_string(), "80"]).ok()?;
+            let ends: Vec<&str> = said.split_whitespace().collect();
+            ensure!(ends.first() == Some(&vip.to_string().as_str()), "{said}");
+            Ok(ends.first() != ends.last())
+        };
+        for vip in both(&led, "web")? {
+            let at_sockets = on_ebpf(lab, CLIENT_ADDRESS)?;
+            ensure!(ends(&led, vip)? == at_sockets, "the one");
+            ensure!(!ends(&left, vip)?, "the other");
+            served_by(&left, &url_at(vip, 80), &[&web[0], &web[1]])?;
+            if at_sockets {
+                let asked = |task: &str| n1.ok(&format!("explain {task} {}", SocketAddr::new(vip, 80)));
+                mentions(&asked("idle-app-n1")?, &["a socket that is bound to no address is led"])?;
+                ensure!(!asked("left")?.contains("a socket"), "left is not led");
+            }
+        }
+        for (task, wanted) in [("idle-app-n1", true), ("left", false), ("added", false)] {
+            let said = n1.inspect("task", task)?;
+            ensure!(said["SocketBalancing"] == wanted, "{said}");
+        }
+        Ok(())
+    })
 }
 
 #[test]
