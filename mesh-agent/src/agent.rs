@@ -62,7 +62,6 @@ pub struct AgentArgs {
     /// Take over what the store says now, even if much of what was known is gone
     #[arg(long)]
     pub accept_deletions: bool,
-    /// Remove all that the agent made on this node: devices, routes, rules, sockets. Tasks lose their network
     #[arg(long)]
     pub cleanup: bool,
     /// With --cleanup: remove the mesh's records and the node's identity, too
@@ -78,7 +77,6 @@ pub fn main(args: &AgentArgs) -> anyhow::Result<()> {
     }
     let config = configuration(args.config.as_deref(), &args.set)?;
     if !nix::unistd::geteuid().is_root() {
-        bail!("the agent must run as root: it makes devices, routes and rules");
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
@@ -210,12 +208,16 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
         Arc::clone(&heard),
         stop.clone(),
     ));
+    let mut overlay = OverlayPlane::new().context("cannot talk to the kernel's network (rtnetlink)")?;
+    if let Some(guard) = balance.guard() {
+        overlay = overlay.guarded(guard);
+    }
     let reconciler = Reconciler {
         node: id.clone(),
         world,
         masks,
         store: health.clone(),
-        overlay: OverlayPlane::new().context("cannot talk to the kernel's network (rtnetlink)")?,
+        overlay,
         balance,
         zone: Arc::clone(&zone),
         dns: DnsServer::new(dns_config(&config), zone),

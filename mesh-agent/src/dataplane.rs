@@ -20,6 +20,7 @@ use self::ebpf::{EbpfError, EbpfPlane, Reader, Reflector, View};
 pub use self::features::{Feature, Features, Found};
 use self::nft::NftPlane;
 use crate::config::{Dataplane as Config, DataplaneMode};
+use crate::overlay::Guard;
 use crate::plane::{Applied, Depth, Plane};
 
 /// The one that a node runs.
@@ -68,6 +69,14 @@ impl Dataplane {
     pub fn view(&self) -> Option<Arc<View>> {
         match self {
             Self::Ebpf(plane) => Some(plane.view()),
+            Self::Nft(..) => None,
+        }
+    }
+
+    /// What tasks' devices need before they go up.
+    pub fn guard(&self) -> Option<Guard> {
+        match self {
+            Self::Ebpf(plane) => Some(Box::new(plane.guard())),
             Self::Nft(..) => None,
         }
     }

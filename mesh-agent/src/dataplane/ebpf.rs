@@ -31,7 +31,7 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use aya::Ebpf;
@@ -90,9 +90,16 @@ pub const fn built_in() -> bool {
     !cfg!(mesh_ebpf_stub)
 }
 
+/// Programs, and where they are.
+struct Programs {
+    ebpf: Ebpf,
+    links: Links,
+}
+
 /// Keeps programs and maps as planned, and the gates beside them.
 pub struct EbpfPlane {
-    ebpf: Ebpf,
+    /// Also who makes a task's device has them be on it.
+    programs: Arc<Mutex<Programs>>,
     maps: Maps,
     /// None: no flows are left to carry over.
     former: Option<Former>,
@@ -100,7 +107,6 @@ pub struct EbpfPlane {
     reader: Option<Reader>,
     /// Until somebody takes it.
     reflector: Option<Reflector>,
-    links: Links,
     /// None: packets alone are balanced.
     sockets: Option<Sockets>,
     features: Features,
@@ -149,12 +155,11 @@ impl EbpfPlane {
         let (gates, alarm) = (NftPlane::gates(), Alarm::default());
         let books = None;
         Ok(Self {
-            ebpf,
+            programs: Arc::new(Mutex::new(Programs { ebpf, links })),
             maps,
             former,
             reader,
             reflector,
-            links,
             sockets,
             features,
             books,
@@ -162,6 +167,16 @@ impl EbpfPlane {
             view,
             alarm,
         })
+    }
+
+    /// Puts the program of tasks on a device of one.
+    pub fn guard(&self) -> impl Fn(u32, &str) -> Result<(), String> + Send + Sync + use<> {
+        let programs = Arc::clone(&self.programs);
+        move |index, name| {
+            let Programs { ebpf, links } = &mut *programs.lock().unwrap_or_else(PoisonError::into_inner);
+            let held = links.hold(ebpf, &(index, name.to_owned()), program::FROM_TASK);
+            held.map(drop).map_err(|error| error.in_full())
+        }
     }
 
     /// Which features of the kernel are used.
@@ -227,7 +242,11 @@ impl EbpfPlane {
     /// Sockets are led as planned; where they cannot be, the node does without until the agent starts anew.
     async fn settle_sockets(&mut self, want: &Balance, facts: &Facts, look: bool, applied: &mut Applied) {
         let Some(sockets) = &mut self.sockets else { return };
-        match sockets.settle(&mut self.ebpf, want, facts) {
+        let settled = {
+            let mut programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
+            sockets.settle(&mut programs.ebpf, want, facts)
+        };
+        match settled {
             Ok(changed) => applied.changed += changed,
             Err(error) => {
                 warn!(error = error.in_full(), "packets alone are balanced");
@@ -240,6 +259,15 @@ impl EbpfPlane {
         if look {
             sockets.end_lost(&self.maps, applied).await;
         }
+    }
+
+    fn put_programs(
+        &self,
+        want: &BTreeMap<Device, &'static str>,
+        errors: &mut BTreeMap<String, String>,
+    ) -> usize {
+        let Programs { ebpf, links } = &mut *self.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        links.settle(ebpf, want, errors)
     }
 
     /// From maps that programs use until now, if there are such.
@@ -336,7 +364,7 @@ impl Plane for EbpfPlane {
                 });
                 self.carry_flows(&mut applied);
                 let mut errors = BTreeMap::new();
-                applied.changed += self.links.settle(&mut self.ebpf, &programs(want, &facts), &mut errors);
+                applied.changed += self.put_programs(&programs(want, &facts), &mut errors);
                 self.settle_sockets(want, &facts, moved || depth == Depth::Sweep, &mut applied).await;
                 self.carry_flows(&mut applied);
                 if errors.is_empty() {

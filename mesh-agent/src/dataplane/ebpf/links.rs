@@ -64,27 +64,35 @@ impl Links {
     ) -> usize {
         let mut changed = 0;
         for (device, program) in want {
-            let kept = || self.hook == Hook::Filter || self.path(device, program).exists();
-            if self.held.get(device) == Some(program) && kept() {
-                continue;
-            }
-            let put = match self.hook {
-                Hook::Tcx => self.put(ebpf, device, program),
-                Hook::Filter => put_filter(ebpf, device, program),
-            };
-            match put {
-                Ok(()) => {
-                    if self.hook == Hook::Tcx {
-                        remove_filter(device);
-                    }
-                    changed += 1;
-                    self.held.insert(device.clone(), program);
-                }
+            match self.hold(ebpf, device, program) {
+                Ok(put) => changed += usize::from(put),
                 Err(error) => _ = errors.insert(format!("device {}", device.1), error.in_full()),
             }
         }
         self.held.retain(|device, _| want.contains_key(device));
         changed + self.remove_others(want)
+    }
+
+    /// Puts a program on a device, unless it is there. Whether it was not.
+    pub(super) fn hold(
+        &mut self,
+        ebpf: &mut Ebpf,
+        device: &Device,
+        program: &'static str,
+    ) -> Result<bool, EbpfError> {
+        let kept = || self.hook == Hook::Filter || self.path(device, program).exists();
+        if self.held.get(device) == Some(&program) && kept() {
+            return Ok(false);
+        }
+        match self.hook {
+            Hook::Tcx => {
+                self.put(ebpf, device, program)?;
+                remove_filter(device);
+            }
+            Hook::Filter => put_filter(ebpf, device, program)?,
+        }
+        self.held.insert(device.clone(), program);
+        Ok(true)
     }
 
     fn path(&self, (index, name): &Device, program: &str) -> PathBuf {
