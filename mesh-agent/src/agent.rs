@@ -32,6 +32,7 @@ use crate::config::{self, Config, StoreMode};
 use crate::control::Control;
 use crate::dataplane::Dataplane;
 use crate::dns::{DnsConfig, DnsServer};
+use crate::facts::devices;
 use crate::facts::sync::{self, SyncOptions};
 use crate::liveness::{self, Masks, Messenger};
 use crate::overlay::OverlayPlane;
@@ -62,6 +63,7 @@ pub struct AgentArgs {
     /// Take over what the store says now, even if much of what was known is gone
     #[arg(long)]
     pub accept_deletions: bool,
+    /// Remove all that the agent made on this node: devices, routes, rules, sockets. Tasks lose their network
     #[arg(long)]
     pub cleanup: bool,
     /// With --cleanup: remove the mesh's records and the node's identity, too
@@ -77,6 +79,7 @@ pub fn main(args: &AgentArgs) -> anyhow::Result<()> {
     }
     let config = configuration(args.config.as_deref(), &args.set)?;
     if !nix::unistd::geteuid().is_root() {
+        bail!("the agent must run as root: it makes devices, routes and rules");
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
@@ -212,11 +215,14 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
     if let Some(guard) = balance.guard() {
         overlay = overlay.guarded(guard);
     }
+    let (devices_tx, devices) = watch::channel(());
+    parts.spawn(devices::run(devices_tx, stop.clone()));
     let reconciler = Reconciler {
         node: id.clone(),
         world,
         masks,
         store: health.clone(),
+        devices,
         overlay,
         balance,
         zone: Arc::clone(&zone),
