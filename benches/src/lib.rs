@@ -137,6 +137,7 @@ impl Mesh {
         let pid = u32::try_from(self.made).unwrap_or_default();
         let request = TaskRequest {
             dns: Vec::new(),
+            packets_only: false,
             service: Some(service.to_owned()),
             name: None,
             networks: Vec::new(),

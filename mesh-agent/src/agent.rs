@@ -32,6 +32,7 @@ use crate::config::{self, Config, StoreMode};
 use crate::control::Control;
 use crate::dataplane::Dataplane;
 use crate::dns::{DnsConfig, DnsServer};
+use crate::facts::devices;
 use crate::facts::sync::{self, SyncOptions};
 use crate::liveness::{self, Masks, Messenger};
 use crate::overlay::OverlayPlane;
@@ -210,12 +211,19 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
         Arc::clone(&heard),
         stop.clone(),
     ));
+    let mut overlay = OverlayPlane::new().context("cannot talk to the kernel's network (rtnetlink)")?;
+    if let Some(guard) = balance.guard() {
+        overlay = overlay.guarded(guard);
+    }
+    let (devices_tx, devices) = watch::channel(());
+    parts.spawn(devices::run(devices_tx, stop.clone()));
     let reconciler = Reconciler {
         node: id.clone(),
         world,
         masks,
         store: health.clone(),
-        overlay: OverlayPlane::new().context("cannot talk to the kernel's network (rtnetlink)")?,
+        devices,
+        overlay,
         balance,
         zone: Arc::clone(&zone),
         dns: DnsServer::new(dns_config(&config), zone),

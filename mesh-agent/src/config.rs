@@ -99,13 +99,19 @@ pub enum DataplaneMode {
 }
 
 /// What the eBPF data plane uses where the kernel has it, and does without where it does not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KernelFeature {
     /// Programs on devices as links (Linux 6.6), else by tc filters.
     Tcx,
     /// Programs on the sockets of a control group.
     SockLb,
+    /// Ending sockets whose backend has gone, without which none is led to one.
+    SockDestroy,
+    /// A helper that keeps the sum of a whole packet right when an IPv6 address changes.
+    CsumV6,
+    /// Probes that programs answer, else ICMP.
+    Reflector,
 }
 
 /// `[dns]`
@@ -433,7 +439,7 @@ mod tests {
             ),
             (
                 told("[dataplane]\nwithout = [\"tcx\", \"xdp\"]\n", &[], &[]),
-                "/etc/mesh/mesh.toml:2: 'without': unknown variant `xdp`, expected `tcx` or `sock_lb`",
+                "/etc/mesh/mesh.toml:2: 'without': unknown variant `xdp`, expected one of `tcx`, `sock_lb`, `sock_destroy`",
             ),
             (told("", &[("MESH_DATAPLANE_WITHOUT", "xdp")], &[]), "unknown variant `xdp`"),
             (told("[store]\nmode = \"gateway\"\n", &[], &[]), "store.gateway: mode \"gateway\" needs"),

@@ -5,6 +5,7 @@
 
 pub mod conntrack;
 pub mod ebpf;
+mod features;
 pub mod nft;
 
 use std::collections::BTreeSet;
@@ -16,39 +17,39 @@ use mesh_core::plan::{Balance, Problem};
 use tracing::{info, warn};
 
 use self::ebpf::{EbpfError, EbpfPlane, Reader, Reflector, View};
+pub use self::features::{Feature, Features, Found};
 use self::nft::NftPlane;
-use crate::config::{Dataplane as Config, DataplaneMode, KernelFeature};
+use crate::config::{Dataplane as Config, DataplaneMode};
+use crate::overlay::Guard;
 use crate::plane::{Applied, Depth, Plane};
 
 /// The one that a node runs.
 pub enum Dataplane {
     /// eBPF.
     Ebpf(Box<EbpfPlane>),
-    /// nftables.
-    Nft(NftPlane),
+    /// nftables, and why not eBPF.
+    Nft(NftPlane, Found),
 }
 
 impl Dataplane {
     /// The one that the configuration asks for, for the processes of a control group; of the other nothing is left.
     pub fn open(config: &Config, cgroup: &Path) -> Result<Self, EbpfError> {
-        let tcx = !config.without.contains(&KernelFeature::Tcx);
-        let sockets = (!config.without.contains(&KernelFeature::SockLb)).then_some(cgroup);
-        let nft = |pins: &Path| {
+        let nft = |pins: &Path, why: Found| {
             // An agent that balanced by programs may have left some.
             for (object, error) in ebpf::remove_all(pins).errors {
                 warn!(object, error, "cannot remove what the other data plane left");
             }
-            Self::Nft(NftPlane::new())
+            Self::Nft(NftPlane::new(), why)
         };
-        let open = || EbpfPlane::open(&config.pins, sockets, tcx, config.flows);
+        let open = || EbpfPlane::open(&config.pins, cgroup, &config.without, config.flows);
         let plane = match config.mode {
-            DataplaneMode::Nft => nft(&config.pins),
+            DataplaneMode::Nft => nft(&config.pins, Found::Off),
             DataplaneMode::Ebpf => Self::Ebpf(Box::new(open()?)),
             DataplaneMode::Auto => match open() {
                 Ok(plane) => Self::Ebpf(Box::new(plane)),
                 Err(error) => {
                     warn!(error = error.in_full(), "no eBPF here: nftables balances instead");
-                    nft(&config.pins)
+                    nft(&config.pins, Found::Missing(error.in_full()))
                 }
             },
         };
@@ -60,7 +61,7 @@ impl Dataplane {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Ebpf(_) => EbpfPlane::NAME,
-            Self::Nft(_) => NftPlane::NAME,
+            Self::Nft(..) => NftPlane::NAME,
         }
     }
 
@@ -68,7 +69,15 @@ impl Dataplane {
     pub fn view(&self) -> Option<Arc<View>> {
         match self {
             Self::Ebpf(plane) => Some(plane.view()),
-            Self::Nft(_) => None,
+            Self::Nft(..) => None,
+        }
+    }
+
+    /// What tasks' devices need before they go up.
+    pub fn guard(&self) -> Option<Guard> {
+        match self {
+            Self::Ebpf(plane) => Some(Box::new(plane.guard())),
+            Self::Nft(..) => None,
         }
     }
 
@@ -76,7 +85,7 @@ impl Dataplane {
     pub fn reader(&mut self) -> Option<Reader> {
         match self {
             Self::Ebpf(plane) => plane.reader(),
-            Self::Nft(_) => None,
+            Self::Nft(..) => None,
         }
     }
 
@@ -84,7 +93,7 @@ impl Dataplane {
     pub fn reflector(&mut self) -> Option<Reflector> {
         match self {
             Self::Ebpf(plane) => plane.reflector(),
-            Self::Nft(_) => None,
+            Self::Nft(..) => None,
         }
     }
 
@@ -92,7 +101,17 @@ impl Dataplane {
     pub fn problems(&self) -> Vec<Problem> {
         match self {
             Self::Ebpf(plane) => plane.problems(),
-            Self::Nft(_) => Vec::new(),
+            Self::Nft(..) => Vec::new(),
+        }
+    }
+
+    /// Which features of the kernel it uses.
+    pub fn features(&self) -> Vec<Feature> {
+        match self {
+            Self::Ebpf(plane) => {
+                std::iter::once(Feature::ebpf(Found::Used)).chain(plane.features()).collect()
+            }
+            Self::Nft(_, why) => vec![Feature::ebpf(why.clone())],
         }
     }
 
@@ -100,7 +119,7 @@ impl Dataplane {
     pub fn limits(&self) -> Vec<String> {
         match self {
             Self::Ebpf(_) => EbpfPlane::limits(),
-            Self::Nft(_) => NftPlane::limits(),
+            Self::Nft(..) => NftPlane::limits(),
         }
     }
 }
@@ -112,14 +131,14 @@ impl Plane for Dataplane {
     async fn reconcile(&mut self, want: &Balance, depth: Depth) -> Applied {
         match self {
             Self::Ebpf(plane) => plane.reconcile(want, depth).await,
-            Self::Nft(plane) => plane.reconcile(want, depth).await,
+            Self::Nft(plane, _) => plane.reconcile(want, depth).await,
         }
     }
 
     async fn remove_all(&mut self) -> Applied {
         match self {
             Self::Ebpf(plane) => plane.remove_all().await,
-            Self::Nft(plane) => plane.remove_all().await,
+            Self::Nft(plane, _) => plane.remove_all().await,
         }
     }
 }

@@ -1,4 +1,5 @@
 //! **Fact.** What is learned from outside.
 
+pub mod devices;
 pub mod links;
 pub mod sync;

@@ -58,7 +58,7 @@ impl Collector for Scrape {
 
 impl Scrape {
     fn agent(&self, page: &mut Page<'_>) -> fmt::Result {
-        let Status { planned: _, applied, store, planes, silent: _, problems, limits: _, verified: _ } =
+        let Status { planned: _, applied, store, planes, silent: _, problems, features: _, limits: _, verified: _ } =
             &*self.status;
         page.gauge("build_info", "The agent's version", [([("version", env!("CARGO_PKG_VERSION"))], 1.0)])?;
         let bad = problems.len() + planes.values().map(|plane| plane.last.errors.len()).sum::<usize>();

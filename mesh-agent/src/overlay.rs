@@ -33,11 +33,14 @@ use settle::Outcomes;
 pub(crate) use route::PROTOCOL;
 pub(crate) use sysctl::apply_loopback;
 
+/// Has what is to judge a task's packets be on its device, of which it gets the index and the name, before any come by it.
+pub type Guard = Box<dyn Fn(u32, &str) -> Result<(), String> + Send + Sync>;
+
 /// The overlay of the node that one network namespace is.
-#[derive(Debug)]
 pub struct OverlayPlane {
     node: Netns,
     known: Option<Known>,
+    guard: Guard,
 }
 
 /// What stops a whole round.
@@ -57,7 +60,12 @@ impl OverlayPlane {
 
     /// Of another namespace; may be used from any thread.
     pub fn of_node(node: Netns) -> Self {
-        Self { node, known: None }
+        Self { node, known: None, guard: Box::new(|_, _| Ok(())) }
+    }
+
+    /// With something that has to be done for each task's device before that goes up.
+    pub fn guarded(self, guard: Guard) -> Self {
+        Self { guard, ..self }
     }
 
     async fn round(&mut self, want: &Overlay, depth: Depth, applied: &mut Applied) -> Result<(), RoundError> {
@@ -168,7 +176,7 @@ impl OverlayPlane {
         known: &mut Known,
         applied: &mut Applied,
     ) -> Result<bool, String> {
-        let attached = endpoint::attach(&self.node, kernel, name, want, found, applied).await;
+        let attached = endpoint::attach(&self.node, kernel, name, want, found, &self.guard, applied).await;
         let attached = attached.map_err(|error| error.to_string())?;
         known.devices.insert(name.to_owned(), attached.host);
         let furnished = inside::furnish(&attached.inside, &attached.netns, want, &attached.end).await;

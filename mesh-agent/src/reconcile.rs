@@ -36,6 +36,8 @@ pub struct Reconciler {
     pub world: watch::Receiver<Arc<Snapshot>>,
     /// Nodes that do not answer.
     pub masks: watch::Receiver<Masks>,
+    /// Devices of the node come and go.
+    pub devices: watch::Receiver<()>,
     /// How the store fares; passed on in the status.
     pub store: watch::Receiver<StoreHealth>,
     /// Devices and routes.
@@ -74,6 +76,11 @@ impl Reconciler {
                 Ok(()) = self.masks.changed() => {
                     masks = Arc::clone(&self.masks.borrow_and_update());
                     // Whatever was planned last is planned anew.
+                    next = Some(0);
+                    Depth::Delta
+                }
+                Ok(()) = self.devices.changed() => {
+                    // Nobody planned that, and what is planned is for all of them.
                     next = Some(0);
                     Depth::Delta
                 }
@@ -245,6 +252,7 @@ impl Reconciler {
             }
             status.problems = desired.problems;
             status.problems.extend(self.balance.problems());
+            status.features = self.balance.features();
             status.limits = self.balance.limits();
             for (name, (applied, took)) in
                 [(OverlayPlane::NAME, overlay), (self.balance.name(), balance), ("dns", dns)]

@@ -6,6 +6,7 @@ use mesh_core::kv::Rev;
 use mesh_core::model::Verified;
 use mesh_core::plan::Problem;
 
+use crate::dataplane::Feature;
 use crate::liveness::Masks;
 use crate::plane::Applied;
 
@@ -54,6 +55,8 @@ pub struct Status {
     pub silent: Masks,
     /// What the plan could not do.
     pub problems: Vec<Problem>,
+    /// Which features of the kernel the data plane uses.
+    pub features: Vec<Feature>,
     /// What the data plane in use cannot do, in words.
     pub limits: Vec<String>,
     /// What was found when all nodes were asked last to compare.

@@ -5,11 +5,13 @@
 mod site;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mesh_agent::facts::links;
 use mesh_agent::netns::start_of;
+use mesh_agent::overlay::OverlayPlane;
 use mesh_agent::plane::{Applied, Depth, Plane};
 use mesh_core::model::{Block, NetworkId, Origin, TaskId};
 use mesh_core::plan::Route;
@@ -129,6 +131,36 @@ async fn whatever_was_tampered_with_is_repaired() {
     }
     assert_eq!(site.nodes[0].sh("ip route show 10.0.44.0/24"), "");
     site.is_settled().await;
+}
+
+/// Whatever judges a task's packets is there before any can come.
+#[tokio::test]
+async fn a_tasks_device_is_down_until_it_is_guarded() {
+    let mut site = Site::new("192.168.9.", 24);
+    let [node, own] = [(); 2].map(|()| site.nodes[0].origin_netns());
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&calls);
+    let guard = move |_, name: &str| {
+        let show = || Command::new("ip").args(["-o", "link", "show", "dev", name]).output().unwrap();
+        let shown = String::from_utf8(node.run(show).unwrap().stdout).unwrap();
+        let mut calls = noted.lock().unwrap();
+        calls.push((name.to_owned(), shown.contains(",UP")));
+        // It cannot be done at first: in a round that is tried twice.
+        if calls.len() <= 2 { Err("no program".to_owned()) } else { Ok(()) }
+    };
+    site.planes[0] = OverlayPlane::of_node(own).guarded(Box::new(guard));
+    let task = Space::new();
+    site.task("t1", 0, 2, &[APP], task.origin());
+    let veth = device("t1", APP);
+    let down = (veth.clone(), false);
+    let said: String = site.round(0, Depth::Delta).await.errors.into_values().collect();
+    assert!(said.contains("its device stays down: no program"), "{said}");
+    assert!(!site.nodes[0].sh(&format!("ip -o link show dev {veth}")).contains(",UP"));
+    site.settle(Depth::Delta).await;
+    assert!(task.pings("10.0.16.1"));
+    site.settle(Depth::Sweep).await;
+    let calls = calls.lock().unwrap();
+    assert_eq!(*calls, [(); 3].map(|()| down.clone()));
 }
 
 #[tokio::test]

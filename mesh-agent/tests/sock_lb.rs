@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aya::maps::{Array, HashMap, Map, MapData};
+use mesh_agent::config::KernelFeature;
 use mesh_agent::dataplane::ebpf::{self, EbpfPlane, FLOWS};
 use mesh_agent::plane::{Applied, Depth, Plane};
 use mesh_core::model::{Affinity, Balancing, Origin, Protocol};
@@ -90,8 +91,7 @@ impl Node {
         let pins = self.pins();
         let cgroup = self.group.0.clone();
         self.plane = None;
-        self.plane =
-            Some(self.lab.node.inside(|| EbpfPlane::open(&pins, Some(&cgroup), true, FLOWS).unwrap()));
+        self.plane = Some(self.lab.node.inside(|| EbpfPlane::open(&pins, &cgroup, &[], FLOWS).unwrap()));
         assert!(self.apply(Depth::Sweep).changed > 0);
         assert_eq!(self.apply(Depth::Sweep).changed, 0, "a second round changes nothing");
         assert_eq!(self.apply(Depth::Look), Applied::default(), "a look finds nothing");
@@ -338,7 +338,11 @@ fn programs_stay_while_no_agent_runs_and_are_replaced_in_place() {
     // Without, nothing is left of it, and packets are balanced.
     node.plane = None;
     let pins = node.pins();
-    node.plane = Some(node.lab.node.inside(|| EbpfPlane::open(&pins, None, true, FLOWS).unwrap()));
+    node.plane = Some(
+        node.lab
+            .node
+            .inside(|| EbpfPlane::open(&pins, Path::new(""), &[KernelFeature::SockLb], FLOWS).unwrap()),
+    );
     node.apply(Depth::Sweep);
     assert_eq!(std::fs::read_dir(pins.join("sockets")).unwrap().count(), 0);
     let seen = answers(&mut process, &format!("tcp {VIP} 80"));
@@ -347,7 +351,7 @@ fn programs_stay_while_no_agent_runs_and_are_replaced_in_place() {
     // A group that is not there is no reason not to balance.
     node.plane = None;
     let none = Path::new("/sys/fs/cgroup/none");
-    node.plane = Some(node.lab.node.inside(|| EbpfPlane::open(&pins, Some(none), true, FLOWS).unwrap()));
+    node.plane = Some(node.lab.node.inside(|| EbpfPlane::open(&pins, none, &[], FLOWS).unwrap()));
     node.apply(Depth::Sweep);
     let seen = answers(&mut process, &format!("tcp {VIP} 80"));
     assert!(seen.iter().all(|line| line.ends_with(&format!("really {VIP}:80"))), "{seen:?}");

@@ -14,6 +14,8 @@ mod choice;
 mod client_address;
 #[path = "mesh/counters.rs"]
 mod counters;
+#[path = "mesh/devices.rs"]
+mod devices;
 #[path = "mesh/dns.rs"]
 mod dns;
 #[path = "mesh/explain_live.rs"]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use mesh_agent::config::KernelFeature;
 use mesh_agent::dataplane::ebpf::{EbpfPlane, FLOWS};
 use mesh_core::model::{Affinity, Balancing, Name, NodeId, Protocol, TaskId, Vni};
 use mesh_core::plan::{Backend, Balance, Family, Frontend, Mac, Pool, Site};
@@ -56,7 +57,8 @@ fn one(services: u32, tasks: u32, families: &[Family]) -> Result<ServiceChange> 
 /// The time for all, and the median of those for one change. What does not change is shared by the plans, as by those
 /// of a [`mesh_core::plan::Planner`].
 fn changes(pins: &Path, services: u32, tasks: u32, families: &[Family]) -> Result<(Duration, Duration)> {
-    let mut plane = EbpfPlane::open(pins, None, true, FLOWS).map_err(|error| anyhow!(error.in_full()))?;
+    let mut plane = EbpfPlane::open(pins, Path::new(""), &[KernelFeature::SockLb], FLOWS)
+        .map_err(|error| anyhow!(error.in_full()))?;
     let full = balance(services, tasks, families);
     let all = fill(&mut plane, &full)?;
     let mut times = Vec::new();

@@ -19,6 +19,7 @@ fn fresh(id: u8) -> Fresh {
 fn standalone(name: &str, pid: u32) -> TaskRequest {
     TaskRequest {
         dns: Vec::new(),
+        packets_only: false,
         service: None,
         name: Some(name.to_owned()),
         networks: vec!["app".to_owned()],

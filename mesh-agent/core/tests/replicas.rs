@@ -86,6 +86,7 @@ impl Fleet {
                     origin: Origin::Process { pid: self.sim.now() as u32, start: 1, supervised: true },
                     weight: 1,
                     dns: Vec::new(),
+                    packets_only: false,
                     state: TaskState::Running,
                     slot: Some(start.slot),
                     program: Some(start.version),

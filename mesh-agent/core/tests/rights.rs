@@ -52,6 +52,7 @@ fn own_task(sim: &mut Sim, node: &str) -> Task {
     let me = sim.me(node);
     let request = TaskRequest {
         dns: Vec::new(),
+        packets_only: false,
         service: None,
         name: Some(format!("job-{node}")),
         networks: vec!["net".to_owned()],

@@ -68,6 +68,7 @@ pub(super) async fn explain(
         let view = Arc::clone(view);
         let task = task.or_else(|| owner(&world, flow.client)).filter(|task| task.node == *me);
         let origin = task.map(|task| task.origin.clone());
+        let leads = task.is_none_or(|task| !task.packets_only);
         let found = look(move || {
             let mut live = view.live(&asked, FLOWS);
             // Whose namespace is gone has no sockets.
@@ -79,7 +80,9 @@ pub(super) async fn explain(
             if let Some(netns) = netns {
                 live.extend(view.led(&asked, &netns, FLOWS - live.len().min(FLOWS))?);
             }
-            Ok((view.foresee(&asked), live))
+            let mut foreseen = view.foresee(&asked);
+            foreseen.at_socket &= leads;
+            Ok((foreseen, live))
         });
         let found = found.await;
         let (foreseen, live) = found.map_err(|error| Refused::unavailable(error.in_full()))?;

@@ -38,7 +38,7 @@ pub use service::{
     ProgramConfig, Service, ServiceSpec, ServiceStatus, ServiceUpdate, UpdateConfig, UpdateStatus, VirtualIp,
 };
 pub use status::{
-    Excluded, ExplainRequest, Explanation, NodeHealth, Plane, Problem, Share, Status, StoreView,
+    Excluded, ExplainRequest, Explanation, Feature, NodeHealth, Plane, Problem, Share, Status, StoreView,
 };
 pub use task::{Origin, Task, TaskAttachment, TaskNetwork, TaskSpec, TaskStatus, TaskUpdate};
 pub use verification::{NodeVerification, Verification, VerifyRequest};

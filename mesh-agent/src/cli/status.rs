@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::format::{self, Format, FormatArg};
 use super::table;
 use super::{FAILED, OK, Session};
-use crate::api::types::{Counters, FlowTable, Status};
+use crate::api::types::{Counters, Feature, FlowTable, Status};
 
 /// Show how this node fares; exits with 1 when it does not do all that it should
 #[derive(Debug, clap::Args)]
@@ -35,6 +35,7 @@ fn text(status: &Status) -> String {
         store,
         planes,
         problems,
+        features,
         limits,
         counters,
         nodes,
@@ -70,6 +71,7 @@ fn text(status: &Status) -> String {
     });
     section(&mut text, "Errors", errors);
     section(&mut text, "Problems", problems.iter().map(|p| format!("{}: {}", p.about, p.message)));
+    section(&mut text, "Features", features.iter().map(feature));
     section(&mut text, "Limits", limits.iter().cloned());
     if let Some(Counters { events, tables }) = counters {
         let table = |(name, FlowTable { live, established, slots }): (&String, &FlowTable)| {
@@ -89,6 +91,17 @@ fn text(status: &Status) -> String {
             &["  NAME", "STATUS", "APPLIED", "PROBLEMS"],
             &rows.collect::<Vec<_>>(),
         ));
+    }
+    text
+}
+
+fn feature(Feature { name, state, reason, instead }: &Feature) -> String {
+    let mut text = format!("{name}: {state}");
+    if !reason.is_empty() {
+        text.push_str(&format!(" ({reason})"));
+    }
+    if !instead.is_empty() {
+        text.push_str(&format!("; {instead}"));
     }
     text
 }
@@ -113,6 +126,8 @@ mod tests {
             "Store": {"Connected": false, "Engine": "local", "Cluster": "c1", "Revision": 9, "Problem": "gone"},
             "Planes": {"overlay": {"Rounds": 4, "Changed": 2, "LastMicros": 1500, "Errors": {"link x": "busy"}}},
             "Problems": [{"About": "network app", "Message": "is full"}], "Limits": ["no client addresses"],
+            "Features": [{"Name": "ebpf", "State": "used"}, {"Name": "tcx", "State": "off", "Instead": "filters"},
+                {"Name": "csum_v6", "State": "missing", "Reason": "too old", "Instead": "none"}],
             "Counters": {"Events": {"evicted": 0, "new_flow": 12, "no_backend": 1},
                 "Tables": {"tcp": {"Live": 24, "Established": 20, "Slots": 262144}}},
             "Nodes": [{"Name": "n2", "State": "ready", "AppliedRevision": 9},
@@ -129,6 +144,10 @@ mod tests {
           overlay: link x: busy
         Problems:
           network app: is full
+        Features:
+          ebpf: used
+          tcx: off; filters
+          csum_v6: missing (too old); none
         Limits:
           no client addresses
         Flow tables:

@@ -14,6 +14,21 @@ mod update;
 
 use super::Session;
 
+/// Whether something is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Switch {
+    /// It is.
+    On,
+    /// It is not.
+    Off,
+}
+
+impl Switch {
+    fn is_off(self) -> bool {
+        self == Self::Off
+    }
+}
+
 /// Manage tasks
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Verb {

@@ -31,7 +31,7 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use aya::Ebpf;
@@ -57,7 +57,9 @@ use self::maps::{Former, Limits, Maps};
 use self::monitor::Monitor;
 use self::pins::Pins;
 use self::sock::Sockets;
+use crate::config::KernelFeature;
 use crate::dataplane::nft::NftPlane;
+use crate::dataplane::{Feature, Features};
 use crate::plane::{Applied, DIFFERS, Depth, Drift, Plane};
 
 /// The compiled programs, as an ELF object. Empty when the build had no BPF toolchain.
@@ -88,9 +90,16 @@ pub const fn built_in() -> bool {
     !cfg!(mesh_ebpf_stub)
 }
 
+/// Programs, and where they are.
+struct Programs {
+    ebpf: Ebpf,
+    links: Links,
+}
+
 /// Keeps programs and maps as planned, and the gates beside them.
 pub struct EbpfPlane {
-    ebpf: Ebpf,
+    /// Also who makes a task's device has them be on it.
+    programs: Arc<Mutex<Programs>>,
     maps: Maps,
     /// None: no flows are left to carry over.
     former: Option<Former>,
@@ -98,9 +107,9 @@ pub struct EbpfPlane {
     reader: Option<Reader>,
     /// Until somebody takes it.
     reflector: Option<Reflector>,
-    links: Links,
     /// None: packets alone are balanced.
     sockets: Option<Sockets>,
+    features: Features,
     /// None: it is not known how far the last attempt came.
     books: Option<Books>,
     gates: NftPlane,
@@ -109,27 +118,70 @@ pub struct EbpfPlane {
 }
 
 impl EbpfPlane {
-    /// Loads the programs, and the maps that another agent left in `pins`. `sockets` is the control group whose
-    /// processes are balanced at their sockets (empty: the whole machine); none: they are not. Without `tcx` programs
-    /// are filters, also where there are links. `flows` is for how many of TCP there is to be room.
-    pub fn open(pins: &Path, sockets: Option<&Path>, tcx: bool, flows: u32) -> Result<Self, EbpfError> {
+    /// Loads the programs, and the maps that another agent left in `pins`. `cgroup` is the control group whose
+    /// processes are balanced at their sockets (empty: the whole machine). Features in `without` are not used even if
+    /// the kernel has them. `flows` is for how many of TCP there is to be room.
+    pub fn open(
+        pins: &Path,
+        cgroup: &Path,
+        without: &[KernelFeature],
+        flows: u32,
+    ) -> Result<Self, EbpfError> {
         let pins = Pins::make(pins)?;
-        let mut loaded = load::load(&pins, &limits(flows), sockets.is_some())?;
-        let opened = sockets.map(|cgroup| Sockets::open(&mut loaded, pins.sockets(), cgroup));
-        let sockets = opened.and_then(|opened| {
-            opened.inspect_err(|error| warn!(error = error.in_full(), "packets alone are balanced")).ok()
+        let mut features = Features::without(without);
+        let tcx = features.attempt(KernelFeature::Tcx, links::have_tcx);
+        let ends = features.attempt(KernelFeature::SockDestroy, kill::attempt);
+        let leads = features.attempt(KernelFeature::SockLb, || match ends {
+            true => Ok(()),
+            false => Err("sockets whose task has gone could not be ended (sock_destroy)".to_owned()),
+        });
+        features.attempt(KernelFeature::Reflector, || Ok(()));
+        let mut loaded = load::load(&pins, &limits(flows), leads, &mut features)?;
+        let opened = leads.then(|| Sockets::open(&mut loaded, pins.sockets(), cgroup)).transpose();
+        let sockets = opened.unwrap_or_else(|error| {
+            warn!(error = error.in_full(), "packets alone are balanced");
+            features.lose(KernelFeature::SockLb, error.in_full());
+            None
         });
         if sockets.is_none() {
             sock::forget(&pins.sockets(), |_| true);
         }
         let Loaded { ebpf, maps, records, reflector, sockets: _, former } = loaded;
-        let reflector = Some(reflector);
+        let reflector = features.uses(KernelFeature::Reflector).then_some(reflector);
         let monitor = Monitor::new(maps.config.clone());
         let reader = Some(monitor.reader(records));
         let view = Arc::new(View::open(&pins.maps(), monitor, sockets.is_some())?);
-        let links = Links::open(pins.links(), if tcx { Hook::best() } else { Hook::Filter });
+        let links = Links::open(pins.links(), if tcx { Hook::Tcx } else { Hook::Filter });
         let (gates, alarm) = (NftPlane::gates(), Alarm::default());
-        Ok(Self { ebpf, maps, former, reader, reflector, links, sockets, books: None, gates, view, alarm })
+        let books = None;
+        Ok(Self {
+            programs: Arc::new(Mutex::new(Programs { ebpf, links })),
+            maps,
+            former,
+            reader,
+            reflector,
+            sockets,
+            features,
+            books,
+            gates,
+            view,
+            alarm,
+        })
+    }
+
+    /// Puts the program of tasks on a device of one.
+    pub fn guard(&self) -> impl Fn(u32, &str) -> Result<(), String> + Send + Sync + use<> {
+        let programs = Arc::clone(&self.programs);
+        move |index, name| {
+            let Programs { ebpf, links } = &mut *programs.lock().unwrap_or_else(PoisonError::into_inner);
+            let held = links.hold(ebpf, &(index, name.to_owned()), program::FROM_TASK);
+            held.map(drop).map_err(|error| error.in_full())
+        }
+    }
+
+    /// Which features of the kernel are used.
+    pub fn features(&self) -> impl Iterator<Item = Feature> {
+        self.features.list()
     }
 
     /// What this plane cannot do, in words for people.
@@ -162,7 +214,7 @@ impl EbpfPlane {
         self.reader.take()
     }
 
-    /// Where to say how the node fares, for its kernel to answer probes with; once.
+    /// Where to say how the node fares, for its kernel to answer probes with; once, and where that is wanted.
     pub fn reflector(&mut self) -> Option<Reflector> {
         self.reflector.take()
     }
@@ -196,18 +248,36 @@ impl EbpfPlane {
         applied: &mut Applied,
     ) {
         let Some(sockets) = &mut self.sockets else { return };
-        match sockets.settle(&mut self.ebpf, want, facts, looks) {
+        let settled = {
+            let mut programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
+            sockets.settle(&mut programs.ebpf, want, facts, looks)
+        };
+        match settled {
             Ok(changed) => applied.changed += changed,
             Err(error) => {
                 warn!(error = error.in_full(), "packets alone are balanced");
                 sockets.forget();
                 self.sockets = None;
+                self.features.lose(KernelFeature::SockLb, error.in_full());
                 return;
             }
         }
         if moved || looks {
             sockets.end_lost(&self.maps, applied).await;
         }
+    }
+
+    fn put_programs(
+        &self,
+        want: &BTreeMap<Device, &'static str>,
+        looks: bool,
+        errors: &mut BTreeMap<String, String>,
+    ) -> usize {
+        let Programs { ebpf, links } = &mut *self.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        if looks {
+            links.forget_lost(ebpf);
+        }
+        links.settle(ebpf, want, errors)
     }
 
     /// From maps that programs use until now, if there are such.
@@ -236,7 +306,9 @@ impl EbpfPlane {
                 if config != planned {
                     drift.note("what programs know of the node", DIFFERS);
                 }
-                self.links.look(&self.ebpf, &programs(want, &facts), drift);
+                let held = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
+                held.links.look(&held.ebpf, &programs(want, &facts), drift);
+                drop(held);
                 let found = self.maps.found().and_then(|found| {
                     let steps = Books::open(SIZES, found).steps(want, &facts, &mut applied.errors);
                     steps.iter().for_each(|step| self.maps.look(step, drift));
@@ -340,8 +412,7 @@ impl Plane for EbpfPlane {
                 self.carry_flows(&mut applied);
                 let mut errors = BTreeMap::new();
                 let looks = depth == Depth::Sweep;
-                applied.changed +=
-                    self.links.settle(&mut self.ebpf, &programs(want, &facts), looks, &mut errors);
+                applied.changed += self.put_programs(&programs(want, &facts), looks, &mut errors);
                 self.settle_sockets(want, &facts, (moved, looks), &mut applied).await;
                 self.carry_flows(&mut applied);
                 if errors.is_empty() {

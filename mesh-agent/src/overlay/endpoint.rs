@@ -8,6 +8,7 @@ use mesh_core::plan::{Endpoint, Mac};
 use nix::errno::Errno;
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
 
+use super::Guard;
 use super::device::{self, Device};
 use super::inside;
 use super::kernel::{Kernel, KernelError};
@@ -28,6 +29,8 @@ pub(super) enum EndpointError {
         "task {task} already has a device {inside} of its own; rename it, or give the task a network namespace without one"
     )]
     InsideTaken { task: String, inside: String },
+    #[error("task {task}: its device stays down: {error}")]
+    Unguarded { task: String, error: String },
     #[error("task {task}: {error}")]
     Kernel { task: String, error: KernelError },
 }
@@ -49,6 +52,7 @@ pub(super) async fn attach(
     name: &str,
     want: &Endpoint,
     found: Option<Device>,
+    guard: &Guard,
     applied: &mut Applied,
 ) -> Result<Attached, EndpointError> {
     let task = || want.task.to_string();
@@ -78,6 +82,9 @@ pub(super) async fn attach(
     let settings = sysctl::of_device(name, want.addresses.v6.is_some());
     for (object, result) in sysctl::apply(node, &settings, kernel.drift()) {
         applied.record(object, result);
+    }
+    if !host.up {
+        guard(host.index, name).map_err(|error| EndpointError::Unguarded { task: task(), error })?;
     }
     let adjusted = adjust(kernel, &host, want).await.map_err(failed)?;
     Ok(Attached { host: host.index, changed: created || adjusted, netns, inside, end })

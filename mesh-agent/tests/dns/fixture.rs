@@ -168,6 +168,7 @@ pub(crate) fn add(
             origin: Origin::Process { pid: 1, start: 1, supervised: false },
             checked: false,
             dns: vec![],
+            packets_only: false,
             program: None,
             ready_since: 0,
             created: 0,

@@ -214,6 +214,7 @@ impl Mesh {
         let origin: Origin = serde_json::from_value(origin()).unwrap();
         let request = TaskRequest {
             dns: Vec::new(),
+            packets_only: false,
             service: Some("web".to_owned()),
             name: None,
             networks: Vec::new(),

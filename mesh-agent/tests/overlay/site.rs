@@ -167,6 +167,7 @@ impl Site {
             origin,
             checked: false,
             dns: vec![],
+            packets_only: false,
             program: None,
             ready_since: 0,
             created: 0,

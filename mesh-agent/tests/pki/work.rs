@@ -62,6 +62,7 @@ async fn a_worker_lives_through_the_gateway() {
     for (round, service) in [Some("web"), None].into_iter().enumerate() {
         let request = TaskRequest {
             dns: Vec::new(),
+            packets_only: false,
             service: service.map(str::to_owned),
             name: service.is_none().then(|| "job".to_owned()),
             networks: vec!["net".to_owned()],

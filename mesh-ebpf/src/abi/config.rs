@@ -144,6 +144,8 @@ pub struct Config {
 }
 
 impl Config {
+    /// `BPF_F_IPV6` of linux/bpf.h.
+    pub const CSUM_V6: u32 = 0x80;
     /// Of a node that nobody has told anything.
     pub const NEW: Self = Self {
         table_seed: 0,

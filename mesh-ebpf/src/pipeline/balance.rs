@@ -350,11 +350,13 @@ pub fn pick<K: Kernel>(k: &K, packet: &Packet) -> u32 {
     let alike = stays || frontend.has(Frontend::HASHED);
     let seed = if alike { config.mesh_seed } else { config.node_seed };
     let hash = hash::slot(&tuple.src, sport, dport, proto, seed);
-    let id = if frontend.has(Frontend::LEAST) {
-        least(k, frontend, hash, packet.except)
-    } else {
-        in_slots(k, frontend, hash, packet.except)
-    };
+    let mut id = packet.except;
+    if frontend.has(Frontend::LEAST) {
+        id = least(k, frontend, hash, id);
+    }
+    if id == packet.except {
+        id = in_slots(k, frontend, hash, id);
+    }
     if stays {
         remember_client(k, packet, id);
     }
@@ -406,8 +408,9 @@ pub(crate) fn in_slots<K: Kernel>(k: &K, frontend: &Frontend, hash: u32, except:
     except
 }
 
-/// Of the backends in some slots that which has the fewest flows for its weight. To look at a few at random is nearly
-/// as good as to look at all (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001).
+/// Of the backends in some slots that which has the fewest flows for its weight; that which is not wanted if they have no
+/// other. To look at a few at random is nearly as good as to look at all (Mitzenmacher, "The Power of Two Choices in
+/// Randomized Load Balancing", 2001).
 #[inline(always)]
 fn least<K: Kernel>(k: &K, frontend: &Frontend, hash: u32, except: u32) -> u32 {
     let (mut best, mut fewest) = (except, u64::MAX);

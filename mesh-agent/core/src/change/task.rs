@@ -28,6 +28,8 @@ pub struct TaskRequest {
     pub weight: u16,
     /// Name servers of its own.
     pub dns: Vec<IpAddr>,
+    /// See [`Task::packets_only`].
+    pub packets_only: bool,
     /// How far it is.
     pub state: TaskState,
     /// Its number among the service's tasks; none: the first that is free.
@@ -149,6 +151,7 @@ pub fn add_task(
         message: String::new(),
         origin: request.origin,
         dns: request.dns,
+        packets_only: request.packets_only,
         program: request.program,
         ready_since: 0,
         created: fresh.now,

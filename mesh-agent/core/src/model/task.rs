@@ -162,6 +162,9 @@ pub struct Task {
     /// Name servers of its own, asked from its own namespace for what is not the mesh's; none: the node's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dns: Vec<IpAddr>,
+    /// Whether its sockets are left alone, so that each of its packets is balanced.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub packets_only: bool,
     /// Which version of its service's program it runs; none: someone else started it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program: Option<u64>,

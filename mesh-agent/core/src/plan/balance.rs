@@ -158,7 +158,7 @@ pub struct Balance {
     pub networks: BTreeMap<Vni, NetworkGate>,
     /// Local tasks' devices.
     pub ports: BTreeMap<String, PortGate>,
-    /// Where the tasks behind them live.
+    /// Where the tasks behind them live whose sockets may be balanced.
     pub origins: BTreeMap<String, Origin>,
 }
 
@@ -186,7 +186,9 @@ pub(super) fn plan(
     }
     for (device, endpoint) in &overlay.endpoints {
         balance.ports.insert(device.clone(), PortGate { vni: endpoint.vni, addresses: endpoint.addresses });
-        balance.origins.insert(device.clone(), endpoint.origin.clone());
+        if world.tasks.get(&endpoint.task).is_none_or(|task| !task.packets_only) {
+            balance.origins.insert(device.clone(), endpoint.origin.clone());
+        }
     }
     let mut tasks = world.tasks_by_service();
     memo.begin(world, me);

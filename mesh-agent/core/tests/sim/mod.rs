@@ -157,6 +157,7 @@ impl Sim {
         let origin = Origin::Process { pid: u32::from(self.next), start: 1, supervised: true };
         let request = TaskRequest {
             dns: Vec::new(),
+            packets_only: false,
             service: Some(service.to_owned()),
             name: None,
             networks: Vec::new(),

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Cluster, Counters, InKernel, NodeStatus, Protocol};
+use crate::dataplane::{self, Found};
 use crate::status;
 
 /// The connection to the store.
@@ -55,6 +56,35 @@ pub struct Problem {
     pub message: String,
 }
 
+/// A feature of the kernel that the data plane likes to use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
+pub struct Feature {
+    /// As in `dataplane.without`; `ebpf` is all of it (`dataplane.mode`).
+    pub name: String,
+    /// `used`, `missing`, or `off` where the configuration says so.
+    pub state: String,
+    /// Why it is missing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// What is done where it is not used.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub instead: String,
+}
+
+impl From<&dataplane::Feature> for Feature {
+    fn from(feature: &dataplane::Feature) -> Self {
+        let dataplane::Feature { name, found, instead } = feature;
+        let (state, reason, instead) = match found {
+            Found::Used => ("used", "", ""),
+            Found::Missing(why) => ("missing", why.as_str(), *instead),
+            Found::Off => ("off", "", *instead),
+        };
+        let [name, state, reason, instead] = [name, state, reason, instead].map(str::to_owned);
+        Self { name, state, reason, instead }
+    }
+}
+
 /// Another node, in short.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
@@ -93,6 +123,9 @@ pub struct Status {
     pub planes: BTreeMap<String, Plane>,
     /// What is not as it should be on this node.
     pub problems: Vec<Problem>,
+    /// Which features of the kernel the data plane uses.
+    #[serde(default)]
+    pub features: Vec<Feature>,
     /// What the data plane in use cannot do.
     pub limits: Vec<String>,
     /// What the data plane counts, where it does.
@@ -105,7 +138,7 @@ pub struct Status {
 impl Status {
     /// The state of a node that has this world.
     pub fn of(world: &Snapshot, node: &NodeId, status: &status::Status) -> Self {
-        let status::Status { planned: _, applied, store, planes, silent, problems, limits, verified: _ } =
+        let status::Status { planned: _, applied, store, planes, silent, problems, features, limits, verified: _ } =
             status;
         let status::StoreHealth { connected, engine, cluster, rev, problem } = store;
         let planes: BTreeMap<_, _> =
@@ -149,6 +182,7 @@ impl Status {
                 .iter()
                 .map(|problem| Problem { about: problem.about.clone(), message: problem.message.clone() })
                 .collect(),
+            features: features.iter().map(Feature::from).collect(),
             limits: limits.clone(),
             counters: None,
             nodes: others.collect(),

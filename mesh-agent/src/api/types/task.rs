@@ -52,6 +52,10 @@ pub struct TaskSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>)]
     pub dns: Vec<IpAddr>,
+    /// Whether its sockets may be led to a backend as they connect, so that its packets need no translation; they may
+    /// unless said otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket_balancing: Option<bool>,
     /// How far it is; `running` unless said otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<TaskState>,
@@ -175,6 +179,9 @@ pub struct Task {
     pub connections: Option<u64>,
     /// Where it lives on its node.
     pub origin: Origin,
+    /// Whether its sockets may be led to a backend as they connect.
+    #[serde(default)]
+    pub socket_balancing: bool,
     /// Which version of its service's program it runs, where the mesh started it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program: Option<u64>,
@@ -214,7 +221,8 @@ impl TryFrom<TaskSpec> for TaskRequest {
     type Error = String;
 
     fn try_from(spec: TaskSpec) -> Result<Self, String> {
-        let TaskSpec { service, name, networks, origin, weight, dns, state, slot, program } = spec;
+        let TaskSpec { service, name, networks, origin, weight, dns, socket_balancing, state, slot, program } =
+            spec;
         Ok(Self {
             service,
             name,
@@ -222,6 +230,7 @@ impl TryFrom<TaskSpec> for TaskRequest {
             origin: origin.try_into()?,
             weight: weight.unwrap_or(1),
             dns,
+            packets_only: socket_balancing == Some(false),
             state: state.unwrap_or(TaskState::Running).into(),
             slot,
             program,
@@ -258,6 +267,7 @@ impl Task {
             message,
             origin,
             dns: _,
+            packets_only,
             program,
             ready_since: _,
             created,
@@ -309,6 +319,7 @@ impl Task {
             reason: if in_balance { String::new() } else { why_not(world, task) },
             connections: world.live.get(node).and_then(|live| live.connections.get(id)).copied(),
             origin: origin.into(),
+            socket_balancing: !packets_only,
             program: *program,
         }
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
+use super::Switch;
 use super::stat::start_time;
 use crate::api::types::{Changed, Origin, TaskSpec};
 use crate::cli::{OK, Session, converge};
@@ -33,13 +34,16 @@ pub(in crate::cli) struct AddArgs {
     /// Name server for what is not the mesh's, asked from inside the task [default: those of the node]
     #[arg(long, value_name = "IP")]
     dns: Vec<IpAddr>,
+    /// Whether its sockets may be led to a backend as they connect; off: each packet is balanced
+    #[arg(long, value_name = "on|off", default_value = "on", hide_possible_values = true)]
+    socket_balancing: Switch,
     /// Exit at once instead of waiting for the mesh to converge
     #[arg(short, long)]
     detach: bool,
 }
 
 pub(super) async fn run(args: AddArgs, session: Session) -> anyhow::Result<u8> {
-    let AddArgs { service, name, network, netns, pid, weight, dns, detach } = args;
+    let AddArgs { service, name, network, netns, pid, weight, dns, socket_balancing, detach } = args;
     // The agent's working directory is another one.
     let netns = netns.map(std::path::absolute).transpose()?;
     let what = match (pid, &netns) {
@@ -60,6 +64,7 @@ pub(super) async fn run(args: AddArgs, session: Session) -> anyhow::Result<u8> {
         origin: Origin { pid, start_time, supervised: false, netns },
         weight: Some(weight),
         dns,
+        socket_balancing: socket_balancing.is_off().then_some(false),
         state: None,
         slot: None,
         program: None,

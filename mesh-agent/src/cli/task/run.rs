@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
+use super::Switch;
 use super::supervise::{self, program, resolv};
 use crate::api::client::{Client, Host};
 use crate::cli::output::Out;
@@ -60,6 +61,9 @@ pub(in crate::cli) struct RunArgs {
     /// Option of resolv.conf(5), such as timeout:1
     #[arg(long, visible_alias = "dns-opt", value_name = "OPTION", value_parser = resolv::word)]
     pub(super) dns_option: Vec<String>,
+    /// Whether its sockets may be led to a backend as they connect; off: each packet is balanced
+    #[arg(long, value_name = "on|off", default_value = "on", hide_possible_values = true)]
+    pub(super) socket_balancing: Switch,
     /// Run in the background, and print the task's ID once it runs
     #[arg(short, long)]
     pub(super) detach: bool,
@@ -201,6 +205,7 @@ fn supervisor_args(args: &RunArgs, host: &Host) -> Vec<OsString> {
         dns,
         dns_search,
         dns_option,
+        socket_balancing,
         detach: _,
         log,
         supervise: _,
@@ -224,6 +229,9 @@ fn supervisor_args(args: &RunArgs, host: &Host) -> Vec<OsString> {
     dns.iter().for_each(|server| flag("--dns", &server.to_string().into()));
     dns_search.iter().for_each(|domain| flag("--dns-search", &domain.into()));
     dns_option.iter().for_each(|option| flag("--dns-option", &option.into()));
+    if socket_balancing.is_off() {
+        flag("--socket-balancing", &"off".into());
+    }
     log.iter().for_each(|log| flag("--log", &log.into()));
     all.push("--".into());
     all.extend(command.iter().cloned());
@@ -248,7 +256,7 @@ mod tests {
     #[test]
     fn the_supervisor_gets_the_same_task() {
         let text = "task run -d --service web --network a --network b -e A=1 -e=-x=2 -w 3 --dns 192.0.2.1 \
-             --dns-search x.test --dns-opt timeout:1 --log /l -- sh -c -- x";
+             --dns-search x.test --dns-opt timeout:1 --socket-balancing off --log /l -- sh -c -- x";
         let asked = parse(text.split(' ').map(OsString::from));
         let host: Host = "unix:///x/y.sock".parse().unwrap();
         let passed_on = parse(supervisor_args(&asked, &host));

@@ -88,7 +88,7 @@ impl Supervisor<'_> {
     }
 
     async fn register(&self) -> anyhow::Result<Changed> {
-        let RunArgs { service, name, network, weight, dns, slot, program, .. } = self.args;
+        let RunArgs { service, name, network, weight, dns, socket_balancing, slot, program, .. } = self.args;
         let spec = TaskSpec {
             service: service.clone(),
             name: name.clone(),
@@ -101,6 +101,7 @@ impl Supervisor<'_> {
             },
             weight: Some(*weight),
             dns: dns.clone(),
+            socket_balancing: socket_balancing.is_off().then_some(false),
             state: Some(TaskState::Preparing),
             slot: *slot,
             program: *program,

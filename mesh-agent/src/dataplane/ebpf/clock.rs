@@ -14,7 +14,7 @@ use super::EbpfError;
 /// The name of the program.
 pub const CLOCK: &str = "mesh_clock";
 /// Bytes of the shortest Ethernet frame.
-const FRAME: usize = 60;
+pub(super) const FRAME: usize = 60;
 
 /// Asks the program named [`CLOCK`], which has to be loaded.
 pub fn clock(program: &SchedClassifier) -> Result<Clock, EbpfError> {

@@ -62,6 +62,23 @@ pub(super) struct Diag {
     sequence: u32,
 }
 
+/// Whether sockets can be ended here: tried on those that nobody has.
+pub(super) fn attempt() -> Result<(), String> {
+    let attempt = || {
+        let mut diag = Diag::open()?;
+        let family = u8::try_from(AF_INET).map_err(io::Error::other)?;
+        for proto in [TCP, UDP] {
+            // What is not known of at all is not found either.
+            diag.find(family, proto, &BTreeSet::new())?;
+            diag.destroy(family, proto, &[0; ID])?;
+        }
+        Ok(())
+    };
+    attempt().map_err(|error: io::Error| {
+        format!("the kernel ends no sockets (CONFIG_INET_DIAG_DESTROY, CONFIG_INET_UDP_DIAG): {error}")
+    })
+}
+
 impl Diag {
     /// To those of the namespace that the caller is in.
     pub(super) fn open() -> io::Result<Self> {
@@ -250,6 +267,11 @@ mod tests {
             let [dead, alive] = sockets.each_ref().map(|socket| socket.recv(&mut [0]).unwrap_err().kind());
             assert_eq!((dead, alive), (io::ErrorKind::ConnectionAborted, io::ErrorKind::WouldBlock));
         }
+    }
+
+    #[test]
+    fn whether_sockets_can_be_ended_is_known_before() {
+        attempt().unwrap();
     }
 
     #[test]

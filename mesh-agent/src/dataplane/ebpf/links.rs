@@ -14,9 +14,8 @@ use aya::Ebpf;
 use aya::programs::links::{FdLink, Link, PinnedLink};
 use aya::programs::tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle};
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
-use aya::util::KernelVersion;
 
-use super::EbpfError;
+use super::{EbpfError, LOOPBACK};
 use crate::plane::{Drift, MISSING, UNPLANNED};
 
 /// A device: its index and its name.
@@ -35,12 +34,12 @@ pub(super) enum Hook {
     Filter,
 }
 
-impl Hook {
-    /// The best that the kernel has.
-    pub(super) fn best() -> Self {
-        let links = KernelVersion::new(6, 6, 0);
-        if KernelVersion::current().is_ok_and(|kernel| kernel >= links) { Self::Tcx } else { Self::Filter }
-    }
+/// Whether programs may be put on devices by links: a kernel that knows of none cannot list any.
+pub(super) fn have_tcx() -> Result<(), String> {
+    let listed = SchedClassifier::query_tcx(LOOPBACK, TcAttachType::Ingress);
+    listed
+        .map(drop)
+        .map_err(|error| format!("devices have no links of programs, as from Linux 6.6 on: {error}"))
 }
 
 /// Programs on devices.
@@ -57,36 +56,17 @@ impl Links {
         Self { hook, dir, held: BTreeMap::new() }
     }
 
-    /// Puts each program on its device and takes ours off all others. How many were changed. Whether the kernel has what
-    /// was put there before is looked at when told so.
+    /// Puts each program on its device and takes ours off all others. How many were changed.
     pub(super) fn settle(
         &mut self,
         ebpf: &mut Ebpf,
         want: &BTreeMap<Device, &'static str>,
-        looks: bool,
         errors: &mut BTreeMap<String, String>,
     ) -> usize {
         let mut changed = 0;
         for (device, program) in want {
-            let kept = || match looks {
-                true => self.is_there(ebpf, device, program),
-                false => self.hook == Hook::Filter || self.path(device, program).exists(),
-            };
-            if self.held.get(device) == Some(program) && kept() {
-                continue;
-            }
-            let put = match self.hook {
-                Hook::Tcx => self.put(ebpf, device, program),
-                Hook::Filter => put_filter(ebpf, device, program),
-            };
-            match put {
-                Ok(()) => {
-                    if self.hook == Hook::Tcx {
-                        remove_filter(device);
-                    }
-                    changed += 1;
-                    self.held.insert(device.clone(), program);
-                }
+            match self.hold(ebpf, device, program) {
+                Ok(put) => changed += usize::from(put),
                 Err(error) => _ = errors.insert(format!("device {}", device.1), error.in_full()),
             }
         }
@@ -106,6 +86,12 @@ impl Links {
         }
     }
 
+    /// What somebody took off a device is no longer held.
+    pub(super) fn forget_lost(&mut self, ebpf: &Ebpf) {
+        let held = std::mem::take(&mut self.held).into_iter();
+        self.held = held.filter(|(device, program)| self.is_there(ebpf, device, program)).collect();
+    }
+
     /// Whether the kernel runs this agent's program for what comes in by the device. Somebody may have taken the link
     /// off, whose pin stays.
     fn is_there(&self, ebpf: &Ebpf, device: &Device, name: &'static str) -> bool {
@@ -118,6 +104,28 @@ impl Links {
         };
         self.path(device, name).exists()
             && program.is_some_and(|program| there.iter().any(|other| other.id() == program.id()))
+    }
+
+    /// Puts a program on a device, unless it is there. Whether it was not.
+    pub(super) fn hold(
+        &mut self,
+        ebpf: &mut Ebpf,
+        device: &Device,
+        program: &'static str,
+    ) -> Result<bool, EbpfError> {
+        let kept = || self.hook == Hook::Filter || self.path(device, program).exists();
+        if self.held.get(device) == Some(&program) && kept() {
+            return Ok(false);
+        }
+        match self.hook {
+            Hook::Tcx => {
+                self.put(ebpf, device, program)?;
+                remove_filter(device);
+            }
+            Hook::Filter => put_filter(ebpf, device, program)?,
+        }
+        self.held.insert(device.clone(), program);
+        Ok(true)
     }
 
     fn path(&self, (index, name): &Device, program: &str) -> PathBuf {

@@ -22,12 +22,15 @@ pub(super) struct Pins {
 
 impl Pins {
     /// Makes it. Where there is no BPF file system yet, one is mounted: on the directory itself, or above it
-    /// where nobody can make a directory, as in `/sys/fs`.
+    /// where nobody can make a directory, as in `/sys/fs`. Only where nothing is that it would hide.
     pub(super) fn make(dir: &Path) -> Result<Self, EbpfError> {
         let pins = Self { dir: dir.to_path_buf() };
         if !is_bpffs(existing(dir)) {
             let place = if fs::create_dir_all(dir).is_ok() { dir } else { existing(dir) };
-            mount_bpffs(place).map_err(|source| failed("mount a BPF file system on", place, source))?;
+            let empty = listed(place).next().is_none();
+            let mounted =
+                if empty { mount_bpffs(place) } else { Err(io::ErrorKind::DirectoryNotEmpty.into()) };
+            mounted.map_err(|source| failed("mount a BPF file system on", place, source))?;
         }
         for sub in [pins.maps().dir(), &pins.links(), &pins.sockets()] {
             fs::create_dir_all(sub).map_err(|source| failed("make", sub, source))?;
@@ -120,4 +123,26 @@ fn count(dir: &Path) -> usize {
 
 fn failed(what: &'static str, path: &Path, source: io::Error) -> EbpfError {
     EbpfError::Pins { what, path: path.to_path_buf(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As `/proc/pins` would have hidden all of `/proc`.
+    #[test]
+    fn nothing_is_hidden_by_a_mount() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "here").unwrap();
+        for pins in [file.join("pins"), dir.path().to_path_buf()] {
+            let made = Pins::make(&pins);
+            let hidden = is_bpffs(dir.path());
+            if hidden {
+                umount(dir.path()).unwrap();
+            }
+            assert!(made.is_err() && !hidden, "{}", pins.display());
+        }
+        assert!(file.exists());
+    }
 }

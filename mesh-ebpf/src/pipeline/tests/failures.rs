@@ -2,11 +2,12 @@
 
 use super::life::{OUTSIDE, at, client};
 use super::world::{End, Service, Who, World, own, task, vip};
-use crate::abi::{Backend, BackendState, Frontend, NO_BACKEND, TCP, UDP};
+use crate::abi::{Backend, BackendState, Frontend, NO_BACKEND, NetPort, TCP, UDP};
 use crate::flow::{Head, Role};
+use crate::packet::Tuple;
 use crate::packet::tcp::{ACK, FIN, RST, SYN};
-use crate::pipeline::in_slots;
-use crate::testing::Node;
+use crate::pipeline::{in_slots, step};
+use crate::testing::{Node, tcp};
 use crate::verdict::{Event, Refusal};
 
 const MEMBER: usize = 6;
@@ -140,6 +141,13 @@ fn another_backend_is_found_beyond_a_long_run_of_one() {
         for hash in 0..256 {
             assert_eq!(in_slots(&node, &frontend, hash, 1), 2, "from slot {hash}, {count} slots");
             assert_eq!(in_slots(&node, &frontend, hash, NO_BACKEND), node.slots[hash as usize]);
+        }
+        let mut packet = tcp("192.0.2.7:1", "198.51.100.1:8000", SYN).packet();
+        packet.frontend = Frontend { flags: Frontend::LEAST, ..frontend };
+        packet.except = 1;
+        for port in 1000..2000 {
+            packet.tuple.ports = Tuple::join(NetPort::new(port), NetPort::new(8000));
+            assert_eq!(step::pick(&node, &packet), 2, "from port {port}, {count} slots");
         }
     }
 }
