@@ -83,7 +83,7 @@ pub(super) async fn attach(
     for (object, result) in sysctl::apply(node, &settings, kernel.drift()) {
         applied.record(object, result);
     }
-    if !host.up {
+    if !host.up && kernel.drift().is_none() {
         guard(host.index, name).map_err(|error| EndpointError::Unguarded { task: task(), error })?;
     }
     let adjusted = adjust(kernel, &host, want).await.map_err(failed)?;
