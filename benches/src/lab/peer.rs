@@ -92,7 +92,8 @@ fn start(node: &Node, bare: &Bare, kind: Kind) -> Result<Option<Process>> {
         ("{web}", WEB.to_string()),
         ("{sink}", SINK.to_string()),
     ];
-    let config = filled.iter().fold(kind.config().to_owned(), |text, (name, value)| text.replace(name, value));
+    let config =
+        filled.iter().fold(kind.config().to_owned(), |text, (name, value)| text.replace(name, value));
     let file = dir.join("config");
     fs::write(&file, config).with_context(|| format!("cannot write {}", file.display()))?;
     let file = file.display().to_string();

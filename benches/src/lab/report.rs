@@ -92,7 +92,8 @@ impl Report {
 
     /// For people.
     pub fn table(&self) -> String {
-        let mut text = "metric               entry   target            median    spread  to direct\n".to_owned();
+        let mut text =
+            "metric               entry   target            median    spread  to direct\n".to_owned();
         for Row { target, metric, entry, median, spread, ratio_to_direct } in &self.rows {
             let digits = if *median < 100.0 { 2 } else { 0 };
             let _ = writeln!(
