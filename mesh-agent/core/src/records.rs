@@ -73,6 +73,17 @@ pub fn certificate(id: &NodeId) -> String {
     format!("cert/{id}")
 }
 
+/// The node whose record that is: of what says that it is there, and what is wanted of it. Not what it holds: its tasks and
+/// blocks go when it is not there (`change::janitor`).
+pub fn node_of<'a>(key: &'a str, value: &'a str) -> Option<&'a str> {
+    if key.starts_with("idx/node/") {
+        return Some(value);
+    }
+    ["node/", "nodespec/", "down/", "guard/node/", "csr/", "cert/"]
+        .iter()
+        .find_map(|kind| key.strip_prefix(kind))
+}
+
 /// The generation that is written in a listing; 0: none ever was.
 pub fn generation<'a>(kvs: impl IntoIterator<Item = &'a KeyValue>) -> u64 {
     let mut kvs = kvs.into_iter().filter(|kv| kv.key == GENERATION);
