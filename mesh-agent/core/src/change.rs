@@ -17,6 +17,7 @@ mod saved;
 mod service;
 mod task;
 mod token;
+mod trust;
 mod verdict;
 
 pub use health::HealthWish;
@@ -39,6 +40,10 @@ pub use task::{
     stop_task,
 };
 pub use token::{TOKEN_LIFE, TokenTerms, add_token};
+pub use trust::{
+    TrustDuty, begin_member_rotation, done as trust_done, is_rotating as members_rotate,
+    member_rotation_progress, trust_duty,
+};
 pub use verdict::{Outage, outage, verdicts};
 
 use crate::kv::Txn;

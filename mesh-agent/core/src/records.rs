@@ -19,6 +19,7 @@
 //! | `csr/<id>`, `cert/<id>` | the node, a manager | what a node that becomes a manager asks for and gets |
 //! | `token/<role>` | API | [`Tokens`] to join with |
 //! | `authority/rotation` | API, managers | [`Rotation`] |
+//! | `authority/members` | API, managers | [`MemberRotation`] |
 //! | `identity/<id>`, `denied/<serial>` | managers | [`Identity`], [`Denied`] |
 //!
 //! Claims are never under a lease. Fields that a newer version adds are ignored; a value that cannot be
@@ -29,8 +30,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::kv::{KeyValue, Rev};
 use crate::model::{
-    Block, Denied, Down, Identity, Live, Name, Network, NetworkId, Node, NodeId, NodeSpec, Role, Rotation,
-    Service, ServiceId, Task, TaskId, TaskSpec, Timestamp, Tokens, Vni,
+    Block, Denied, Down, Identity, Live, MemberRotation, Name, Network, NetworkId, Node, NodeId, NodeSpec,
+    Role, Rotation, Service, ServiceId, Task, TaskId, TaskSpec, Timestamp, Tokens, Vni,
 };
 
 /// Who holds something that exists once.
@@ -57,6 +58,8 @@ impl Claim {
 
 /// Which authority nodes need certificates of.
 pub const ROTATION: &str = "authority/rotation";
+/// Which authority etcd's members need certificates of.
+pub const MEMBER_ROTATION: &str = "authority/members";
 /// Guards overlap checks of subnets.
 pub const GUARD_SUBNETS: &str = "guard/subnets";
 /// Guards conflict checks of published ports.
@@ -223,6 +226,8 @@ pub enum Record {
     Denied(String, Denied),
     /// `authority/rotation`
     Rotation(Rotation),
+    /// `authority/members`
+    MemberRotation(MemberRotation),
     /// An index, a guard (only its revision counts), or what a newer version writes.
     Other,
 }
@@ -262,6 +267,7 @@ pub fn decode(key: &str, value: &str) -> Result<Record, String> {
         "identity" => Record::Identity(NodeId::new(rest), json(value)?),
         "denied" => Record::Denied(rest.to_owned(), json(value)?),
         "authority" if key == ROTATION => Record::Rotation(json(value)?),
+        "authority" if key == MEMBER_ROTATION => Record::MemberRotation(json(value)?),
         "stop" => Record::Stop(TaskId::new(rest)),
         "claim" => {
             let claim: Claim = json(value)?;

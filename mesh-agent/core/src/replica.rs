@@ -256,6 +256,7 @@ impl Replica {
                 world.denied.insert(serial, denied);
             }
             Ok(Record::Rotation(rotation)) => world.rotation = Some(rotation),
+            Ok(Record::MemberRotation(rotation)) => world.member_rotation = Some(rotation),
             Ok(Record::Stop(task)) => {
                 world.stops.insert(task, kv.modified);
             }
@@ -293,6 +294,7 @@ impl Replica {
             Ok(Record::Identity(id, _)) => drop(world.identities.remove(&id)),
             Ok(Record::Denied(serial, _)) => drop(world.denied.remove(&serial)),
             Ok(Record::Rotation(_)) => world.rotation = None,
+            Ok(Record::MemberRotation(_)) => world.member_rotation = None,
             Ok(Record::Stop(task)) => drop(world.stops.remove(&task)),
             Ok(Record::Other) | Err(_) => {}
         }

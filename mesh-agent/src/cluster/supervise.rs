@@ -224,20 +224,42 @@ async fn end_former(lock: &mut Flock<File>) {
         return;
     }
     let Ok(pid) = text.trim().parse::<i32>() else { return };
-    let is_ours = || {
-        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        command.split(|byte| *byte == 0).any(|part| part.starts_with(b"--initial-cluster-token="))
-    };
     for (attempt, signal) in [Signal::SIGTERM, Signal::SIGKILL].into_iter().enumerate() {
-        if !is_ours() {
+        if !is_ours(pid) {
             return;
         }
         let _ = kill(Pid::from_raw(pid), signal);
         let until = Instant::now() + END;
-        while is_ours() && Instant::now() < until {
+        while is_ours(pid) && Instant::now() < until {
             sleep(Duration::from_millis(50 + 50 * attempt as u64)).await;
         }
     }
+}
+
+/// Ends etcd, and waits until its supervisor has started it again.
+pub(super) async fn start_anew(own: &Own) -> anyhow::Result<()> {
+    let process = || {
+        let text = std::fs::read_to_string(own.file("lock")).unwrap_or_default();
+        text.trim().parse::<i32>().ok().filter(|pid| is_ours(*pid))
+    };
+    let former = process();
+    if let Some(pid) = former {
+        kill(Pid::from_raw(pid), Signal::SIGTERM).context("etcd cannot be ended")?;
+    }
+    let until = Instant::now() + END + WELL;
+    while process().is_none_or(|pid| Some(pid) == former) {
+        if Instant::now() >= until {
+            bail!("etcd was not started anew; {}", own.last_words());
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
+/// Whether a process is an etcd of a mesh.
+fn is_ours(pid: i32) -> bool {
+    let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    command.split(|byte| *byte == 0).any(|part| part.starts_with(b"--initial-cluster-token="))
 }
 
 /// Starts a supervisor where none runs, so that it goes on without its parent.
