@@ -289,7 +289,10 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
             _ => Err(anyhow::anyhow!("a part of the agent broke; the data plane goes on")),
         },
     };
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    // One that starts anew does not stop: systemd would end it soon, and for good.
+    if !matches!(ended, Ok(End::Again)) {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    }
     stop.cancel();
     parts.tracker.close();
     if tokio::time::timeout(Duration::from_secs(5), parts.tracker.wait()).await.is_err() {

@@ -20,6 +20,7 @@ mod rotation;
 mod snapshots;
 mod supervise;
 mod trust;
+mod trust_rotation;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

@@ -58,8 +58,17 @@ impl Collector for Scrape {
 
 impl Scrape {
     fn agent(&self, page: &mut Page<'_>) -> fmt::Result {
-        let Status { planned: _, applied, store, planes, silent: _, problems, features: _, limits: _, verified: _ } =
-            &*self.status;
+        let Status {
+            planned: _,
+            applied,
+            store,
+            planes,
+            silent: _,
+            problems,
+            features: _,
+            limits: _,
+            verified: _,
+        } = &*self.status;
         page.gauge("build_info", "The agent's version", [([("version", env!("CARGO_PKG_VERSION"))], 1.0)])?;
         let bad = problems.len() + planes.values().map(|plane| plane.last.errors.len()).sum::<usize>();
         page.one("problems", "What is not as it should be on this node, as in mesh status", bad as f64)?;

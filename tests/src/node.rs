@@ -48,6 +48,7 @@ impl Node {
         let mut socket = OsString::from("unix://");
         socket.push(host.dir().join("run/mesh.sock"));
         host.set_env("MESH_HOST", socket);
+        host.set_env("NOTIFY_SOCKET", host.dir().join("notify").into_os_string());
         let node = Self { host, mesh: mesh.into(), agent: Mutex::default() };
         for dir in [node.run_dir(), node.state_dir()] {
             fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -97,6 +98,12 @@ impl Node {
     /// The socket of the agent's API.
     pub fn socket(&self) -> PathBuf {
         self.run_dir().join("mesh.sock")
+    }
+
+    /// Where the agent says to whoever started it that it is ready, or stops (`sd_notify`). Nobody listens there unless a
+    /// test does.
+    pub fn notify_socket(&self) -> PathBuf {
+        self.dir().join("notify")
     }
 
     /// The agent's configuration file.

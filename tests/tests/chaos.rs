@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Result, ensure};
 use mesh_tests::{
     built_mesh,
-    chaos::{NodeFault, Options, Round, run},
+    chaos::{NodeFault, Options, Round, StoreFault, run},
 };
 
 /// One after the other: each has five nodes.
@@ -25,6 +25,22 @@ fn promises_are_kept_under_faults() -> Result<()> {
 /// Its rounds: an agent is killed; a node is unplugged; two nodes are cut off from three while the store's leader is killed.
 /// Tasks, ports and services come and go.
 const SEED: u64 = 39_209;
+
+/// The same where nodes keep the store themselves: the leader's supervisor and all that is Mesh's on its node are killed, then
+/// the next leader's node is unplugged.
+#[test]
+fn promises_are_kept_by_managers() -> Result<()> {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let of = |node, store| Round { before: Vec::new(), node: Some(node), store, meanwhile: Vec::new() };
+    let rounds = vec![
+        of(NodeFault::KillLeader(500), Some((0, StoreFault::KillSupervisor(1)))),
+        of(NodeFault::UnplugLeader(4_000), None),
+    ];
+    let options = Options { rounds: Some(rounds), managed: true, ..Options::new(0, Duration::ZERO) };
+    let report = run(&built_mesh()?, &options)?;
+    ensure!(report.is_clean() && report.requests > 500 && report.faults == 3, "{report}");
+    Ok(())
+}
 
 /// Where kernels answer no probe, nobody finds out that a node is dead, and new flows go on to it.
 #[test]

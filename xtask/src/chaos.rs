@@ -13,6 +13,9 @@ pub(crate) struct Chaos {
     /// About how long
     #[arg(long, default_value_t = 5.0)]
     minutes: f64,
+    /// The first three nodes are managers, whose etcd is troubled; else there is one beside the nodes
+    #[arg(long)]
+    managed: bool,
     /// The data plane of the nodes [default: ebpf]
     #[arg(long, value_enum)]
     dataplane: Option<Dataplane>,
@@ -33,6 +36,7 @@ pub(crate) fn run(chaos: &Chaos) -> Result<()> {
     if let Some(plane) = chaos.dataplane {
         faults.args(["--dataplane", if matches!(plane, Dataplane::Nft) { "nft" } else { "ebpf" }]);
     }
+    faults.args(chaos.managed.then_some("--managed"));
     faults.args(chaos.json.then_some("--json"));
     program::become_it(faults)
 }

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::kv::{Listing, Op, Rev, Txn};
-use crate::model::Timestamp;
+use crate::model::{NodeId, Timestamp};
 use crate::records::{self, GENERATION, to_json};
 
 /// What this version writes and reads.
@@ -104,6 +104,17 @@ impl Backup {
         Ok(Self { cluster: head.cluster, generation: head.generation, rev: head.rev, records })
     }
 
+    /// The same without the nodes but one. They have no certificates of the cluster that begins with it, and join again, by
+    /// other ids; one that was removed since does not. Their former records would keep their names, addresses and blocks,
+    /// and lead flows to tasks that nobody answers for.
+    #[must_use]
+    pub fn without_others(self, me: &NodeId) -> Self {
+        let is_kept = |(key, value): &(String, String)| {
+            records::node_of(key, value).is_none_or(|node| node == me.as_str())
+        };
+        Self { records: self.records.into_iter().filter(is_kept).collect(), ..self }
+    }
+
     /// The transactions that fill an empty store with it, the generation at last: until then it counts for nothing.
     /// `more` is what makes this node the first manager, if a cluster keeps them from then on.
     pub fn fill(&self, more: Vec<Op>, seen: u64, now: Timestamp) -> Vec<Txn> {
@@ -163,6 +174,32 @@ mod tests {
         assert!(wrong(&text.replace("\"mesh_backup\":1", "\"mesh_backup\":2")).contains("newer"));
         let cut: Vec<_> = text.lines().take(2).collect();
         assert!(wrong(&(cut.join("\n") + "\n")).contains("cut off"));
+    }
+
+    /// It has to join again anyway, by another id; and whoever was removed since the backup was made is not to come back.
+    #[test]
+    fn of_nodes_only_the_one_that_restores_it_comes_back() {
+        let kv = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let all = backup(vec![
+            kv("claim/block/net/3", "{}"),
+            kv("down/b", "{}"),
+            kv("guard/node/a", "blocks"),
+            kv("guard/node/b", "blocks"),
+            kv("idx/node/n1", "a"),
+            kv("idx/node/n2", "b"),
+            kv("node/a", "{}"),
+            kv("node/b", "{}"),
+            kv("nodespec/a", "{}"),
+            kv("nodespec/b", "{}"),
+            kv("task/t", "{}"),
+        ]);
+        let restored = all.without_others(&NodeId::new("a"));
+        let keys: Vec<_> = restored.records.iter().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(
+            keys,
+            ["claim/block/net/3", "guard/node/a", "idx/node/n1", "node/a", "nodespec/a", "task/t"],
+            "what nobody holds any more goes by itself"
+        );
     }
 
     #[test]

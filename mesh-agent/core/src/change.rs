@@ -17,6 +17,7 @@ mod saved;
 mod service;
 mod task;
 mod token;
+mod trust;
 mod verdict;
 mod verification;
 
@@ -40,6 +41,10 @@ pub use task::{
     stop_task,
 };
 pub use token::{TOKEN_LIFE, TokenTerms, add_token};
+pub use trust::{
+    TrustDuty, begin_member_rotation, done as trust_done, is_rotating as members_rotate,
+    member_rotation_progress, trust_duty,
+};
 pub use verdict::{Outage, outage, verdicts};
 pub use verification::{VERIFICATION_LIFE, awaited, begin_verification, end_verification};
 

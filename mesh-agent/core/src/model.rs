@@ -17,7 +17,9 @@ mod verification;
 
 pub use block::{Block, MAX_V4_PREFIX, MAX_V6_PREFIX, MIN_V4_PREFIX, MIN_V6_PREFIX};
 pub use health::{HealthCheck, Probe};
-pub use identity::{Certificate, Denied, Identity, Role, Rotation, StoredToken, Tokens};
+pub use identity::{
+    Certificate, Denied, Identity, MemberRotation, Role, Rotation, StoredToken, Tokens, TrustStep,
+};
 pub use ids::{Id, InvalidName, Name, NetworkId, NodeId, ServiceId, TaskId, fnv64};
 pub use network::{FIRST_VNI, LAST_VNI, Network, Vni};
 pub use node::{Availability, Down, Listener, Live, Node, NodeSpec};

@@ -20,6 +20,7 @@
 //! | `token/<role>` | API | [`Tokens`] to join with |
 //! | `authority/rotation` | API, managers | [`Rotation`] |
 //! | `ask/verification` | API | [`Verification`] |
+//! | `authority/members` | API, managers | [`MemberRotation`] |
 //! | `identity/<id>`, `denied/<serial>` | managers | [`Identity`], [`Denied`] |
 //!
 //! Claims are never under a lease. Fields that a newer version adds are ignored; a value that cannot be
@@ -30,8 +31,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::kv::{KeyValue, Rev};
 use crate::model::{
-    Block, Denied, Down, Identity, Live, Name, Network, NetworkId, Node, NodeId, NodeSpec, Role, Rotation,
-    Service, ServiceId, Task, TaskId, TaskSpec, Timestamp, Tokens, Verification, Vni,
+    Block, Denied, Down, Identity, Live, MemberRotation, Name, Network, NetworkId, Node, NodeId, NodeSpec,
+    Role, Rotation, Service, ServiceId, Task, TaskId, TaskSpec, Timestamp, Tokens, Verification, Vni,
 };
 
 /// Who holds something that exists once.
@@ -60,6 +61,8 @@ impl Claim {
 pub const ROTATION: &str = "authority/rotation";
 /// What all nodes are asked to compare; nothing that anything is planned by.
 pub const VERIFICATION: &str = "ask/verification";
+/// Which authority etcd's members need certificates of.
+pub const MEMBER_ROTATION: &str = "authority/members";
 /// Guards overlap checks of subnets.
 pub const GUARD_SUBNETS: &str = "guard/subnets";
 /// Guards conflict checks of published ports.
@@ -74,6 +77,17 @@ pub fn signing_request(id: &NodeId) -> String {
 /// `cert/<id>`
 pub fn certificate(id: &NodeId) -> String {
     format!("cert/{id}")
+}
+
+/// The node whose record that is: of what says that it is there, and what is wanted of it. Not what it holds: its tasks and
+/// blocks go when it is not there (`change::janitor`).
+pub fn node_of<'a>(key: &'a str, value: &'a str) -> Option<&'a str> {
+    if key.starts_with("idx/node/") {
+        return Some(value);
+    }
+    ["node/", "nodespec/", "down/", "guard/node/", "csr/", "cert/"]
+        .iter()
+        .find_map(|kind| key.strip_prefix(kind))
 }
 
 /// The generation that is written in a listing; 0: none ever was.
@@ -217,6 +231,8 @@ pub enum Record {
     Rotation(Rotation),
     /// `ask/verification`
     Verification(Verification),
+    /// `authority/members`
+    MemberRotation(MemberRotation),
     /// An index, a guard (only its revision counts), or what a newer version writes.
     Other,
 }
@@ -257,6 +273,7 @@ pub fn decode(key: &str, value: &str) -> Result<Record, String> {
         "denied" => Record::Denied(rest.to_owned(), json(value)?),
         "authority" if key == ROTATION => Record::Rotation(json(value)?),
         "ask" if key == VERIFICATION => Record::Verification(json(value)?),
+        "authority" if key == MEMBER_ROTATION => Record::MemberRotation(json(value)?),
         "stop" => Record::Stop(TaskId::new(rest)),
         "claim" => {
             let claim: Claim = json(value)?;

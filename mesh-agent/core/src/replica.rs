@@ -257,6 +257,7 @@ impl Replica {
             }
             Ok(Record::Rotation(rotation)) => world.rotation = Some(rotation),
             Ok(Record::Verification(asked)) => world.verification = Some(asked),
+            Ok(Record::MemberRotation(rotation)) => world.member_rotation = Some(rotation),
             Ok(Record::Stop(task)) => {
                 world.stops.insert(task, kv.modified);
             }
@@ -295,6 +296,7 @@ impl Replica {
             Ok(Record::Denied(serial, _)) => drop(world.denied.remove(&serial)),
             Ok(Record::Rotation(_)) => world.rotation = None,
             Ok(Record::Verification(_)) => world.verification = None,
+            Ok(Record::MemberRotation(_)) => world.member_rotation = None,
             Ok(Record::Stop(task)) => drop(world.stops.remove(&task)),
             Ok(Record::Other) | Err(_) => {}
         }

@@ -12,8 +12,8 @@ use utoipa::ToSchema;
 use super::ApiState;
 use super::answer::{Answer, Body, Refused, changed};
 use super::types::{
-    Changed, Cluster, ClusterAuthority, ClusterBackup, ClusterJoin, ClusterLeave, ClusterToken,
-    ClusterTokenRequest, ErrorBody,
+    Changed, Cluster, ClusterAuthority, ClusterBackup, ClusterJoin, ClusterLeave, ClusterRotation,
+    ClusterToken, ClusterTokenRequest, ErrorBody,
 };
 
 /// A node, by name or id.
@@ -103,16 +103,20 @@ pub(super) async fn authority(State(state): State<ApiState>) -> Answer<Json<Clus
     state.cluster.require_manager()?;
     let world = state.control.world();
     let (nodes, renewed) = change::rotated(&world);
+    let (member_steps, member_steps_done) = change::member_rotation_progress(&world);
     Ok(Json(ClusterAuthority {
         roots: state.cluster.roots()?,
         rotating: world.rotation.as_ref().is_some_and(|rotation| !rotation.settled),
         nodes: nodes.max(world.identities.len()) as u64,
         renewed: renewed as u64,
+        members_rotating: change::members_rotate(&world),
+        member_steps: member_steps as u64,
+        member_steps_done: member_steps_done as u64,
     }))
 }
 
 /// Begin to replace the authority
-#[utoipa::path(post, path = "/v1/cluster/ca/rotate", tag = "cluster", request_body = Nothing,
+#[utoipa::path(post, path = "/v1/cluster/ca/rotate", tag = "cluster", request_body = ClusterRotation,
     responses(
         (status = 200, description = "It is being replaced, as it may have been before", body = Nothing),
         (status = 400, description = "The request makes no sense", body = ErrorBody),
@@ -120,9 +124,12 @@ pub(super) async fn authority(State(state): State<ApiState>) -> Answer<Json<Clus
         (status = 503, description = "The store cannot be asked", body = ErrorBody)))]
 pub(super) async fn rotate(
     State(state): State<ApiState>,
-    Body(Nothing {}): Body<Nothing>,
+    Body(ClusterRotation { members }): Body<ClusterRotation>,
 ) -> Answer<Json<Nothing>> {
-    state.cluster.rotate().await?;
+    match members {
+        true => state.cluster.rotate_members().await?,
+        false => state.cluster.rotate().await?,
+    }
     Ok(Json(Nothing {}))
 }
 

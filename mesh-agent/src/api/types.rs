@@ -24,7 +24,7 @@ use utoipa::ToSchema;
 
 pub use cluster::{
     Cluster, ClusterAuthority, ClusterBackup, ClusterJoin, ClusterLeave, ClusterMember, ClusterNode,
-    ClusterToken, ClusterTokenRequest, alarm_in_words,
+    ClusterRotation, ClusterToken, ClusterTokenRequest, alarm_in_words,
 };
 pub use counters::{AllCounters, BackendCounters, Counters, FlowTable, ServiceCounters};
 pub use duration::{format_duration, parse_duration};

@@ -60,7 +60,7 @@ impl Cluster {
             &gate.list(mesh_core::records::GENERATION).await.map_err(anyhow::Error::from)?.kvs,
         );
         let begun = async {
-            self.begin(&backup, seen).await?;
+            self.begin(&backup.without_others(&self.0.node), seen).await?;
             self.set_aside(true)
         };
         match begun.await {

@@ -80,6 +80,8 @@ impl Duty<'_> {
             tracing::info!("this node's member of etcd has its next certificate");
         }
         own.ensure().await?;
+        // Older than the look at the members: who says that it is well again was so before.
+        let before = inner.control.world();
         let mut seen = match look(self.etcd, &inner.node).await {
             Ok(seen) => seen,
             Err(error) => {
@@ -100,6 +102,16 @@ impl Duty<'_> {
             self.sign(&world).await?;
             self.cluster.follow_rotation(self.etcd, &world).await?;
             let step = members::next(&decidable(&world, &seen));
+            let is_own = |member: &&MemberSeen| member.node.as_ref() == Some(&inner.node);
+            let answers =
+                |member: &MemberSeen| member.health.as_ref().is_some_and(|health| health.leader != 0);
+            let others_well =
+                step == Step::Done && seen.members.iter().filter(|member| !is_own(member)).all(answers);
+            let well = seen.members.iter().find(is_own).is_some_and(answers);
+            let followed = self.cluster.follow_member_rotation(self.etcd, &before, others_well, well).await;
+            if let Err(error) = followed {
+                tracing::warn!("on the way to another authority of etcd's members: {error:#}");
+            }
             if let Step::Wait { why } = &step {
                 seen.waits = Some(why.clone());
             }

@@ -61,6 +61,12 @@ impl Own {
         if self.spec()?.is_some() { supervise::ensure(self).await } else { Ok(()) }
     }
 
+    /// Starts it anew, with the files as they are now.
+    pub(super) async fn start_anew(&self) -> anyhow::Result<()> {
+        self.ensure().await?;
+        supervise::start_anew(self).await
+    }
+
     /// Ends it, and throws all away that it had.
     pub(super) async fn remove(&self) -> anyhow::Result<()> {
         disk::remove(&self.file("member.json"))?;

@@ -39,8 +39,11 @@ pub struct EtcdArgs {
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
     /// Go on in the background, in a session of its own
-    #[arg(long)]
+    #[arg(long, conflicts_with = "wait")]
     detach: bool,
+    /// Where another one does this already, wait until it has ended, and go on in its place
+    #[arg(long)]
+    wait: bool,
 }
 
 /// Runs until `member.json` is gone or a signal ends it.
@@ -49,7 +52,7 @@ pub fn main(args: &EtcdArgs) -> anyhow::Result<()> {
         return detach(&args.dir);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("cannot start the supervisor of etcd")?.block_on(run(&Own::at(&args.dir)))
+    runtime.context("cannot start the supervisor of etcd")?.block_on(run(&Own::at(&args.dir), args.wait))
 }
 
 fn detach(dir: &Path) -> anyhow::Result<()> {
@@ -85,10 +88,27 @@ fn take(own: &Own) -> anyhow::Result<Flock<File>> {
         .map_err(|_| anyhow::anyhow!("another supervisor of etcd holds {}", path.display()))
 }
 
-async fn run(own: &Own) -> anyhow::Result<()> {
-    let mut lock = take(own)?;
+/// Takes the lock; nothing, if there is nothing to run any more when the one who holds it ends.
+async fn take_turn(own: &Own, wait: bool) -> anyhow::Result<Option<Flock<File>>> {
+    loop {
+        match take(own) {
+            Ok(lock) => return Ok(Some(lock)),
+            Err(error) if !wait => return Err(error),
+            Err(_) if own.spec().is_ok_and(|spec| spec.is_none()) => return Ok(None),
+            Err(_) => sleep(LOOK).await,
+        }
+    }
+}
+
+async fn run(own: &Own, wait: bool) -> anyhow::Result<()> {
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
+    let turn = tokio::select! {
+        turn = take_turn(own, wait) => turn?,
+        _ = term.recv() => return Ok(()),
+        _ = int.recv() => return Ok(()),
+    };
+    let Some(mut lock) = turn else { return Ok(()) };
     end_former(&mut lock).await;
     let mut failures = 0;
     while let Some(spec) = own.spec()? {
@@ -224,20 +244,42 @@ async fn end_former(lock: &mut Flock<File>) {
         return;
     }
     let Ok(pid) = text.trim().parse::<i32>() else { return };
-    let is_ours = || {
-        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        command.split(|byte| *byte == 0).any(|part| part.starts_with(b"--initial-cluster-token="))
-    };
     for (attempt, signal) in [Signal::SIGTERM, Signal::SIGKILL].into_iter().enumerate() {
-        if !is_ours() {
+        if !is_ours(pid) {
             return;
         }
         let _ = kill(Pid::from_raw(pid), signal);
         let until = Instant::now() + END;
-        while is_ours() && Instant::now() < until {
+        while is_ours(pid) && Instant::now() < until {
             sleep(Duration::from_millis(50 + 50 * attempt as u64)).await;
         }
     }
+}
+
+/// Ends etcd, and waits until its supervisor has started it again.
+pub(super) async fn start_anew(own: &Own) -> anyhow::Result<()> {
+    let process = || {
+        let text = std::fs::read_to_string(own.file("lock")).unwrap_or_default();
+        text.trim().parse::<i32>().ok().filter(|pid| is_ours(*pid))
+    };
+    let former = process();
+    if let Some(pid) = former {
+        kill(Pid::from_raw(pid), Signal::SIGTERM).context("etcd cannot be ended")?;
+    }
+    let until = Instant::now() + END + WELL;
+    while process().is_none_or(|pid| Some(pid) == former) {
+        if Instant::now() >= until {
+            bail!("etcd was not started anew; {}", own.last_words());
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
+/// Whether a process is an etcd of a mesh.
+fn is_ours(pid: i32) -> bool {
+    let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    command.split(|byte| *byte == 0).any(|part| part.starts_with(b"--initial-cluster-token="))
 }
 
 /// Starts a supervisor where none runs, so that it goes on without its parent.
@@ -262,6 +304,22 @@ pub(super) async fn ensure(own: &Own) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn one_watches_and_another_may_wait_for_its_turn() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = Own::at(dir.path());
+        let file = own.file("member.json");
+        std::fs::write(&file, "{").unwrap();
+        let held = take(&own).unwrap();
+        assert!(take_turn(&own, false).await.unwrap_err().to_string().contains("another supervisor"));
+        assert!(timeout(LOOK * 2, take_turn(&own, true)).await.is_err(), "the other one goes on");
+        drop(held);
+        let held = take_turn(&own, true).await.unwrap();
+        assert!(held.is_some());
+        std::fs::remove_file(&file).unwrap();
+        assert!(take_turn(&own, true).await.unwrap().is_none(), "there is nothing to run");
+    }
 
     #[test]
     fn a_start_without_the_others_that_failed_is_made_again_and_no_other() {

@@ -7,18 +7,19 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use mesh_core::certificate::AUTHORITY_LIFE;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
 };
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use x509_parser::pem::parse_x509_pem;
 
 use super::disk;
 use super::own::Own;
-use crate::control::now;
+use crate::control::{now, random};
 
 /// How far back certificates begin: clocks differ.
 const BACK: Duration = Duration::from_hours(24);
@@ -47,14 +48,52 @@ impl Trust<'_> {
 
     /// A new authority.
     pub(super) fn found(&self) -> anyhow::Result<()> {
-        let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new(Vec::new())?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name.push(DnType::CommonName, "mesh etcd");
-        within(&mut params, AUTHORITY_LIFE)?;
-        self.write("ca.key", &key.serialize_pem())?;
-        self.write("ca.pem", &params.self_signed(&key)?.pem())
+        let Authority { root, key, .. } = Authority::make()?;
+        self.write("ca.key", &key)?;
+        self.write("ca.pem", &root)
+    }
+
+    /// The authority by which is signed: of those that are trusted, the one whose key is here.
+    fn issuer(&self) -> anyhow::Result<(String, KeyPair)> {
+        let key = KeyPair::from_pem(&self.read("ca.key")?)?;
+        for root in split(&self.authority()?) {
+            let (_, pem) = parse_x509_pem(root.as_bytes()).context("ca.pem is no PEM")?;
+            let certificate = pem.parse_x509().context("ca.pem makes no sense")?;
+            if certificate.public_key().raw == key.subject_public_key_info() {
+                return Ok((root, key));
+            }
+        }
+        bail!("the authority's key belongs to none of those that are trusted")
+    }
+
+    /// The name of the authority by which is signed, if the own certificate is of it, too; else nothing is called so.
+    pub(super) fn signs(&self) -> anyhow::Result<String> {
+        let (root, _) = self.issuer()?;
+        let (by, own) = (name(&root, false)?, name(&self.read("member.pem")?, true)?);
+        Ok(if own == by { by } else { String::new() })
+    }
+
+    /// Trusts another authority beside those that are trusted.
+    pub(super) fn trust_also(&self, root: &str) -> anyhow::Result<()> {
+        let mut all = split(&self.authority()?);
+        if !all.iter().any(|one| one.trim() == root.trim()) {
+            all.push(root.to_owned());
+        }
+        self.write("ca.pem", &all.concat())
+    }
+
+    /// Trusts nobody but the authority by which is signed.
+    pub(super) fn trust_own(&self) -> anyhow::Result<()> {
+        let (root, _) = self.issuer()?;
+        self.write("ca.pem", &root)
+    }
+
+    /// Signs by another authority from now on, and has a certificate of it.
+    pub(super) fn take_over(&self, next: &Authority, node: &str, address: IpAddr) -> anyhow::Result<()> {
+        self.trust_also(&next.root)?;
+        self.accept_key(&next.key)?;
+        let certificate = self.sign(&self.request()?, node, address)?;
+        self.write("member.pem", &certificate)
     }
 
     /// Asks for a certificate; the key stays here.
@@ -82,8 +121,8 @@ impl Trust<'_> {
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         within(&mut params, self.life)?;
-        let ca = self.read("ca.pem")?;
-        let issuer = Issuer::from_ca_cert_pem(&ca, KeyPair::from_pem(&self.read("ca.key")?)?)?;
+        let (root, key) = self.issuer()?;
+        let issuer = Issuer::from_ca_cert_pem(&root, key)?;
         Ok(params.signed_by(&asked.public_key, &issuer)?.pem())
     }
 
@@ -107,7 +146,7 @@ impl Trust<'_> {
         Ok(true)
     }
 
-    /// The authority's own certificate.
+    /// The certificates of all authorities that are trusted.
     pub(super) fn authority(&self) -> anyhow::Result<String> {
         self.read("ca.pem")
     }
@@ -122,6 +161,49 @@ impl Trust<'_> {
         KeyPair::from_pem(key).context("the authority's key makes no sense")?;
         self.write("ca.key", key)
     }
+}
+
+/// An authority, as managers hand it on.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Authority {
+    /// What no other is called.
+    pub(super) name: String,
+    root: String,
+    pub(super) key: String,
+}
+
+impl Authority {
+    /// A new one.
+    pub(super) fn make() -> anyhow::Result<Self> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let number: String = random().iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = format!("mesh etcd {number}");
+        params.distinguished_name.push(DnType::CommonName, name.as_str());
+        within(&mut params, AUTHORITY_LIFE)?;
+        Ok(Self { name, root: params.self_signed(&key)?.pem(), key: key.serialize_pem() })
+    }
+
+    /// Its certificate.
+    pub(super) fn root(&self) -> &str {
+        &self.root
+    }
+}
+
+/// The certificates of a file.
+fn split(text: &str) -> Vec<String> {
+    let all = text.split_inclusive("-----END CERTIFICATE-----").map(|one| format!("{}\n", one.trim()));
+    all.filter(|one| one.contains("BEGIN CERTIFICATE")).collect()
+}
+
+/// What a certificate's subject, or its issuer, is called.
+fn name(certificate: &str, issuer: bool) -> anyhow::Result<String> {
+    let (_, pem) = parse_x509_pem(certificate.as_bytes()).context("a certificate is no PEM")?;
+    let certificate = pem.parse_x509().context("a certificate makes no sense")?;
+    let name = if issuer { certificate.issuer() } else { certificate.subject() };
+    Ok(name.iter_common_name().next().and_then(|name| name.as_str().ok()).unwrap_or_default().to_owned())
 }
 
 fn within(params: &mut CertificateParams, life: Duration) -> anyhow::Result<()> {
@@ -169,6 +251,31 @@ mod tests {
         assert!(first.sign("hello", "n2", "192.0.2.2".parse().unwrap()).is_err());
         let mode = std::fs::metadata(second.file("ca.key")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn another_authority_takes_the_place_of_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = Own::at(dir.path());
+        let (trust, address) = (Trust { own: &own, life: YEAR }, "192.0.2.1".parse().unwrap());
+        trust.found().unwrap();
+        let first = trust.sign(&trust.request().unwrap(), "n1", address).unwrap();
+        trust.accept(&first, &trust.authority().unwrap()).unwrap();
+        let (former, next) = (trust.signs().unwrap(), Authority::make().unwrap());
+        for _ in 0..2 {
+            trust.trust_also(next.root()).unwrap();
+            assert_eq!(split(&trust.authority().unwrap()).len(), 2);
+        }
+        assert_eq!(trust.signs().unwrap(), former);
+        trust.accept_key(&next.key).unwrap();
+        assert_eq!(trust.signs().unwrap(), "", "it was broken off between two files");
+        trust.take_over(&next, "n1", address).unwrap();
+        assert_eq!(
+            (trust.signs().unwrap(), name(&trust.read("member.pem").unwrap(), true).unwrap()),
+            (next.name.clone(), next.name.clone())
+        );
+        trust.trust_own().unwrap();
+        assert_eq!(trust.authority().unwrap(), next.root());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Random faults in a mesh under traffic: `cargo xtask chaos --seed N --minutes M [--dataplane ebpf|nft] [--json]`.
+//! Random faults in a mesh under traffic: `cargo xtask chaos --seed N --minutes M [--managed] [--dataplane ebpf|nft] [--json]`.
 
 use std::{env, process::ExitCode, time::Duration};
 
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
 }
 
 fn chaos() -> Result<Report> {
-    let (mut seed, mut minutes, mut json, mut dataplane) = (1, 5.0, false, None);
+    let (mut seed, mut minutes, mut json, mut managed, mut dataplane) = (1, 5.0, false, false, None);
     let mut args = env::args().skip(1);
     while let Some(flag) = args.next() {
         let mut value = || args.next().with_context(|| format!("{flag} needs a value"));
@@ -28,13 +28,16 @@ fn chaos() -> Result<Report> {
                 plane @ ("ebpf" | "nft") => dataplane = Some(plane.to_owned()),
                 other => bail!("--dataplane: there is no '{other}': ebpf or nft"),
             },
+            "--managed" => managed = true,
             "--json" => json = true,
-            _ => bail!("there is no {flag}: use --seed N, --minutes M, --dataplane ebpf|nft and --json"),
+            _ => bail!(
+                "there is no {flag}: use --seed N, --minutes M, --managed, --dataplane ebpf|nft and --json"
+            ),
         }
     }
     let length = Duration::try_from_secs_f64(minutes * 60.0).context("--minutes")?;
     let mesh = env::current_exe().context("cannot find this program")?.with_file_name("mesh");
-    let report = run(&mesh, &Options { dataplane, ..Options::new(seed, length) })?;
+    let report = run(&mesh, &Options { managed, dataplane, ..Options::new(seed, length) })?;
     println!("{}", if json { serde_json::to_string(&report)? } else { report.to_string() });
     Ok(report)
 }

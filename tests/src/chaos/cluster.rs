@@ -24,7 +24,8 @@ const READY: Duration = Duration::from_secs(60);
 /// On which nodes each service has its tasks.
 pub(super) const SERVICES: [&[Place]; 3] = [&[0, 2, 4], &[1, 3, 4], &[2, 3]];
 /// Of the services.
-pub(super) const SIZE: Size = Size { nodes: 5, members: MEMBERS as usize, services: SERVICES.len() };
+pub(super) const SIZE: Size =
+    Size { nodes: 5, members: MEMBERS as usize, services: SERVICES.len(), managed: false };
 /// By which nodes clients outside come in.
 const ENTRIES: [Place; 2] = [0, 1];
 /// On which nodes clients inside are.
@@ -33,9 +34,9 @@ const INSIDE: [Place; 2] = [2, 3];
 const PORT: u16 = 8_080;
 
 /// What a lab has to be for it.
-pub(super) fn lab(mesh: &Path) -> LabBuilder {
+pub(super) fn lab(mesh: &Path, managed: bool) -> LabBuilder {
     // The kernel is looked at often, so that it is soon known whether anything is not as it should be.
-    Lab::builder(mesh).nodes(SIZE.nodes).config(&Store::config()).config("[dataplane]\nsweep = 1\n")
+    Lab::builder(mesh).nodes(SIZE.nodes).config(&Store::config(managed)).config("[dataplane]\nsweep = 1\n")
 }
 
 /// The name of a service.
@@ -44,9 +45,8 @@ pub(super) fn service(number: usize) -> String {
 }
 
 /// Starts everything in a lab: the store, agents, services, tasks.
-pub(super) fn start(lab: &Lab) -> Result<(Store, Vec<Client>)> {
-    let store = Store::start(lab.client())?;
-    lab.start_agents(READY)?;
+pub(super) fn start(lab: &Lab, managed: bool) -> Result<(Store<'_>, Vec<Client>)> {
+    let store = Store::start(lab, managed, READY)?;
     let first = node(lab, 0)?;
     eventually(READY, "every node knows all nodes", || {
         for node in lab.nodes() {

@@ -11,6 +11,7 @@ use anyhow::Result;
 use super::{
     Millis, NodeFault, Outage, Place, Severed, StoreFault,
     cluster::{SIZE, node, start_agent, truncate},
+    managed::Managed,
     store::Store,
 };
 use crate::Lab;
@@ -63,11 +64,26 @@ pub(super) fn harm(lab: &Lab, fault: &NodeFault, start: Instant) -> Result<Optio
             outage(Severed::OneWay(*from, *to), &|| wall(lab, &passes), *lasts, &heal)
         }
         NodeFault::Loss(percent, lasts) => outage(Severed::Loss, &|| lose(lab, *percent), *lasts, &heal),
+        NodeFault::KillLeader(lasts) => {
+            let managed = Managed::of(lab);
+            let leader = managed.leader();
+            eprintln!("        that is node {leader}");
+            managed.kill_node(leader)?;
+            rest(*lasts);
+            start_agent(node(lab, leader)?)?;
+            managed.is_well(leader)?;
+            Ok(None)
+        }
+        NodeFault::UnplugLeader(lasts) => {
+            let leader = Managed::of(lab).leader();
+            eprintln!("        that is node {leader}");
+            harm(lab, &NodeFault::Unplug(leader, *lasts), start)
+        }
     }
 }
 
 /// Does something to the store, and undoes it.
-pub(super) fn harm_store(store: &mut Store, fault: &StoreFault) -> Result<()> {
+pub(super) fn harm_store(store: &mut Store<'_>, fault: &StoreFault) -> Result<()> {
     match *fault {
         StoreFault::KillLeader(lasts) => {
             let leader = store.leader();
@@ -82,6 +98,10 @@ pub(super) fn harm_store(store: &mut Store, fault: &StoreFault) -> Result<()> {
             store.freeze(member)?;
             rest(lasts);
             store.thaw(member)
+        }
+        StoreFault::KillSupervisor(member) => {
+            store.kill_supervisor(member)?;
+            store.restart(member)
         }
         StoreFault::KillAll(lasts) => {
             store.kill_all()?;

@@ -16,7 +16,7 @@ use super::{
     convergence::converges,
     faults::{harm, harm_store},
     given_twice, judge, known_after,
-    schedule::{CALM, schedule},
+    schedule::{CALM, Size, schedule},
     store::Store,
     traffic::Traffic,
 };
@@ -34,6 +34,8 @@ pub struct Options {
     /// The kernels answer no ICMP probe, so that on the nftables plane nobody finds out who is dead: a mesh that breaks
     /// its promises.
     pub deaf: bool,
+    /// The first nodes are managers, and have the store; else it is beside them.
+    pub managed: bool,
     /// The data plane of the agents, `ebpf` or `nft`; none: as the environment has it.
     pub dataplane: Option<String>,
 }
@@ -41,14 +43,14 @@ pub struct Options {
 impl Options {
     /// What the seed says, for so long.
     pub fn new(seed: u64, length: Duration) -> Self {
-        Self { seed, length, rounds: None, deaf: false, dataplane: None }
+        Self { seed, length, rounds: None, deaf: false, managed: false, dataplane: None }
     }
 
     /// What is done.
     pub fn schedule(&self) -> Vec<Round> {
         let of_seed = || {
             let length = self.length.as_millis() as Millis;
-            schedule(self.seed, length, SIZE.nodes, SIZE.members, SIZE.services)
+            schedule(self.seed, length, Size { managed: self.managed, ..SIZE })
         };
         self.rounds.clone().unwrap_or_else(of_seed)
     }
@@ -58,7 +60,7 @@ impl Options {
 /// standard error, and so does the state of the lab when a promise was not kept.
 pub fn run(mesh: &Path, options: &Options) -> Result<Report> {
     let mut report = None;
-    let builder = cluster::lab(mesh);
+    let builder = cluster::lab(mesh, options.managed);
     let builder = match &options.dataplane {
         Some(plane) => builder.dataplane(plane),
         None => builder,
@@ -82,7 +84,7 @@ fn run_in(lab: &Lab, options: &Options) -> Result<Report> {
             node.sysctl("net/ipv4/icmp_echo_ignore_all", "1")?;
         }
     }
-    let (mut store, clients) = cluster::start(lab)?;
+    let (mut store, clients) = cluster::start(lab, options.managed)?;
     let mut run = Run { lab, start: Instant::now(), outages: Vec::new(), changes: Changes::default() };
     let traffic = Traffic::start(&clients, run.start)?;
     thread::sleep(Duration::from_secs(1));
@@ -135,7 +137,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Does a round, and says when the last of it was over.
-    fn round(&mut self, store: &mut Store, round: &Round) -> Result<Instant> {
+    fn round(&mut self, store: &mut Store<'_>, round: &Round) -> Result<Instant> {
         let (lab, start, changes) = (self.lab, self.start, &mut self.changes);
         for change in &round.before {
             changes.ask(lab, change);

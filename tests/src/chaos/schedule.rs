@@ -35,6 +35,11 @@ pub enum NodeFault {
     OneWay(Place, Place, Millis),
     /// So many of a hundred packets are lost.
     Loss(u32, Millis),
+    /// All that is Mesh's is killed with -9 on the manager whose member leads, and its agent is started later. Kernel and
+    /// tasks stay.
+    KillLeader(Millis),
+    /// The manager whose member leads is unplugged.
+    UnplugLeader(Millis),
 }
 
 /// What happens to the store, and how long.
@@ -48,6 +53,8 @@ pub enum StoreFault {
     Freeze(usize, Millis),
     /// All are killed with -9.
     KillAll(Millis),
+    /// What watches over a manager's member is killed with -9.
+    KillSupervisor(usize),
 }
 
 /// What is asked of a mesh. Numbers are never used again.
@@ -111,21 +118,20 @@ const FIRST_PORT: u16 = 9_000;
 
 /// Of what a mesh consists.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Size {
-    pub(crate) nodes: usize,
-    pub(crate) members: usize,
-    pub(crate) services: usize,
+pub struct Size {
+    /// Nodes.
+    pub nodes: usize,
+    /// Members of the store.
+    pub members: usize,
+    /// Services.
+    pub services: usize,
+    /// Whether the members are on the first nodes, which are managers. What is killed there is started again by itself.
+    pub managed: bool,
 }
 
-/// What happens in a mesh of `nodes` nodes with `services` services and a store of `members` members, for about
-/// that long.
-pub fn schedule(seed: u64, length: Millis, nodes: usize, members: usize, services: usize) -> Vec<Round> {
-    let mut plan = Plan {
-        random: Random::new(seed),
-        size: Size { nodes, members, services },
-        next: 0,
-        extra: Vec::new(),
-    };
+/// What happens in such a mesh, for about that long.
+pub fn schedule(seed: u64, length: Millis, size: Size) -> Vec<Round> {
+    let mut plan = Plan { random: Random::new(seed), size, next: 0, extra: Vec::new() };
     let (mut rounds, mut planned) = (Vec::new(), 0);
     while planned < length {
         let round = plan.round();
@@ -157,7 +163,9 @@ impl NodeFault {
             | Self::Unplug(_, lasts)
             | Self::Split(_, lasts)
             | Self::OneWay(_, _, lasts)
-            | Self::Loss(_, lasts) => *lasts,
+            | Self::Loss(_, lasts)
+            | Self::KillLeader(lasts)
+            | Self::UnplugLeader(lasts) => *lasts,
         }
     }
 }
@@ -169,6 +177,7 @@ impl StoreFault {
             | Self::Kill(_, lasts)
             | Self::Freeze(_, lasts)
             | Self::KillAll(lasts) => *lasts,
+            Self::KillSupervisor(_) => 0,
         }
     }
 }
@@ -199,7 +208,9 @@ impl Plan {
     fn node_fault(&mut self) -> NodeFault {
         let node = self.node();
         let lasts = self.random.between(4_000, 10_000);
-        match self.random.below(9) {
+        match self.random.below(if self.size.managed { 13 } else { 9 }) {
+            9 | 10 => NodeFault::KillLeader(self.random.between(200, 6_000)),
+            11 | 12 => NodeFault::UnplugLeader(lasts),
             0 => NodeFault::Kill(node, self.random.between(200, 6_000)),
             1 => NodeFault::Truncate(node, self.random.between(200, 3_000)),
             2 => NodeFault::Freeze(node, [500, 2_000, 10_000][self.random.index(3)]),
@@ -213,6 +224,15 @@ impl Plan {
 
     fn store_fault(&mut self) -> StoreFault {
         let member = self.random.index(self.size.members);
+        if self.size.managed {
+            return match self.random.below(6) {
+                0 | 1 => StoreFault::KillLeader(0),
+                2 => StoreFault::Kill(member, 0),
+                3 => StoreFault::KillSupervisor(member),
+                4 => StoreFault::Freeze(member, 8_000),
+                _ => StoreFault::KillAll(0),
+            };
+        }
         match self.random.below(5) {
             0 | 1 => StoreFault::KillLeader(self.random.between(2_000, 8_000)),
             2 => StoreFault::Kill(member, self.random.between(2_000, 8_000)),
@@ -223,7 +243,9 @@ impl Plan {
 
     /// `ends`: whether it may end a task.
     fn change(&mut self, ends: bool) -> Change {
-        let via = self.node();
+        let node = self.node();
+        // Workers take changes of their own tasks only.
+        let via = if self.size.managed { node % self.size.members } else { node };
         if self.random.one_in(2)
             && let Some(change) = self.take_away(via, ends)
         {
@@ -232,7 +254,7 @@ impl Plan {
         self.next += 1;
         let (number, service) = (self.next, self.random.index(self.size.services));
         let change = match self.random.below(3) {
-            0 => Change::AddTask { number, service, node: via },
+            0 => Change::AddTask { number, service, node },
             1 => {
                 // There are not so many rounds that ports could run out.
                 let port = FIRST_PORT + u16::try_from(number % 20_000).unwrap_or_default();
@@ -273,16 +295,18 @@ mod tests {
     use super::*;
 
     const LENGTH: Millis = 300_000;
+    const SIZE: Size = Size { nodes: 5, members: 3, services: 3, managed: false };
+    const MANAGED: Size = Size { managed: true, ..SIZE };
 
     proptest! {
         #[test]
         fn the_same_seed_gives_the_same_schedule(seed: u64) {
-            prop_assert_eq!(schedule(seed, LENGTH, 5, 3, 3), schedule(seed, LENGTH, 5, 3, 3));
+            prop_assert_eq!(schedule(seed, LENGTH, SIZE), schedule(seed, LENGTH, SIZE));
         }
 
         #[test]
         fn a_shorter_run_is_the_beginning_of_a_longer_one(seed: u64, length in 0..LENGTH) {
-            let (short, long) = (schedule(seed, length, 5, 3, 3), schedule(seed, LENGTH, 5, 3, 3));
+            let (short, long) = (schedule(seed, length, SIZE), schedule(seed, LENGTH, SIZE));
             prop_assert!(long.starts_with(&short));
         }
 
@@ -290,7 +314,7 @@ mod tests {
         #[test]
         fn changes_are_possible(seed: u64) {
             let mut added = BTreeSet::new();
-            for round in schedule(seed, LENGTH, 5, 3, 3) {
+            for round in schedule(seed, LENGTH, SIZE) {
                 prop_assert!(round.faults() > 0);
                 let ends = |change: &Change| matches!(change, Change::RemoveTask { .. });
                 prop_assert!(!round.meanwhile.iter().any(|(_, change)| ends(change)));
@@ -309,7 +333,7 @@ mod tests {
 
         #[test]
         fn two_different_nodes_are_meant(seed: u64) {
-            for round in schedule(seed, LENGTH, 5, 3, 3) {
+            for round in schedule(seed, LENGTH, SIZE) {
                 match round.node {
                     Some(NodeFault::OneWay(from, to, _)) => prop_assert!(from != to && from < 5 && to < 5),
                     Some(NodeFault::Split(left, _)) => prop_assert!(left.len() < 3 && left.iter().all(|n| *n < 5)),
@@ -320,9 +344,20 @@ mod tests {
     }
 
     #[test]
+    fn managers_have_faults_of_their_own_and_are_who_is_asked() {
+        let rounds: Vec<_> = (0..20).flat_map(|seed| schedule(seed, LENGTH, MANAGED)).collect();
+        let shown = format!("{rounds:?}");
+        for fault in ["UnplugLeader(", "KillLeader(0", "Kill(2, 0)", "KillSupervisor(1)", "KillAll(0)"] {
+            assert!(shown.contains(fault), "{fault}");
+        }
+        assert!(rounds.iter().any(|round| matches!(round.node, Some(NodeFault::KillLeader(200..)))));
+        assert!(shown.contains("via: 2") && !shown.contains("via: 3") && shown.contains("node: 4"));
+    }
+
+    #[test]
     fn seeds_differ_and_every_fault_comes() {
-        assert_ne!(schedule(1, LENGTH, 5, 3, 3), schedule(2, LENGTH, 5, 3, 3));
-        let rounds: Vec<_> = (0..20).flat_map(|seed| schedule(seed, LENGTH, 5, 3, 3)).collect();
+        assert_ne!(schedule(1, LENGTH, SIZE), schedule(2, LENGTH, SIZE));
+        let rounds: Vec<_> = (0..20).flat_map(|seed| schedule(seed, LENGTH, SIZE)).collect();
         let shown = format!("{rounds:?}");
         for fault in [
             "Kill(",

@@ -3,15 +3,21 @@
 use std::{
     collections::BTreeMap,
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use mesh_tests::{Lab, Load, Node, eventually};
 use nix::sys::signal::{Signal, kill};
 
-use crate::kit::{Cli, READY, SOON, Task, served_by, text, url};
+use crate::kit::{Cli, READY, SOON, Task, mentions, served_by, text, url};
 use crate::managed::{clustered_with, etcd, is, leader};
 
 /// How long they are good.
@@ -44,7 +50,7 @@ fn certificates_are_renewed_while_everything_goes_on() -> Result<()> {
     let life = LIFE.as_secs();
     let short = format!("[cluster]\ncertificate_life = {life}\nmember_certificate_life = {life}\n");
     clustered_with(4, 3, &short, |lab| {
-        let [n1, n2, .., n4] = lab.nodes() else { anyhow::bail!("too few nodes") };
+        let [n1, n2, .., n4] = lab.nodes() else { bail!("too few nodes") };
         n1.ok("network create app")?;
         n1.ok("service create --name web --network app -p 8080:80")?;
         let tasks = [Task::web(lab, n2, "web")?, Task::web(lab, n4, "web")?];
@@ -98,7 +104,7 @@ fn trusted(node: &Node) -> Result<Vec<String>> {
 #[test]
 fn the_authority_is_replaced_while_everything_goes_on() -> Result<()> {
     clustered_with(4, 3, "", |lab| {
-        let [n1, n2, _, n4] = lab.nodes() else { anyhow::bail!("not four nodes") };
+        let [n1, n2, _, n4] = lab.nodes() else { bail!("not four nodes") };
         n1.ok("network create app")?;
         n1.ok("service create --name web --network app -p 8080:80")?;
         let tasks = [Task::web(lab, n2, "web")?, Task::web(lab, n4, "web")?];
@@ -138,6 +144,133 @@ fn the_authority_is_replaced_while_everything_goes_on() -> Result<()> {
             }
             Ok(())
         })?;
+        for number in 0..3 {
+            a_change_is_everywhere(lab, number)?;
+        }
+        load.stop()?.lossless()
+    })
+}
+
+/// Changes, one after the other, each by another manager: until they are to end, and how long there was none at most.
+struct Changes {
+    end: Arc<AtomicBool>,
+    maker: JoinHandle<Result<Duration>>,
+}
+
+impl Changes {
+    fn start(managers: &[Node]) -> Self {
+        let end = Arc::new(AtomicBool::new(false));
+        let label = |turn| format!("service update --detach --label-add turn={turn} web");
+        let commands: Vec<_> = (0..1000)
+            .map(|turn| managers[turn % managers.len()].mesh_command(label(turn).split_whitespace()))
+            .collect();
+        let ends = Arc::clone(&end);
+        let maker = thread::spawn(move || {
+            let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
+            for command in commands {
+                if ends.load(Ordering::Relaxed) {
+                    break;
+                }
+                command.timeout(SOON).run()?.ok().context("a change was refused")?;
+                longest = longest.max(last.elapsed());
+                last = Instant::now();
+                thread::sleep(Duration::from_millis(100));
+            }
+            Ok(longest)
+        });
+        Self { end, maker }
+    }
+
+    fn stop(self) -> Result<Duration> {
+        self.end.store(true, Ordering::Relaxed);
+        self.maker.join().unwrap_or_else(|_| bail!("whoever makes changes panicked"))
+    }
+}
+
+/// Whom the members of etcd trust, each the same, and whose certificates they have.
+fn members_trust(managers: &[Node]) -> Result<String> {
+    let read = |node: &Node, name: &str| {
+        let file = node.state_dir().join("etcd").join(name);
+        fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))
+    };
+    let roots = read(&managers[0], "ca.pem")?;
+    ensure!(roots.matches("BEGIN").count() == 1, "{} trusts more than one", managers[0].name());
+    for node in managers {
+        ensure!(read(node, "ca.pem")? == roots, "{} trusts another", node.name());
+        let verified = Command::new("openssl")
+            .args(["verify", "-CAfile"])
+            .args([node.state_dir().join("etcd/ca.pem"), node.state_dir().join("etcd/member.pem")])
+            .output()?;
+        ensure!(verified.status.success(), "{}: {}", node.name(), String::from_utf8_lossy(&verified.stderr));
+    }
+    Ok(roots)
+}
+
+/// Whether a manager's member of etcd answers who has these files.
+fn is_let_in(node: &Node, files: &Path) -> Result<bool> {
+    let file = |name: &str| files.join(name).display().to_string();
+    let authority = node.state_dir().join("etcd/ca.pem").display().to_string();
+    let mut command = Command::new("etcdctl");
+    command.env("ETCDCTL_API", "3").args(["--endpoints=https://127.0.0.1:7301", "--command-timeout=1s"]);
+    command.args(["--cacert", &authority, "--cert", &file("member.pem"), "--key", &file("member.key")]);
+    command.args(["get", "nothing"]);
+    Ok(node.netns().spawn(command)?.wait()?.success())
+}
+
+/// Another authority takes the place of that of etcd's members: nobody's requests are lost, changes go on, and whoever has
+/// nothing but a certificate of the former one is let in by none. Then again, while an agent, and etcd's leader, are
+/// killed.
+#[test]
+fn the_authority_of_members_is_replaced_while_everything_goes_on() -> Result<()> {
+    clustered_with(4, 3, "", |lab| {
+        let [n1, n2, n3, n4] = lab.nodes() else { bail!("not four nodes") };
+        let managers = &lab.nodes()[..3];
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app -p 8080:80")?;
+        let tasks = [Task::web(lab, n2, "web")?, Task::web(lab, n4, "web")?];
+        for node in [n1, n4] {
+            served_by(lab.client(), &url(node, 8080), &[&tasks[0], &tasks[1]])?;
+        }
+        let former = members_trust(managers)?;
+        let kept = lab.dir().join("kept");
+        fs::create_dir(&kept)?;
+        for name in ["member.pem", "member.key"] {
+            fs::copy(n3.state_dir().join("etcd").join(name), kept.join(name))?;
+        }
+        ensure!(is_let_in(n1, &kept)?, "a member's certificate is good");
+        let load = Load::start(
+            lab.client().netns(),
+            &[(n1.address(), 8080).into(), (n4.address(), 8080).into()],
+            50,
+        )?;
+
+        let changes = Changes::start(managers);
+        let begun = Instant::now();
+        let said = n1.mesh_command(["cluster", "ca", "--rotate", "--members"]).timeout(READY).run()?;
+        mentions(&said.stderr, &["9 out of 9 steps"])?;
+        let lasted = begun.elapsed();
+        let longest = changes.stop()?;
+        println!("it lasted {lasted:?}; between two changes passed {longest:?} at most");
+        ensure!(longest <= Duration::from_secs(2), "no change for {longest:?}");
+        let next = members_trust(managers)?;
+        ensure!(next != former, "the authority is the former one");
+        for node in managers {
+            ensure!(!is_let_in(node, &kept)?, "{} lets the former certificate in", node.name());
+            ensure!(
+                is_let_in(node, &node.state_dir().join("etcd"))?,
+                "{} does not let its own in",
+                node.name()
+            );
+        }
+
+        n2.ok("cluster ca --rotate --members --detach")?;
+        n3.kill_agent()?;
+        kill(etcd(leader(lab, n1)?)?, Signal::SIGKILL)?;
+        thread::sleep(Duration::from_secs(2));
+        n3.start_agent()?;
+        is(n3, "managed")?;
+        n3.mesh_command(["cluster", "ca", "--rotate", "--members"]).timeout(READY).run()?.ok()?;
+        ensure!(members_trust(managers)? != next, "it was replaced again");
         for number in 0..3 {
             a_change_is_everywhere(lab, number)?;
         }

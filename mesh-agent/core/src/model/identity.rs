@@ -1,9 +1,11 @@
 //! Who is who: what nodes are, the certificates that they have, and the tokens with which they join.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
-use super::Timestamp;
 use super::service::word_enum;
+use super::{NodeId, Timestamp};
 
 word_enum! {
     /// What a node is.
@@ -74,4 +76,33 @@ pub struct Rotation {
     pub authority: String,
     /// The one before is trusted no longer.
     pub settled: bool,
+}
+
+/// The authority of etcd's members was replaced, or is being.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberRotation {
+    /// The name of the one that counts in the end.
+    pub authority: String,
+    /// What managers do.
+    pub step: TrustStep,
+    /// Which of them have.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub done: BTreeSet<NodeId>,
+    /// Whose member may start anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn: Option<NodeId>,
+}
+
+/// How far members are with another authority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TrustStep {
+    /// They begin to trust both.
+    Both,
+    /// They get certificates of the next one.
+    Next,
+    /// They begin to trust that one alone.
+    Alone,
+    /// They have done all.
+    Settled,
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{
-    Availability, Block, Denied, Down, Health, Identity, Live, Name, Network, NetworkId, Node, NodeId,
-    NodeSpec, Role, Rotation, Service, ServiceId, SharedMap, Task, TaskId, TaskSpec, Timestamp, Tokens,
-    Verification,
+    Availability, Block, Denied, Down, Health, Identity, Live, MemberRotation, Name, Network, NetworkId,
+    Node, NodeId, NodeSpec, Role, Rotation, Service, ServiceId, SharedMap, Task, TaskId, TaskSpec, Timestamp,
+    Tokens, Verification,
 };
 use crate::kv::Rev;
 use crate::records::{self, HeldClaim};
@@ -52,6 +52,8 @@ pub struct Snapshot {
     pub rotation: Option<Rotation>,
     /// What all nodes are asked to compare, if anything.
     pub verification: Option<Verification>,
+    /// Which authority etcd's members need certificates of, if it was ever replaced.
+    pub member_rotation: Option<MemberRotation>,
     /// When each record was last written, by key: for compare-and-set.
     pub revs: SharedMap<Arc<str>, Rev>,
     /// Records that could not be read, by key: ignored, counted, reported, never a panic.

@@ -61,6 +61,21 @@ pub struct ClusterAuthority {
     pub nodes: u64,
     /// How many of these use one of the authority that signs; 0 when it was never replaced.
     pub renewed: u64,
+    /// Whether another authority takes the place of that of etcd's members now.
+    pub members_rotating: bool,
+    /// How many steps that is for all managers together; 0 when it was never replaced.
+    pub member_steps: u64,
+    /// How many of these are done.
+    pub member_steps_done: u64,
+}
+
+/// Which authority is to be replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct ClusterRotation {
+    /// That of etcd's members, and not that of nodes.
+    #[serde(default)]
+    pub members: bool,
 }
 
 /// The cluster that keeps the records.

@@ -138,8 +138,17 @@ pub struct Status {
 impl Status {
     /// The state of a node that has this world.
     pub fn of(world: &Snapshot, node: &NodeId, status: &status::Status) -> Self {
-        let status::Status { planned: _, applied, store, planes, silent, problems, features, limits, verified: _ } =
-            status;
+        let status::Status {
+            planned: _,
+            applied,
+            store,
+            planes,
+            silent,
+            problems,
+            features,
+            limits,
+            verified: _,
+        } = status;
         let status::StoreHealth { connected, engine, cluster, rev, problem } = store;
         let planes: BTreeMap<_, _> =
             planes.iter().map(|(name, plane)| ((*name).to_owned(), plane.into())).collect();

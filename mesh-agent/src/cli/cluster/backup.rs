@@ -24,7 +24,8 @@ pub(in crate::cli) struct BackupArgs {
 
 /// Initialize a cluster with the records of a backup: this node becomes its first manager
 ///
-/// For a node that belongs to no cluster. Nodes of the former cluster join again.
+/// For a node that belongs to no cluster. Other nodes leave the former cluster and join again; until then they and their
+/// tasks are not in this one, and those that were removed since the backup was made do not come back with it.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct RestoreArgs {
     /// What 'mesh cluster backup' wrote, or a copy in the state directory's etcd/snapshots
