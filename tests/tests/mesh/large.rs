@@ -114,7 +114,7 @@ fn large_transfers_pass_a_narrow_wire_frame_by_frame() -> Result<()> {
             place.command_at(&["python3", "-c", ALONE, "eth0"]).ok()?;
         }
         for port in ["n1", "n3", "client"] {
-            lab.fabric().command(&["python3", "-c", ALONE, port]).ok()?;
+            lab.fabric().command(["python3", "-c", ALONE, port]).ok()?;
         }
         all_travel(lab, [&web, &idle])
     })
