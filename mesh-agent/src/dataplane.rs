@@ -28,7 +28,7 @@ pub enum Dataplane {
     /// eBPF.
     Ebpf(Box<EbpfPlane>),
     /// nftables, and why not eBPF.
-    Nft(NftPlane, Found),
+    Nft(Box<NftPlane>, Found),
 }
 
 impl Dataplane {
@@ -39,7 +39,7 @@ impl Dataplane {
             for (object, error) in ebpf::remove_all(pins).errors {
                 warn!(object, error, "cannot remove what the other data plane left");
             }
-            Self::Nft(NftPlane::new(), why)
+            Self::Nft(Box::new(NftPlane::new()), why)
         };
         let open = || EbpfPlane::open(&config.pins, cgroup, &config.without, config.flows);
         let plane = match config.mode {

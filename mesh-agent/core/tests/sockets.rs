@@ -21,7 +21,7 @@ fn a_task_that_wants_its_packets_balanced_has_its_sockets_left_alone() {
     let mut txn = mesh_core::kv::Txn::default();
     txn.put(records::task(&left.id), records::to_json(&Task { packets_only: true, ..left.clone() }));
     assert!(sim.commit(&txn));
-    let balance = plan::desired(&sim.world(), &led.node, 0).balance;
+    let balance = plan::desired(sim.world(), &led.node, 0).balance;
     let device = |task: &Task| endpoint_device(&task.id, task.addresses.keys().next().unwrap());
     assert_eq!(balance.origins.keys().collect::<Vec<_>>(), [&device(&led)]);
     assert!(balance.ports.contains_key(&device(&left)));

@@ -1,5 +1,7 @@
 //! What `mesh explain` says of a node's kernel: where a flow would go, and where those that there are went.
 
+use std::{thread, time::Duration};
+
 use anyhow::{Context, Result, ensure};
 use mesh_tests::{Lab, Node, eventually};
 use serde_json::Value;
@@ -76,6 +78,40 @@ fn a_new_flow_goes_where_it_is_foretold() -> Result<()> {
         let unknown = kernel(n1, &client.to_string(), &to)?;
         ensure!(unknown.get("Slot").is_none() && unknown["Task"] == "", "{unknown:#}");
         mentions(&text(&unknown["Verdict"]), &["CLIENT:PORT"])
+    })
+}
+
+/// A silent flow of a service that wishes so is forgotten after its time, beside one of a service that wishes nothing.
+#[test]
+fn a_flow_is_forgotten_after_its_services_idle_timeout() -> Result<()> {
+    mesh(2, |lab| {
+        let _tasks = two(lab, "--idle-timeout 10s")?;
+        let [n1, n2] = [lab.node("n1")?, lab.node("n2")?];
+        n1.ok("service create --name other --network app -p 8081:80")?;
+        let other = Task::web(lab, n2, "other")?;
+        served_by(lab.client(), &url(n1, 8081), &[&other])?;
+        if !on_ebpf(lab, UNSEEN)? {
+            return Ok(());
+        }
+        let [mut short, mut long] = [
+            Talk::open(lab.client(), (n1.address(), 8080))?,
+            Talk::open(lab.client(), (n1.address(), 8081))?,
+        ];
+        short.ask()?;
+        long.ask()?;
+        let flows = |talk: &Talk, port: u16| -> Result<usize> {
+            let found = kernel(n1, &talk.own()?.to_string(), &format!("{}:{port}", n1.address()))?;
+            Ok(found["Flows"].as_array().map_or(0, Vec::len))
+        };
+        ensure!(flows(&short, 8080)? == 1 && flows(&long, 8081)? == 1, "they are there");
+        thread::sleep(Duration::from_secs(6));
+        ensure!(flows(&short, 8080)? == 1, "its time is not over");
+        eventually(Duration::from_secs(10), "it is forgotten", || {
+            ensure!(flows(&short, 8080)? == 0, "it is there");
+            Ok(())
+        })?;
+        ensure!(flows(&long, 8081)? == 1, "the other is forgotten, too");
+        Ok(())
     })
 }
 
