@@ -1,7 +1,7 @@
 //! From the backend to the client, and what is remembered for it.
 
 use super::balance::hear;
-use super::count;
+use super::{Seen, count};
 use crate::abi::{Addr16, Mac, NetPort, TCP};
 use crate::flow::{Client, Flow, Head, Inserted, Place, Role, Shared, states};
 use crate::hash;
@@ -130,6 +130,9 @@ pub(super) fn arrive<K: Kernel>(
         return Verdict::drop(Event::PortsExhausted);
     }
     packet.sent.ports = Tuple::join(NetPort(changed as u16).or(tuple.sport()), port);
+    if packet.is_syn() {
+        k.sign(packet, Seen::Given, 0);
+    }
     packet.hop = Hop::task(task.device, mac);
     Verdict::SEND
 }
