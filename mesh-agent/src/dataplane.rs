@@ -15,7 +15,7 @@ use std::sync::Arc;
 use mesh_core::plan::{Balance, Problem};
 use tracing::{info, warn};
 
-use self::ebpf::{EbpfError, EbpfPlane, Reader, Reflector, View};
+use self::ebpf::{EbpfError, EbpfPlane, Reader, Reflector, Signs, View};
 use self::nft::NftPlane;
 use crate::config::{Dataplane as Config, DataplaneMode, KernelFeature};
 use crate::plane::{Applied, Depth, Plane};
@@ -84,6 +84,14 @@ impl Dataplane {
     pub fn reflector(&mut self) -> Option<Reflector> {
         match self {
             Self::Ebpf(plane) => plane.reflector(),
+            Self::Nft(_) => None,
+        }
+    }
+
+    /// What tasks make of connections, if that is counted; once.
+    pub fn signs(&mut self) -> Option<Signs> {
+        match self {
+            Self::Ebpf(plane) => plane.signs(),
             Self::Nft(_) => None,
         }
     }

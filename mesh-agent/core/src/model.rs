@@ -13,6 +13,7 @@ mod service;
 mod shared;
 mod snapshot;
 mod task;
+mod turnout;
 
 pub use block::{Block, MAX_V4_PREFIX, MAX_V6_PREFIX, MIN_V4_PREFIX, MIN_V6_PREFIX};
 pub use health::{HealthCheck, Probe};
@@ -29,7 +30,8 @@ pub use service::{
 };
 pub use shared::SharedMap;
 pub use snapshot::Snapshot;
-pub use task::{Health, Origin, Task, TaskAddress, TaskSpec, TaskState};
+pub use task::{Ejected, Health, Origin, Sickness, Task, TaskAddress, TaskSpec, TaskState};
+pub use turnout::Turnout;
 
 /// Milliseconds since the Unix epoch, by the clock of whoever wrote it. To be shown to people; it decides nothing but
 /// how far a slow start is, where a wrong clock costs no more than a wrong share for a while.

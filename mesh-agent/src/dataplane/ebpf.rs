@@ -23,6 +23,7 @@ mod pinned;
 mod pins;
 mod reflector;
 mod runs;
+mod signs;
 mod sock;
 #[expect(unsafe_code, reason = "system calls that no library has")]
 mod syscall;
@@ -47,6 +48,7 @@ pub use clock::{CLOCK, clock, now};
 pub use error::EbpfError;
 pub use monitor::{Reader, Watching};
 pub use reflector::Reflector;
+pub use signs::Signs;
 pub use view::{Asked, Foreseen, Live, Occupancy, Served, State, View};
 
 use self::alarm::Alarm;
@@ -98,6 +100,8 @@ pub struct EbpfPlane {
     reader: Option<Reader>,
     /// Until somebody takes it.
     reflector: Option<Reflector>,
+    /// Until somebody takes it.
+    signs: Option<Signs>,
     links: Links,
     /// None: packets alone are balanced.
     sockets: Option<Sockets>,
@@ -122,14 +126,27 @@ impl EbpfPlane {
         if sockets.is_none() {
             sock::forget(&pins.sockets(), |_| true);
         }
-        let Loaded { ebpf, maps, records, reflector, sockets: _, former } = loaded;
-        let reflector = Some(reflector);
+        let Loaded { ebpf, maps, records, reflector, signs, sockets: _, former } = loaded;
+        let (reflector, signs) = (Some(reflector), Some(signs));
         let monitor = Monitor::new(maps.config.clone());
         let reader = Some(monitor.reader(records));
         let view = Arc::new(View::open(&pins.maps(), monitor, sockets.is_some())?);
         let links = Links::open(pins.links(), if tcx { Hook::best() } else { Hook::Filter });
         let (gates, alarm) = (NftPlane::gates(), Alarm::default());
-        Ok(Self { ebpf, maps, former, reader, reflector, links, sockets, books: None, gates, view, alarm })
+        Ok(Self {
+            ebpf,
+            maps,
+            former,
+            reader,
+            reflector,
+            signs,
+            links,
+            sockets,
+            books: None,
+            gates,
+            view,
+            alarm,
+        })
     }
 
     /// What this plane cannot do, in words for people.
@@ -165,6 +182,11 @@ impl EbpfPlane {
     /// Where to say how the node fares, for its kernel to answer probes with; once.
     pub fn reflector(&mut self) -> Option<Reflector> {
         self.reflector.take()
+    }
+
+    /// What tasks make of connections, as programs count it; once.
+    pub fn signs(&mut self) -> Option<Signs> {
+        self.signs.take()
     }
 
     /// What is wrong in the kernel though all is as planned.

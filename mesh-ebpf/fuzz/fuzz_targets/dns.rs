@@ -86,6 +86,7 @@ static WORLD: LazyLock<(Zone, Vec<NetworkId>)> = LazyLock::new(|| {
         return_path: ReturnPath::Tunnel,
         idle_timeout: None,
         slow_start: Duration::ZERO,
+        passive_health: true,
         health: Default::default(),
         discovery: Discovery {
             publish_not_ready: true,

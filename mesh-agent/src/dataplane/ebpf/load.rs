@@ -13,6 +13,7 @@ use super::maps::{Former, Limits, Maps, take};
 use super::pinned::Pinned;
 use super::pins::Pins;
 use super::reflector::Reflector;
+use super::signs::Signs;
 use super::{CLOCK, EbpfError, OBJECT, built_in, clock, sock};
 
 /// All nodes choose backends by it.
@@ -39,6 +40,7 @@ pub(super) struct Loaded {
     pub(super) sockets: Result<(), EbpfError>,
     pub(super) records: RingBuf<MapData>,
     pub(super) reflector: Reflector,
+    pub(super) signs: Signs,
     /// Whose flows are still to be carried over.
     pub(super) former: Option<Former>,
 }
@@ -66,6 +68,7 @@ pub(super) fn load(pins: &Pins, limits: &Limits, sockets: bool) -> Result<Loaded
     let mut maps = Maps::open(&pins.maps())?;
     let records = take(&mut ebpf, mesh_ebpf::abi::map::RECORDS)?;
     let reflector = Reflector::open(&mut ebpf)?;
+    let signs = Signs::open(&mut ebpf)?;
     let former = former.and_then(|former| carry_over(former, &pins.maps(), &mut maps));
     let counting: &SchedClassifier = ebpf
         .program(CLOCK)
@@ -74,7 +77,7 @@ pub(super) fn load(pins: &Pins, limits: &Limits, sockets: bool) -> Result<Loaded
         .map_err(|source| EbpfError::Program { name: CLOCK, source: Box::new(source) })?;
     let config = configure(maps.config.get(), limits, clock(counting)?)?;
     maps.config.change(|now| *now = config);
-    Ok(Loaded { ebpf, maps, sockets, records, reflector, former })
+    Ok(Loaded { ebpf, maps, sockets, records, reflector, signs, former })
 }
 
 /// What flows refer to; the flows themselves follow when the programs do. Without it they are balanced anew.
