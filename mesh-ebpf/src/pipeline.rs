@@ -118,11 +118,7 @@ pub fn from_mesh<K: Kernel>(
         Tag::Network(vni) => {
             let verdict = k.answer(packet);
             if verdict == Verdict::PASS && packet.may_begin() {
-                let verdict = replies::knock(k, packet, peer, vni, from);
-                if verdict == Verdict::PASS && packet.is_syn() {
-                    k.sign(packet, Seen::Passed, vni);
-                }
-                verdict
+                replies::knock(k, packet, peer, vni, from)
             } else {
                 verdict
             }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
@@ -15,7 +16,7 @@ use crate::model::{
 /// So many that were refused, or not answered, and none that was.
 const ENOUGH: u64 = 3;
 /// A kernel takes a connection up at once, whatever the program does; after this it will not.
-const SILENCE: Duration = Duration::from_millis(600);
+const SILENCE: Duration = Duration::from_millis(550);
 /// What is longer ago than this says nothing of now.
 const WINDOW: Duration = Duration::from_secs(10);
 /// How long a task is left out the first time; the second time in a row twice as long, and so on.
@@ -45,8 +46,10 @@ pub struct Counts {
     pub begun: u64,
     /// Those that it took up.
     pub answered: u64,
-    /// Those that it refused, and datagrams.
+    /// Those that it refused.
     pub refused: u64,
+    /// Datagrams that it refused.
+    pub unreachable: u64,
 }
 
 impl Counts {
@@ -55,13 +58,16 @@ impl Counts {
             begun: self.begun.wrapping_sub(before.begun),
             answered: self.answered.wrapping_sub(before.answered),
             refused: self.refused.wrapping_sub(before.refused),
+            unreachable: self.unreachable.wrapping_sub(before.unreachable),
         }
     }
 }
 
 /// A node's tasks that are judged, with where they can be expected to answer. Nowhere: what is recorded of one ends.
 pub fn judged(world: &Snapshot, node: &NodeId) -> BTreeMap<TaskId, BTreeSet<Place>> {
-    let own = world.tasks.values().filter(|task| task.node == *node);
+    // Who leaves refuses in the end, and gets nothing new anyway.
+    let stays = |task: &&Arc<Task>| !task.state.is_terminal() && !world.is_leaving(task);
+    let own = world.tasks.values().filter(|task| task.node == *node).filter(stays);
     own.map(|task| (task, places(world, task)))
         .filter(|(task, places)| !places.is_empty() || task.ejected.is_some())
         .map(|(task, places)| (task.id.clone(), places))
@@ -170,15 +176,17 @@ impl Course {
             return;
         }
         self.tally.take_if(|(_, since)| now - *since > WINDOW);
-        if (new.begun, new.refused) == (0, 0) && self.tally.is_none() {
+        if new == Counts::default() && self.tally.is_none() {
             return;
         }
         let (tally, since) = self.tally.get_or_insert((Counts::default(), now));
         tally.begun += new.begun;
         tally.refused += new.refused;
+        tally.unreachable += new.unreachable;
         let why = if tally.refused >= ENOUGH {
-            // Of datagrams nobody can say that one begins something.
-            if tally.begun > 0 { Sickness::Refuses } else { Sickness::Unreachable }
+            Sickness::Refuses
+        } else if tally.unreachable >= ENOUGH {
+            Sickness::Unreachable
         } else if tally.begun >= ENOUGH && now - *since >= SILENCE {
             Sickness::Silent
         } else {

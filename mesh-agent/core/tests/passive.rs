@@ -165,7 +165,7 @@ fn who_is_not_judged_any_more_is_let_in() {
         judge.round(sim.world(), ids.keys().map(|id| (id, counts)), Duration::ZERO, 5)
     };
     assert_eq!(round(&sim, Some(Counts::default())), []);
-    let refused = Counts { begun: 3, answered: 0, refused: 3 };
+    let refused = Counts { begun: 3, refused: 3, ..Counts::default() };
     let ejected = Ejected { since: 5, row: 1, why: Sickness::Refuses };
     assert_eq!(round(&sim, Some(refused)), [(tasks[0].id.clone(), Some(ejected))]);
     eject(&mut sim, &tasks[0], 5);

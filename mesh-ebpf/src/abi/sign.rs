@@ -47,8 +47,10 @@ pub enum Sign {
     Begun = 0,
     /// It took one up.
     Answered = 1,
-    /// It turned one down, or a datagram, by a reset or by ICMP.
+    /// It turned one down, by a reset or by ICMP.
     Refused = 2,
+    /// It turned a datagram down, by ICMP.
+    Unreachable = 3,
 }
 
 /// How often, of one task. Value of `SIGNS`.

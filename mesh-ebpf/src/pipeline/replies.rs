@@ -145,15 +145,25 @@ pub(super) fn arrive<K: Kernel>(
 #[inline(always)]
 pub(super) fn knock<K: Kernel>(k: &K, packet: &mut Packet, peer: u32, vni: u32, from: Mac) -> Verdict {
     if k.peer(peer).is_none_or(|node| node.mac == from) {
+        pass(k, packet, vni);
         return Verdict::PASS;
     }
     match k.endpoint_of(from).filter(|task| task.vni == vni && task.owns(&packet.tuple.dst)) {
         Some(task) => {
+            pass(k, packet, vni);
             packet.sent = packet.tuple;
             packet.hop = Hop::task(task.device, from);
             Verdict::SEND
         }
         None => gone(k, packet, peer, true),
+    }
+}
+
+/// A packet goes to a task as it is.
+#[inline(always)]
+fn pass<K: Kernel>(k: &K, packet: &Packet, vni: u32) {
+    if packet.is_syn() {
+        k.sign(packet, Seen::Passed, vni);
     }
 }
 

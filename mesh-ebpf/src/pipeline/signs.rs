@@ -39,7 +39,8 @@ pub fn sign<K: Kernel>(k: &K, packet: &Packet, seen: Seen, of: u32) {
                 // About what came to the task itself, and not about what it forwards.
                 if packet.is_unreachable() && packet.quoted.dst == tuple.src {
                     let (port, proto) = (packet.quoted.dport(), packet.quoted_proto);
-                    note(k, tuple.src, port, proto, Some(vni), Sign::Refused);
+                    let sign = if proto == TCP { Sign::Refused } else { Sign::Unreachable };
+                    note(k, tuple.src, port, proto, Some(vni), sign);
                 }
             } else if packet.is_syn() {
                 note(k, tuple.dst, tuple.dport(), TCP, Some(vni), Sign::Begun);

@@ -104,7 +104,7 @@ impl Sickness {
 pub struct Ejected {
     /// When. It tells only who was found sick before whom.
     pub since: Timestamp,
-    /// The how manieth time in a row it is; it is left out for longer each time.
+    /// How often in a row it was by now: each time it is left out for longer.
     pub row: u32,
     /// How it showed.
     pub why: Sickness,

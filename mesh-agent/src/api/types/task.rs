@@ -130,7 +130,7 @@ pub struct TaskAttachment {
 pub struct Ejected {
     /// When (RFC 3339).
     pub since: String,
-    /// The how manieth time in a row it is: it is left out for longer each time.
+    /// How often in a row it was by now: each time it is left out for longer.
     pub row: u32,
     /// How it showed.
     pub why: String,

@@ -73,7 +73,7 @@ pub(in crate::cli) struct CreateArgs {
     /// Whether tasks that refuse connections, or do not answer them, are left out for a while: on, off
     ///
     /// Half of the tasks at most, and on nodes with the eBPF data plane, which sees what comes of connections
-    #[arg(long, value_name = "SWITCH", value_parser = options::switch(), default_value = "on")]
+    #[arg(long, action = clap::ArgAction::Set, value_name = "SWITCH", value_parser = options::switch(), default_value = "on")]
     passive_health: bool,
     #[command(flatten)]
     program: Box<ProgramFlags>,

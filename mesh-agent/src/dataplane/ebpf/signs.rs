@@ -1,7 +1,6 @@
 //! **Effect.** What tasks make of connections, as programs count it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use aya::Ebpf;
 use aya::maps::{HashMap, Map, MapData};
@@ -77,6 +76,7 @@ impl Signs {
             begun: signs.of(Sign::Begun),
             answered: signs.of(Sign::Answered),
             refused: signs.of(Sign::Refused),
+            unreachable: signs.of(Sign::Unreachable),
         })
     }
 }

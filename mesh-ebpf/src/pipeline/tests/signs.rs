@@ -1,11 +1,13 @@
 //! What tasks make of connections is counted, whichever way these come, and nothing else is.
 
+use std::net::{IpAddr, SocketAddr};
+
 use super::life::{OUTSIDE, at, client};
 use super::world::{Service, VNI, Who, World, device, own, task, vip};
-use crate::abi::{NetPort, Served, ServedKey, Signs, TCP};
+use crate::abi::{NetPort, Served, ServedKey, Signs, TCP, UDP};
 use crate::packet::tcp::{ACK, FIN, RST, SYN};
 use crate::pipeline;
-use crate::testing::{Node, tcp};
+use crate::testing::{Build, Node, icmp, tcp, udp};
 
 /// The task that serves, on the second node; one beside it, and one on the first.
 const SERVER: usize = 0;
@@ -28,14 +30,15 @@ fn world() -> World {
 fn counted(world: &World) -> [i64; 3] {
     assert!(world.nodes[0].signs.borrow().is_empty(), "only the task's own node counts");
     let signs = world.nodes[1].signs.borrow();
-    let Signs([begun, answered, refused, _]) = signs.get(&7).copied().unwrap_or_default();
+    let Signs([begun, answered, refused, unreachable]) = signs.get(&7).copied().unwrap_or_default();
     assert!(signs.keys().all(|index| *index == 7));
+    assert_eq!(unreachable, 0, "no datagrams");
     [begun, answered, refused]
 }
 
 /// A segment that a task sends, as it is.
 fn says(node: &Node, by: usize, src: &str, dst: &str, flags: u8, seq: u32) {
-    let mut packet = crate::testing::Build { seq, ..tcp(src, dst, flags) }.packet();
+    let mut packet = Build { seq, ..tcp(src, dst, flags) }.packet();
     let _ = pipeline::from_task(node, &mut packet, device(by));
 }
 
@@ -103,4 +106,31 @@ fn nobody_speaks_for_another_task_or_another_network() {
     let (src, dst) = (at(task(0, FAR, false), 1000), at(task(1, SERVER, false), PORT));
     world.send(Who::Task(FAR), TCP, SYN, src, dst);
     assert_eq!(counted(&world), [0, 0, 0], "what the gates keep away from it");
+}
+
+#[test]
+fn errors_count_that_say_that_nobody_is_there() {
+    for (v6, closed, other) in [(false, 3, 11), (true, 1, 3)] {
+        let mut world = world();
+        let node = &mut world.nodes[1];
+        let (server, beside) = (task(1, SERVER, v6), task(1, BESIDE, v6));
+        let key = ServedKey::new(server.into(), NetPort::new(PORT), UDP);
+        node.served.insert(key, Served { index: 7, vni: VNI });
+        let client = if v6 { "[2001:db8::9]:999" } else { "192.0.2.9:999" };
+        let to = |dst: IpAddr, port| SocketAddr::new(dst, port).to_string();
+        let about = |src: IpAddr, kind, quoted: &Build| {
+            let dst = quoted.src.ip().to_string();
+            let mut packet = icmp(&src.to_string(), &dst, kind).with(&quoted.bytes()[14..]).packet();
+            let _ = pipeline::from_task(node, &mut packet, device(SERVER));
+            let Signs(signs) = node.signs.borrow().get(&7).copied().unwrap_or_default();
+            signs
+        };
+        let datagram = udp(client, &to(server, PORT));
+        assert_eq!(about(server, closed, &datagram), [0, 0, 0, 1]);
+        assert_eq!(about(server, closed, &tcp(client, &to(server, PORT), SYN)), [0, 0, 1, 1]);
+        assert_eq!(about(server, other, &datagram), [0, 0, 1, 1], "an error of another kind");
+        assert_eq!(about(server, closed, &udp(client, &to(server, PORT + 1))), [0, 0, 1, 1], "another port");
+        assert_eq!(about(server, closed, &udp(client, &to(beside, PORT))), [0, 0, 1, 1], "about another");
+        assert_eq!(about(beside, closed, &datagram), [0, 0, 1, 1], "with an address that is not its own");
+    }
 }
