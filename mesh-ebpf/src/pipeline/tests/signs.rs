@@ -5,9 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use super::life::{OUTSIDE, at, client};
 use super::world::{Service, VNI, Who, World, device, own, task, vip};
 use crate::abi::{NetPort, Served, ServedKey, Signs, TCP, UDP};
+use crate::frame::Frame;
 use crate::packet::tcp::{ACK, FIN, RST, SYN};
 use crate::pipeline;
-use crate::testing::{Build, Node, icmp, tcp, udp};
+use crate::testing::{Build, Node, icmp, parse, tcp, udp};
 
 /// The task that serves, on the second node; one beside it, and one on the first.
 const SERVER: usize = 0;
@@ -120,7 +121,9 @@ fn errors_count_that_say_that_nobody_is_there() {
         let to = |dst: IpAddr, port| SocketAddr::new(dst, port).to_string();
         let about = |src: IpAddr, kind, quoted: &Build| {
             let dst = quoted.src.ip().to_string();
-            let mut packet = icmp(&src.to_string(), &dst, kind).with(&quoted.bytes()[14..]).packet();
+            let error = icmp(&src.to_string(), &dst, kind).with(&quoted.bytes()[14..]).bytes();
+            let mut packet = parse(&error).unwrap();
+            assert!(packet.quote(&Frame::new(&error)));
             let _ = pipeline::from_task(node, &mut packet, device(SERVER));
             let Signs(signs) = node.signs.borrow().get(&7).copied().unwrap_or_default();
             signs
