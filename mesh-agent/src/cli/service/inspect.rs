@@ -162,6 +162,7 @@ mod tests {
         Return Path:	dsr
         Idle Timeout:	default
         Health Check:	HTTP 80/ready every 5s, within 1s, 3 retries
+        Passive Health:	on
         Slow Start:	5m
         ");
     }
