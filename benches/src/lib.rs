@@ -126,6 +126,7 @@ impl Mesh {
             idle_timeout: None,
             discovery: Default::default(),
             slow_start: Default::default(),
+            passive_health: true,
             health: Default::default(),
             program: Default::default(),
             labels: Default::default(),

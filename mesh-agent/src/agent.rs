@@ -197,6 +197,7 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
     if let Some(reflector) = reflector {
         parts.spawn(liveness::reflect(reflector, boot.clone(), me.clone(), stop.clone()));
     }
+    let signs = balance.signs();
     let heard = liveness::Heard::default();
     if let Some(reader) = balance.reader() {
         parts.spawn(reader.run(stop.clone()));
@@ -243,6 +244,7 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
     };
     parts.spawn(replicas.run(stop.clone()));
     parts.spawn(crate::health::run(control.clone(), tasks.clone(), stop.clone()));
+    parts.spawn(crate::passive::run(signs, control.clone(), tasks.clone(), stop.clone()));
 
     let socket = crate::api::bind(
         &config.socket(),

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use mesh_core::plan::{Balance, Problem};
 use tracing::{info, warn};
 
-use self::ebpf::{EbpfError, EbpfPlane, Reader, Reflector, View};
+use self::ebpf::{EbpfError, EbpfPlane, Reader, Reflector, Signs, View};
 pub use self::features::{Feature, Features, Found};
 use self::nft::NftPlane;
 use crate::config::{Dataplane as Config, DataplaneMode};
@@ -93,6 +93,14 @@ impl Dataplane {
     pub fn reflector(&mut self) -> Option<Reflector> {
         match self {
             Self::Ebpf(plane) => plane.reflector(),
+            Self::Nft(..) => None,
+        }
+    }
+
+    /// What tasks make of connections, if that is counted; once.
+    pub fn signs(&mut self) -> Option<Signs> {
+        match self {
+            Self::Ebpf(plane) => plane.signs(),
             Self::Nft(..) => None,
         }
     }

@@ -23,6 +23,7 @@ pub mod liveness;
 pub mod metrics;
 pub mod netns;
 pub mod overlay;
+pub mod passive;
 pub mod pki;
 pub mod plane;
 pub mod reconcile;

@@ -117,10 +117,10 @@ impl Scrape {
         let mut rows = Vec::new();
         for service in world.services.values() {
             let tasks = tasks.remove(&service.id).unwrap_or_default();
-            let panics = world.panics(service, &tasks);
+            let turnout = world.turnout(service, &tasks);
             let running = tasks.iter().filter(|task| !task.state.is_terminal()).count();
-            let serving = tasks.iter().filter(|task| world.serves(task, panics)).count();
-            rows.push((service.name.as_str(), running, serving, panics));
+            let serving = tasks.iter().filter(|task| world.serves(task, &turnout)).count();
+            rows.push((service.name.as_str(), running, serving, turnout));
         }
         page.gauge(
             "service_tasks",
@@ -135,7 +135,13 @@ impl Scrape {
         page.gauge(
             "service_panics",
             "Whether sick tasks get flows, for most are sick",
-            rows.iter().map(|(name, .., panics)| ([("service", *name)], f64::from(u8::from(*panics)))),
+            rows.iter()
+                .map(|(name, .., turnout)| ([("service", *name)], f64::from(u8::from(turnout.panics)))),
+        )?;
+        page.gauge(
+            "service_ejected_tasks",
+            "Tasks that are left out for now, for they refuse connections or do not answer them",
+            rows.iter().map(|(name, .., turnout)| ([("service", *name)], turnout.left_out() as f64)),
         )?;
         let others = world.nodes.values().filter(|node| node.id != self.node);
         page.gauge(

@@ -15,6 +15,7 @@ mod frontend;
 #[cfg(feature = "user")]
 mod pod;
 mod record;
+mod sign;
 mod socket;
 
 pub use addr::{Addr16, Mac, NetPort};
@@ -23,6 +24,7 @@ pub use config::{Clock, Config, Named, Timeouts};
 pub use endpoint::{Endpoint, MacKey, Network};
 pub use frontend::{AffinityKey, AffinityValue, Frontend, FrontendKey, Published, Scope, SourceKey};
 pub use record::Record;
+pub use sign::{JUDGED, SERVED, Served, ServedKey, Sign, Signs};
 pub use socket::{NetnsKey, SocketChoice, SocketKey, SocketOrigin};
 
 /// Version of all layouts: part of the path of pinned maps.
@@ -78,6 +80,10 @@ pub mod map {
     pub const RECORDS: &str = "RECORDS";
     /// Array of one [`Standing`](crate::probe::Standing), each agent's own.
     pub const STANDING: &str = "STANDING";
+    /// Hash: [`ServedKey`](super::ServedKey) → [`Served`](super::Served), each agent's own.
+    pub const SERVED: &str = "SERVED";
+    /// Array of [`Signs`](super::Signs), each agent's own. Mapped into it.
+    pub const SIGNS: &str = "SIGNS";
     /// Array of one [`Config`](super::Config).
     pub const CONFIG: &str = "CONFIG";
 }

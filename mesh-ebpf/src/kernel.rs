@@ -2,11 +2,11 @@
 
 use crate::abi::{
     Addr16, AffinityKey, AffinityValue, Backend, Config, Endpoint, Frontend, FrontendKey, Mac, NetPort,
-    Network, Peer, Published, SourceKey,
+    Network, Peer, Published, Served, ServedKey, Sign, SourceKey,
 };
 use crate::flow::{Head, Shared};
 use crate::packet::Packet;
-use crate::pipeline::step;
+use crate::pipeline::{Seen, step};
 use crate::verdict::{Event, Verdict};
 
 /// The maps of a node. In the kernel the real ones.
@@ -53,6 +53,10 @@ pub trait Kernel {
     fn active(&self, backend: u32) -> i64;
     /// Has it have so many more.
     fn more_active(&self, backend: u32, flows: i64);
+    /// Whose port a port of a task of this node is, if it is known to be served.
+    fn served(&self, key: &ServedKey) -> Option<Served>;
+    /// Counts what a task made of a connection.
+    fn note(&self, index: u32, sign: Sign);
 
     // Steps of the pipeline that are long, and taken from several places. The kernel's verifier follows a program
     // through each call of a function again, unless it is a global one: programs have these as such.
@@ -136,5 +140,14 @@ pub trait Kernel {
         Self: Sized,
     {
         step::place(self, packet, may_insert)
+    }
+
+    /// See [`step::sign`].
+    #[inline(always)]
+    fn sign(&self, packet: &Packet, seen: Seen, of: u32)
+    where
+        Self: Sized,
+    {
+        step::sign(self, packet, seen, of);
     }
 }

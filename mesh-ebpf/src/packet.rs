@@ -143,6 +143,8 @@ pub struct Packet {
     pub except: u32,
     /// 1: there is no further task to send it to.
     pub last: u32,
+    /// Of a TCP segment: its sequence number, as it is on the wire.
+    pub seq: u32,
 }
 
 /// Why a frame is not parsed.
@@ -181,6 +183,7 @@ impl Packet {
         now: 0,
         except: NO_BACKEND,
         last: 0,
+        seq: 0,
     };
     /// No fragment.
     pub const WHOLE: u8 = 0;
@@ -284,6 +287,31 @@ impl Packet {
         self.proto == TCP && self.flags & (tcp::FIN | tcp::RST) != 0
     }
 
+    /// A TCP segment that begins a connection, takes one up or breaks one off.
+    #[inline(always)]
+    pub const fn is_sign(&self) -> bool {
+        self.proto == TCP && self.flags & (tcp::SYN | tcp::RST) != 0
+    }
+
+    /// A TCP segment that takes a connection up.
+    #[inline(always)]
+    pub const fn takes_up(&self) -> bool {
+        self.proto == TCP && self.flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN | tcp::ACK
+    }
+
+    /// A reset that answers a SYN: it has sequence number 0 and acknowledges something (RFC 9293 §3.10.7.1). One that
+    /// breaks off a connection goes on with that one's numbers.
+    #[inline(always)]
+    pub const fn turns_down(&self) -> bool {
+        self.proto == TCP && self.flags & (tcp::ACK | tcp::RST) == tcp::ACK | tcp::RST && self.seq == 0
+    }
+
+    /// An ICMP error that says that nobody is there, or that it is not allowed.
+    #[inline(always)]
+    pub const fn is_unreachable(&self) -> bool {
+        (self.proto == ICMP && self.flags == 3) || (self.proto == ICMP6 && self.flags == 1)
+    }
+
     /// The question of `ping`: echo request (RFC 792, RFC 4443 §4.1).
     #[inline(always)]
     pub const fn is_ping(&self) -> bool {
@@ -383,6 +411,7 @@ impl Packet {
                 let words = frame.at::<[u32; 5]>(l4).ok_or(Skip::Malformed)?;
                 packet.tuple.ports = words[0];
                 packet.flags = words[3].to_ne_bytes()[1];
+                packet.seq = words[1];
                 // The kernel's own bundles of segments may be longer than the field can say ("BIG TCP").
                 if len == 0 {
                     packet.len = u16::MAX;

@@ -10,15 +10,18 @@
 mod balance;
 mod errors;
 mod replies;
+mod signs;
 
 /// Steps that a kernel may have as functions of their own.
 pub mod step {
     pub use super::balance::{begin, pick, readmit, retrace};
     pub use super::errors::error;
     pub use super::replies::{answer, origin, place, undo};
+    pub use super::signs::sign;
 }
 
 pub(crate) use self::balance::in_slots;
+pub use self::signs::Seen;
 use crate::abi::{FrontendKey, Mac, TCP, UDP};
 use crate::flow::{Client, Place};
 use crate::kernel::Kernel;
@@ -37,7 +40,14 @@ pub fn from_task<K: Kernel>(k: &K, packet: &mut Packet, device: u32) -> Verdict 
         }
     }
     if !has_ports(packet) {
-        return if packet.quoted_proto != 0 { k.error(packet) } else { Verdict::PASS };
+        if packet.quoted_proto == 0 {
+            return Verdict::PASS;
+        }
+        k.sign(packet, Seen::Error, device);
+        return k.error(packet);
+    }
+    if packet.is_sign() {
+        k.sign(packet, Seen::Sent, device);
     }
     let verdict = k.answer(packet);
     if verdict != Verdict::PASS {

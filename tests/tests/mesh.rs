@@ -54,6 +54,8 @@ mod metrics;
 mod monitor;
 #[path = "mesh/options.rs"]
 mod options;
+#[path = "mesh/passive.rs"]
+mod passive;
 #[path = "mesh/ping.rs"]
 mod ping;
 #[path = "mesh/plane.rs"]

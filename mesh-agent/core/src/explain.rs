@@ -244,6 +244,8 @@ pub fn why_not(world: &Snapshot, task: &Task) -> String {
         format!("its node {} is drained", node.map_or("", |node| node.name.as_str()))
     } else if world.is_withdrawn(&task.node) {
         format!("its node {} has left the mesh", node.map_or("", |node| node.name.as_str()))
+    } else if let Some(ejected) = task.ejected.filter(|_| world.turnout_for(task).leaves_out(task)) {
+        format!("ejected: {}", ejected.why.words())
     } else {
         "has no address there, or another node's locality rule leaves it out".to_owned()
     }

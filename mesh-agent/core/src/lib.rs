@@ -27,6 +27,7 @@ pub mod maglev;
 pub mod members;
 pub mod message;
 pub mod model;
+pub mod passive;
 pub mod plan;
 pub mod readiness;
 pub mod records;

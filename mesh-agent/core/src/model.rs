@@ -13,6 +13,7 @@ mod service;
 mod shared;
 mod snapshot;
 mod task;
+mod turnout;
 mod verification;
 
 pub use block::{Block, MAX_V4_PREFIX, MAX_V6_PREFIX, MIN_V4_PREFIX, MIN_V6_PREFIX};
@@ -32,7 +33,8 @@ pub use service::{
 };
 pub use shared::SharedMap;
 pub use snapshot::Snapshot;
-pub use task::{Health, Origin, Task, TaskAddress, TaskSpec, TaskState};
+pub use task::{Ejected, Health, Origin, Sickness, Task, TaskAddress, TaskSpec, TaskState};
+pub use turnout::Turnout;
 pub use verification::{Verification, Verified};
 
 /// Milliseconds since the Unix epoch, by the clock of whoever wrote it. To be shown to people; it decides nothing but

@@ -51,9 +51,9 @@ impl Entry<'_> {
             return Readiness::Down(format!("service {service} publishes no port on node {node}"));
         };
         let tasks: Vec<_> = world.tasks_of(&service.id).collect();
-        let panics = world.panics(service, &tasks);
+        let turnout = world.turnout(service, &tasks);
         let mut shares = BTreeMap::<_, u64>::new();
-        for task in tasks.into_iter().filter(|task| world.serves(task, panics)) {
+        for task in tasks.into_iter().filter(|task| world.serves(task, &turnout)) {
             *shares.entry(&task.node).or_default() += u64::from(task.weight);
         }
         let own = shares.get(self.node).copied().unwrap_or_default();
@@ -78,7 +78,7 @@ impl Entry<'_> {
         if self.silent.contains_key(&task.node) {
             return Readiness::Down("its node does not answer".to_owned());
         }
-        if world.serves(task, world.panics_for(task)) {
+        if world.serves(task, &world.turnout_for(task)) {
             let service = task.service.as_ref();
             let others = service.into_iter().flat_map(|service| world.tasks_of(service));
             let most = others.map(|task| task.weight).max().unwrap_or(task.weight);

@@ -83,7 +83,8 @@ fn most_of_them_cannot_be_sick() {
     set(&mut sim, &tasks[1], Health::Unhealthy, true).unwrap();
     assert_eq!(serve(&sim), (3, 3, 1));
     let world = sim.world();
-    let serves = |task: &Task| world.serves(&world.tasks[&task.id], world.panics_for(&world.tasks[&task.id]));
+    let serves =
+        |task: &Task| world.serves(&world.tasks[&task.id], &world.turnout_for(&world.tasks[&task.id]));
     assert!(tasks.iter().all(serves));
     set(&mut sim, &tasks[1], Health::Healthy, true).unwrap();
     assert_eq!(serve(&sim), (2, 2, 0));

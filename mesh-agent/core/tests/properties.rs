@@ -116,6 +116,7 @@ fn take(sim: &mut Sim, step: &Step) -> Result<(), Refusal> {
                 idle_timeout: None,
                 discovery: Default::default(),
                 slow_start: SLOW_START * u32::from(s % 2),
+                passive_health: true,
                 health: Default::default(),
                 program: Default::default(),
                 labels: BTreeMap::new(),

@@ -35,6 +35,7 @@ fn world() -> Sim {
         idle_timeout: None,
         discovery: Default::default(),
         slow_start: Duration::ZERO,
+        passive_health: true,
         health: Default::default(),
         program: Default::default(),
         labels: BTreeMap::new(),

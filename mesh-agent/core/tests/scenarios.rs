@@ -165,6 +165,7 @@ fn service(sim: &mut Sim, name: &str, rest: &[&str]) -> Result<String, change::R
         return_path: option(rest, "return-path").map_or(ReturnPath::Tunnel, |word| word.parse().unwrap()),
         idle_timeout: option(rest, "idle-timeout").map(seconds),
         slow_start: option(rest, "slow-start").map(seconds).unwrap_or_default(),
+        passive_health: true,
         health: Default::default(),
         discovery: Default::default(),
         program: Default::default(),

@@ -50,6 +50,7 @@ fn addresses_and_ports_have_names() {
             idle_timeout: None,
             discovery: Default::default(),
             slow_start: Default::default(),
+            passive_health: true,
             health: Default::default(),
             program: Default::default(),
             labels: Default::default(),

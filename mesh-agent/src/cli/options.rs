@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use ipnet::IpNet;
 
 use crate::api::types::{
@@ -55,6 +56,11 @@ impl FromStr for Attach {
             name.filter(|name| !name.is_empty()).ok_or_else(|| format!("'{text}' names no network"))?;
         Ok(Self(NetworkTarget { target, aliases }))
     }
+}
+
+/// `on`, `off`
+pub(super) fn switch() -> impl TypedValueParser<Value = bool> {
+    PossibleValuesParser::new(["on", "off"]).map(|word| word == "on")
 }
 
 /// `--port-name http=80`, `--port-name dns=53/udp`

@@ -23,6 +23,7 @@ mod pinned;
 mod pins;
 mod reflector;
 mod runs;
+mod signs;
 mod sock;
 #[expect(unsafe_code, reason = "system calls that no library has")]
 mod syscall;
@@ -47,6 +48,7 @@ pub use clock::{CLOCK, clock, now};
 pub use error::EbpfError;
 pub use monitor::{Reader, Watching};
 pub use reflector::Reflector;
+pub use signs::Signs;
 pub use view::{Asked, Foreseen, Live, Occupancy, Served, State, View};
 
 use self::alarm::Alarm;
@@ -107,6 +109,8 @@ pub struct EbpfPlane {
     reader: Option<Reader>,
     /// Until somebody takes it.
     reflector: Option<Reflector>,
+    /// Until somebody takes it.
+    signs: Option<Signs>,
     /// None: packets alone are balanced.
     sockets: Option<Sockets>,
     features: Features,
@@ -146,8 +150,9 @@ impl EbpfPlane {
         if sockets.is_none() {
             sock::forget(&pins.sockets(), |_| true);
         }
-        let Loaded { ebpf, maps, records, reflector, sockets: _, former } = loaded;
+        let Loaded { ebpf, maps, records, reflector, signs, sockets: _, former } = loaded;
         let reflector = features.uses(KernelFeature::Reflector).then_some(reflector);
+        let signs = Some(signs);
         let monitor = Monitor::new(maps.config.clone());
         let reader = Some(monitor.reader(records));
         let view = Arc::new(View::open(&pins.maps(), monitor, sockets.is_some())?);
@@ -160,6 +165,7 @@ impl EbpfPlane {
             former,
             reader,
             reflector,
+            signs,
             sockets,
             features,
             books,
@@ -217,6 +223,11 @@ impl EbpfPlane {
     /// Where to say how the node fares, for its kernel to answer probes with; once, and where that is wanted.
     pub fn reflector(&mut self) -> Option<Reflector> {
         self.reflector.take()
+    }
+
+    /// What tasks make of connections, as programs count it; once.
+    pub fn signs(&mut self) -> Option<Signs> {
+        self.signs.take()
     }
 
     /// What is wrong in the kernel though all is as planned.

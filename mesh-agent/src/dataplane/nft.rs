@@ -77,6 +77,8 @@ impl NftPlane {
             "TCP flows to a backend that was removed are left to end by themselves",
             "flows are not seen: there are no counters of backends, no live flows in `mesh explain`, and no \
              `mesh monitor`",
+            "tasks that refuse connections or do not answer are not found, --passive-health or not: only a health check \
+             finds them",
             "published ports are not reached by ::1 from the node itself; use 127.0.0.1",
         ]
         .map(str::to_owned)

@@ -204,6 +204,13 @@ impl Kernel for Model {
         *self.active.borrow_mut().entry(backend).or_default() += flows;
     }
 
+    /// No port is known to be served.
+    fn served(&self, _: &ServedKey) -> Option<Served> {
+        None
+    }
+
+    fn note(&self, _: u32, _: Sign) {}
+
     fn account(&self, backend: u32, bytes: u16, new_flow: bool) {
         let mut stats = self.stats.borrow_mut();
         let stats = stats.entry(backend).or_default();

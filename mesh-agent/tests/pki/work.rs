@@ -33,6 +33,7 @@ fn service() -> ServiceRequest {
         idle_timeout: None,
         discovery: Default::default(),
         slow_start: Duration::ZERO,
+        passive_health: true,
         health: Default::default(),
         program: Default::default(),
         labels: BTreeMap::new(),

@@ -86,6 +86,7 @@ static WORLD: LazyLock<(Zone, Vec<NetworkId>)> = LazyLock::new(|| {
         return_path: ReturnPath::Tunnel,
         idle_timeout: None,
         slow_start: Duration::ZERO,
+        passive_health: true,
         health: Default::default(),
         discovery: Discovery {
             publish_not_ready: true,
@@ -119,6 +120,7 @@ static WORLD: LazyLock<(Zone, Vec<NetworkId>)> = LazyLock::new(|| {
             origin: Origin::Process { pid: 1, start: 1, supervised: false },
             dns: Vec::new(),
             program: None,
+            ejected: None,
             ready_since: 0,
             created: 0,
             updated: 0,

@@ -1,7 +1,7 @@
 //! From the client to a backend.
 
-use super::count;
 use super::replies::{self, NO_PORT, remember};
+use super::{Seen, count};
 use crate::abi::{
     Addr16, AffinityKey, AffinityValue, Backend, Frontend, FrontendKey, NO_BACKEND, NetPort, Published,
     SourceKey, TCP,
@@ -274,6 +274,9 @@ pub fn begin<K: Kernel>(k: &K, packet: &mut Packet, head: Head) -> Verdict {
         k.more_active(id, 1);
     }
     k.account(id, packet.len, true);
+    if backend.peer == 0 && packet.is_syn() {
+        k.sign(packet, Seen::Given, 0);
+    }
     if head.has(Head::HERE) {
         leave_for(k, packet, backend)
     } else {

@@ -1,7 +1,7 @@
 //! From the backend to the client, and what is remembered for it.
 
 use super::balance::hear;
-use super::count;
+use super::{Seen, count};
 use crate::abi::{Addr16, Mac, NetPort, TCP};
 use crate::flow::{Client, Flow, Head, Inserted, Place, Role, Shared, states};
 use crate::hash;
@@ -130,6 +130,9 @@ pub(super) fn arrive<K: Kernel>(
         return Verdict::drop(Event::PortsExhausted);
     }
     packet.sent.ports = Tuple::join(NetPort(changed as u16).or(tuple.sport()), port);
+    if packet.is_syn() {
+        k.sign(packet, Seen::Given, 0);
+    }
     packet.hop = Hop::task(task.device, mac);
     Verdict::SEND
 }
@@ -142,15 +145,25 @@ pub(super) fn arrive<K: Kernel>(
 #[inline(always)]
 pub(super) fn knock<K: Kernel>(k: &K, packet: &mut Packet, peer: u32, vni: u32, from: Mac) -> Verdict {
     if k.peer(peer).is_none_or(|node| node.mac == from) {
+        pass(k, packet, vni);
         return Verdict::PASS;
     }
     match k.endpoint_of(from).filter(|task| task.vni == vni && task.owns(&packet.tuple.dst)) {
         Some(task) => {
+            pass(k, packet, vni);
             packet.sent = packet.tuple;
             packet.hop = Hop::task(task.device, from);
             Verdict::SEND
         }
         None => gone(k, packet, peer, true),
+    }
+}
+
+/// A packet goes to a task as it is.
+#[inline(always)]
+fn pass<K: Kernel>(k: &K, packet: &Packet, vni: u32) {
+    if packet.is_syn() {
+        k.sign(packet, Seen::Passed, vni);
     }
 }
 

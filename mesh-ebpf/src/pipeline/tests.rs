@@ -5,6 +5,7 @@ mod life;
 mod options;
 mod oracle;
 mod ports;
+mod signs;
 mod sockets;
 mod told;
 mod world;

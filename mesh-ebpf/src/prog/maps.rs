@@ -7,8 +7,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use mesh_ebpf::abi::{
-    Addr16, AffinityKey, AffinityValue, Backend, Config, Endpoint, Frontend, FrontendKey, MacKey, NetnsKey,
-    Network, PORT_WORDS, Peer, SlotLine, SocketChoice, SocketKey, SocketOrigin, SourceKey, Stats, VIP_WORDS,
+    self, Addr16, AffinityKey, AffinityValue, Backend, Config, Endpoint, Frontend, FrontendKey, MacKey,
+    NetnsKey, Network, PORT_WORDS, Peer, Served, ServedKey, Signs, SlotLine, SocketChoice, SocketKey,
+    SocketOrigin, SourceKey, Stats, VIP_WORDS,
 };
 use mesh_ebpf::flow::Bucket;
 use mesh_ebpf::fragment::{FragmentKey, FragmentValue};
@@ -69,6 +70,12 @@ pub(crate) static RECORDS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 /// How much was told of each event in which moment.
 #[map]
 pub(crate) static TOLD: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(verdict::EVENTS, 0);
+/// Which ports tasks are known to serve.
+#[map]
+pub(crate) static SERVED: HashMap<ServedKey, Served> = HashMap::with_max_entries(abi::SERVED, 0);
+/// What tasks make of connections.
+#[map]
+pub(crate) static SIGNS: Array<Signs> = Array::with_max_entries(abi::JUDGED, BPF_F_MMAPABLE);
 /// Where a program keeps the packet that it works on.
 #[map]
 pub(crate) static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);

@@ -3,18 +3,20 @@
 use aya_ebpf::{helpers::generated::bpf_jiffies64, maps::lpm_trie::Key};
 use mesh_ebpf::abi::{
     Addr16, AffinityKey, AffinityValue, Backend, Config, Endpoint, Frontend, FrontendKey, Mac, MacKey,
-    NO_BACKEND, NetPort, Network, Peer, Published, SLOT_LINE, SourceKey, TCP, VIP_WORDS,
+    NO_BACKEND, NetPort, Network, Peer, Published, SLOT_LINE, Served, ServedKey, Sign, SourceKey, TCP,
+    VIP_WORDS,
 };
 use mesh_ebpf::atomic;
 use mesh_ebpf::flow::{Head, Shared, TICK};
 use mesh_ebpf::hash;
 use mesh_ebpf::kernel::Kernel;
 use mesh_ebpf::packet::Packet;
+use mesh_ebpf::pipeline::Seen;
 use mesh_ebpf::verdict::{Event, Verdict};
 
 use super::maps::{
     ACTIVE, AFFINITY, BACKENDS, CONFIG, ENDPOINTS, EVENTS, FLOWS_TCP, FLOWS_UDP, FRONTENDS, LOCALS, MACS,
-    NETWORKS, PEER_IDS, PEERS, PORTS, SLOTS, SOURCES, STATS, VIP_BITS,
+    NETWORKS, PEER_IDS, PEERS, PORTS, SERVED, SIGNS, SLOTS, SOURCES, STATS, VIP_BITS,
 };
 use super::steps;
 
@@ -176,6 +178,25 @@ impl Kernel for Node {
             // SAFETY: an aligned word that lives as long as the map, and that nobody writes but like this.
             unsafe { atomic::add(count, flows) };
         }
+    }
+
+    #[inline(always)]
+    fn served(&self, key: &ServedKey) -> Option<Served> {
+        // SAFETY: see above.
+        unsafe { SERVED.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn note(&self, index: u32, sign: Sign) {
+        if let Some(signs) = SIGNS.get_ptr_mut(index) {
+            // SAFETY: as in `more_active`; the index of a sign is within.
+            unsafe { atomic::add(&raw mut (*signs).0[sign as usize & 3], 1) };
+        }
+    }
+
+    #[inline(always)]
+    fn sign(&self, packet: &Packet, seen: Seen, of: u32) {
+        steps::mesh_sign(packet, seen as u32, of);
     }
 
     #[inline(always)]

@@ -5,7 +5,7 @@
 use mesh_ebpf::abi::NO_BACKEND;
 use mesh_ebpf::flow::Head;
 use mesh_ebpf::packet::Packet;
-use mesh_ebpf::pipeline::step;
+use mesh_ebpf::pipeline::{Seen, step};
 use mesh_ebpf::verdict::Verdict;
 
 use super::node::Node;
@@ -94,4 +94,20 @@ pub(crate) extern "C" fn mesh_place(packet: *const Packet, may_insert: u32) -> u
     let packet = packet.cast_mut();
     let (node, packet) = known!(packet, 0);
     u32::from(step::place(&node, packet, may_insert != 0))
+}
+
+/// See [`step::sign`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn mesh_sign(packet: *const Packet, seen: u32, of: u32) -> u32 {
+    let packet = packet.cast_mut();
+    let (node, packet) = known!(packet, 0);
+    let seen = match seen {
+        0 => Seen::Given,
+        1 => Seen::Passed,
+        2 => Seen::Sent,
+        _ => Seen::Error,
+    };
+    step::sign(&node, packet, seen, of);
+    1
 }

@@ -38,6 +38,10 @@ pub struct Node {
     pub flows: RefCell<HashMap<u32, u64>>,
     /// Flows that each backend has.
     pub active: RefCell<HashMap<u32, i64>>,
+    /// Which ports tasks are known to serve.
+    pub served: HashMap<ServedKey, Served>,
+    /// What tasks made of connections, by index.
+    pub signs: RefCell<HashMap<u32, Signs>>,
     tcp: UnsafeCell<Vec<Bucket>>,
     udp: UnsafeCell<Vec<Bucket>>,
 }
@@ -71,6 +75,8 @@ impl Node {
             events: RefCell::default(),
             flows: RefCell::default(),
             active: RefCell::default(),
+            served: HashMap::new(),
+            signs: RefCell::default(),
             tcp: table(buckets),
             udp: table(buckets),
         }
@@ -194,6 +200,14 @@ impl Kernel for Node {
 
     fn more_active(&self, backend: u32, flows: i64) {
         *self.active.borrow_mut().entry(backend).or_default() += flows;
+    }
+
+    fn served(&self, key: &ServedKey) -> Option<Served> {
+        self.served.get(key).copied()
+    }
+
+    fn note(&self, index: u32, sign: Sign) {
+        self.signs.borrow_mut().entry(index).or_default().0[sign as usize] += 1;
     }
 
     fn account(&self, backend: u32, _: u16, new_flow: bool) {

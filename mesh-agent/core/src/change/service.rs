@@ -49,6 +49,8 @@ pub struct ServiceRequest {
     pub slow_start: Duration,
     /// What tells whether a task can serve.
     pub health: HealthWish,
+    /// Whether tasks are left out for what they make of connections.
+    pub passive_health: bool,
     /// What DNS tells of it beside its addresses.
     pub discovery: Discovery,
     /// What the mesh is to run for it.
@@ -123,6 +125,8 @@ pub struct ServiceUpdate {
     pub slow_start: Option<Duration>,
     /// What to change of the health check.
     pub health: HealthWish,
+    /// Whether tasks are left out for what they make of connections.
+    pub passive_health: Option<bool>,
     /// Whether the names of its tasks lead to those that cannot serve, too.
     pub publish_not_ready: Option<bool>,
     /// Names of ports to add; a name that there is gets the new port.
@@ -173,6 +177,7 @@ pub fn create_service(
         idle_timeout: request.idle_timeout,
         slow_start: request.slow_start,
         health: request.health.apply(None)?,
+        passive_health: request.passive_health,
         discovery: request.discovery,
         program: None,
         labels: request.labels,
@@ -244,6 +249,7 @@ pub fn update_service(
     service.idle_timeout = update.idle_timeout.unwrap_or(service.idle_timeout);
     service.slow_start = update.slow_start.unwrap_or(service.slow_start);
     service.health = update.health.apply(service.health.as_ref())?;
+    service.passive_health = update.passive_health.unwrap_or(service.passive_health);
     service.program = update.program.apply(old, fresh.now)?;
     check_times(service.idle_timeout, service.slow_start)?;
     service.discovery.publish_not_ready =

@@ -7,7 +7,7 @@ use super::node::{self, Me, own_guard};
 use super::{Change, Fresh, Refusal};
 use crate::kv::{Compare, Txn};
 use crate::model::{
-    Availability, Block, Health, Name, Network, NetworkId, NodeId, Origin, Service, Snapshot, Task,
+    Availability, Block, Ejected, Health, Name, Network, NetworkId, NodeId, Origin, Service, Snapshot, Task,
     TaskAddress, TaskId, TaskState, fnv64,
 };
 use crate::records::{self, Claim};
@@ -47,6 +47,8 @@ pub struct TaskChange {
     pub health: Option<Health>,
     /// Whether its service's check says so.
     pub checked: bool,
+    /// Whether it is sick by what it makes of connections.
+    pub ejected: Option<Option<Ejected>>,
     /// Share of new flows.
     pub weight: Option<u16>,
     /// No new flows any more.
@@ -146,6 +148,7 @@ pub fn add_task(
         state: request.state,
         health,
         checked: health != Health::None,
+        ejected: None,
         weight: request.weight,
         draining: false,
         message: String::new(),
@@ -187,6 +190,7 @@ pub fn change_task(
         }
         (task.health, task.checked) = (health, change.checked && health != Health::None);
     }
+    task.ejected = change.ejected.unwrap_or(task.ejected);
     task.weight = change.weight.unwrap_or(task.weight);
     task.draining = change.draining.unwrap_or(task.draining);
     task.message = change.message.unwrap_or_else(|| task.message.clone());

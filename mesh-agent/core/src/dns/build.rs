@@ -20,9 +20,9 @@ impl Zone {
         let mut tasks = world.tasks_by_service();
         for service in world.services.values() {
             let mut tasks = tasks.remove(&service.id).unwrap_or_default();
-            let panics = world.panics(service, &tasks);
+            let turnout = world.turnout(service, &tasks);
             let told = |task: &Task| service.discovery.publish_not_ready && world.is_published(task);
-            tasks.retain(|task| world.serves(task, panics) || told(task));
+            tasks.retain(|task| world.serves(task, &turnout) || told(task));
             for attachment in &service.networks {
                 known.insert(service.name.to_string());
                 known.extend(attachment.aliases.iter().map(ToString::to_string));

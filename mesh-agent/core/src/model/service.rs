@@ -271,6 +271,9 @@ pub struct Service {
     /// What tells whether a task can serve; none: it serves while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthCheck>,
+    /// Whether tasks are left out for a while for what they make of connections.
+    #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
+    pub passive_health: bool,
     /// What DNS tells of it beside its addresses.
     #[serde(default, skip_serializing_if = "Discovery::is_default")]
     pub discovery: Discovery,
@@ -285,6 +288,10 @@ pub struct Service {
     pub created: Timestamp,
     /// When it was last changed.
     pub updated: Timestamp,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Service {

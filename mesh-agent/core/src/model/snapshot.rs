@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{
-    Availability, Block, Denied, Down, Health, Identity, Live, MemberRotation, Name, Network, NetworkId,
-    Node, NodeId, NodeSpec, Role, Rotation, Service, ServiceId, SharedMap, Task, TaskId, TaskSpec, Timestamp,
+    Availability, Block, Denied, Down, Identity, Live, MemberRotation, Name, Network, NetworkId, Node,
+    NodeId, NodeSpec, Role, Rotation, Service, ServiceId, SharedMap, Task, TaskId, TaskSpec, Timestamp,
     Tokens, Verification,
 };
 use crate::kv::Rev;
@@ -163,43 +163,13 @@ impl Snapshot {
         task.ready() && self.is_wanted(task)
     }
 
-    /// Whether it gets new flows: it is in the balance, or sick where its service [panics](Self::panics).
-    pub fn serves(&self, task: &Task, panics: bool) -> bool {
-        let sick = || task.would_be_ready() && task.health == Health::Unhealthy && self.is_wanted(task);
-        self.in_balance(task) || panics && sick()
-    }
-
     /// Whether its address is told where those that cannot serve are told, too: it has not ended and is not leaving.
     pub fn is_published(&self, task: &Task) -> bool {
         !task.state.is_terminal() && !task.draining && self.is_wanted(task)
     }
 
-    /// Whether a task's service panics, as far as that matters to the task.
-    pub fn panics_for(&self, task: &Task) -> bool {
-        let service = task.service.as_ref().and_then(|id| self.services.get(id));
-        service.filter(|_| task.health == Health::Unhealthy).is_some_and(|service| {
-            let tasks: Vec<_> = self.tasks_of(&service.id).collect();
-            self.panics(service, &tasks)
-        })
-    }
-
-    /// Whether so few of a service's tasks are healthy that it is rather the check that is sick.
-    pub fn panics(&self, service: &Service, tasks: &[&Arc<Task>]) -> bool {
-        let Some(least) =
-            service.health.as_ref().map(|check| usize::from(check.panic)).filter(|least| *least > 0)
-        else {
-            return false;
-        };
-        let judged = |task: &&&Arc<Task>| {
-            task.would_be_ready() && task.health != Health::Starting && self.is_wanted(task)
-        };
-        let all = tasks.iter().filter(judged).count();
-        let healthy = tasks.iter().filter(|task| self.in_balance(task)).count();
-        healthy * 100 < all * least
-    }
-
     /// Whether nobody wants a task to stop, or it or its node to be left alone.
-    fn is_wanted(&self, task: &Task) -> bool {
+    pub(super) fn is_wanted(&self, task: &Task) -> bool {
         !self.stops.contains_key(&task.id) && self.nodes.contains_key(&task.node) && !self.is_drained(task)
     }
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::service::word_enum;
 use super::{Availability, Name, NetworkId, NodeId, ServiceId, TaskId, Timestamp};
 
 /// Swarm's task states, in their order; a task only ever moves forward.
@@ -73,6 +74,40 @@ pub enum Health {
     Healthy,
     /// Out of the balance until it is healthy again.
     Unhealthy,
+}
+
+word_enum! {
+    /// What a task makes of connections, if it cannot serve.
+    Sickness, "sickness" {
+        /// It turns them down.
+        Refuses = "refuses",
+        /// It does not answer them.
+        Silent = "silent",
+        /// It says that nobody takes datagrams there.
+        Unreachable = "unreachable",
+    }
+}
+
+impl Sickness {
+    /// For people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Refuses => "refuses connections",
+            Self::Silent => "does not answer connections",
+            Self::Unreachable => "refuses datagrams",
+        }
+    }
+}
+
+/// That a task was found sick by what it makes of connections: see [`crate::passive`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ejected {
+    /// When. It tells only who was found sick before whom.
+    pub since: Timestamp,
+    /// How often in a row it was by now: each time it is left out for longer.
+    pub row: u32,
+    /// How it showed.
+    pub why: Sickness,
 }
 
 /// A task's (or a node's own) addresses in one network.
@@ -151,6 +186,9 @@ pub struct Task {
     /// Whether its service's check says so, and not whoever registered it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub checked: bool,
+    /// It is sick by what it makes of connections, and left out for now where [others serve](super::Turnout).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ejected: Option<Ejected>,
     /// Share of new flows in relation to the service's other tasks; 0: none.
     pub weight: u16,
     /// Gets no new flows any more.

@@ -194,15 +194,21 @@ pub(super) fn plan(
     memo.begin(world, me);
     for service in world.services.values() {
         let tasks = tasks.remove(&service.id).unwrap_or_default();
-        let panics = world.panics(service, &tasks);
-        if panics {
-            problems.push(Problem {
-                about: format!("service {}", service.name),
-                message: "most of its tasks fail their health check: all get flows, as --health-panic has it"
-                    .to_owned(),
-            });
+        let turnout = world.turnout(service, &tasks);
+        let mut problem = |message: &str| {
+            problems
+                .push(Problem { about: format!("service {}", service.name), message: message.to_owned() });
+        };
+        if turnout.panics {
+            problem("most of its tasks fail their health check: all get flows, as --health-panic has it");
         }
-        let tasks = tasks.into_iter().map(|task| (Arc::clone(task), world.serves(task, panics))).collect();
+        if turnout.overfull {
+            problem(
+                "more of its tasks than may be left out refuse connections or do not answer: some get flows all the \
+                     same (mesh service ps shows them)",
+            );
+        }
+        let tasks = tasks.into_iter().map(|task| (Arc::clone(task), world.serves(task, &turnout))).collect();
         let part = memo.part(service, tasks, |tasks| plan_service(world, me, service, tasks, overlay));
         balance.frontends.extend(part.frontends.iter().cloned());
         balance.sites.extend(part.sites.iter().cloned());

@@ -28,6 +28,7 @@ pub(crate) fn service(name: &str) -> ServiceRequest {
         idle_timeout: None,
         discovery: Default::default(),
         slow_start: Default::default(),
+        passive_health: true,
         health: Default::default(),
         program: Default::default(),
         labels: Default::default(),

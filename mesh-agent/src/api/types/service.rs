@@ -167,6 +167,10 @@ pub struct ServiceSpec {
     /// What tells whether a task can serve; left out: it serves while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<HealthConfig>,
+    /// Whether tasks that refuse connections, or do not answer them, are left out for a while; `true` unless said
+    /// otherwise. Nodes on nftables do not find them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passive_health: Option<bool>,
     /// Whether the names of its tasks also lead to those that cannot serve yet, or not now.
     #[serde(default, skip_serializing_if = "is_false")]
     pub publish_not_ready: bool,
@@ -281,6 +285,9 @@ pub struct ServiceUpdate {
     /// What to change of the health check; what it does not name stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<HealthConfig>,
+    /// Whether tasks that refuse connections, or do not answer them, are left out for a while.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passive_health: Option<bool>,
     /// Whether the names of its tasks also lead to those that cannot serve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub publish_not_ready: Option<bool>,

@@ -128,6 +128,25 @@ pub struct TaskAttachment {
     pub addresses: Vec<String>,
 }
 
+/// That a task was found sick by what it makes of connections.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
+pub struct Ejected {
+    /// When (RFC 3339).
+    pub since: String,
+    /// How often in a row it was by now: each time it is left out for longer.
+    pub row: u32,
+    /// How it showed.
+    pub why: String,
+}
+
+impl From<model::Ejected> for Ejected {
+    fn from(ejected: model::Ejected) -> Self {
+        let model::Ejected { since, row, why } = ejected;
+        Self { since: rfc3339(since), row, why: why.words().to_owned() }
+    }
+}
+
 /// A task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
@@ -160,6 +179,9 @@ pub struct Task {
     pub networks_attachments: Vec<TaskAttachment>,
     /// Whether it can serve.
     pub health: Health,
+    /// It was found sick by what it makes of connections, and is left out for now where others serve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ejected: Option<Ejected>,
     /// Share of new flows.
     pub weight: u16,
     /// What the operator wants of it: `active` or `drain`.
@@ -243,7 +265,7 @@ impl From<TaskUpdate> for TaskChange {
         // Who is drained is the operator's to say, and goes another way.
         let TaskUpdate { state, availability: _, health, weight, draining, message } = update;
         let (state, health) = (state.map(Into::into), health.map(Into::into));
-        Self { state, health, checked: false, weight, draining, message }
+        Self { state, health, checked: false, ejected: None, weight, draining, message }
     }
 }
 
@@ -262,6 +284,7 @@ impl Task {
             state,
             health,
             checked: _,
+            ejected,
             weight,
             draining,
             message,
@@ -293,7 +316,7 @@ impl Task {
         let failed = matches!(*state, model::TaskState::Failed | model::TaskState::Rejected);
         let (message, err) =
             if failed { (String::new(), message.clone()) } else { (message.clone(), String::new()) };
-        let in_balance = world.serves(task, world.panics_for(task));
+        let in_balance = world.serves(task, &world.turnout_for(task));
         let stopping = world.stops.contains_key(id) || state.is_terminal();
         Self {
             id: id.to_string(),
@@ -308,6 +331,7 @@ impl Task {
             desired_state: if stopping { TaskState::Shutdown } else { TaskState::Running },
             networks_attachments: attachments.collect(),
             health: (*health).into(),
+            ejected: ejected.map(Into::into),
             weight: *weight,
             availability: world.task_specs.get(id).cloned().unwrap_or_default().availability.into(),
             draining: *draining,

@@ -70,6 +70,11 @@ pub(in crate::cli) struct CreateArgs {
     publish_not_ready: bool,
     #[command(flatten)]
     health: Box<HealthFlags>,
+    /// Whether tasks that refuse connections, or do not answer them, are left out for a while: on, off
+    ///
+    /// Half of the tasks at most, and on nodes with the eBPF data plane, which sees what comes of connections
+    #[arg(long, action = clap::ArgAction::Set, value_name = "SWITCH", value_parser = options::switch(), default_value = "on")]
+    passive_health: bool,
     #[command(flatten)]
     program: Box<ProgramFlags>,
     /// With --cmd: set an environment variable
@@ -102,6 +107,7 @@ pub(super) async fn run(args: CreateArgs, session: Session) -> anyhow::Result<u8
         port_name,
         publish_not_ready,
         health,
+        passive_health,
         program,
         env,
         label,
@@ -124,6 +130,7 @@ pub(super) async fn run(args: CreateArgs, session: Session) -> anyhow::Result<u8
         idle_timeout: Some(idle_timeout),
         slow_start: Some(slow_start),
         healthcheck: health.config(),
+        passive_health: Some(passive_health),
         publish_not_ready,
         port_names: port_name.into_iter().map(|NamedPort(port)| port).collect(),
         program: program.config(ProgramConfig { env, ..ProgramConfig::default() }),

@@ -97,6 +97,7 @@ fn pretty(service: &Service) -> String {
         ("Return Path", spec.return_path.map(|word| word.as_str().to_owned())),
         ("Idle Timeout", Some(spec.idle_timeout.clone().unwrap_or_else(|| "default".to_owned()))),
         ("Health Check", spec.healthcheck.as_ref().map(health)),
+        ("Passive Health", Some(if spec.passive_health == Some(false) { "off" } else { "on" }.to_owned())),
         ("Slow Start", spec.slow_start.clone().filter(|window| window != "0s")),
     ];
     for (name, value) in words {
@@ -161,6 +162,7 @@ mod tests {
         Return Path:	dsr
         Idle Timeout:	default
         Health Check:	HTTP 80/ready every 5s, within 1s, 3 retries
+        Passive Health:	on
         Slow Start:	5m
         ");
     }

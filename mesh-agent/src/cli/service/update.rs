@@ -77,6 +77,9 @@ pub(in crate::cli) struct UpdateArgs {
     publish_not_ready: Option<bool>,
     #[command(flatten)]
     health: Box<HealthFlags>,
+    /// Whether tasks that refuse connections, or do not answer them, are left out for a while: on, off
+    #[arg(long, value_name = "SWITCH", value_parser = options::switch())]
+    passive_health: Option<bool>,
     #[command(flatten)]
     program: Box<ProgramFlags>,
     /// Add or change an environment variable of the command
@@ -122,6 +125,7 @@ pub(super) async fn run(args: UpdateArgs, session: Session) -> anyhow::Result<u8
         port_name_rm,
         publish_not_ready,
         health,
+        passive_health,
         program,
         env_add,
         env_rm,
@@ -148,6 +152,7 @@ pub(super) async fn run(args: UpdateArgs, session: Session) -> anyhow::Result<u8
         idle_timeout,
         slow_start,
         healthcheck: health.config(),
+        passive_health,
         publish_not_ready,
         port_name_add: port_name_add.into_iter().map(|NamedPort(port)| port).collect(),
         port_name_rm,

@@ -13,6 +13,7 @@ use super::maps::{Former, Limits, Maps, take};
 use super::pinned::Pinned;
 use super::pins::Pins;
 use super::reflector::Reflector;
+use super::signs::Signs;
 use super::{CLOCK, EbpfError, OBJECT, built_in, clock, sock};
 use crate::config::KernelFeature;
 use crate::dataplane::Features;
@@ -41,6 +42,7 @@ pub(super) struct Loaded {
     pub(super) sockets: Result<(), EbpfError>,
     pub(super) records: RingBuf<MapData>,
     pub(super) reflector: Reflector,
+    pub(super) signs: Signs,
     /// Whose flows are still to be carried over.
     pub(super) former: Option<Former>,
 }
@@ -73,13 +75,14 @@ pub(super) fn load(
     let mut maps = Maps::open(&pins.maps())?;
     let records = take(&mut ebpf, mesh_ebpf::abi::map::RECORDS)?;
     let reflector = Reflector::open(&mut ebpf)?;
+    let signs = Signs::open(&mut ebpf)?;
     let former = former.and_then(|former| carry_over(former, &pins.maps(), &mut maps));
     let clock = clock(find(&ebpf, CLOCK)?)?;
     let asked = find(&ebpf, CSUM_V6)?;
     let csum_v6 = features.attempt(KernelFeature::CsumV6, || knows_csum_v6(asked));
     let config = configure(maps.config.get(), limits, clock, csum_v6)?;
     maps.config.change(|now| *now = config);
-    Ok(Loaded { ebpf, maps, sockets, records, reflector, former })
+    Ok(Loaded { ebpf, maps, sockets, records, reflector, signs, former })
 }
 
 fn find<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<&'a SchedClassifier, EbpfError> {

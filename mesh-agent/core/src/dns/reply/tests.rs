@@ -43,6 +43,7 @@ fn zone() -> Zone {
         idle_timeout: None,
         discovery: Default::default(),
         slow_start: Default::default(),
+        passive_health: true,
         health: Default::default(),
         program: Default::default(),
         labels: Default::default(),

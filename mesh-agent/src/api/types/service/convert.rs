@@ -144,6 +144,7 @@ impl TryFrom<ServiceSpec> for change::ServiceRequest {
             idle_timeout,
             slow_start,
             healthcheck,
+            passive_health,
             publish_not_ready,
             port_names: names,
             program,
@@ -162,6 +163,7 @@ impl TryFrom<ServiceSpec> for change::ServiceRequest {
             idle_timeout: idle_timeout.as_deref().map(idle).transpose()?.flatten(),
             slow_start: slow_start.as_deref().map(parse_duration).transpose()?.unwrap_or_default(),
             health: healthcheck.map(TryInto::try_into).transpose()?.unwrap_or_default(),
+            passive_health: passive_health.unwrap_or(true),
             discovery: model::Discovery { publish_not_ready, port_names: port_names(names)? },
             program: program.map(TryInto::try_into).transpose()?.unwrap_or_default(),
             labels,
@@ -190,6 +192,7 @@ impl TryFrom<ServiceUpdate> for change::ServiceUpdate {
             idle_timeout,
             slow_start,
             healthcheck,
+            passive_health,
             publish_not_ready,
             port_name_add,
             port_name_rm,
@@ -211,6 +214,7 @@ impl TryFrom<ServiceUpdate> for change::ServiceUpdate {
             idle_timeout: idle_timeout.as_deref().map(idle).transpose()?,
             slow_start: slow_start.as_deref().map(parse_duration).transpose()?,
             health: healthcheck.map(TryInto::try_into).transpose()?.unwrap_or_default(),
+            passive_health,
             publish_not_ready,
             port_name_add: port_names(port_name_add)?,
             port_name_rm,
@@ -238,6 +242,7 @@ impl Service {
             idle_timeout,
             slow_start,
             health,
+            passive_health,
             discovery,
             program,
             labels,
@@ -252,8 +257,8 @@ impl Service {
             aliases: attachment.aliases.iter().map(ToString::to_string).collect(),
         });
         let tasks: Vec<_> = world.tasks_of(id).collect();
-        let panics = world.panics(service, &tasks);
-        let running = tasks.iter().filter(|task| world.serves(task, panics)).count();
+        let turnout = world.turnout(service, &tasks);
+        let running = tasks.iter().filter(|task| world.serves(task, &turnout)).count();
         let registered = tasks.iter().filter(|task| !task.state.is_terminal()).count();
         let desired = program.as_ref().map_or(registered, |program| program.replicas as usize);
         Self {
@@ -274,6 +279,7 @@ impl Service {
                 idle_timeout: idle_timeout.map(format_duration),
                 slow_start: Some(format_duration(*slow_start)),
                 healthcheck: health.as_ref().map(Into::into),
+                passive_health: Some(*passive_health),
                 publish_not_ready: discovery.publish_not_ready,
                 port_names: discovery.port_names.iter().map(Into::into).collect(),
                 program: program.as_ref().map(Into::into),

@@ -8,7 +8,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use aya::maps::lpm_trie::Key;
 use mesh_ebpf::abi::{
     Addr16, AffinityKey, AffinityValue, Backend, Config, Endpoint, Frontend, FrontendKey, Mac, NO_BACKEND,
-    NetPort, Network, Peer, Published, SLOT_LINE, SourceKey, VIP_WORDS,
+    NetPort, Network, Peer, Published, SLOT_LINE, Served, ServedKey, Sign, SourceKey, VIP_WORDS,
 };
 use mesh_ebpf::flow::{Bucket, Flow, Shared, WAYS};
 use mesh_ebpf::hash;
@@ -153,6 +153,13 @@ impl Kernel for Dry<'_> {
 
     /// As long as it is dry, nothing begins.
     fn more_active(&self, _: u32, _: i64) {}
+
+    /// Nothing is counted.
+    fn served(&self, _: &ServedKey) -> Option<Served> {
+        None
+    }
+
+    fn note(&self, _: u32, _: Sign) {}
 
     fn config(&self) -> &Config {
         &self.config
