@@ -310,7 +310,7 @@ async fn routes_answer_as_documented() {
             }
         }
     }
-    assert_eq!(routes, 36);
+    assert_eq!(routes, 38);
 }
 
 async fn raw(mesh: &Mesh, method: &str, path: &str, body: &str) -> (String, String) {
