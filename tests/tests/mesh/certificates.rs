@@ -23,6 +23,10 @@ use crate::managed::{clustered_with, etcd, is, leader};
 /// How long they are good.
 const LIFE: Duration = Duration::from_secs(15);
 
+/// How long no change may come through while members start anew: a member that leads drops what is on its way to it, and is
+/// left after 1.5 s; the rest is what a machine that runs other labs takes.
+const PAUSE: Duration = Duration::from_secs(3);
+
 /// The certificates that there are, by file: of every node, and of every manager's member of etcd.
 fn certificates(lab: &Lab) -> Result<BTreeMap<PathBuf, String>> {
     let files = |node: &Node| ["pki/node.pem", "etcd/member.pem"].map(|name| node.state_dir().join(name));
@@ -251,7 +255,7 @@ fn the_authority_of_members_is_replaced_while_everything_goes_on() -> Result<()>
         let lasted = begun.elapsed();
         let longest = changes.stop()?;
         println!("it lasted {lasted:?}; between two changes passed {longest:?} at most");
-        ensure!(longest <= Duration::from_secs(2), "no change for {longest:?}");
+        ensure!(longest <= PAUSE, "no change for {longest:?}");
         let next = members_trust(managers)?;
         ensure!(next != former, "the authority is the former one");
         for node in managers {
