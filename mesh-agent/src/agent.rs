@@ -46,6 +46,7 @@ use crate::store::etcd::{EtcdStore, Known};
 use crate::store::gate::Gate;
 use crate::store::gateway::{self, Access, GatewayStore, Secret, SeveralGateways};
 use crate::store::local::LocalStore;
+use crate::store::timed::{TimedStore, Times};
 use crate::tasks::Tasks;
 
 /// `mesh agent`
@@ -149,6 +150,8 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
         None => None,
     };
     let (store, way) = open_store(&config, member.as_ref().zip(tls.as_ref()), known, address).await?;
+    let times = Arc::new(Times::default());
+    let store: Arc<dyn Store> = Arc::new(TimedStore::new(store, Arc::clone(&times)));
     let engine = match &way {
         Way::Alone(_) => config.store.mode.name(),
         Way::Manager(_) => "managed",
@@ -218,6 +221,7 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
     }
     let (devices_tx, devices) = watch::channel(());
     parts.spawn(devices::run(devices_tx, stop.clone()));
+    let dns = DnsServer::new(dns_config(&config), Arc::clone(&zone));
     let reconciler = Reconciler {
         node: id.clone(),
         world,
@@ -226,8 +230,8 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
         devices,
         overlay,
         balance,
-        zone: Arc::clone(&zone),
-        dns: DnsServer::new(dns_config(&config), zone),
+        zone,
+        dns: dns.clone(),
         status: status_tx,
         sweep: Duration::from_secs(config.dataplane.sweep.max(1)),
     };
@@ -260,6 +264,8 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
         messenger,
         heard,
         journal,
+        dns,
+        times,
     };
     if !config.metrics.listen.is_empty() {
         let listener = listen("metrics.listen", &config.metrics.listen).await?;

@@ -39,7 +39,9 @@ pub use watch::journal;
 use crate::cluster::Cluster;
 use crate::control::Control;
 use crate::dataplane::ebpf::View;
+use crate::dns::DnsServer;
 use crate::liveness::{Heard, Messenger};
+use crate::store::timed::Times;
 use crate::tasks::Tasks;
 
 /// The largest request that is read.
@@ -64,6 +66,10 @@ pub struct ApiState {
     pub heard: Heard,
     /// What changed lately.
     pub journal: Receiver<Journal>,
+    /// This node's DNS.
+    pub dns: DnsServer,
+    /// How long the store takes.
+    pub times: Arc<Times>,
 }
 
 /// Serves until `stop`, then lets requests that are under way end.

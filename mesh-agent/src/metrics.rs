@@ -15,7 +15,9 @@ use prometheus_client::encoding::{DescriptorEncoder, prometheus_text};
 use prometheus_client::registry::Registry;
 
 use crate::api::types::{AllCounters, BackendCounters};
+use crate::dns::DnsCounters;
 use crate::status::Status;
+use crate::store::timed::Taken;
 use page::Page;
 
 /// Beyond so many backends only their services' sums are told: a scrape is to stay small.
@@ -32,6 +34,10 @@ pub struct Scrape {
     pub world: Arc<Snapshot>,
     /// This node.
     pub node: NodeId,
+    /// What became of tasks' questions for names.
+    pub dns: DnsCounters,
+    /// What became of requests to the store, by kind.
+    pub store: Vec<(&'static str, Taken)>,
 }
 
 impl Scrape {
@@ -52,6 +58,7 @@ impl Collector for Scrape {
         self.agent(&mut page)?;
         self.planes(&mut page)?;
         self.records(&mut page)?;
+        self.dns(&mut page)?;
         self.counters.as_ref().map_or(Ok(()), |counters| data_plane(&mut page, counters))
     }
 }
@@ -83,7 +90,59 @@ impl Scrape {
             "The newest revision that changes what nodes do",
             self.world.changed.0 as f64,
         )?;
-        page.one("applied_revision", "All up to this revision is in the kernel", applied.0 as f64)
+        page.one("applied_revision", "All up to this revision is in the kernel", applied.0 as f64)?;
+        let store = |value: fn(&Taken) -> f64| {
+            self.store.iter().map(move |(kind, taken)| ([("request", *kind)], value(taken)))
+        };
+        page.counter("store_requests", "Requests to the store", store(|taken| taken.requests as f64))?;
+        page.counter(
+            "store_failed_requests",
+            "Those that failed, or of which nobody knows what became",
+            store(|taken| taken.failed as f64),
+        )?;
+        page.counter(
+            "store_request_seconds",
+            "How long all requests to the store took",
+            store(|taken| taken.micros as f64 / 1e6),
+        )
+    }
+
+    fn dns(&self, page: &mut Page<'_>) -> fmt::Result {
+        let DnsCounters {
+            addresses,
+            names,
+            targets,
+            no_data,
+            nx_domain,
+            forwarded,
+            cached,
+            failed,
+            refused,
+            malformed,
+            truncated,
+        } = self.dns;
+        let answers = [
+            ("addresses", addresses),
+            ("names", names),
+            ("targets", targets),
+            ("no_data", no_data),
+            ("nx_domain", nx_domain),
+            ("forwarded", forwarded),
+            ("failed", failed),
+            ("refused", refused),
+            ("malformed", malformed),
+        ];
+        page.counter(
+            "dns_answers",
+            "What became of tasks' questions for names",
+            answers.map(|(answer, count)| ([("answer", answer)], count as f64)),
+        )?;
+        page.counter("dns_cached_answers", "Forwarded ones that were known", [([], cached as f64)])?;
+        page.counter(
+            "dns_truncated_answers",
+            "Answers that were cut to fit into UDP",
+            [([], truncated as f64)],
+        )
     }
 
     fn planes(&self, page: &mut Page<'_>) -> fmt::Result {

@@ -9,6 +9,7 @@ pub mod gateway;
 pub mod local;
 pub mod migrate;
 mod secret;
+pub mod timed;
 
 use std::pin::Pin;
 use std::time::Duration;

@@ -31,7 +31,8 @@ pub(super) async fn scrape(State(state): State<ApiState>) -> Response {
     // A data plane that cannot be asked is missed by its metrics, and by what the status says.
     let counters = counters::all(&state).await.and_then(Result::ok);
     let (status, world, node) = (control.status(), control.world(), control.node().clone());
-    match (Scrape { counters, status, world, node }).text() {
+    let (dns, store) = (state.dns.counters(), state.times.read().collect());
+    match (Scrape { counters, status, world, node, dns, store }).text() {
         Ok(text) => ([(CONTENT_TYPE, TEXT)], text).into_response(),
         Err(fmt) => (axum::http::StatusCode::INTERNAL_SERVER_ERROR, fmt.to_string()).into_response(),
     }

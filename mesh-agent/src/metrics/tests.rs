@@ -40,7 +40,10 @@ fn scrape(backends: usize) -> String {
         ..Status::default()
     };
     let node = NodeId::new("n1");
-    Scrape { counters: Some(counters), status: Arc::new(status), world: Arc::default(), node }.text().unwrap()
+    let dns = DnsCounters { addresses: 12, forwarded: 5, cached: 4, ..DnsCounters::default() };
+    let store = vec![("txn", Taken { requests: 8, failed: 1, micros: 2_500_000 })];
+    let (status, world) = (Arc::new(status), Arc::default());
+    Scrape { counters: Some(counters), status, world, node, dns, store }.text().unwrap()
 }
 
 #[test]
@@ -54,6 +57,11 @@ fn metrics_have_names_types_and_labels() {
         "mesh_round_seconds_total{plane=\"overlay\"} 1.5",
         "mesh_failing_objects{plane=\"overlay\"} 1.0",
         "mesh_problems 1.0",
+        "mesh_dns_answers_total{answer=\"addresses\"} 12.0",
+        "mesh_dns_cached_answers_total 4.0",
+        "mesh_store_requests_total{request=\"txn\"} 8.0",
+        "mesh_store_failed_requests_total{request=\"txn\"} 1.0",
+        "mesh_store_request_seconds_total{request=\"txn\"} 2.5",
         "mesh_store_connected 1.0",
         "# TYPE process_cpu_seconds_total counter",
     ] {

@@ -15,6 +15,7 @@ use mesh_agent::api::types::{Changed, ErrorKind, Origin};
 use mesh_agent::api::{self, ApiState};
 use mesh_agent::cluster::{Cluster, Identity, Way};
 use mesh_agent::control::Control;
+use mesh_agent::dns::{DnsConfig, DnsServer};
 use mesh_agent::status::{Status, StoreHealth};
 use mesh_agent::store::{Batches, Store, StoreError, StoreStatus};
 use mesh_agent::tasks::Tasks;
@@ -160,6 +161,8 @@ impl Mesh {
             messenger: None,
             heard: Default::default(),
             journal,
+            dns: DnsServer::new(DnsConfig::default(), Arc::default()),
+            times: Arc::default(),
         };
         TaskTracker::new().spawn(keep);
         TaskTracker::new().spawn(api::serve(listener, state, stop.clone()));
