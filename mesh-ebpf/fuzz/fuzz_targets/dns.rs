@@ -121,6 +121,7 @@ static WORLD: LazyLock<(Zone, Vec<NetworkId>)> = LazyLock::new(|| {
             dns: Vec::new(),
             program: None,
             ejected: None,
+            packets_only: false,
             ready_since: 0,
             created: 0,
             updated: 0,
