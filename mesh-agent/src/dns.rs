@@ -131,10 +131,8 @@ impl DnsServer {
     /// once per task, so it is for sweeps, not for every round.
     pub async fn repair(&self) -> BTreeMap<TaskId, DnsError> {
         let _turn = self.turn.lock().await;
-        let places: Vec<_> =
-            self.all().iter().map(|(task, listener)| (task.clone(), listener.place())).collect();
         let mut errors = BTreeMap::new();
-        for (task, (netns, ports)) in places {
+        for (task, (netns, ports)) in self.places() {
             if let Err(error) = inside::redirect(&task, &netns, ports).await {
                 errors.insert(task, error);
             }
@@ -145,14 +143,17 @@ impl DnsServer {
     /// Whose rules are not as they were set.
     pub async fn look(&self) -> BTreeMap<TaskId, Result<bool, DnsError>> {
         let _turn = self.turn.lock().await;
-        let places: Vec<_> =
-            self.all().iter().map(|(task, listener)| (task.clone(), listener.place())).collect();
         let mut found = BTreeMap::new();
-        for (task, (netns, ports)) in places {
+        for (task, (netns, ports)) in self.places() {
             let is_led = inside::is_led(&task, &netns, ports).await;
             found.insert(task, is_led);
         }
         found
+    }
+
+    /// Where each task's server is; a copy, for looking there takes time.
+    fn places(&self) -> Vec<(TaskId, (Arc<File>, inside::Ports))> {
+        self.all().iter().map(|(task, listener)| (task.clone(), listener.place())).collect()
     }
 
     async fn end(&self, key: &TaskId) {

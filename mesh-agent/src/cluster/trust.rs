@@ -235,6 +235,15 @@ mod tests {
 
     const YEAR: Duration = Duration::from_hours(365 * 24);
 
+    /// The first manager's, its address and its certificate.
+    fn founded(own: &Own) -> (Trust<'_>, IpAddr, String) {
+        let (trust, address) = (Trust { own, life: YEAR }, "192.0.2.1".parse().unwrap());
+        trust.found().unwrap();
+        let first = trust.sign(&trust.request().unwrap(), "n1", address).unwrap();
+        trust.accept(&first, &trust.authority().unwrap()).unwrap();
+        (trust, address, first)
+    }
+
     #[test]
     fn a_second_manager_gets_its_certificate_and_can_give_some() {
         let dir = tempfile::tempdir().unwrap();
@@ -257,10 +266,7 @@ mod tests {
     fn another_authority_takes_the_place_of_the_first() {
         let dir = tempfile::tempdir().unwrap();
         let own = Own::at(dir.path());
-        let (trust, address) = (Trust { own: &own, life: YEAR }, "192.0.2.1".parse().unwrap());
-        trust.found().unwrap();
-        let first = trust.sign(&trust.request().unwrap(), "n1", address).unwrap();
-        trust.accept(&first, &trust.authority().unwrap()).unwrap();
+        let (trust, address, _) = founded(&own);
         let (former, next) = (trust.signs().unwrap(), Authority::make().unwrap());
         for _ in 0..2 {
             trust.trust_also(next.root()).unwrap();
@@ -282,10 +288,7 @@ mod tests {
     fn a_certificate_is_renewed_at_half_of_its_life_and_its_key_stays() {
         let dir = tempfile::tempdir().unwrap();
         let own = Own::at(dir.path());
-        let (trust, address) = (Trust { own: &own, life: YEAR }, "192.0.2.1".parse().unwrap());
-        trust.found().unwrap();
-        let first = trust.sign(&trust.request().unwrap(), "n1", address).unwrap();
-        trust.accept(&first, &trust.authority().unwrap()).unwrap();
+        let (trust, address, first) = founded(&own);
         let key = trust.read("member.key").unwrap();
         let day = 24 * 60 * 60;
         assert!(!trust.renew_at("n1", address, seconds() + 182 * day).unwrap());
