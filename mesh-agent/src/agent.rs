@@ -7,6 +7,7 @@ mod join;
 pub mod live;
 mod lock;
 mod log;
+mod privileges;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -82,6 +83,7 @@ pub fn main(args: &AgentArgs) -> anyhow::Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("the agent must run as root: it makes devices, routes and rules");
     }
+    privileges::drop_others().context("cannot give up what root may do and the agent need not")?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     if args.cleanup {

@@ -64,6 +64,8 @@ impl Reconciler {
         let mut next = None;
         let mut masks = Masks::default();
         let mut answered = String::new();
+        // Half of what whoever started the agent waits for; a round that never ends is then not the end.
+        let mut watchdog = sd_notify::watchdog_enabled().map(|within| tokio::time::interval(within / 2));
         loop {
             // A closed channel means that the agent is ending; then only the token counts.
             let depth = tokio::select! {
@@ -85,6 +87,10 @@ impl Reconciler {
                     Depth::Delta
                 }
                 () = until(next) => Depth::Delta,
+                () = tick(watchdog.as_mut()) => {
+                    let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+                    continue;
+                }
                 _ = timer.tick() => Depth::Sweep,
             };
             let world = Arc::clone(&self.world.borrow_and_update());
@@ -295,6 +301,14 @@ fn note(name: &'static str, plane: &mut PlaneStatus, applied: Applied, took: Dur
 async fn until(at: Option<Timestamp>) {
     match at {
         Some(at) => tokio::time::sleep(Duration::from_millis(at.saturating_sub(now()))).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for a timer; forever without one.
+async fn tick(timer: Option<&mut tokio::time::Interval>) {
+    match timer {
+        Some(timer) => _ = timer.tick().await,
         None => std::future::pending().await,
     }
 }

@@ -60,6 +60,8 @@ mod passive;
 mod ping;
 #[path = "mesh/plane.rs"]
 mod plane;
+#[path = "mesh/privileges.rs"]
+mod privileges;
 #[path = "mesh/published.rs"]
 mod published;
 #[path = "mesh/reboot.rs"]

@@ -7,6 +7,7 @@ mod chaos;
 mod check;
 mod ci;
 mod demo;
+mod dist;
 mod fuzz;
 mod generate;
 mod lossless;
@@ -54,6 +55,8 @@ enum Verb {
     Chaos(chaos::Chaos),
     /// Make every planned change under load, and count the requests that are lost. Needs root
     Lossless(lossless::Lossless),
+    /// Make the packages that Mesh is installed from, .deb and .rpm
+    Dist(dist::Dist),
     /// Look for packets that the code of the kernel's half or the name server mistakes, with libFuzzer
     Fuzz {
         /// Where [default: all, in turn]
@@ -104,6 +107,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Bench(bench) => bench::run(&bench),
         Verb::Chaos(chaos) => chaos::run(&chaos),
         Verb::Lossless(lossless) => lossless::run(&lossless),
+        Verb::Dist(dist) => dist::run(&dist),
         Verb::Fuzz { target, seconds } => fuzz::run(target, seconds),
         Verb::Gen { check } => generate::run(check),
         Verb::Ci => ci::run(),

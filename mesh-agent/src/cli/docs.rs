@@ -16,16 +16,26 @@ const WIDTH: usize = 100;
 #[derive(Debug, clap::Args)]
 pub(super) struct DocsArgs {
     /// Where to
+    #[arg(long, value_name = "DIR", required_unless_present = "man")]
+    out: Option<PathBuf>,
+    /// Write manual pages, one for each verb, into this directory
     #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    man: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &DocsArgs) -> anyhow::Result<u8> {
-    for (name, text) in documents()? {
-        let path = args.out.join(name);
-        let directory = path.parent().unwrap_or(&args.out);
-        std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
-        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    if let Some(out) = &args.out {
+        for (name, text) in documents()? {
+            let path = out.join(name);
+            let directory = path.parent().unwrap_or(out);
+            std::fs::create_dir_all(directory)
+                .with_context(|| format!("cannot make {}", directory.display()))?;
+            std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+    }
+    if let Some(man) = &args.man {
+        clap_mangen::generate_to(Cli::<Verb>::command(), man)
+            .with_context(|| format!("cannot write manual pages into {}", man.display()))?;
     }
     Ok(OK)
 }

@@ -12,7 +12,7 @@ use super::{Ebpf, Talk};
 use crate::shell;
 
 /// Programs that Mesh, its build, its tests or its benchmarks run.
-const TOOLS: [&str; 25] = [
+const TOOLS: [&str; 27] = [
     "nftables",
     "iproute2",
     "iputils-ping",
@@ -39,6 +39,9 @@ const TOOLS: [&str; 25] = [
     "libnginx-mod-stream",
     "iptables",
     "prometheus",
+    // What packages are made with.
+    "dpkg-dev",
+    "rpm",
 ];
 
 /// Those of them that start a service of their own when they are installed, and its unit. Tests start programs, not
