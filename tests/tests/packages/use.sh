@@ -1,79 +1,84 @@
 #!/bin/sh
-# Installs a package into a copy of this machine's system, uses it, and removes it.
-# Usage: use.sh deb|rpm PACKAGE CGROUP, in a mount namespace and a network namespace of its own, with an address to reach.
+# Installs a package, uses what it brings, and removes it. Usage: use.sh deb|rpm PACKAGE, on a machine run by systemd.
 set -eu
-kind=$1 package=$2 cgroup=$3
+kind=$1 package=$2
+export HOME=/root
 
 fail() {
-    echo "use.sh: $*" >&2
-    cat /run/agent.log >&2 2>/dev/null || true
+    echo "use.sh: $*"
+    journalctl --no-pager --lines=50 --unit=mesh.service
     exit 1
 }
 
-# What is written goes to memory, and what ran here before is out of sight.
-if [ "${COPY:-}" != yes ]; then
-    mount --make-rprivate /
-    mount -t tmpfs copy /mnt
-    mkdir /mnt/upper /mnt/work /mnt/root
-    mount -t overlay copy -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work /mnt/root
-    mount --rbind /dev /mnt/root/dev
-    mount --rbind /proc /mnt/root/proc
-    mount --rbind /sys /mnt/root/sys
-    mount -t tmpfs run /mnt/root/run
-    mount -t bpf bpf /mnt/root/sys/fs/bpf
-    mkdir /mnt/root/run/package
-    mount --bind "$(dirname "$package")" /mnt/root/run/package
-    mount --bind "$(dirname "$0")" /mnt/root/mnt
-    # Nothing of the lab's environment: the program is to be found where it is installed.
-    exec env -i COPY=yes HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin \
-        chroot /mnt/root /bin/sh /mnt/use.sh "$kind" "/run/package/$(basename "$package")" "$cgroup"
-fi
+# Tries a command for ten seconds.
+comes() {
+    for _ in $(seq 100); do
+        "$@" >/dev/null 2>&1 && return
+        sleep 0.1
+    done
+    fail "does not come true: $*"
+}
 
-# What this machine's kernel holds of a mesh, and the files of one.
+# What the kernel holds of a mesh, and the files of one.
 traces() {
     ip -brief link
     nft list ruleset
     ls -A /sys/fs/bpf
-    find /usr /etc /var/lib /run -path /run/package -prune -o -name '*mesh*' ! -path '/var/lib/dpkg/*' ! -path '/usr/src/*' -print
+    find /usr /etc /var/lib /run \( -path /run/package -o -path /usr/src -o -path /var/lib/dpkg \) -prune \
+        -o -name '*mesh*' -print
 }
 traces >/tmp/before
 
+# The watchdog is to bark while somebody waits for it.
+mkdir -p /run/systemd/system/mesh.service.d
+printf '[Service]\nWatchdogSec=3\nTimeoutAbortSec=1\n' >/run/systemd/system/mesh.service.d/soon.conf
+
+# Debian starts what it installs; others leave that to who installs it.
 case $kind in
 deb) dpkg --install "$package" ;;
-rpm) rpm --install --nodeps "$package" ;;
+rpm) rpm --install --nodeps "$package" && systemctl enable --now mesh.service mesh-etcd.path ;;
 esac
-[ "$(command -v mesh)" = /usr/bin/mesh ] || fail "mesh is $(command -v mesh)"
 mesh --version
 for page in mesh mesh-service-create; do
-    man --pager=cat $page | grep -q '^NAME' || fail "there is no manual page of $page"
+    man --pager=cat $page 2>/dev/null | grep -q '^NAME' || fail "there is no manual page of $page"
 done
 bash -c '. /usr/share/bash-completion/completions/mesh && complete -p mesh' || fail 'bash completes nothing'
-systemd-analyze verify /usr/lib/systemd/system/mesh.service /usr/lib/systemd/system/mesh-etcd.service \
-    /usr/lib/systemd/system/mesh-etcd.path || fail 'the units are not sound'
+systemctl is-active mesh.service mesh-etcd.path || fail 'the agent does not run'
 
-mesh agent --set node.name=n1 --set node.cgroup="$cgroup" >/run/agent.log 2>&1 &
-agent=$!
-for _ in $(seq 100); do
-    mesh status >/dev/null 2>&1 && break
-    kill -0 $agent || fail 'the agent ended'
-    sleep 0.1
-done
+serves() {
+    curl --silent --fail --max-time 2 http://127.0.0.1:8080/README.md | cmp --silent - /usr/share/doc/mesh/README.md
+}
 mesh network create app
-mesh service create --name web --network app --publish 8080:8000
-mesh task run --detach --service web -- python3 -m http.server --directory /usr/share/doc/mesh 8000
-for _ in $(seq 100); do
-    curl --silent --fail --max-time 2 http://127.0.0.1:8080/README.md >/run/page && break
-    sleep 0.1
-done
-cmp /run/page /usr/share/doc/mesh/README.md || fail 'the service does not answer'
-mesh task rm --force web.1 || fail 'the task does not go'
-kill $agent
-wait $agent || true
+mesh service create --name web --network app --publish 8080:8000 --replicas 1 \
+    --cmd 'python3 -m http.server --directory /usr/share/doc/mesh 8000'
+comes serves
+task=$(mesh service ps --quiet web)
 
+# Without the agent everything goes on.
+systemctl stop mesh.service
+serves || fail 'the service goes with the agent'
+systemctl start mesh.service
+# An agent that hangs is started anew.
+kill -STOP "$(systemctl show --property=MainPID --value mesh.service)"
+is_new() { [ "$(systemctl show --property=NRestarts --value mesh.service)" = 1 ]; }
+comes is_new
+serves || fail 'the service goes with an agent that hangs'
+comes mesh status
+[ "$(mesh service ps --quiet web)" = "$task" ] || fail 'the task did not outlive the agents'
+
+# Another version takes over.
+case $kind in
+deb) dpkg --install "$package" ;;
+rpm) rpm --upgrade --replacepkgs --nodeps "$package" ;;
+esac
+comes mesh status
+serves || fail 'the service goes with an upgrade'
+
+mesh service rm web
 case $kind in
 deb) dpkg --purge mesh ;;
 rpm) rpm --erase mesh && rm -r /var/lib/mesh ;;
 esac
-[ ! -e /usr/bin/mesh ] || fail 'the program is still there'
+rm -r /run/systemd/system/mesh.service.d
 traces >/tmp/after
 diff /tmp/before /tmp/after || fail 'what was removed has left the above'
