@@ -29,7 +29,14 @@ fn packages_are_installed_used_and_removed() -> Result<()> {
     let node = lab.node("n1")?;
     let out = lab.dir().join("dist");
     let made = node
-        .command([program("xtask")?.as_os_str(), "dist".as_ref(), "--mesh".as_ref(), mesh.as_ref(), "--out".as_ref(), out.as_ref()])
+        .command([
+            program("xtask")?.as_os_str(),
+            "dist".as_ref(),
+            "--mesh".as_ref(),
+            mesh.as_ref(),
+            "--out".as_ref(),
+            out.as_ref(),
+        ])
         .timeout(PACKED_WITHIN)
         .ok()?;
     let packages: Vec<&Path> = made.lines().map(Path::new).collect();
@@ -38,7 +45,8 @@ fn packages_are_installed_used_and_removed() -> Result<()> {
     let (deb, rpm) = (packages[0], packages[1]);
     let listed = |argv: [&str; 2], package: &Path| -> Result<Vec<String>> {
         let said = node.command(argv.into_iter().map(AsRef::as_ref).chain([package.as_os_str()])).ok()?;
-        let path = |line: &str| line.split_whitespace().last().map(|path| path.trim_start_matches('.').to_owned());
+        let path =
+            |line: &str| line.split_whitespace().last().map(|path| path.trim_start_matches('.').to_owned());
         let mut files: Vec<_> = said.lines().filter_map(path).filter(|path| !path.ends_with('/')).collect();
         files.retain(|path| path != "/usr/share/doc/mesh" && path != "/usr/share/doc/mesh/prometheus");
         files.sort();

@@ -9,8 +9,14 @@ use crate::kit::{Cli, SOON, mesh};
 
 /// Those that would let it change the machine beyond the network (`linux/capability.h`): modules, raw devices, the
 /// clock, rebooting, the kernel's log, the rules of others about what is allowed.
-const NEVER: [(&str, u32); 6] =
-    [("SYS_MODULE", 16), ("SYS_RAWIO", 17), ("SYS_BOOT", 22), ("SYS_TIME", 25), ("MAC_ADMIN", 33), ("SYSLOG", 34)];
+const NEVER: [(&str, u32); 6] = [
+    ("SYS_MODULE", 16),
+    ("SYS_RAWIO", 17),
+    ("SYS_BOOT", 22),
+    ("SYS_TIME", 25),
+    ("MAC_ADMIN", 33),
+    ("SYSLOG", 34),
+];
 
 /// The sets of capabilities of every thread of a process that such a line begins.
 fn sets(pid: u32, names: &[&str]) -> Result<Vec<u64>> {
@@ -44,7 +50,10 @@ fn an_agent_gives_up_what_it_does_not_need() -> Result<()> {
         let node = lab.node("n1")?;
         let agent = node.agent_id()?;
         lacks("the agent", &sets(agent, &["CapPrm", "CapEff", "CapInh", "CapBnd", "CapAmb"])?)?;
-        ensure!(sets(agent, &["CapEff"])?.iter().all(|set| set & (1 << 7) == 0), "the agent may become anybody");
+        ensure!(
+            sets(agent, &["CapEff"])?.iter().all(|set| set & (1 << 7) == 0),
+            "the agent may become anybody"
+        );
         node.ok("network create app")?;
         let server = lab.programs().web(80).join(" ");
         node.mesh(["service", "create", "--name", "web", "--network", "app", "--cmd", &server])?.ok()?;
@@ -55,7 +64,10 @@ fn an_agent_gives_up_what_it_does_not_need() -> Result<()> {
         })?;
         let pid = u32::try_from(pid)?;
         lacks("the command", &sets(pid, &["CapPrm", "CapEff", "CapBnd"])?)?;
-        ensure!(sets(pid, &["CapEff"])?.iter().all(|set| set & (1 << 7) != 0), "the command may become nobody else");
+        ensure!(
+            sets(pid, &["CapEff"])?.iter().all(|set| set & (1 << 7) != 0),
+            "the command may become nobody else"
+        );
         Ok(())
     })
 }

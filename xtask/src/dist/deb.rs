@@ -16,7 +16,8 @@ use crate::shell;
 const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 
 pub(super) fn build(tree: &Tree, work: &Path) -> Result<PathBuf> {
-    let architecture = shell::output("dpkg", &["--print-architecture"]).context("cannot ask dpkg for the architecture")?;
+    let architecture =
+        shell::output("dpkg", &["--print-architecture"]).context("cannot ask dpkg for the architecture")?;
     let architecture = architecture.trim();
     let control = tree.stage.join("DEBIAN");
     fs::create_dir(&control).with_context(|| format!("cannot make {}", control.display()))?;
