@@ -133,7 +133,11 @@ fn a_restart_is_one_event() -> Result<()> {
         n1.ok("service create --name web --network app")?;
         let _web = Task::web(lab, n1, "web")?;
         for (node, other) in [(n1, n2), (n2, n1)] {
-            let mut follower = Follower::start(node, "--format json")?;
+            let mut follower = Follower::start(node, "--since 1h --format json")?;
+            eventually(READY, "it follows", || {
+                ensure!(!follower.text()?.is_empty(), "nothing is told yet");
+                Ok(())
+            })?;
             node.restart_agent(READY)?;
             let status = follower.0.wait(READY)?;
             ensure!(status.code() == Some(1), "{status}");
