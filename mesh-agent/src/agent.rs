@@ -173,6 +173,7 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
     let messenger = messenger(&id, address, &world);
     let control = Control::new(id.clone(), Arc::clone(&store), world.clone(), status);
     let tasks = Tasks::new(control.clone(), me.clone());
+    let (past, keep) = crate::events::record(id.clone(), control.worlds(), masks.clone());
     let life = Duration::from_secs(config.cluster.certificate_life);
     let admission = tls.clone().map(|tls| Admission::new(tls, control.clone(), GATEWAY_PORT, life));
     let admission = admission.filter(|_| matches!(way, Way::Manager(_)));
@@ -256,7 +257,6 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
         &config.socket(),
         Some(config.api.group.as_str()).filter(|group| !group.is_empty()),
     )?;
-    let (journal, keep) = crate::api::journal(control.worlds());
     parts.spawn(keep);
     let api = crate::api::ApiState {
         control: control.clone(),
@@ -265,7 +265,7 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
         cluster: cluster.clone(),
         messenger,
         heard,
-        journal,
+        past,
         dns,
         times,
     };

@@ -12,6 +12,7 @@ mod about;
 mod answer;
 mod cluster;
 mod counters;
+mod events;
 mod explain;
 mod metrics;
 mod monitor;
@@ -27,19 +28,17 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::{get, post};
-use mesh_core::journal::Journal;
 use tokio::net::UnixListener;
-use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
 
 pub use metrics::serve_metrics;
 pub use socket::bind;
-pub use watch::journal;
 
 use crate::cluster::Cluster;
 use crate::control::Control;
 use crate::dataplane::ebpf::View;
 use crate::dns::DnsServer;
+use crate::events::Past;
 use crate::liveness::{Heard, Messenger};
 use crate::store::timed::Times;
 use crate::tasks::Tasks;
@@ -64,8 +63,8 @@ pub struct ApiState {
     pub messenger: Option<Arc<Messenger>>,
     /// What other nodes' kernels say of them.
     pub heard: Heard,
-    /// What changed lately.
-    pub journal: Receiver<Journal>,
+    /// What changed and happened lately.
+    pub past: Past,
     /// This node's DNS.
     pub dns: DnsServer,
     /// How long the store takes.
@@ -109,6 +108,7 @@ fn router(state: ApiState) -> Router {
         .route("/v1/counters", get(counters::counters))
         .route("/v1/explain", post(explain::explain))
         .route("/v1/watch", get(watch::watch))
+        .route("/v1/events", get(events::events))
         .route("/metrics", get(metrics::scrape))
         .route("/v1/monitor", get(monitor::monitor))
         .route("/v1/openapi.json", get(about::openapi))

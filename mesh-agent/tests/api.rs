@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use harness::{Mesh, origin, refusal};
 use mesh_agent::api::document;
-use mesh_agent::api::types::{Changed, Counters, ErrorKind, WatchAction, WatchEvent, WatchKind};
+use mesh_agent::api::types::{
+    Changed, Counters, ErrorKind, EventMessage, WatchAction, WatchEvent, WatchKind, format_moment,
+};
 use mesh_agent::dataplane::ebpf::{Occupancy, Served};
 use mesh_core::whois::Whois;
 use mesh_ebpf::abi::Stats;
@@ -314,7 +316,7 @@ async fn routes_answer_as_documented() {
             }
         }
     }
-    assert_eq!(routes, 39);
+    assert_eq!(routes, 40);
 }
 
 async fn raw(mesh: &Mesh, method: &str, path: &str, body: &str) -> (String, String) {
@@ -383,4 +385,49 @@ async fn whoever_watches_is_told_of_all_and_goes_on_from_where_it_was() {
     assert_eq!(anew[0].action, WatchAction::Reset);
     let (message, kind) = refusal(mesh.client.get::<Value>("/v1/watch?kind=pod").await);
     assert!(kind == ErrorKind::Invalid && message.contains("'kind=pod' is not understood"), "{message}");
+}
+
+/// What `/v1/events` says, up to so many lines.
+async fn events(mesh: &Mesh, query: &str, count: usize) -> Vec<EventMessage> {
+    let mut seen: Vec<EventMessage> = Vec::new();
+    let read = |line: &str| {
+        seen.push(serde_json::from_str(line).unwrap());
+        seen.len() < count
+    };
+    let path = format!("/v1/events?{query}");
+    let lines = mesh.client.lines(&path, || (), read);
+    tokio::time::timeout(Duration::from_secs(20), lines).await.unwrap().unwrap();
+    seen
+}
+
+#[tokio::test]
+async fn what_happens_is_told_in_dockers_words() {
+    let mesh = Mesh::with_web().await;
+    let task = mesh.task().await;
+    let told = events(&mesh, "since=0&filters=%7B%22type%22%3A%5B%22task%22%5D%7D", 2).await;
+    let start = serde_json::to_value(&told[1]).unwrap();
+    assert_eq!(
+        start["Actor"],
+        json!({"ID": task.id, "Attributes": {"name": "web.1", "node": "n1", "service": "web"}})
+    );
+    let fields: Vec<_> = start.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(fields, ["time", "timeNano", "Type", "Action", "Actor"]);
+    assert_eq!((&start["Type"], &start["Action"]), (&json!("task"), &json!("start")));
+    assert_eq!(told[1].time, told[1].time_nano / 1_000_000_000);
+    // While it is open, too; and without an end that is asked for it goes on.
+    let (next, _) = tokio::join!(events(&mesh, "", 1), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        mesh.post("/v1/networks", json!({"Name": "other"})).await
+    });
+    assert_eq!((next[0].kind.as_str(), next[0].action.as_str()), ("network", "create"));
+    let all = events(&mesh, "follow=false", usize::MAX).await;
+    assert_eq!(all.last(), next.last());
+    let later = next[0].time_nano + 1;
+    let since = format!("since={}&follow=false", format_moment(later));
+    assert_eq!(events(&mesh, &since, usize::MAX).await, []);
+    let until = format!("until={}", format_moment(later));
+    assert_eq!(events(&mesh, &until, usize::MAX).await, all, "what is over ends by itself");
+    let (message, kind) =
+        refusal(mesh.client.get::<Value>("/v1/events?filters=%7B%22pod%22%3A%5B%22x%22%5D%7D").await);
+    assert!(kind == ErrorKind::Invalid && message.contains("invalid filter 'pod'"), "{message}");
 }

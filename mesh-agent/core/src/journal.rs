@@ -36,15 +36,14 @@ impl Journal {
     /// How many changes are remembered.
     pub const ROOM: usize = 16_384;
 
-    /// Notes what is different in a newer world.
-    pub fn note(&mut self, world: &Snapshot) {
-        match &self.last {
+    /// Notes what is different in a newer world, and tells it.
+    pub fn note(&mut self, world: &Snapshot) -> BTreeSet<Thing> {
+        let things = self.last.as_ref().map_or_else(BTreeSet::new, |last| changed(last, world));
+        if self.last.is_none() {
             // Of the first, nobody can know what is new in it.
-            None => self.forgotten = world.rev,
-            Some(last) => {
-                self.changes.extend(changed(last, world).into_iter().map(|thing| (world.rev, thing)));
-            }
+            self.forgotten = world.rev;
         }
+        self.changes.extend(things.iter().map(|thing| (world.rev, thing.clone())));
         self.last = Some(world.clone());
         while self.changes.len() > Self::ROOM {
             // A revision is forgotten as a whole.
@@ -54,6 +53,7 @@ impl Journal {
                 self.changes.pop_front();
             }
         }
+        things
     }
 
     /// Up to which revision it knows of all; none: of nothing.
@@ -97,6 +97,9 @@ fn changed(old: &Snapshot, new: &Snapshot) -> BTreeSet<Thing> {
     things.extend(tasks.iter().filter_map(service).map(Thing::Service));
     things.extend(tasks.into_iter().map(Thing::Task));
     things.extend(nodes.into_iter().map(Thing::Node));
+    let role = |world: &Snapshot, id: &NodeId| world.identities.get(id).map(|identity| identity.role);
+    let other = keys(diff(&old.identities, &new.identities)).filter(|id| role(old, id) != role(new, id));
+    things.extend(other.map(Thing::Node));
     things
 }
 

@@ -18,6 +18,7 @@ pub mod change;
 pub mod diff;
 pub mod dns;
 pub mod etcd;
+pub mod events;
 pub mod explain;
 pub mod health;
 pub mod journal;

@@ -27,6 +27,7 @@ pub use node::{Availability, Down, Listener, Live, Node, NodeSpec};
 pub use program::{
     FailureAction, Program, Rollout, RolloutState, Run, RunFailure, UpdateConfig, UpdateOrder,
 };
+pub(crate) use service::word_enum;
 pub use service::{
     Affinity, Attachment, Balancing, Discovery, EndpointMode, Locality, PortConflict, PortName, Protocol,
     PublishMode, PublishedPort, ReturnPath, Service, Vip,

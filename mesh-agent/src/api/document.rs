@@ -4,7 +4,8 @@
 use utoipa::OpenApi;
 
 use super::{
-    about, cluster, counters, explain, metrics, monitor, networks, nodes, services, tasks, verify, watch,
+    about, cluster, counters, events, explain, metrics, monitor, networks, nodes, services, tasks, verify,
+    watch,
 };
 
 #[derive(OpenApi)]
@@ -25,7 +26,7 @@ use super::{
         verify::verify,
         cluster::inspect, cluster::init, cluster::join, cluster::token, cluster::authority, cluster::rotate, cluster::leave, cluster::promote,
         cluster::demote, cluster::backup, cluster::restore, cluster::recover,
-        about::status, counters::counters, explain::explain, monitor::monitor, watch::watch, metrics::scrape, about::openapi,
+        about::status, counters::counters, explain::explain, monitor::monitor, watch::watch, events::events, metrics::scrape, about::openapi,
     ),
     tags(
         (name = "networks", description = "Isolated overlays"),

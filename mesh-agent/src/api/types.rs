@@ -6,6 +6,7 @@
 mod cluster;
 mod counters;
 mod duration;
+mod event;
 mod flow_event;
 mod in_kernel;
 mod network;
@@ -28,6 +29,7 @@ pub use cluster::{
 };
 pub use counters::{AllCounters, BackendCounters, Counters, FlowTable, ServiceCounters};
 pub use duration::{format_duration, parse_duration};
+pub use event::{EventActor, EventMessage, format_moment, parse_moment};
 pub use flow_event::FlowEvent;
 pub use in_kernel::{InKernel, LiveFlow};
 pub use network::{Ipam, Network, NetworkPeer, NetworkService, NetworkServiceTask, NetworkSpec, Subnet};

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -24,24 +23,6 @@ const SYNCED: Duration = Duration::from_secs(5);
 /// How many lines are made at a time: as fast as they are read, and not all at once.
 const AT_ONCE: usize = 256;
 
-/// What changed in the world lately, and the part of the agent that writes it down.
-pub fn journal(
-    mut worlds: watch::Receiver<Arc<Snapshot>>,
-) -> (watch::Receiver<Journal>, impl Future<Output = ()>) {
-    let (journal, reader) = watch::channel(Journal::default());
-    let keep = async move {
-        worlds.mark_changed();
-        while worlds.changed().await.is_ok() {
-            let world = Arc::clone(&worlds.borrow_and_update());
-            // Before the store was heard there is no world.
-            if world.rev > Rev(0) {
-                journal.send_modify(|journal| journal.note(&world));
-            }
-        }
-    };
-    (reader, keep)
-}
-
 /// Networks, services, tasks and nodes as they change, one JSON document per line
 ///
 /// It begins with all that there is, or after `since` if what changed since is still known. A line with the action
@@ -55,7 +36,7 @@ pub fn journal(
         (status = 400, description = "The request makes no sense", body = ErrorBody)))]
 pub(super) async fn watch(State(state): State<ApiState>, RawQuery(query): RawQuery) -> Answer<Response> {
     let Wanted { kinds, since } = Wanted::read(query.as_deref().unwrap_or_default())?;
-    let journal = state.journal.clone();
+    let journal = state.past.journal.clone();
     let source = Source { journal, state, kinds, since, telling: None, spoke: false };
     let lines = futures_util::stream::unfold(source, |mut source| async {
         let line = source.lines().await?;

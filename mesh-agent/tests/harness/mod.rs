@@ -152,7 +152,8 @@ impl Mesh {
             },
         };
         let cluster = Cluster::new(control.clone(), identity, None, Way::Alone(None));
-        let (journal, keep) = api::journal(control.worlds());
+        let (_, masks) = watch::channel(Default::default());
+        let (past, keep) = mesh_agent::events::record(id.clone(), control.worlds(), masks);
         let state = ApiState {
             control: control.clone(),
             tasks,
@@ -160,7 +161,7 @@ impl Mesh {
             cluster,
             messenger: None,
             heard: Default::default(),
-            journal,
+            past,
             dns: DnsServer::new(DnsConfig::default(), Arc::default()),
             times: Arc::default(),
         };
