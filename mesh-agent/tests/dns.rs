@@ -49,7 +49,7 @@ fn names_resolve_as_in_swarm() {
         assert_eq!(task.short("-x 10.1.0.1"), ["web.app."]);
         has(
             &task.dig("_8080._tcp.rr SRV"),
-            &["ANSWER: 3,", "ADDITIONAL: 4", "SRV\t0 1 8080 rr.1.", "10.1.17.2"],
+            &["ANSWER: 3,", "ADDITIONAL: 4", "SRV\t0 256 8080 rr.1.", "10.1.17.2"],
         );
     });
 }
