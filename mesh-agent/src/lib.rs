@@ -20,6 +20,7 @@ pub mod dns;
 pub mod facts;
 pub mod health;
 pub mod liveness;
+pub mod logs;
 pub mod metrics;
 pub mod netns;
 pub mod overlay;

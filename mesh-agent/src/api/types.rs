@@ -8,6 +8,7 @@ mod counters;
 mod duration;
 mod flow_event;
 mod in_kernel;
+mod log;
 mod network;
 mod node;
 mod node_status;
@@ -30,6 +31,7 @@ pub use counters::{AllCounters, BackendCounters, Counters, FlowTable, ServiceCou
 pub use duration::{format_duration, parse_duration};
 pub use flow_event::FlowEvent;
 pub use in_kernel::{InKernel, LiveFlow};
+pub use log::{LogLine, LogStream};
 pub use network::{Ipam, Network, NetworkPeer, NetworkService, NetworkServiceTask, NetworkSpec, Subnet};
 pub use node::{Node, NodeDescription, NodeSpec, NodeUpdate};
 pub use node_status::NodeStatus;

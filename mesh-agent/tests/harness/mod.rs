@@ -163,6 +163,7 @@ impl Mesh {
             journal,
             dns: DnsServer::new(DnsConfig::default(), Arc::default()),
             times: Arc::default(),
+            logs: directory.path().join("logs"),
         };
         TaskTracker::new().spawn(keep);
         TaskTracker::new().spawn(api::serve(listener, state, stop.clone()));
