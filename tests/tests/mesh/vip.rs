@@ -153,11 +153,11 @@ fn a_port_that_was_used_for_a_vip_may_be_used_without_it() -> Result<()> {
         n1.ok("service create --name web --network app")?;
         let idle = Task::idle(n2, "app")?;
         let (own, vip) = (idle.address()?, vip(n1, "web")?);
-        for node in [n1, n2] {
+        for (node, first) in [(n1, 20_000), (n2, 21_000)] {
             let web = Task::web(lab, node, "web")?;
             served_by(&idle, "http://web/", &[&web])?;
-            // Bound to an address its packets are balanced, not its sockets. The client closes first: else the server would
-            // remember the port.
+            // Bound to an address its packets are balanced, not its sockets. The client closes first, and waits until the
+            // server has: else the port is still known there.
             let script = format!(
                 "import socket\n\
                  def talk(port, to):\n\
@@ -168,7 +168,9 @@ fn a_port_that_was_used_for_a_vip_may_be_used_without_it() -> Result<()> {
                  \x20       s.connect((to, 80))\n\
                  \x20       s.sendall(b'GET / HTTP/1.1\\r\\nHost: web\\r\\n\\r\\n')\n\
                  \x20       assert b'200 OK' in s.recv(4096)\n\
-                 for port in range(20000, 20020):\n\
+                 \x20       s.shutdown(socket.SHUT_WR)\n\
+                 \x20       while s.recv(4096): pass\n\
+                 for port in range({first}, {first} + 20):\n\
                  \x20   talk(port, '{vip}')\n\
                  \x20   talk(port, '{}')\n",
                 web.address()?

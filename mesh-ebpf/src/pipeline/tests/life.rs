@@ -98,15 +98,15 @@ fn a_port_that_was_used_for_a_vip_may_be_used_without_it() {
                         );
                     }
                     let back = |flags| world.send(Who::Task(0), TCP, flags, straight, src);
-                    let here = |end| match (who, node, end) {
-                        (_, _, End::At(to, from, by)) => (to, from, by) == (who, straight, src),
+                    let here = |end: &End| match (who, end) {
+                        (_, End::At(to, from, by)) => (*to, *from, *by) == (who, straight, src),
                         // The kernel takes it from here.
-                        (Who::Stack(_), _, end) => end == End::Passed,
+                        (Who::Stack(_), end) => *end == End::Passed,
                         _ => false,
                     };
                     for flags in [answer, ACK, ACK | FIN] {
                         let end = back(flags);
-                        assert!(here(end), "{who:?} by way of node {node} is answered {flags:#x}: {end:?}");
+                        assert!(here(&end), "{who:?} by way of node {node} is answered {flags:#x}: {end:?}");
                     }
                 }
             }
