@@ -87,6 +87,11 @@ fn a_bad_update_stops_or_goes_back() -> Result<()> {
     })
 }
 
+/// Drains a node, which takes as long as a start elsewhere.
+fn drain(by: &Node, node: &str) -> Result<()> {
+    by.mesh_command(["node", "update", "--availability", "drain", node]).timeout(READY).ok().map(drop)
+}
+
 /// The only task of a service goes from a drained node when another serves elsewhere, and no request is lost; whoever
 /// said that there must not be two has it stop first.
 #[test]
@@ -108,8 +113,7 @@ fn a_drained_node_serves_until_another_does() -> Result<()> {
         for from_itself in [true, false, true] {
             let (old, node) = place(n1)?;
             let by = if from_itself { lab.node(&node)? } else { n1 };
-            let said = by.mesh(["node", "update", "--availability", "drain", &node])?;
-            said.ok()?;
+            drain(by, &node)?;
             let (new, elsewhere) = place(by)?;
             ensure!(new != old && elsewhere != node, "{old} on {node}, now {new} on {elsewhere}");
             by.ok(&format!("node update --availability active {node}"))?;
@@ -117,7 +121,7 @@ fn a_drained_node_serves_until_another_does() -> Result<()> {
         load.stop()?.lossless()?;
         let (_, node) = place(n1)?;
         n1.ok("service update --update-order stop-first web")?;
-        n1.ok(&format!("node update --availability drain {node}"))?;
+        drain(n1, &node)?;
         settles(n1, "1/1")?;
         ensure!(place(n1)?.1 != node);
         Ok(())
@@ -132,7 +136,7 @@ fn the_last_node_can_be_drained() -> Result<()> {
         n1.ok("network create app")?;
         create(lab, n1, "--replicas 1")?;
         settles(n1, "1/1")?;
-        n1.ok("node update --availability drain n1")?;
+        drain(n1, "n1")?;
         ensure!(tasks(n1)?.is_empty(), "{:?}", tasks(n1)?);
         n1.ok("node update --availability active n1")?;
         settles(n1, "1/1")
