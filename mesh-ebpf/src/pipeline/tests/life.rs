@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::world::{End, Service, Who, World, inside, own, task, vip};
 use crate::abi::{Frontend, TCP, UDP};
 use crate::packet::tcp::{ACK, FIN, RST, SYN};
+use crate::testing::{Build, tcp};
 use crate::verdict::{Event, Refusal};
 
 pub(super) const OUTSIDE: Who = Who::Net { node: 0, device: 2 };
@@ -97,7 +98,9 @@ fn a_port_that_was_used_for_a_vip_may_be_used_without_it() {
                             End::At(Who::Task(0), src, straight)
                         );
                     }
-                    let back = |flags| world.send(Who::Task(0), TCP, flags, straight, src);
+                    let (from, to) = (straight.to_string(), src.to_string());
+                    // A reset that answers a SYN has the number 0.
+                    let back = |flags| world.carry(Who::Task(0), Build { seq: 0, ..tcp(&from, &to, flags) });
                     let here = |end: &End| match (who, end) {
                         (_, End::At(to, from, by)) => (*to, *from, *by) == (who, straight, src),
                         // The kernel takes it from here.
