@@ -1,29 +1,25 @@
 //! A mesh of any size, without a kernel: what the benchmarks decide about. And [`datapath`], with one; [`lab`] and
-//! [`dns`] and [`liveness`], with real programs; [`cluster`], with a real store;
-//! [`health`], with real connections.
+//! [`dns`] and [`liveness`], with real programs; [`cluster`], with a real store.
 #![forbid(unsafe_code)]
 
 pub mod cluster;
 pub mod datapath;
 pub mod dns;
-pub mod health;
 pub mod lab;
 pub mod liveness;
 mod times;
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 use mesh_core::change::{
-    AttachmentRequest, Change, Fresh, HealthWish, Me, NetworkRequest, NodeFacts, Refusal, ServiceRequest,
-    ServiceUpdate, TaskChange, TaskRequest, add_task, change_task, claim_blocks, create_network,
-    create_service, join, update_service,
+    AttachmentRequest, Change, Fresh, Me, NetworkRequest, NodeFacts, Refusal, ServiceRequest, TaskChange,
+    TaskRequest, add_task, change_task, claim_blocks, create_network, create_service, join,
 };
 use mesh_core::kv::{KeyValue, KvState, Listing};
 use mesh_core::model::{
-    Affinity, Balancing, EndpointMode, Health, Locality, NodeId, Origin, Probe, Protocol, PublishMode,
-    PublishedPort, Snapshot, TaskState,
+    Affinity, Balancing, EndpointMode, Locality, NodeId, Origin, Protocol, PublishMode, PublishedPort,
+    Snapshot, TaskState,
 };
 use mesh_core::replica::Replica;
 
@@ -69,24 +65,6 @@ impl Mesh {
     /// The world as a node knows it.
     pub fn world(&self) -> &Snapshot {
         self.replica.world()
-    }
-
-    /// Has all tasks be asked at a port, each of which is well as far as is known.
-    pub fn check(&mut self, port: u16, interval: Duration) -> Result<(), Refusal> {
-        let probe = Some(Some(Probe::Tcp { port }));
-        let health = HealthWish { probe, interval: Some(interval), ..HealthWish::default() };
-        let names: Vec<_> = self.world().services.values().map(|service| service.name.to_string()).collect();
-        for name in names {
-            let update = ServiceUpdate { health: health.clone(), ..ServiceUpdate::default() };
-            self.change(|world, fresh| update_service(world, &name, update, fresh))?;
-        }
-        let tasks: Vec<_> = self.world().tasks.values().cloned().collect();
-        for task in tasks {
-            let me = Me { id: task.node.clone(), epoch: task.epoch };
-            let well = TaskChange { health: Some(Health::Healthy), checked: true, ..TaskChange::default() };
-            self.change(|world, fresh| change_task(world, &me, &task.id, well, fresh))?;
-        }
-        Ok(())
     }
 
     /// All records of it.
@@ -143,7 +121,7 @@ impl Mesh {
             balancing: Balancing::Random,
             affinity: Affinity::None,
             locality: Locality::Spread,
-            drain_timeout: Duration::from_secs(30),
+            drain_timeout: std::time::Duration::from_secs(30),
             return_path: Default::default(),
             idle_timeout: None,
             discovery: Default::default(),

@@ -50,8 +50,6 @@ enum What {
     Dns,
     /// What a thousand simulated nodes cost a real etcd, and how soon a change is everywhere
     Cluster,
-    /// What health checks of ten thousand tasks cost a node, and how they are spread over the time
-    Health,
     /// How soon a node that dies or is drained gets no new flows, and how often one is taken for dead that is not
     Liveness,
 }
@@ -64,7 +62,6 @@ impl What {
             Self::Lab => &[("mesh-benches", "lab"), ("mesh-agent", "mesh")],
             Self::Dns => &[("mesh-benches", "dns"), ("mesh-agent", "mesh")],
             Self::Cluster => &[("mesh-benches", "cluster")],
-            Self::Health => &[("mesh-benches", "health")],
             Self::Liveness => &[("mesh-benches", "liveness"), ("mesh-agent", "mesh")],
         }
     }
