@@ -306,7 +306,7 @@ mod tests {
         append(&path, &line(4, "four"));
         assert_eq!(all(&mut reader), ["three", "four"]);
         append(&path, b"cut of");
-        fs::File::create(&path).unwrap();
+        File::create(&path).unwrap();
         append(&path, b"5\n");
         assert_eq!(all(&mut reader), ["5"]);
         append(&path, b"unended");
