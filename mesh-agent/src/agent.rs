@@ -242,11 +242,12 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
     parts.spawn(tasks.clone().run(stop.clone()));
     parts.spawn(tasks.clone().count(stop.clone()));
     let told = tasks.told();
+    let logs = config.node.state_dir.join("logs");
     let replicas = Replicas {
         control: control.clone(),
         tasks: tasks.clone(),
         socket: config.socket(),
-        logs: config.node.state_dir.join("logs"),
+        logs: logs.clone(),
         janitor,
     };
     parts.spawn(replicas.run(stop.clone()));
@@ -268,6 +269,7 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
         past,
         dns,
         times,
+        logs,
     };
     if !config.metrics.listen.is_empty() {
         let listener = listen("metrics.listen", &config.metrics.listen).await?;

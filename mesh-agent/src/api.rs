@@ -14,6 +14,7 @@ mod cluster;
 mod counters;
 mod events;
 mod explain;
+mod logs;
 mod metrics;
 mod monitor;
 mod networks;
@@ -24,6 +25,7 @@ mod tasks;
 mod verify;
 mod watch;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
@@ -69,6 +71,8 @@ pub struct ApiState {
     pub dns: DnsServer,
     /// How long the store takes.
     pub times: Arc<Times>,
+    /// Where what commands of services print is kept.
+    pub logs: PathBuf,
 }
 
 /// Serves until `stop`, then lets requests that are under way end.
@@ -84,8 +88,10 @@ fn router(state: ApiState) -> Router {
         .route("/v1/services", get(services::list).post(services::create))
         .route("/v1/services/{id}", get(services::inspect).patch(services::update).delete(services::remove))
         .route("/v1/services/{id}/tasks", get(services::tasks))
+        .route("/v1/services/{id}/logs", get(logs::service))
         .route("/v1/tasks", get(tasks::list).post(tasks::register))
         .route("/v1/tasks/{id}", get(tasks::inspect).patch(tasks::update).delete(tasks::remove))
+        .route("/v1/tasks/{id}/logs", get(logs::task))
         .route("/v1/nodes", get(nodes::list))
         .route("/v1/nodes/{id}", get(nodes::inspect).patch(nodes::update).delete(nodes::remove))
         .route("/v1/verify", post(verify::verify))

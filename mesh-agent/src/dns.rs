@@ -42,8 +42,8 @@ pub struct DnsConfig {
     pub upstream_timeout: Duration,
     /// How long all of them together may take; below the 5 s after which the C library asks again.
     pub forward_timeout: Duration,
-    /// The longest answer over UDP, whatever the client offers; 1232 passes every path unfragmented
-    /// (<https://www.dnsflagday.net/2020/>).
+    /// The longest answer over UDP, whatever the client offers. It crosses the task's loopback device only, which
+    /// fragments nothing; HAProxy's documentation has its users offer 8192.
     pub udp_limit: u16,
     /// Questions to upstreams at once; more are refused.
     pub max_forwards: usize,
@@ -63,7 +63,7 @@ impl Default for DnsConfig {
             cache: 4096,
             upstream_timeout: Duration::from_secs(2),
             forward_timeout: Duration::from_millis(4500),
-            udp_limit: 1232,
+            udp_limit: 8192,
             max_forwards: 1024,
             max_forwards_per_task: 256,
             max_connections_per_task: 64,

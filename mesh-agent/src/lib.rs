@@ -21,6 +21,7 @@ pub mod events;
 pub mod facts;
 pub mod health;
 pub mod liveness;
+pub mod logs;
 pub mod metrics;
 pub mod netns;
 pub mod overlay;

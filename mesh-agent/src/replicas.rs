@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::control::{Control, now};
+use crate::logs;
 use crate::tasks::Tasks;
 use backoff::Backoff;
 use launch::Ended;
@@ -110,7 +111,7 @@ impl Replicas {
         let Some(service) = world.services.get(&start.service) else { return };
         let Some(program) = &service.program else { return };
         info!(service = %service.name, slot = start.slot, version = start.version, "starting a task");
-        let log = self.logs.join(format!("{}.{}.log", service.name, start.slot));
+        let log = logs::file(&self.logs, service.name.as_str(), start.slot);
         let (socket, name, run) = (self.socket.clone(), service.name.clone(), program.run.clone());
         running.spawn(launch::run(socket, name, run, start, log));
     }

@@ -316,7 +316,7 @@ async fn routes_answer_as_documented() {
             }
         }
     }
-    assert_eq!(routes, 40);
+    assert_eq!(routes, 42);
 }
 
 async fn raw(mesh: &Mesh, method: &str, path: &str, body: &str) -> (String, String) {
@@ -430,4 +430,43 @@ async fn what_happens_is_told_in_dockers_words() {
     let (message, kind) =
         refusal(mesh.client.get::<Value>("/v1/events?filters=%7B%22pod%22%3A%5B%22x%22%5D%7D").await);
     assert!(kind == ErrorKind::Invalid && message.contains("invalid filter 'pod'"), "{message}");
+}
+
+/// What commands print is told line by line, also what is no text, and what is printed later.
+#[tokio::test]
+async fn logs_are_told_and_followed() {
+    let mesh = Mesh::with_web().await;
+    let logs = mesh.socket.parent().unwrap().join("logs");
+    std::fs::create_dir(&logs).unwrap();
+    let print = |slot: u32, line: &[u8]| {
+        let path = logs.join(format!("web.{slot}.log"));
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+        std::io::Write::write_all(&mut file, line).unwrap();
+    };
+    print(1, b"2000-01-01T00:00:00Z stdout F of a service before this one\n");
+    print(1, b"2100-01-01T00:00:01Z stdout F one\n2100-01-01T00:00:03Z stderr F th\xffree\n");
+    print(2, b"2100-01-01T00:00:02Z stdout F two\n");
+    let read = async |query: &str, last: &str| {
+        let mut lines = Vec::new();
+        let path = format!("/v1/services/web/logs?{query}");
+        let each = |line: &str| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            lines.push(format!("{} {} {}", line["Task"], line["Stream"], line["Line"]).replace('"', ""));
+            line["Line"] != last
+        };
+        mesh.client.lines(&path, || (), each).await.unwrap();
+        lines
+    };
+    let all = ["web.1 stdout one", "web.2 stdout two", "web.1 stderr th\u{fffd}ree"];
+    assert_eq!(read("", "").await, all);
+    assert_eq!(read("tail=1", "").await, all[1..]);
+    assert_eq!(read("since=4102444803", "").await, all[2..]);
+    print(3, b"2100-01-01T00:00:09Z stdout F four\n");
+    let (followed, ()) = tokio::join!(read("follow&tail=0", "five"), async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        print(3, b"2100-01-01T00:00:10Z stdout F five\n");
+    });
+    assert_eq!(followed, ["web.3 stdout five"]);
+    let (message, kind) = refusal(mesh.client.lines("/v1/services/nope/logs", || (), |_| true).await);
+    assert_eq!((message.as_str(), kind), ("service nope not found", ErrorKind::NotFound));
 }

@@ -49,7 +49,7 @@ fn names_resolve_as_in_swarm() {
         assert_eq!(task.short("-x 10.1.0.1"), ["web.app."]);
         has(
             &task.dig("_8080._tcp.rr SRV"),
-            &["ANSWER: 3,", "ADDITIONAL: 4", "SRV\t0 1 8080 rr.1.", "10.1.17.2"],
+            &["ANSWER: 3,", "ADDITIONAL: 4", "SRV\t0 256 8080 rr.1.", "10.1.17.2"],
         );
     });
 }
@@ -101,7 +101,7 @@ fn two_tasks_see_their_own_networks() {
 fn big_answers_are_cut_over_udp_and_whole_over_tcp() {
     on_a_node(|| async {
         let (server, task) = serving(DnsConfig::default()).await;
-        for (args, most, size) in [("+noedns", 32, 512), ("+bufsize=4096", 80, 1232)] {
+        for (args, most, size) in [("+noedns", 32, 512), ("+bufsize=2048", 126, 2048)] {
             let output = task.dig(&format!("many +ignore {args}"));
             has(&output, &["flags: qr aa tc rd ra;"]);
             let count = output.matches("10.1.18.").count();
@@ -115,7 +115,10 @@ fn big_answers_are_cut_over_udp_and_whole_over_tcp() {
                 task.short(args).into_iter().filter(|line| !line.starts_with(';')).collect();
             assert_eq!(all.len(), 200, "{args}");
         }
-        has(&task.dig("many +tcp"), &["flags: qr aa rd ra;", "ANSWER: 200,"]);
+        // Whoever takes as much has all of it at once, as HAProxy may.
+        for args in ["many +tcp", "many +ignore +bufsize=8192"] {
+            has(&task.dig(args), &["flags: qr aa rd ra;", "ANSWER: 200,"]);
+        }
     });
 }
 

@@ -32,6 +32,8 @@ mod flows;
 mod haproxy;
 #[path = "mesh/haproxy_config.rs"]
 mod haproxy_config;
+#[path = "mesh/haproxy_srv.rs"]
+mod haproxy_srv;
 #[path = "mesh/health.rs"]
 mod health;
 #[path = "mesh/isolation.rs"]
@@ -48,6 +50,8 @@ mod lifecycle;
 mod liveness;
 #[path = "mesh/localhost.rs"]
 mod localhost;
+#[path = "mesh/logs.rs"]
+mod logs;
 #[path = "mesh/managed.rs"]
 pub(crate) mod managed;
 #[path = "mesh/metrics.rs"]

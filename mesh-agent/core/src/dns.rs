@@ -61,7 +61,7 @@ pub enum Question {
 pub struct Target {
     /// A name that has the task's addresses.
     pub name: String,
-    /// The task's share of new flows.
+    /// The task's share of new flows, in relation to the others', as SRV records have it.
     pub weight: u16,
     /// The task's addresses in this network.
     pub addresses: Vec<IpAddr>,

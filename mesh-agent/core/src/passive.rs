@@ -23,6 +23,11 @@ const WINDOW: Duration = Duration::from_secs(10);
 const TURN: Duration = Duration::from_secs(5);
 /// No longer than so many times.
 const TURNS: u32 = 12;
+/// How long a task is left out the first time that is young and has answered nobody yet: it may only begin to listen. The
+/// second time in a row twice as long, and so on, up to [`TURN`].
+const YOUNG_TURN: Duration = Duration::from_millis(500);
+/// Until when a task is young.
+const YOUTH: Duration = Duration::from_secs(60);
 /// Who was not found sick for so long is as new.
 const FORGIVEN: Duration = Duration::from_secs(60);
 
@@ -126,7 +131,8 @@ impl Judge {
             let Some(task) = world.tasks.get(id) else { continue };
             let ejected = counts.and_then(|counts| {
                 let known = former.remove(id);
-                let mut course = known.unwrap_or_else(|| Course::new(task.ejected, counts, now));
+                let mut course =
+                    known.unwrap_or_else(|| Course::new(task.created, task.ejected, counts, now, clock));
                 course.read(counts, now, clock);
                 let ejected = course.out.map(|(ejected, _)| ejected);
                 self.0.insert(id.clone(), course);
@@ -144,10 +150,16 @@ impl Judge {
 #[derive(Debug)]
 struct Course {
     last: Counts,
+    /// When the task was registered.
+    created: Timestamp,
+    /// It took something up since it is watched.
+    answered: bool,
     /// What came of it since it last answered, and since when.
     tally: Option<(Counts, Duration)>,
     /// How often in a row it was found sick.
     row: u32,
+    /// The last time, it was young.
+    was_young: bool,
     /// It is left out, until then.
     out: Option<(Ejected, Duration)>,
     /// When it was last let in.
@@ -155,16 +167,40 @@ struct Course {
 }
 
 impl Course {
-    /// What an agent before this one recorded holds for its whole time again.
-    fn new(recorded: Option<Ejected>, last: Counts, now: Duration) -> Self {
+    /// Of a task that was registered then. What an agent before this one recorded holds for its whole time again.
+    fn new(
+        created: Timestamp,
+        recorded: Option<Ejected>,
+        last: Counts,
+        now: Duration,
+        clock: Timestamp,
+    ) -> Self {
         let row = recorded.map_or(0, |ejected| ejected.row);
-        let out = recorded.map(|ejected| (ejected, now + turn(row)));
-        Self { last, tally: None, row, out, back: now }
+        let (answered, was_young, tally, out) = (false, false, None, None);
+        let mut course = Self { last, created, answered, tally, row, was_young, out, back: now };
+        course.was_young = course.is_young(clock);
+        course.out = recorded.map(|ejected| (ejected, now + course.turn()));
+        course
+    }
+
+    /// Whether it may only begin to listen.
+    fn is_young(&self, clock: Timestamp) -> bool {
+        !self.answered && u128::from(clock.saturating_sub(self.created)) < YOUTH.as_millis()
+    }
+
+    /// How long it is left out, by how often in a row it was found sick.
+    fn turn(&self) -> Duration {
+        if self.was_young {
+            YOUNG_TURN.saturating_mul(1 << self.row.saturating_sub(1).min(16)).min(TURN)
+        } else {
+            TURN * self.row.clamp(1, TURNS)
+        }
     }
 
     fn read(&mut self, counts: Counts, now: Duration, clock: Timestamp) {
         let new = counts.since(self.last);
         self.last = counts;
+        self.answered |= new.answered > 0;
         if let Some((_, until)) = self.out {
             if now >= until {
                 (self.out, self.tally, self.back) = (None, None, now);
@@ -192,14 +228,13 @@ impl Course {
         } else {
             return;
         };
-        self.row = if now - self.back > FORGIVEN { 1 } else { self.row.saturating_add(1) };
-        self.out = Some((Ejected { since: clock, row: self.row, why }, now + turn(self.row)));
+        let young = self.is_young(clock);
+        // What it was found guilty of in its youth is forgotten with that.
+        let anew = self.was_young && !young || now - self.back > FORGIVEN;
+        self.row = if anew { 1 } else { self.row.saturating_add(1) };
+        self.was_young = young;
+        self.out = Some((Ejected { since: clock, row: self.row, why }, now + self.turn()));
     }
-}
-
-/// How long it is left out, by how often in a row it was found sick.
-fn turn(row: u32) -> Duration {
-    TURN * row.clamp(1, TURNS)
 }
 
 #[cfg(test)]

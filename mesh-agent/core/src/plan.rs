@@ -88,7 +88,7 @@ fn plan(
     let mut problems = Vec::new();
     let world = &without_own_underlay(world, me, &mut problems);
     let overlay = overlay::plan(world, me, &mut problems);
-    let mut balance = balance::plan(world, me, &overlay, &mut problems, memo);
+    let mut balance = balance::plan(world, me, &overlay, masks, &mut problems, memo);
     let next = ramp::apply(world, now, &mut balance);
     mask::apply(world, masks, &mut balance, &mut problems);
     for (key, why) in &world.poison {

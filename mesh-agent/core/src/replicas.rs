@@ -71,7 +71,7 @@ struct Crew<'a> {
     outdated: Vec<&'a Task>,
     /// How many were told to stop and still run on nodes that take part.
     leaving: usize,
-    /// Those on nodes that are drained, which nobody has told to stop yet.
+    /// Those on nodes that are drained, which nobody has told to stop yet: they may serve until others do.
     stranded: Vec<&'a Task>,
 }
 
@@ -145,6 +145,11 @@ impl<'a> Spread<'a> {
             (id, (current, current + outdated, any, hash))
         });
         Self { load: load.collect() }
+    }
+
+    /// Whether any node takes tasks.
+    fn has_room(&self) -> bool {
+        !self.load.is_empty()
     }
 
     fn next(&mut self) -> Option<&'a NodeId> {

@@ -302,12 +302,12 @@ fn names_answer_as_documented() {
     assert_eq!(
         ask(&zone, "app", "_8080._TCP.web", Srv),
         format!(
-            "web.1.{}.app:8080*100 [10.1.16.2, fd01::2] web.2.{}.app:8080*100 [10.1.16.3, fd01::3]",
+            "web.1.{}.app:8080*25600 [10.1.16.2, fd01::2] web.2.{}.app:8080*25600 [10.1.16.3, fd01::3]",
             task_id('1'),
             task_id('2')
         )
     );
-    assert_eq!(ask(&zone, "app", "_53._udp.cache.app", Srv).matches(":53*100").count(), 2);
+    assert_eq!(ask(&zone, "app", "_53._udp.cache.app", Srv).matches(":53*25600").count(), 2);
 }
 
 /// What a service's or node's state takes out of the balance leaves `tasks.` and dnsrr, never the name.
@@ -499,7 +499,7 @@ fn ports_have_names() {
     });
     let both = |port: u16| {
         let [one, two] = ['8', '9'].map(task_id);
-        format!("cache.1.{one}.app:{port}*100 [10.1.17.2] cache.2.{two}.app:{port}*100 [10.1.17.3]")
+        format!("cache.1.{one}.app:{port}*25600 [10.1.17.2] cache.2.{two}.app:{port}*25600 [10.1.17.3]")
     };
     let srv = |name: &str| ask(&zone, "app", name, Question::Srv);
     assert_eq!(srv("_http._tcp.cache"), both(8080));

@@ -3,7 +3,7 @@
 
 mod sim;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use mesh_core::change::{
@@ -11,6 +11,7 @@ use mesh_core::change::{
 };
 use mesh_core::dns::{Answer, Question};
 use mesh_core::explain::why_not;
+use mesh_core::liveness::Verdict;
 use mesh_core::model::{
     Discovery, Ejected, Health, Locality, PortName, Probe, Protocol, PublishMode, PublishedPort, Sickness,
     Task, TaskId,
@@ -59,7 +60,10 @@ fn let_in(sim: &mut Sim, task: &Task) {
 /// Who gets flows by a node's published port, by the places in `tasks`.
 fn serve(sim: &Sim, node: &str, tasks: &[Task]) -> Vec<usize> {
     let world = sim.world();
-    let desired = plan::desired(world, &world.node(node).unwrap().id, 0);
+    places(&plan::desired(world, &world.node(node).unwrap().id, 0), tasks)
+}
+
+fn places(desired: &plan::Desired, tasks: &[Task]) -> Vec<usize> {
     let published = |(frontend, _): &(&Frontend, _)| matches!(frontend, Frontend::Published { .. });
     let Some((_, pool)) = desired.balance.frontends.iter().find(published) else { return Vec::new() };
     let place = |id: &TaskId| tasks.iter().position(|task| task.id == *id).unwrap();
@@ -99,6 +103,28 @@ fn the_only_one_is_never_left_out() {
     assert_eq!(serve(&sim, "n1", &tasks), [1]);
     set(&mut sim, &tasks[1], TaskChange { draining: Some(true), ..TaskChange::default() }).unwrap();
     assert_eq!(serve(&sim, "n1", &tasks), [0], "whoever cannot serve does not count");
+}
+
+/// Who is sick may be well again; who is dead is not.
+#[test]
+fn a_sick_one_is_better_than_one_of_a_dead_node() {
+    let (mut sim, tasks) = mesh(web(), 1);
+    eject(&mut sim, &tasks[0], 1);
+    let masked = |sim: &Sim, verdict| {
+        let (world, mut planner) = (sim.world(), plan::Planner::default());
+        let masks = BTreeMap::from([(tasks[1].node.clone(), verdict)]);
+        let desired = planner.desired(world, &tasks[0].node, &masks, 0);
+        places(&desired, &tasks)
+    };
+    assert_eq!(serve(&sim, "n1", &tasks), [1]);
+    for verdict in [Verdict::Dead, Verdict::AgreedDown, Verdict::PathDown, Verdict::Leaving] {
+        assert_eq!(masked(&sim, verdict), [0], "{verdict:?}");
+    }
+    let third = sim.task("web", "n1").unwrap();
+    let tasks = [tasks, vec![third]].concat();
+    let (world, masks) = (sim.world(), BTreeMap::from([(tasks[1].node.clone(), Verdict::Dead)]));
+    let desired = plan::Planner::default().desired(world, &tasks[0].node, &masks, 0);
+    assert_eq!(places(&desired, &tasks), [2], "a well one is better than both");
 }
 
 /// Where a node's own tasks alone get what comes to it, others' do not help.

@@ -5,6 +5,7 @@
 mod sim;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_core::change::{
@@ -12,8 +13,8 @@ use mesh_core::change::{
 };
 use mesh_core::kv::{Op, Txn};
 use mesh_core::model::{
-    Availability, FailureAction, Live, NodeId, Origin, RolloutState, RunFailure, ServiceId, TaskId,
-    TaskState, UpdateOrder,
+    Availability, FailureAction, Health, Live, NodeId, Origin, RolloutState, RunFailure, ServiceId, Task,
+    TaskId, TaskState, UpdateOrder,
 };
 use mesh_core::{records, replicas};
 use proptest::prelude::*;
@@ -158,6 +159,12 @@ impl Fleet {
         (rollout.state, rollout.message)
     }
 
+    fn only(&self) -> Arc<Task> {
+        let tasks: Vec<_> = self.sim.world().tasks.values().cloned().collect();
+        assert_eq!(tasks.len(), 1);
+        tasks[0].clone()
+    }
+
     fn versions(&self) -> BTreeSet<u64> {
         self.sim.world().tasks.values().map(|task| task.program.unwrap()).collect()
     }
@@ -190,6 +197,75 @@ fn a_drained_node_hands_its_tasks_over() {
     assert_eq!(fleet.per_node()["n1"], 0);
     assert_eq!(fleet.sim.world().tasks.len(), 3);
     assert!(fleet.served.0 >= 2, "{:?}", fleet.served);
+}
+
+/// The only one, of a service that says nothing of an order: another serves before it goes.
+#[test]
+fn a_drained_node_serves_until_others_do_in_its_stead() {
+    for order in [None, Some(UpdateOrder::StartFirst)] {
+        let mut fleet = Fleet::new(3, ProgramWish { order, ..wish(1, UpdateOrder::StartFirst) });
+        fleet.settle();
+        let old = fleet.only();
+        let from = fleet.sim.world().nodes[&old.node].name.to_string();
+        fleet.availability(&from, Availability::Drain);
+        assert!(fleet.sim.world().hands_over(&old.node));
+        assert_eq!((fleet.conduct(), fleet.start()), (Vec::new(), 1));
+        let new = fleet.sim.world().tasks.values().find(|task| task.id != old.id).cloned().unwrap();
+        assert_ne!(new.node, old.node);
+        let to = fleet.sim.world().nodes[&new.node].name.to_string();
+        let health = |health| TaskChange { health: Some(health), ..TaskChange::default() };
+        fleet.sim.set(&to, &new.id, health(Health::Starting)).unwrap();
+        assert_eq!((fleet.conduct(), fleet.start()), (Vec::new(), 0), "it is not ready");
+        assert!(fleet.sim.world().in_balance(&old));
+        fleet.sim.set(&to, &new.id, health(Health::Healthy)).unwrap();
+        assert_eq!(fleet.conduct(), std::slice::from_ref(&old.id));
+        assert!(!fleet.sim.world().in_balance(&old) && !fleet.sim.world().hands_over(&old.node));
+        fleet.settle();
+        assert_eq!(fleet.sim.world().tasks.keys().collect::<Vec<_>>(), [&new.id]);
+    }
+}
+
+/// Where there must not be two, where nobody else could serve, and once it takes too long.
+#[test]
+fn the_operators_will_counts_in_the_end() {
+    let drained = |nodes, order| {
+        let mut fleet = Fleet::new(nodes, ProgramWish { order, ..wish(1, UpdateOrder::StartFirst) });
+        fleet.settle();
+        let old = fleet.only();
+        let from = fleet.sim.world().nodes[&old.node].name.to_string();
+        fleet.availability(&from, Availability::Drain);
+        (fleet, old, from)
+    };
+    let (mut fleet, old, _) = drained(2, Some(UpdateOrder::StopFirst));
+    assert!(!fleet.sim.world().in_balance(&old));
+    assert_eq!(fleet.conduct(), [old.id.clone()]);
+    let (mut fleet, old, _) = drained(1, None);
+    assert_eq!(fleet.conduct(), [old.id.clone()]);
+    let (mut fleet, old, from) = drained(2, None);
+    fleet.sim.wait(280);
+    assert_eq!(fleet.conduct(), []);
+    // Whoever changes his mind loses nothing.
+    fleet.availability(&from, Availability::Active);
+    fleet.sim.wait(40);
+    assert_eq!(fleet.conduct(), []);
+    fleet.availability(&from, Availability::Drain);
+    fleet.sim.wait(280);
+    assert_eq!(fleet.conduct(), []);
+    fleet.sim.wait(40);
+    assert_eq!(fleet.conduct(), [old.id.clone()]);
+}
+
+/// What is sick serves nobody: it goes at once.
+#[test]
+fn a_sick_task_of_a_drained_node_is_not_waited_for() {
+    let mut fleet = Fleet::new(2, ProgramWish { order: None, ..wish(1, UpdateOrder::StartFirst) });
+    fleet.settle();
+    let old = fleet.only();
+    let from = fleet.sim.world().nodes[&old.node].name.to_string();
+    let sick = TaskChange { health: Some(Health::Unhealthy), ..TaskChange::default() };
+    fleet.sim.set(&from, &old.id, sick).unwrap();
+    fleet.availability(&from, Availability::Drain);
+    assert_eq!(fleet.conduct(), [old.id.clone()]);
 }
 
 #[test]
@@ -235,9 +311,9 @@ fn an_old_task_goes_only_once_the_new_one_is_healthy() {
     let new = fleet.sim.world().tasks.values().find(|task| task.program == Some(2)).cloned().unwrap();
     let node = fleet.sim.world().nodes[&new.node].name.to_string();
     let health = |health| TaskChange { health: Some(health), ..TaskChange::default() };
-    fleet.sim.set(&node, &new.id, health(mesh_core::model::Health::Starting)).unwrap();
+    fleet.sim.set(&node, &new.id, health(Health::Starting)).unwrap();
     assert_eq!((fleet.start(), fleet.conduct().len()), (0, 0));
-    fleet.sim.set(&node, &new.id, health(mesh_core::model::Health::Healthy)).unwrap();
+    fleet.sim.set(&node, &new.id, health(Health::Healthy)).unwrap();
     assert_eq!(fleet.conduct().len(), 1);
 }
 
@@ -289,7 +365,7 @@ fn a_pause_takes_no_task_that_serves() {
     assert_eq!(fleet.start(), 1);
     let new = fleet.sim.world().tasks.values().find(|task| task.program == Some(2)).cloned().unwrap();
     let node = fleet.sim.world().nodes[&new.node].name.to_string();
-    let health = TaskChange { health: Some(mesh_core::model::Health::Starting), ..TaskChange::default() };
+    let health = TaskChange { health: Some(Health::Starting), ..TaskChange::default() };
     fleet.sim.set(&node, &new.id, health).unwrap();
     let failure = RunFailure { version: 2, count: 1, message: "it ended".to_owned() };
     let failures = BTreeMap::from([(fleet.service(), failure)]);

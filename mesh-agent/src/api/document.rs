@@ -4,8 +4,8 @@
 use utoipa::OpenApi;
 
 use super::{
-    about, cluster, counters, events, explain, metrics, monitor, networks, nodes, services, tasks, verify,
-    watch,
+    about, cluster, counters, events, explain, logs, metrics, monitor, networks, nodes, services, tasks,
+    verify, watch,
 };
 
 #[derive(OpenApi)]
@@ -20,8 +20,8 @@ use super::{
     ),
     paths(
         networks::list, networks::create, networks::inspect, networks::remove,
-        services::list, services::create, services::inspect, services::tasks, services::update, services::remove,
-        tasks::list, tasks::register, tasks::inspect, tasks::update, tasks::remove,
+        services::list, services::create, services::inspect, services::tasks, services::update, services::remove, logs::service,
+        tasks::list, tasks::register, tasks::inspect, tasks::update, tasks::remove, logs::task,
         nodes::list, nodes::inspect, nodes::update, nodes::remove,
         verify::verify,
         cluster::inspect, cluster::init, cluster::join, cluster::token, cluster::authority, cluster::rotate, cluster::leave, cluster::promote,

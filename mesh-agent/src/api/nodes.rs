@@ -47,9 +47,10 @@ pub(super) async fn update(
 ) -> Answer<Json<Changed>> {
     let id = resolve(&state, id);
     let NodeUpdate { availability } = update;
-    // The records say so in a moment; the others need not wait for that.
-    let own = state.control.world().node(&id).is_some_and(|node| node.id == *state.control.node());
-    let drained = own && availability == types::Availability::Drain;
+    // The records say so in a moment; the others need not wait for that, where nothing is to serve until then.
+    let (world, me) = (state.control.world(), state.control.node());
+    let own = world.node(&id).is_some_and(|node| node.id == *me);
+    let drained = own && availability == types::Availability::Drain && !world.hands_over(me);
     let _leaving = state.messenger.as_ref().filter(|_| drained).map(|messenger| messenger.leave());
     let done = state
         .control

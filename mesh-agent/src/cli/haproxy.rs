@@ -22,6 +22,8 @@ enum Way {
     Nodes,
     /// HAProxy is a task: the service's name, followed without a reload
     Names,
+    /// HAProxy is a task: the service's SRV records, each task with its port and weight, followed without a reload
+    Srv,
     /// HAProxy is a task: each task that there is now, with its own weight
     Tasks,
 }
@@ -35,10 +37,11 @@ pub(super) struct ConfigArgs {
     /// Ask nodes about themselves, their services and tasks: the port of their checks.listen
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     checks: Option<u16>,
-    /// The port that tasks listen on [default: the target of the service's first published TCP port]
+    /// The port that tasks listen on [default: the target of the service's first published TCP port; with --way srv its
+    /// first named TCP port]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
-    /// With --way names: room for so many tasks
+    /// With --way names and srv: room for so many tasks
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
     slots: u16,
     /// Tell tasks the client's address by the PROXY protocol, version 2
@@ -68,6 +71,7 @@ pub(super) async fn run(verb: Verb, session: Session) -> anyhow::Result<u8> {
         match args.way {
             Way::Nodes => frontends.extend(published(service, &nodes)?),
             Way::Names => frontends.push(named(service, &args)?),
+            Way::Srv => frontends.push(recorded(service, &args)?),
             Way::Tasks => {
                 let tasks: Vec<Task> =
                     session.client.get(&format!("/v1/services/{}/tasks", service.id)).await?;
@@ -109,7 +113,19 @@ fn published(service: &Service, nodes: &[Node]) -> anyhow::Result<Vec<Frontend>>
 fn named(service: &Service, args: &ConfigArgs) -> anyhow::Result<Frontend> {
     let port = target(service, args)?;
     let (name, slots) = (service.spec.name.clone(), args.slots);
-    let servers = Servers::Template { name: format!("tasks.{name}"), slots };
+    let servers = Servers::Template { name: format!("tasks.{name}:{port}"), slots };
+    Ok(Frontend { name, bind: port, port, asks: None, servers })
+}
+
+/// By the SRV records of a port, by its name where it has one: then the number may change.
+fn recorded(service: &Service, args: &ConfigArgs) -> anyhow::Result<Frontend> {
+    let named = service.spec.port_names.iter().find(|known| known.protocol == Protocol::Tcp);
+    let (port, label) = match named.filter(|known| args.port.is_none_or(|port| port == known.target_port)) {
+        Some(known) => (known.target_port, known.name.clone()),
+        None => target(service, args).map(|port| (port, port.to_string()))?,
+    };
+    let name = service.spec.name.clone();
+    let servers = Servers::Template { name: format!("_{label}._tcp.{name}"), slots: args.slots };
     Ok(Frontend { name, bind: port, port, asks: None, servers })
 }
 

@@ -13,6 +13,8 @@ use crate::api::types::{Node, Service, Task, parse_duration};
 const SETTLE: Duration = Duration::from_secs(1);
 /// How long connections may go on where no service says so.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the mesh waits until others serve, and a little.
+const HANDOVER: Duration = Duration::from_secs(310);
 /// What nodes, signals and their grace take beside that.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -70,19 +72,33 @@ impl std::fmt::Display for Progress {
     }
 }
 
-/// Waits until no node sends anything new to tasks and they have no connections, which they are given time for.
+/// Waits until no node sends anything new to tasks and they have no connections, which they are given time for. Those for
+/// which `is_replaced` holds go only when others serve in their stead, and are waited for until they have ended.
 pub(super) async fn drained(
     session: &Session,
     revision: u64,
     is_leaving: impl Fn(&Task) -> bool,
+    is_replaced: impl Fn(&Task) -> bool,
 ) -> anyhow::Result<()> {
     let timeouts = Timeouts::read(session).await?;
-    let (started, mut confirmed, mut shown) = (Instant::now(), None, None);
+    let (begun, mut confirmed, mut shown, mut waits) = (Instant::now(), None, None, None);
+    let mut started = begun;
     loop {
         let nodes: Vec<Node> = session.client.get("/v1/nodes").await?;
         let mut tasks: Vec<Task> = session.client.get("/v1/tasks").await?;
         // Whatever does not run has no connections, and is not counted.
         tasks.retain(|task| is_leaving(task) && task.status.state == crate::api::types::TaskState::Running);
+        let waiting: Vec<_> = tasks.iter().filter(|task| is_replaced(task) && task.in_balance).collect();
+        if !waiting.is_empty() && begun.elapsed() < HANDOVER {
+            started = Instant::now();
+            if waits.replace(waiting.len()) != Some(waiting.len()) {
+                let names: Vec<_> = waiting.iter().map(|task| task.name.as_str()).collect();
+                session.out.progress(&format!("waiting until others serve instead of {}", names.join(", ")));
+            }
+            tokio::time::sleep(LOOK).await;
+            continue;
+        }
+        let ends = tasks.iter().any(&is_replaced);
         let progress = Progress::of(&nodes, &tasks, revision);
         if shown.replace(progress) != Some(progress) {
             session.out.progress(&format!("overall progress: {progress}"));
@@ -93,11 +109,11 @@ pub(super) async fn drained(
         if progress.confirmed() {
             let since = confirmed.get_or_insert_with(Instant::now).elapsed();
             let left = progress.connections.filter(|count| *count > 0);
-            if tasks.is_empty() || since > SETTLE && progress.connections == Some(0) {
+            if tasks.is_empty() || !ends && since > SETTLE && progress.connections == Some(0) {
                 session.out.done("verify: Drained");
                 return Ok(());
             }
-            let timeout = timeouts.of(&tasks);
+            let timeout = timeouts.of(&tasks) + if ends { PATIENCE } else { Duration::ZERO };
             if since > timeout.max(SETTLE) {
                 let left = left.map_or_else(|| "not counted".to_owned(), |count| count.to_string());
                 session.out.done(&format!(

@@ -18,7 +18,8 @@ pub(in crate::cli) struct ProgramFlags {
     /// Delay between updates [default: 0s]
     #[arg(long, value_name = "DURATION", value_parser = options::duration)]
     update_delay: Option<String>,
-    /// Whether a task ends before the one in its place starts, or once that one serves [default: stop-first]
+    /// Whether a task ends before the one in its place starts, or once that one serves [default: stop-first; start-first
+    /// where a node is drained]
     #[arg(long, value_enum)]
     update_order: Option<UpdateOrder>,
     /// Action on update failure [default: pause]

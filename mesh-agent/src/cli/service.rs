@@ -2,6 +2,7 @@
 
 mod create;
 mod inspect;
+mod logs;
 mod ls;
 mod ps;
 mod rm;
@@ -18,6 +19,7 @@ pub(super) enum Verb {
     Ls(ls::LsArgs),
     Ps(ps::PsArgs),
     Inspect(inspect::InspectArgs),
+    Logs(logs::LogsArgs),
     Update(Box<update::UpdateArgs>),
     Scale(scale::ScaleArgs),
     #[command(visible_alias = "remove")]
@@ -30,6 +32,7 @@ pub(super) async fn run(verb: Verb, session: Session) -> anyhow::Result<u8> {
         Verb::Ls(args) => ls::run(args, session).await,
         Verb::Ps(args) => ps::run(args, session).await,
         Verb::Inspect(args) => inspect::run(args, session).await,
+        Verb::Logs(args) => logs::run(args, session).await,
         Verb::Update(args) => update::run(*args, session).await,
         Verb::Scale(args) => scale::run(args, session).await,
         Verb::Rm(args) => rm::run(args, session).await,

@@ -45,6 +45,8 @@ pub(super) struct Prober {
     inbox: Inbox,
     hints: Hints,
     announcer: Announcer,
+    /// Whether the records have this node get no new flows.
+    leaves: bool,
     /// How many messages may still be read in this round.
     room: u32,
     round: u64,
@@ -75,6 +77,7 @@ impl Prober {
             inbox,
             hints,
             announcer,
+            leaves: false,
             room,
             round,
             began,
@@ -142,7 +145,7 @@ impl Prober {
         for (via, about) in asks {
             messenger.tell(via, Word::Ask(about));
         }
-        let leaving = messenger.is_leaving() || self.world.borrow().is_withdrawn(&self.node);
+        let leaving = messenger.is_leaving() || self.leaves;
         if let Some(leaving) = self.announcer.tick(leaving) {
             messenger.tell_all(if leaving { Word::Leaving } else { Word::Staying });
         }
@@ -160,6 +163,7 @@ impl Prober {
             let reflect = world.nodes.values().filter(|node| node.reflects);
             self.underlay.set_reflecting(reflect.map(|node| node.id.clone()).collect());
             self.inbox.set_senders(&world, &self.node);
+            self.leaves = world.is_withdrawn(&self.node) && !world.hands_over(&self.node);
         }
         let now = self.now();
         let Ticked { changed, asks } = self.underlay.tick(now);

@@ -1,7 +1,5 @@
 //! **Effect.** A command of a service under a supervisor of its own, from its start to its end.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -13,9 +11,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::cli::Started;
-
-/// What a log may have when a task starts; then it is the old one, and the one before that goes.
-const LONGEST_LOG: u64 = 8 << 20;
+use crate::logs;
 
 /// A command that ended.
 pub(super) struct Ended {
@@ -67,7 +63,7 @@ async fn supervise(
 }
 
 fn spawn(socket: &Path, service: &Name, run: &Run, start: &Start, log: &Path) -> anyhow::Result<Child> {
-    let output = open(log)?;
+    let output = logs::open(log).with_context(|| format!("cannot open the log {}", log.display()))?;
     let mut command = Command::new("/proc/self/exe");
     command.arg("-H").arg(format!("unix://{}", socket.display())).args(["task", "run", "--supervise"]);
     command.arg(format!("--service={service}")).arg(format!("--slot={}", start.slot));
@@ -82,17 +78,4 @@ fn spawn(socket: &Path, service: &Name, run: &Run, start: &Start, log: &Path) ->
         .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()));
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(output);
     command.spawn().context("cannot start the task's supervisor")
-}
-
-/// Only for root: nobody knows what commands print.
-fn open(log: &Path) -> anyhow::Result<File> {
-    if let Some(dir) = log.parent() {
-        std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    }
-    if std::fs::metadata(log).is_ok_and(|found| found.len() > LONGEST_LOG) {
-        // Where that fails the log goes on.
-        let _ = std::fs::rename(log, log.with_extension("log.old"));
-    }
-    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(log);
-    file.with_context(|| format!("cannot open the log {}", log.display()))
 }

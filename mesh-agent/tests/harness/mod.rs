@@ -164,6 +164,7 @@ impl Mesh {
             past,
             dns: DnsServer::new(DnsConfig::default(), Arc::default()),
             times: Arc::default(),
+            logs: directory.path().join("logs"),
         };
         TaskTracker::new().spawn(keep);
         TaskTracker::new().spawn(api::serve(listener, state, stop.clone()));

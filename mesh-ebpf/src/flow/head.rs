@@ -230,6 +230,12 @@ impl Head {
         if head.0 != self.0 || self.is_stale(proto, now, timeouts) { head.used(now, 0) } else { head }
     }
 
+    /// Of nobody from now on: it is not found any more, and gives way to others.
+    #[inline(always)]
+    pub const fn forgotten(self) -> Self {
+        Self(self.0 & !(3 << 24) | Self::CLOSING)
+    }
+
     /// Used now, with further states.
     #[inline(always)]
     pub const fn used(self, now: u32, states: u64) -> Self {

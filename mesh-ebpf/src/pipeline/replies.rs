@@ -23,6 +23,12 @@ pub fn answer<K: Kernel>(k: &K, packet: &mut Packet) -> Verdict {
     let Some(found) = bucket.find(&packet.tuple, Role::Reply) else { return Verdict::PASS };
     let Some((port, client_port, addr)) = found.read() else { return Verdict::PASS };
     packet.now = now;
+    // What is taken up, or refused, now that the flow is over did not begin by it: its client went straight to the
+    // backend, by the port that it had towards the VIP before.
+    if (packet.takes_up() || packet.turns_down()) && found.head.is_over(packet.proto, now, &config.timeouts) {
+        found.set(found.head.forgotten());
+        return Verdict::PASS;
+    }
     let client = found.head.client();
     let head = found.head.heard(client, states(packet), packet.proto, now, &config.timeouts);
     found.set(head);

@@ -230,7 +230,7 @@ fn ports_are_found_by_name() -> Result<()> {
         })?;
         let mut told: Vec<Vec<_>> = answer.data.iter().map(|data| data.split(' ').collect()).collect();
         told.sort();
-        for (words, weight, name) in [(&told[0], "1", "web.1."), (&told[1], "3", "web.2.")] {
+        for (words, weight, name) in [(&told[0], "256", "web.1."), (&told[1], "768", "web.2.")] {
             ensure!(words[..3] == ["0", weight, "80"] && words[3].starts_with(name), "{}", answer.text);
             dig(&idle, words[3])?.ip()?;
         }

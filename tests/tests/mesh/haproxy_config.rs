@@ -1,6 +1,11 @@
 //! HAProxy as `mesh haproxy config` sets it up, for each way in, and what nodes tell it of themselves.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use mesh_tests::{Lab, Load, Node, eventually};
@@ -9,11 +14,11 @@ use crate::haproxy::ask;
 use crate::kit::{Cli, READY, Task, lab, listens, mentions, served_by, started};
 
 /// A running HAProxy's socket.
-struct Stats(PathBuf);
+pub(crate) struct Stats(PathBuf);
 
 impl Stats {
     /// Writes what the mesh prints to a file, with a socket to look into it.
-    fn write(node: &Node, name: &str, options: &str) -> Result<(String, Self)> {
+    pub(crate) fn write(node: &Node, name: &str, options: &str) -> Result<(String, Self)> {
         let printed = node.ok(&format!("haproxy config {options}"))?;
         let dir = node.run_dir().with_extension(name);
         fs::create_dir_all(&dir)?;
@@ -24,17 +29,31 @@ impl Stats {
         Ok((file, Self(socket)))
     }
 
-    /// Status and weight of a server, as `show stat` has them: `UP`, `DRAIN (agent)`, `DOWN`.
-    fn server(&self, name: &str) -> Result<(String, u32)> {
+    /// Of an HAProxy whose socket is there.
+    pub(crate) fn at(socket: PathBuf) -> Self {
+        Self(socket)
+    }
+
+    /// Where it is.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.0
+    }
+
+    /// All servers, as `show stat` has them, by column.
+    pub(crate) fn rows(&self) -> Result<Vec<BTreeMap<String, String>>> {
         let table = ask(&self.0, "show stat -1 4 -1")?;
         let mut lines = table.lines();
-        let names: Vec<_> = lines.next().context("no columns")?.split(',').collect();
-        let column = |name| names.iter().position(|column| *column == name).context("no such column");
-        let (server, status, weight) = (column("svname")?, column("status")?, column("weight")?);
-        let rows = lines.map(|line| line.split(',').collect::<Vec<_>>());
-        let row = rows.into_iter().find(|row| row.get(server) == Some(&name));
-        let row = row.with_context(|| format!("no server {name} in\n{table}"))?;
-        Ok((row[status].to_owned(), row[weight].parse()?))
+        let names: Vec<_> = lines.next().context("no columns")?.split(',').map(str::to_owned).collect();
+        let row = |line: &str| names.iter().cloned().zip(line.split(',').map(str::to_owned)).collect();
+        Ok(lines.filter(|line| !line.is_empty()).map(row).collect())
+    }
+
+    /// Status and weight of a server: `UP`, `DRAIN (agent)`, `DOWN`.
+    fn server(&self, name: &str) -> Result<(String, u32)> {
+        let rows = self.rows()?;
+        let row = rows.iter().find(|row| row["svname"] == name);
+        let row = row.with_context(|| format!("no server {name} in {rows:#?}"))?;
+        Ok((row["status"].clone(), row["weight"].parse()?))
     }
 
     /// Waits until a server is so.

@@ -13,6 +13,7 @@ use crate::kit::{
     AT_ONCE, Cli, Datagrams, SOON, Task, curl, everywhere, holds, mentions, mesh, on_ebpf, served_by, text,
     url, vip,
 };
+use crate::tasks::{foreign, web_in};
 
 /// How long one is left out the first time.
 const TURN: Duration = Duration::from_secs(5);
@@ -267,5 +268,73 @@ fn who_refuses_datagrams_is_left_out() -> Result<()> {
             Ok(())
         })?;
         open(lab, &tasks[1])
+    })
+}
+
+/// Of a task that was sick a moment ago and one whose node has just died, the first gets what comes.
+#[test]
+fn a_sick_task_is_better_than_one_of_a_dead_node() -> Result<()> {
+    mesh(3, |lab| {
+        let [n1, n2, n3] = [lab.node("n1")?, lab.node("n2")?, lab.node("n3")?];
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app -p 8080:80")?;
+        let tasks = [web(lab, n2)?, Task::web(lab, n3, "web")?];
+        served_by(lab.client(), &url(n1, 8080), &tasks.each_ref())?;
+        if !on_ebpf(lab, LIMIT)? {
+            return Ok(());
+        }
+        let sick = &tasks[0];
+        close(lab, sick)?;
+        let load = Load::start(lab.client().netns(), &[(n1.address(), 8080).into()], 50)?;
+        // Long enough to tell it from being let in.
+        eventually(4 * TURN, "it is left out for longer", || {
+            let row = n1.inspect("task", &sick.name)?["Ejected"]["Row"].as_u64();
+            ensure!(row.is_some_and(|row| row >= 3), "{row:?}");
+            Ok(())
+        })?;
+        load.stop()?;
+        open(lab, sick)?;
+        sick.listens("tcp6", 80)?;
+        lab.unplug("n3")?;
+        let start = Instant::now();
+        eventually(SOON, "the one that is left serves", || curl(lab.client(), &url(n1, 8080)))?;
+        println!("it serves {:?} after the other's node died", start.elapsed());
+        ensure!(!ejected(n1, sick)?.is_empty(), "it was let in before that");
+        served_by(lab.client(), &url(n1, 8080), &[sick])?;
+        lab.plug("n3")
+    })
+}
+
+/// A task that is registered before its program listens is tried again soon.
+#[test]
+fn who_listens_a_little_later_is_not_left_out_for_long() -> Result<()> {
+    mesh(2, |lab| {
+        let [n1, n2] = [lab.node("n1")?, lab.node("n2")?];
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app -p 8080:80")?;
+        let well = Task::web(lab, n1, "web")?;
+        served_by(lab.client(), &url(n1, 8080), &[&well])?;
+        if !on_ebpf(lab, LIMIT)? {
+            return Ok(());
+        }
+        let load = Load::start(lab.client().netns(), &everywhere(lab, 8080), 100)?;
+        let process = foreign(n2)?;
+        n2.ok(&format!("task add --service web --pid {}", process.id()))?;
+        let late = Task::find(n2, "web.2")?;
+        eventually(SOON, "it is found", || {
+            let why = ejected(n1, &late)?;
+            ensure!(why == "refuses connections", "{why:?}");
+            Ok(())
+        })?;
+        let _server = web_in(lab, n2, process.id(), &late.name)?;
+        let start = Instant::now();
+        eventually(TURN - AT_ONCE, "it serves", || {
+            let answer = curl(lab.client(), &url(n2, 8080))?;
+            ensure!(answer.starts_with(&late.name), "{answer}");
+            Ok(())
+        })?;
+        println!("it serves {:?} after it listens", start.elapsed());
+        load.stop()?;
+        served_by(lab.client(), &url(n2, 8080), &[&well, &late])
     })
 }

@@ -1,10 +1,10 @@
 //! Services whose command the mesh itself runs.
 
 use anyhow::{Context, Result, ensure};
-use mesh_tests::{Lab, Node, eventually};
+use mesh_tests::{Lab, Load, Node, eventually};
 use serde_json::Value;
 
-use crate::kit::{Cli, READY, mentions, mesh, text};
+use crate::kit::{Cli, READY, SOON, everywhere, mentions, mesh, text};
 
 /// A service with a web server that the mesh runs.
 fn create(lab: &Lab, node: &Node, options: &str) -> Result<()> {
@@ -84,5 +84,61 @@ fn a_bad_update_stops_or_goes_back() -> Result<()> {
         let state = text(&found["UpdateStatus"]["State"]);
         ensure!(state.starts_with("rollback"), "{state}");
         Ok(())
+    })
+}
+
+/// Drains a node, which takes as long as a start elsewhere.
+fn drain(by: &Node, node: &str) -> Result<()> {
+    by.mesh_command(["node", "update", "--availability", "drain", node]).timeout(READY).ok().map(drop)
+}
+
+/// The only task of a service goes from a drained node when another serves elsewhere, and no request is lost; whoever
+/// said that there must not be two has it stop first.
+#[test]
+fn a_drained_node_serves_until_another_does() -> Result<()> {
+    mesh(3, |lab| {
+        let n1 = lab.node("n1")?;
+        n1.ok("network create app")?;
+        create(lab, n1, "--replicas 1")?;
+        settles(n1, "1/1")?;
+        // What has ended is listed for a moment.
+        let place = |by: &Node| {
+            eventually(SOON, "there is one task", || {
+                let all = tasks(by)?;
+                ensure!(all.len() == 1, "{all:?}");
+                Ok((text(&all[0]["ID"]), text(&all[0]["Node"])))
+            })
+        };
+        let load = Load::start(lab.client().netns(), &everywhere(lab, 8080), 100)?;
+        for from_itself in [true, false, true] {
+            let (old, node) = place(n1)?;
+            let by = if from_itself { lab.node(&node)? } else { n1 };
+            drain(by, &node)?;
+            let (new, elsewhere) = place(by)?;
+            ensure!(new != old && elsewhere != node, "{old} on {node}, now {new} on {elsewhere}");
+            by.ok(&format!("node update --availability active {node}"))?;
+        }
+        load.stop()?.lossless()?;
+        let (_, node) = place(n1)?;
+        n1.ok("service update --update-order stop-first web")?;
+        drain(n1, &node)?;
+        settles(n1, "1/1")?;
+        ensure!(place(n1)?.1 != node);
+        Ok(())
+    })
+}
+
+/// Where no other node could serve, the operator's will counts.
+#[test]
+fn the_last_node_can_be_drained() -> Result<()> {
+    mesh(1, |lab| {
+        let n1 = lab.node("n1")?;
+        n1.ok("network create app")?;
+        create(lab, n1, "--replicas 1")?;
+        settles(n1, "1/1")?;
+        drain(n1, "n1")?;
+        ensure!(tasks(n1)?.is_empty(), "{:?}", tasks(n1)?);
+        n1.ok("node update --availability active n1")?;
+        settles(n1, "1/1")
     })
 }

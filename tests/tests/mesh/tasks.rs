@@ -291,7 +291,7 @@ fn a_killed_shim_takes_its_task_with_it() -> Result<()> {
 }
 
 /// A process in a network namespace of its own, without a mesh in it.
-fn foreign(node: &Node) -> Result<Process> {
+pub(crate) fn foreign(node: &Node) -> Result<Process> {
     let process = node.spawn_daemon("foreign", ["unshare", "--net", "sleep", "1000"])?;
     let of = |id: &str| fs::read_link(format!("/proc/{id}/ns/net")).context("no namespace");
     let own = of(&node.agent_id()?.to_string())?;
@@ -305,7 +305,7 @@ fn foreign(node: &Node) -> Result<Process> {
 }
 
 /// A web server in the namespace of a process.
-fn web_in(lab: &Lab, node: &Node, pid: u32, name: &str) -> Result<Process> {
+pub(crate) fn web_in(lab: &Lab, node: &Node, pid: u32, name: &str) -> Result<Process> {
     let pid = pid.to_string();
     let mut argv: Vec<String> = ["nsenter", "-t", &pid, "-n", "--"].map(Into::into).into();
     argv.extend(lab.programs().web_named(80, name));

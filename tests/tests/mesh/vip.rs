@@ -144,6 +144,44 @@ fn a_vip_stays_while_tasks_come_and_go() -> Result<()> {
     })
 }
 
+/// A client that has had a port towards a VIP, and takes it again to go straight to the same task, is answered from there.
+#[test]
+fn a_port_that_was_used_for_a_vip_may_be_used_without_it() -> Result<()> {
+    mesh(2, |lab| {
+        let [n1, n2] = [lab.node("n1")?, lab.node("n2")?];
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app")?;
+        let idle = Task::idle(n2, "app")?;
+        let (own, vip) = (idle.address()?, vip(n1, "web")?);
+        for (node, first) in [(n1, 20_000), (n2, 21_000)] {
+            let web = Task::web(lab, node, "web")?;
+            served_by(&idle, "http://web/", &[&web])?;
+            // Bound to an address its packets are balanced, not its sockets. The client closes first, and waits until the
+            // server has: else the port is still known there.
+            let script = format!(
+                "import socket\n\
+                 def talk(port, to):\n\
+                 \x20   with socket.socket() as s:\n\
+                 \x20       s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n\
+                 \x20       s.settimeout(3)\n\
+                 \x20       s.bind(('{own}', port))\n\
+                 \x20       s.connect((to, 80))\n\
+                 \x20       s.sendall(b'GET / HTTP/1.1\\r\\nHost: web\\r\\n\\r\\n')\n\
+                 \x20       assert b'200 OK' in s.recv(4096)\n\
+                 \x20       s.shutdown(socket.SHUT_WR)\n\
+                 \x20       while s.recv(4096): pass\n\
+                 for port in range({first}, {first} + 20):\n\
+                 \x20   talk(port, '{vip}')\n\
+                 \x20   talk(port, '{}')\n",
+                web.address()?
+            );
+            idle.command(["python3", "-c", &script]).ok()?;
+            web.rm()?;
+        }
+        Ok(())
+    })
+}
+
 /// A service on two networks has a VIP in each; both serve, and each network's tasks know theirs.
 #[test]
 fn a_service_on_two_networks_has_two_vips() -> Result<()> {

@@ -214,6 +214,7 @@ pub fn set_availability(
         if spec.availability == Availability::Drain {
             spec.undrained = fresh.now;
         }
+        spec.drained = if availability == Availability::Drain { fresh.now } else { 0 };
         spec.availability = availability;
         let key = records::node_spec(&node.id);
         txn.unchanged(&key, world.rev_of(&key));

@@ -53,6 +53,7 @@ impl ProgramWish {
             parallelism: self.parallelism.unwrap_or(before.parallelism),
             delay: self.delay.unwrap_or(before.delay),
             order: self.order.unwrap_or(before.order),
+            order_is_said: self.order.is_some() || before.order_is_said,
             failure_action: self.failure_action.unwrap_or(before.failure_action),
             monitor: self.monitor.unwrap_or(before.monitor),
         };

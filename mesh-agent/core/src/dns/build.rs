@@ -75,10 +75,11 @@ impl NetworkNames {
             EndpointMode::Vip => attachment.vip.iter().flat_map(|vip| vip.addresses()).collect(),
             EndpointMode::Dnsrr => Arc::clone(&all),
         };
+        let largest = ready.iter().map(|task| task.weight).max().unwrap_or_default();
         let targets: Arc<[Target]> = there()
             .map(|(task, address)| Target {
                 name: format!("{}.{}.{}.{}", service.name, task.slot, task.id, self.name),
-                weight: task.weight,
+                weight: srv_weight(task.weight, largest),
                 addresses: address.addresses().collect(),
             })
             .collect();
@@ -106,5 +107,35 @@ impl NetworkNames {
         }
         self.forward.insert(format!("{name}.{}", task.id), Arc::clone(&addresses));
         self.forward.entry(name.to_owned()).or_insert(addresses);
+    }
+}
+
+/// A task's weight as SRV records have it (RFC 2782): times 256, or as many times as the service's largest has room for.
+/// HAProxy, which knows weights up to 256, divides by 256 and rounds up: it would take all small weights for 1.
+fn srv_weight(weight: u16, largest: u16) -> u16 {
+    weight * (u16::MAX / largest.max(1)).min(256)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::srv_weight;
+
+    /// As HAProxy 2.6 reads it (src/resolvers.c).
+    fn haproxy(weight: u16) -> u32 {
+        (u32::from(weight) + 255) / 256
+    }
+
+    #[test]
+    fn weights_keep_their_ratios_on_their_way_to_haproxy() {
+        for largest in [1, 3, 100, 255] {
+            for weight in 0..=largest {
+                assert_eq!(haproxy(srv_weight(weight, largest)), u32::from(weight), "of {largest}");
+            }
+        }
+        assert_eq!([300, 600].map(|weight| haproxy(srv_weight(weight, 600))), [128, 256]);
+        for largest in 1..=u16::MAX {
+            assert!(haproxy(srv_weight(largest, largest)) <= 256 && srv_weight(1, largest) > 0);
+        }
+        assert_eq!(srv_weight(0, 0), 0);
     }
 }

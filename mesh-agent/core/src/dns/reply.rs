@@ -15,6 +15,8 @@ use crate::model::NetworkId;
 pub(super) const SMALLEST_LIMIT: u16 = 512;
 /// RFC 1035 §4.1.1.
 pub(super) const HEADER: usize = 12;
+/// What passes every path unfragmented (<https://www.dnsflagday.net/2020/>); our own answers stay inside the task.
+const UPSTREAM_LIMIT: u16 = 1232;
 /// An address record with a compressed name; no record of ours is shorter.
 const SMALLEST_RECORD: usize = 16;
 
@@ -179,7 +181,7 @@ impl Asked {
         message.queries.clone_from(&self.query.queries);
         message.edns = self.query.edns.as_ref().map(|theirs| {
             let mut edns = Edns::new();
-            let limit = if self.tcp { self.manner.udp_limit } else { self.limit() as u16 };
+            let limit = if self.tcp { UPSTREAM_LIMIT } else { (self.limit() as u16).min(UPSTREAM_LIMIT) };
             edns.set_max_payload(limit).set_dnssec_ok(theirs.flags().dnssec_ok);
             edns
         });

@@ -78,6 +78,9 @@ pub struct NodeSpec {
     /// When it last ceased to be drained; 0: it never was.
     #[serde(default)]
     pub undrained: Timestamp,
+    /// Since when it is drained, if it is; 0: that was not written down.
+    #[serde(default)]
+    pub drained: Timestamp,
     /// Free text of the user's.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -85,7 +88,7 @@ pub struct NodeSpec {
 
 impl Default for NodeSpec {
     fn default() -> Self {
-        Self { availability: Availability::Active, undrained: 0, labels: BTreeMap::new() }
+        Self { availability: Availability::Active, undrained: 0, drained: 0, labels: BTreeMap::new() }
     }
 }
 

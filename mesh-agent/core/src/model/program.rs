@@ -82,6 +82,9 @@ pub struct UpdateConfig {
     pub delay: Duration,
     /// What comes first.
     pub order: UpdateOrder,
+    /// Whether somebody said so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub order_is_said: bool,
     /// What to do when a new one fails.
     pub failure_action: FailureAction,
     /// How long new ones must have served until all is well.
@@ -95,6 +98,7 @@ impl Default for UpdateConfig {
             parallelism: 1,
             delay: Duration::ZERO,
             order: UpdateOrder::default(),
+            order_is_said: false,
             failure_action: FailureAction::default(),
             monitor: Duration::from_secs(5),
         }
@@ -140,6 +144,12 @@ impl Program {
         let all = self.replicas.max(1);
         let wanted = if self.update.parallelism == 0 { all } else { self.update.parallelism.min(all) };
         wanted as usize
+    }
+
+    /// Whether a task of a node that is drained serves until another does in its stead. Not where it was said that there
+    /// must not be two.
+    pub fn hands_over(&self) -> bool {
+        self.update.order == UpdateOrder::StartFirst || !self.update.order_is_said
     }
 
     /// Whether the replacement of tasks waits for someone.

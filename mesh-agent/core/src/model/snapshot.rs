@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::{
     Availability, Block, Denied, Down, Identity, Live, MemberRotation, Name, Network, NetworkId, Node,
-    NodeId, NodeSpec, Role, Rotation, Service, ServiceId, SharedMap, Task, TaskId, TaskSpec, Timestamp,
-    Tokens, Verification,
+    NodeId, NodeSpec, Program, Role, Rotation, Service, ServiceId, SharedMap, Task, TaskId, TaskSpec,
+    Timestamp, Tokens, Verification,
 };
 use crate::kv::Rev;
 use crate::records::{self, HeldClaim};
@@ -173,10 +173,25 @@ impl Snapshot {
         !self.stops.contains_key(&task.id) && self.nodes.contains_key(&task.node) && !self.is_drained(task)
     }
 
-    /// Whether a task, or its node, is drained, or its node leaves.
+    /// Whether a task, or its node, is drained, or its node leaves. Not yet, where it serves until another does in its
+    /// stead: then it is told to stop.
     pub fn is_drained(&self, task: &Task) -> bool {
         let spec = self.task_specs.get(&task.id);
-        spec.is_some_and(|spec| spec.availability == Availability::Drain) || self.is_withdrawn(&task.node)
+        let left = || self.nodes.get(&task.node).is_some_and(|node| node.left);
+        spec.is_some_and(|spec| spec.availability == Availability::Drain)
+            || self.is_withdrawn(&task.node) && (left() || !self.is_handed_over(task))
+    }
+
+    /// Whether a drain of its node is to have another task serve before this one goes.
+    fn is_handed_over(&self, task: &Task) -> bool {
+        let program = || self.services.get(task.service.as_ref()?)?.program.as_ref();
+        task.program.is_some() && program().is_some_and(Program::hands_over)
+    }
+
+    /// Whether a node that is, or would be, drained serves until others do in its tasks' stead.
+    pub fn hands_over(&self, node: &NodeId) -> bool {
+        let serves = |task: &&Arc<Task>| self.is_handed_over(task) && self.in_balance(task);
+        self.tasks.values().filter(|task| task.node == *node).any(|task| serves(&task))
     }
 
     /// Whether a task is on its way out of the balance, with connections that may go on for a while.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Health, Locality, PublishMode, Service, Snapshot, Task, TaskId};
+use super::{Health, Locality, NodeId, PublishMode, Service, Snapshot, Task, TaskId};
 
 /// What a service's tasks together make of what is known of each.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,9 +31,21 @@ impl Turnout {
 impl Snapshot {
     /// Of a service and all of its tasks.
     pub fn turnout(&self, service: &Service, tasks: &[&Arc<Task>]) -> Turnout {
+        self.turnout_where_heard(service, tasks, |_| true)
+    }
+
+    /// The same where not all nodes are heard: a task that is sick is better than one of a node that is dead, so those
+    /// do not count among the ones that serve in its stead.
+    pub fn turnout_where_heard(
+        &self,
+        service: &Service,
+        tasks: &[&Arc<Task>],
+        is_heard: impl Fn(&NodeId) -> bool,
+    ) -> Turnout {
         let mut turnout = Turnout { panics: self.panics(service, tasks), ..Turnout::default() };
         if service.passive_health && tasks.iter().any(|task| task.ejected.is_some()) {
-            self.leave_out(service, tasks, &mut turnout);
+            let heard: Vec<_> = tasks.iter().copied().filter(|task| is_heard(&task.node)).collect();
+            self.leave_out(service, &heard, &mut turnout);
         }
         turnout
     }

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use super::Problem;
 use super::memo::{Memo, Part};
 use super::overlay::{Mac, Overlay, endpoint_device, own_address};
+use crate::liveness::Verdict;
 use crate::model::{
     Affinity, Balancing, Locality, Name, NetworkId, Node, NodeId, Origin, Protocol, PublishMode,
     PublishedPort, ReturnPath, Service, Snapshot, Task, TaskAddress, TaskId, TaskState, Vni,
@@ -166,6 +167,7 @@ pub(super) fn plan(
     world: &Snapshot,
     me: &Node,
     overlay: &Overlay,
+    masks: &BTreeMap<NodeId, Verdict>,
     problems: &mut Vec<Problem>,
     memo: &mut Memo,
 ) -> Balance {
@@ -194,7 +196,7 @@ pub(super) fn plan(
     memo.begin(world, me);
     for service in world.services.values() {
         let tasks = tasks.remove(&service.id).unwrap_or_default();
-        let turnout = world.turnout(service, &tasks);
+        let turnout = world.turnout_where_heard(service, &tasks, |node| !masks.contains_key(node));
         let mut problem = |message: &str| {
             problems
                 .push(Problem { about: format!("service {}", service.name), message: message.to_owned() });

@@ -1,8 +1,9 @@
 //! **Decision.** Which tasks are told to stop, and how far a replacement is.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use super::{Crew, superfluous};
+use super::{Crew, Spread, superfluous};
 use crate::change::{Change, Refusal};
 use crate::kv::{Compare, Txn};
 use crate::model::{
@@ -13,6 +14,8 @@ use crate::records;
 
 /// As many are told to stop in one transaction.
 const AT_ONCE: usize = 100;
+/// For so long a task of a drained node is kept until another serves in its stead; then the operator's will counts.
+const HANDOVER: Duration = Duration::from_mins(5);
 
 /// The next step for a service: the tasks that are told to stop. Nothing to commit when all is as it should be.
 pub fn conduct(
@@ -27,7 +30,7 @@ pub fn conduct(
     let Some(program) = &service.program else { return Ok(none) };
     let crew = Crew::of(world, service, program, lost);
     let next = judge(world, service, program, &crew, now, lost);
-    let mut stops: Vec<&Task> = crew.stranded.clone();
+    let mut stops = relieved(world, service, program, &crew, now);
     if next.is_none() {
         let surplus = crew.len().saturating_sub(program.replicas as usize + crew.surge(program));
         stops.extend(superfluous(world, program, &crew, surplus));
@@ -56,6 +59,27 @@ pub fn conduct(
         txn.put(records::stop(&task.id), "{}");
     }
     Ok(Change { txn, result: stops.into_iter().map(|task| task.id.clone()).collect() })
+}
+
+/// Tasks of drained nodes that are not to serve until others do, or in whose stead others serve.
+fn relieved<'a>(
+    world: &Snapshot,
+    service: &Service,
+    program: &Program,
+    crew: &Crew<'a>,
+    now: Timestamp,
+) -> Vec<&'a Task> {
+    if !program.hands_over() || !Spread::of(world, service, crew).has_room() {
+        return crew.stranded.clone();
+    }
+    let drained = |task: &Task| world.specs.get(&task.node).map_or(0, |spec| spec.drained);
+    let waits = |task: &Task| u128::from(now.saturating_sub(drained(task))) < HANDOVER.as_millis();
+    let (waiting, mut gone): (Vec<_>, Vec<_>) =
+        crew.stranded.iter().partition(|task| world.in_balance(task) && waits(task));
+    let elsewhere = crew.current.iter().chain(&crew.outdated).filter(|task| world.in_balance(task)).count();
+    let spare = (elsewhere + waiting.len()).saturating_sub(program.replicas as usize);
+    gone.extend(waiting.into_iter().take(spare));
+    gone
 }
 
 /// Outdated tasks whose turn it is.

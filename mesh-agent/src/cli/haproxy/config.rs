@@ -23,9 +23,9 @@ pub(super) struct Frontend {
 pub(super) enum Servers {
     /// These.
     Each(Vec<Server>),
-    /// As many as a name has addresses, up to a number.
+    /// As many as a name has addresses or SRV records, up to a number.
     Template {
-        /// The name.
+        /// The name, with the port where its records have none.
         name: String,
         /// The number.
         slots: u16,
@@ -86,7 +86,7 @@ pub(super) fn text(frontends: &[Frontend], checks: Option<u16>, proxy: bool) -> 
         match servers {
             Servers::Template { name, slots } => {
                 let how = "check resolvers mesh init-addr none";
-                let _ = writeln!(text, "    server-template server- {slots} {name}:{port} {how}{proxy}");
+                let _ = writeln!(text, "    server-template server- {slots} {name} {how}{proxy}");
             }
             Servers::Each(servers) => {
                 if let (Some(_), Some(service)) = (checks, asks) {
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn names_fill_a_template() {
-        let servers = Servers::Template { name: "tasks.web".to_owned(), slots: 30 };
+        let servers = Servers::Template { name: "tasks.web:80".to_owned(), slots: 30 };
         let web = Frontend { name: "web".to_owned(), bind: 80, port: 80, asks: None, servers };
         let text = text(&[web], None, false);
         assert!(text.contains("\nresolvers mesh\n"));

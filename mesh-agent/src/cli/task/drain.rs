@@ -1,6 +1,6 @@
 //! **Effect.** `mesh task drain`.
 
-use crate::api::types::{Availability, Changed, TaskUpdate};
+use crate::api::types::{Availability, Changed, Task, TaskUpdate};
 use crate::cli::several::{encode, report};
 use crate::cli::{OK, Session, leaving};
 
@@ -37,7 +37,8 @@ pub(super) async fn run(args: DrainArgs, session: Session) -> anyhow::Result<u8>
     }
     let newest = changes.iter().map(|changed| changed.revision).max();
     if let Some(revision) = newest.filter(|_| !detach) {
-        leaving::drained(&session, revision, |task| changes.iter().any(|c| c.id == task.id)).await?;
+        let is_leaving = |task: &Task| changes.iter().any(|changed| changed.id == task.id);
+        leaving::drained(&session, revision, is_leaving, |_| false).await?;
     }
     Ok(code)
 }

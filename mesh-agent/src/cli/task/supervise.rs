@@ -8,7 +8,7 @@ mod ready;
 pub(super) mod resolv;
 mod signals;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -25,11 +25,14 @@ use crate::api::client::{Client, ClientError, Host};
 use crate::api::types::{Changed, ErrorKind, Origin, PortConfig, Service, TaskSpec, TaskState, TaskUpdate};
 use crate::cli::output::Out;
 use crate::cli::several::encode;
+use crate::logs::{Log, Stream, keep};
 
 /// How long the agent may be away when a task registers or ends.
 const TRIES: u32 = 8;
 /// How long a command may take to listen before that is told.
 const READY: Duration = Duration::from_secs(10);
+/// How long what a command printed may take to be read when it has ended.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// The longest pause between two tries.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -118,6 +121,8 @@ impl Supervisor<'_> {
     ) -> Result<ExitStatus, Failure> {
         self.state(path, TaskState::Starting).await.map_err(anyhow::Error::from)?;
         let mut child = self.spawn(task)?;
+        let mut kept = std::pin::pin!(self.keep(&mut child)?);
+        let mut ends = false;
         // Whether the one who started this in the background has been told how it went.
         let told = Cell::new(!self.args.supervise);
         let mut running = std::pin::pin!(self.running(task, path, &told));
@@ -129,8 +134,13 @@ impl Supervisor<'_> {
                     if !told.get() {
                         self.ended_early(task, status);
                     }
+                    // What it has started may have its output still, and go on.
+                    if !ends {
+                        let _ = tokio::time::timeout(LAST_WORDS, kept).await;
+                    }
                     return Ok(status);
                 }
+                () = &mut kept, if !ends => ends = true,
                 name = signals.next() => pass_on(&child, name),
                 outcome = &mut running, if !runs => {
                     runs = true;
@@ -165,10 +175,26 @@ impl Supervisor<'_> {
         if self.args.supervise {
             let log = || self.args.log.as_ref().map(open_log).transpose();
             command.stdin(Stdio::null());
-            command.stdout(log()?.map_or_else(Stdio::null, Stdio::from));
-            command.stderr(log()?.map_or_else(Stdio::null, Stdio::from));
+            if self.args.program.is_some() && self.args.log.is_some() {
+                command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            } else {
+                command.stdout(log()?.map_or_else(Stdio::null, Stdio::from));
+                command.stderr(log()?.map_or_else(Stdio::null, Stdio::from));
+            }
         }
         command.spawn().context("cannot start the command")
+    }
+
+    /// Keeps what it prints, if that is ours to keep, to its end.
+    fn keep(&self, child: &mut Child) -> anyhow::Result<impl Future<Output = ()> + use<>> {
+        let outputs = (child.stdout.take(), child.stderr.take());
+        let log = self.args.log.clone().filter(|_| outputs.0.is_some());
+        let log = log.map(Log::open).transpose().context("cannot open the log")?;
+        Ok(async move {
+            let (Some(log), (Some(stdout), Some(stderr))) = (log.map(RefCell::new), outputs) else { return };
+            let (stdout, stderr) = (keep(stdout, Stream::Stdout, &log), keep(stderr, Stream::Stderr, &log));
+            tokio::join!(stdout, stderr);
+        })
     }
 
     /// Where the published ports of the task's service lead.

@@ -37,7 +37,7 @@ pub(super) async fn run(args: UpdateArgs, session: Session) -> anyhow::Result<u8
     session.out.line(&task);
     if detach {
     } else if availability == Some(Availability::Drain) {
-        leaving::drained(&session, changed.revision, |task| task.id == changed.id).await?;
+        leaving::drained(&session, changed.revision, |task| task.id == changed.id, |_| false).await?;
     } else {
         converge::wait(&session, "Task", changed.revision).await?;
     }

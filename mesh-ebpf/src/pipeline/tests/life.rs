@@ -4,7 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::world::{End, Service, Who, World, inside, own, task, vip};
 use crate::abi::{Frontend, TCP, UDP};
-use crate::packet::tcp::{ACK, FIN, SYN};
+use crate::packet::tcp::{ACK, FIN, RST, SYN};
+use crate::testing::{Build, tcp};
 use crate::verdict::{Event, Refusal};
 
 pub(super) const OUTSIDE: Who = Who::Net { node: 0, device: 2 };
@@ -74,6 +75,44 @@ fn a_vip_is_reached_by_tasks_and_processes() {
             }
             // All is translated by the client's node.
             assert!(world.nodes[1].entries(TCP).is_empty());
+        }
+    }
+}
+
+/// A client takes a port again that it had towards a VIP, and goes straight to the backend: sockets are led there, and
+/// names lead there.
+#[test]
+fn a_port_that_was_used_for_a_vip_may_be_used_without_it() {
+    for v6 in FAMILIES {
+        for (node, answer) in [0, 1].into_iter().flat_map(|node| [(node, SYN | ACK), (node, RST | ACK)]) {
+            let world = one(node);
+            let (vip, straight) = (at(vip(0, v6), 443), at(task(node, 0, v6), 443));
+            for (who, src) in
+                [(Who::Task(1), at(task(0, 1, v6), 5000)), (Who::Stack(0), at(inside(0, v6), 5000))]
+            {
+                for _ in 0..2 {
+                    assert_eq!(converse(&world, who, TCP, src, vip), (0, src, straight));
+                    if matches!(who, Who::Task(_)) {
+                        assert_eq!(
+                            world.send(who, TCP, SYN, src, straight),
+                            End::At(Who::Task(0), src, straight)
+                        );
+                    }
+                    let (from, to) = (straight.to_string(), src.to_string());
+                    // A reset that answers a SYN has the number 0.
+                    let back = |flags| world.carry(Who::Task(0), Build { seq: 0, ..tcp(&from, &to, flags) });
+                    let here = |end: &End| match (who, end) {
+                        (_, End::At(to, from, by)) => (*to, *from, *by) == (who, straight, src),
+                        // The kernel takes it from here.
+                        (Who::Stack(_), end) => *end == End::Passed,
+                        _ => false,
+                    };
+                    for flags in [answer, ACK, ACK | FIN] {
+                        let end = back(flags);
+                        assert!(here(&end), "{who:?} by way of node {node} is answered {flags:#x}: {end:?}");
+                    }
+                }
+            }
         }
     }
 }

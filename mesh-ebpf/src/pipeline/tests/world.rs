@@ -184,7 +184,8 @@ impl World {
         self.carry(who, icmp(&src.to_string(), &dst.to_string(), kind))
     }
 
-    fn carry(&self, who: Who, build: Build) -> End {
+    /// Sends a packet as it is built.
+    pub(super) fn carry(&self, who: Who, build: Build) -> End {
         let mut packet = build.packet();
         let (mut at, verdict) = match who {
             Who::Net { node, device } => (node, pipeline::from_net(&self.nodes[node], &mut packet, device)),

@@ -50,7 +50,7 @@ pub struct UpdateConfig {
     /// How long new tasks must have served until all is well; `5s` unless said otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub monitor: Option<String>,
-    /// What comes first; `stop-first` unless said otherwise.
+    /// What comes first; `stop-first` unless said otherwise, but `start-first` where a node is drained.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<UpdateOrder>,
 }
@@ -96,7 +96,8 @@ impl TryFrom<ProgramConfig> for ProgramWish {
 impl From<&model::Program> for ProgramConfig {
     fn from(program: &model::Program) -> Self {
         let model::Program { version: _, run, replicas, update, rollout: _, previous: _ } = program;
-        let model::UpdateConfig { parallelism, delay, order, failure_action, monitor } = *update;
+        let model::UpdateConfig { parallelism, delay, order, order_is_said: _, failure_action, monitor } =
+            *update;
         Self {
             command: Some(run.command.clone()),
             env: run.env.clone(),
