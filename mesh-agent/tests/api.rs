@@ -314,7 +314,7 @@ async fn routes_answer_as_documented() {
             }
         }
     }
-    assert_eq!(routes, 39);
+    assert_eq!(routes, 41);
 }
 
 async fn raw(mesh: &Mesh, method: &str, path: &str, body: &str) -> (String, String) {

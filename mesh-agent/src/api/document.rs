@@ -4,7 +4,7 @@
 use utoipa::OpenApi;
 
 use super::{
-    about, cluster, counters, explain, metrics, monitor, networks, nodes, services, tasks, verify, watch,
+    about, cluster, counters, explain, metrics, monitor, networks, nodes, services, tasks, verify, watch, web,
 };
 
 #[derive(OpenApi)]
@@ -26,6 +26,7 @@ use super::{
         cluster::inspect, cluster::init, cluster::join, cluster::token, cluster::authority, cluster::rotate, cluster::leave, cluster::promote,
         cluster::demote, cluster::backup, cluster::restore, cluster::recover,
         about::status, counters::counters, explain::explain, monitor::monitor, watch::watch, metrics::scrape, about::openapi,
+        web::page, web::stream,
     ),
     tags(
         (name = "networks", description = "Isolated overlays"),

@@ -122,6 +122,8 @@ pub(crate) struct Mesh {
     pub(crate) control: Control,
     pub(crate) store: Arc<MemStore>,
     pub(crate) socket: PathBuf,
+    /// Where the web page is.
+    pub(crate) web: std::net::SocketAddr,
     /// What the command line is told to talk to.
     pub(crate) host: String,
     directory: TempDir,
@@ -163,12 +165,17 @@ impl Mesh {
             journal,
             dns: DnsServer::new(DnsConfig::default(), Arc::default()),
             times: Arc::default(),
+            stage: api::Stage::default(),
         };
+        TaskTracker::new().spawn(state.stage.clone().run(state.clone(), stop.clone()));
         TaskTracker::new().spawn(keep);
+        let page = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let web = page.local_addr().unwrap();
+        TaskTracker::new().spawn(api::serve_web(page, state.clone(), stop.clone()));
         TaskTracker::new().spawn(api::serve(listener, state, stop.clone()));
         let host = format!("unix://{}", socket.display());
         let client = Client::new(host.parse::<Host>().unwrap());
-        let mesh = Self { client, control, store, socket, host, directory, _stop: stop.drop_guard() };
+        let mesh = Self { client, control, store, socket, web, host, directory, _stop: stop.drop_guard() };
         mesh.join(id.as_str(), "n1", "192.0.2.1").await;
         mesh.live(id.as_str(), 0, &[]).await;
         mesh
