@@ -468,7 +468,10 @@ mod tests {
             ),
             (told("", &[], &["node.address=nowhere"]), "node.address: 'nowhere' is neither"),
             (told("", &[], &["checks.listen=7304"]), "checks.listen: '7304' is no address with a port"),
-            (told("", &[], &["web.listen=localhost:7306"]), "web.listen: 'localhost:7306' is no address with a port"),
+            (
+                told("", &[], &["web.listen=localhost:7306"]),
+                "web.listen: 'localhost:7306' is no address with a port",
+            ),
         ];
         for (message, expected) in cases {
             assert!(message.contains(expected), "{message}\n  lacks\n{expected}");

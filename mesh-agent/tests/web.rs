@@ -18,6 +18,13 @@ use tokio::task::block_in_place;
 const SOON: Duration = Duration::from_secs(20);
 const TASKS: usize = 1000;
 
+/// So many tasks of `web`.
+async fn tasks(mesh: &Mesh, count: usize) {
+    for number in 1..=count {
+        mesh.task_in(json!({"Netns": format!("/run/netns/{number}")})).await;
+    }
+}
+
 /// A page of a node that has so many tasks.
 async fn page(mesh: &Mesh) -> Browser {
     let url = format!("http://{}/ui/", mesh.web);
@@ -33,9 +40,7 @@ async fn page(mesh: &Mesh) -> Browser {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_tasks_are_drawn_in_time() {
     let mesh = Mesh::with_web().await;
-    for _ in 0..TASKS {
-        mesh.task().await;
-    }
+    tasks(&mesh, TASKS).await;
     let mut browser = page(&mesh).await;
     let boxes = "document.querySelectorAll('.task').length";
     block_in_place(|| browser.becomes(SOON, boxes, TASKS).unwrap());
@@ -71,7 +76,10 @@ async fn texts_stay_texts() {
     block_in_place(|| {
         let told = "document.querySelector('#notices p')?.textContent";
         browser.becomes(SOON, told, format!("node n1: {hostile}")).unwrap();
-        assert_eq!(browser.value::<u32>("document.querySelectorAll('img, b script, #notices b').length").unwrap(), 0);
+        assert_eq!(
+            browser.value::<u32>("document.querySelectorAll('img, b script, #notices b').length").unwrap(),
+            0
+        );
         assert_eq!(browser.faults().unwrap(), Vec::<String>::new());
     });
 }
@@ -104,9 +112,7 @@ async fn a_reader_that_reads_nothing_holds_up_nobody() {
     let state = first.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
     let state: WebState = serde_json::from_str(state).unwrap();
     assert_eq!((state.node.name.as_str(), state.node.counts, state.services.len()), ("n1", false, 1));
-    for _ in 0..50 {
-        mesh.task().await;
-    }
+    tasks(&mesh, 50).await;
     until(&mut keen, "web.50").await;
 
     // As many as there are places for, and no more.

@@ -3,7 +3,7 @@
 import { chart, draw } from "./chart.js";
 import { el, icon, List, say, set, turn } from "./dom.js";
 import { FLOWS } from "./history.js";
-import { CONDITIONS, number } from "./words.js";
+import { CONDITIONS, count, number } from "./words.js";
 
 /** Of so many tasks on, boxes have one line only. */
 const DENSE = 150;
@@ -62,7 +62,9 @@ export function cards(place, opened) {
     turn(state.firstChild, drained ? "draining" : (SHAPES[node.State] ?? "idle"));
     say(state.lastChild, [node.State, AVAILABILITY[node.Availability]].filter(Boolean).join(", "));
     say(where, [node.Addr, node.Role, node.Self && "this node"].filter(Boolean).join(" · "));
-    const problems = node.Problems ? `${node.Problems} not as it should be: mesh status on ${node.Name}` : "";
+    // What is wrong on the node that tells is at the top of the page.
+    const told = node.Problems > 0 && !node.Self;
+    const problems = told ? `${count(node.Problems, "problem")}: see mesh status on ${node.Name}` : "";
     say(why, [node.Message, problems].filter(Boolean).join("; "));
   };
   const all = new List(grid, ({ ID }) => ID, makeNode, updateNode);

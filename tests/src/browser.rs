@@ -118,7 +118,9 @@ impl Browser {
                 }
                 Ok(event) => self.told.push(event),
                 Err(RecvTimeoutError::Timeout) => bail!("the browser does not answer to {method}"),
-                Err(RecvTimeoutError::Disconnected) => bail!("the browser ended at {method}: is chromium installed?"),
+                Err(RecvTimeoutError::Disconnected) => {
+                    bail!("the browser ended at {method}: is chromium installed?")
+                }
             }
         }
     }
@@ -135,7 +137,8 @@ impl Browser {
         let params = json!({"expression": script, "returnByValue": true, "awaitPromise": true});
         let mut answer = self.call("Runtime.evaluate", params)?;
         ensure!(answer.get("exceptionDetails").is_none(), "{script}: {}", answer["exceptionDetails"]);
-        serde_json::from_value(answer["result"]["value"].take()).with_context(|| format!("the value of {script}"))
+        serde_json::from_value(answer["result"]["value"].take())
+            .with_context(|| format!("the value of {script}"))
     }
 
     /// Waits until a script in the page has that value.

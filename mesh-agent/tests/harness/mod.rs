@@ -220,8 +220,13 @@ impl Mesh {
 
     /// A running task of `web`, as its record alone: a namespace of its own would need root.
     pub(crate) async fn task(&self) -> Changed {
+        self.task_in(origin()).await
+    }
+
+    /// One that lives elsewhere.
+    pub(crate) async fn task_in(&self, origin: Value) -> Changed {
         let me = Me { id: self.control.node().clone(), epoch: 1 };
-        let origin: Origin = serde_json::from_value(origin()).unwrap();
+        let origin: Origin = serde_json::from_value(origin).unwrap();
         let request = TaskRequest {
             dns: Vec::new(),
             packets_only: false,

@@ -85,7 +85,11 @@ fn the_page_follows_the_mesh() -> Result<()> {
             load.stop()?;
             browser.becomes(READY, rate, 0)?;
         } else {
-            browser.becomes(SHOWN, "getComputedStyle(document.querySelector('.trend')).visibility", "hidden")?;
+            browser.becomes(
+                SHOWN,
+                "getComputedStyle(document.querySelector('.trend')).visibility",
+                "hidden",
+            )?;
         }
         is_clean(&mut browser, n1)
     })
@@ -100,9 +104,12 @@ fn the_page_is_for_keys_and_for_phones() -> Result<()> {
         create(lab, n1, "web", "-p 8080:80 -p 8081:81 --replicas 4")?;
         create(lab, n1, "a-service-with-a-name-of-as-many-letters-as-a-name-may-have-63", "")?;
         let mut browser = open(lab, n1)?;
-        browser.becomes(OPENED, SERVING, 4)?;
+        browser.becomes(OPENED, SERVING, 5)?;
         let paint = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? null";
-        eventually(OPENED, "something was painted", || browser.value::<f64>(paint))?;
+        let painted = eventually(OPENED, "something was painted", || browser.value::<f64>(paint))?;
+        println!("the first paint came {painted:.0} ms after the request");
+        // On a quiet machine it is less than 300 ms.
+        ensure!(painted < 3000.0, "the first paint came after {painted} ms");
 
         browser.press("/")?;
         browser.write("web.2")?;
@@ -112,21 +119,21 @@ fn the_page_is_for_keys_and_for_phones() -> Result<()> {
         browser.press("Escape")?;
         browser.becomes(SHOWN, "document.querySelector('#filter input').value", "")?;
         let all = "[...document.querySelectorAll('.task')].filter((box) => box.offsetParent).length";
-        browser.becomes(SHOWN, all, 4)?;
+        browser.becomes(SHOWN, all, 5)?;
 
         // By Tab from the box to the services, and to one of the tasks only.
         browser.press("/")?;
-        let focus = "document.activeElement.className + ' ' + (document.activeElement.textContent.match(/web\\.?/) ?? '')";
+        let focus = "document.activeElement.className + ' ' + document.activeElement.textContent";
         browser.press("Tab")?;
         browser.press("Tab")?;
         browser.becomes(SHOWN, focus, "service web")?;
         browser.press("Tab")?;
-        browser.becomes(SHOWN, focus, "task web.")?;
+        browser.becomes(SHOWN, "document.activeElement.className", "task")?;
         let which = "document.activeElement.querySelector('.name').textContent";
         let first: String = browser.value(which)?;
         browser.press("ArrowRight")?;
         let second: String = browser.value(which)?;
-        ensure!(first != second && second.starts_with("web."), "{first} {second}");
+        ensure!(first != second, "{first} {second}");
         let outline: String = browser.value("getComputedStyle(document.activeElement).outlineStyle")?;
         ensure!(outline == "solid", "{outline}");
         browser.press("Enter")?;
@@ -183,7 +190,8 @@ fn the_page_can_only_be_read() -> Result<()> {
         mentions(&n1.log_tail(100), &["web.listen is no loopback address"])?;
         n1.ok("network create app --label key=hunter2")?;
         n1.ok("service create --name web --network app --label key=hunter2")?;
-        n1.mesh(["task", "run", "-d", "--service", "web", "--", "env", "TOKEN=hunter2", "sleep", "1000"])?.ok()?;
+        n1.mesh(["task", "run", "-d", "--service", "web", "--", "env", "TOKEN=hunter2", "sleep", "1000"])?
+            .ok()?;
         let root = format!("http://{}:7306", n1.address());
         let ask = |arguments: &[&str], path: &str| {
             let url = format!("{root}{path}");

@@ -13,7 +13,9 @@ use mesh_ebpf::abi::Stats;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Availability, EndpointMode, Health, NodeStatus, PortConfig, Problem, Protocol, PublishMode, rfc3339};
+use super::{
+    Availability, EndpointMode, Health, NodeStatus, PortConfig, Problem, Protocol, PublishMode, rfc3339,
+};
 use crate::dataplane::ebpf::Served;
 use crate::status::Status;
 
@@ -98,7 +100,7 @@ pub struct WebService {
     pub virtual_ips: Vec<String>,
     /// Ports of the nodes that lead to it.
     pub ports: Vec<WebPort>,
-    /// How many of its tasks get new flows.
+    /// How many of its tasks get new flows from the node that tells.
     pub running_tasks: usize,
     /// How many there should be.
     pub desired_tasks: usize,
@@ -199,32 +201,34 @@ impl WebState {
                 WebNode::of(world, node, seen, node.id == *me)
             })
             .collect();
+        let known: BTreeMap<_, _> = nodes.iter().map(|node| (node.id.clone(), node.state.clone())).collect();
+        let mut strange = BTreeMap::new();
+        let mut told = Vec::new();
+        let mut tell = |service: Option<&model::Service>, task: &model::Task, turnout: &Turnout| {
+            let node = known.get(task.node.as_str()).map(String::as_str);
+            if node.is_none() {
+                strange.entry(task.node.clone()).or_insert_with(|| WebNode::strange(&task.node));
+            }
+            let name = service.map_or_else(|| world.task_name(task), |service| service.name.to_string());
+            let place = (service.is_none(), name, task.slot, task.id.clone());
+            told.push((place, WebTask::of(world, task, turnout, node)));
+        };
         let mut of_service = world.tasks_by_service();
-        let mut tasks = Vec::new();
         let mut services = Vec::new();
         for service in world.services.values() {
             let own = of_service.remove(&service.id).unwrap_or_default();
             let turnout = world.turnout(service, &own);
-            services.push(WebService::of(world, service, &own, &turnout));
-            tasks.extend(own.into_iter().map(|task| (task, turnout.clone())));
+            let reached = |task: &model::Task| {
+                known.get(task.node.as_str()).is_some_and(|state| Condition::is_reached(state))
+            };
+            services.push(WebService::of(world, service, &own, &turnout, reached));
+            own.iter().for_each(|task| tell(Some(service), task, &turnout));
         }
-        let rest = world.tasks.values().filter(|task| !task.service.as_ref().is_some_and(|id| world.services.contains_key(id)));
-        tasks.extend(rest.map(|task| (task, Turnout::default())));
+        // Those of services that are gone, and those that never had one.
+        let alone = world.tasks.values().filter(|task| task.service.is_none());
+        let orphans = of_service.into_values().flatten();
+        alone.chain(orphans).for_each(|task| tell(None, task, &Turnout::default()));
 
-        let known: BTreeMap<_, _> = nodes.iter().map(|node| (node.id.clone(), node.state.clone())).collect();
-        let mut strange = BTreeMap::new();
-        let mut told: Vec<_> = tasks
-            .into_iter()
-            .map(|(task, turnout)| {
-                let node = known.get(task.node.as_str()).map(String::as_str);
-                if node.is_none() {
-                    strange.entry(&task.node).or_insert_with(|| WebNode::strange(&task.node));
-                }
-                let service = task.service.as_ref().and_then(|id| world.services.get(id));
-                let name = service.map_or_else(|| world.task_name(task), |service| service.name.to_string());
-                ((service.is_none(), name, task.slot, &task.id), WebTask::of(world, task, &turnout, node))
-            })
-            .collect();
         nodes.extend(strange.into_values());
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
         services.sort_by(|a, b| a.name.cmp(&b.name));
@@ -295,7 +299,13 @@ impl WebNode {
 }
 
 impl WebService {
-    fn of(world: &Snapshot, service: &model::Service, tasks: &[&std::sync::Arc<model::Task>], turnout: &Turnout) -> Self {
+    fn of(
+        world: &Snapshot,
+        service: &model::Service,
+        tasks: &[&std::sync::Arc<model::Task>],
+        turnout: &Turnout,
+        reached: impl Fn(&model::Task) -> bool,
+    ) -> Self {
         let registered = tasks.iter().filter(|task| !task.state.is_terminal()).count();
         let program = service.program.as_ref();
         let update = program.and_then(|program| program.rollout.as_ref()).map(super::UpdateStatus::from);
@@ -312,16 +322,24 @@ impl WebService {
                 .flat_map(|vip| vip.addresses().map(|address| address.to_string()).collect::<Vec<_>>())
                 .collect(),
             ports: service.ports.iter().map(|port| WebPort::from(&PortConfig::from(port))).collect(),
-            running_tasks: tasks.iter().filter(|task| world.serves(task, turnout)).count(),
+            running_tasks: tasks.iter().filter(|task| world.serves(task, turnout) && reached(task)).count(),
             desired_tasks: program.map_or(registered, |program| program.replicas as usize),
-            update: update.map(|update| update.state).filter(|state| !state.ends_with("completed")).unwrap_or_default(),
+            update: update
+                .map(|update| update.state)
+                .filter(|state| !state.ends_with("completed"))
+                .unwrap_or_default(),
         }
     }
 }
 
 impl From<&PortConfig> for WebPort {
     fn from(port: &PortConfig) -> Self {
-        Self { published: port.published_port, target: port.target_port, protocol: port.protocol, mode: port.publish_mode }
+        Self {
+            published: port.published_port,
+            target: port.target_port,
+            protocol: port.protocol,
+            mode: port.publish_mode,
+        }
     }
 }
 
@@ -348,7 +366,11 @@ impl WebTask {
             state: task.state.into(),
             health: task.health.into(),
             weight: task.weight,
-            addresses: task.addresses.values().flat_map(|at| at.addresses().map(|ip| ip.to_string()).collect::<Vec<_>>()).collect(),
+            addresses: task
+                .addresses
+                .values()
+                .flat_map(|at| at.addresses().map(|ip| ip.to_string()).collect::<Vec<_>>())
+                .collect(),
             connections: world.live.get(&task.node).and_then(|live| live.connections.get(&task.id)).copied(),
             updated_at: rfc3339(task.updated),
         }
@@ -356,12 +378,17 @@ impl WebTask {
 }
 
 impl Condition {
+    /// Whether a node in that state gets flows for its tasks.
+    fn is_reached(state: &str) -> bool {
+        !matches!(state, "down" | "disconnected")
+    }
+
     /// Of a task whose node is in that state; none: there is no such node.
     fn of(world: &Snapshot, task: &model::Task, turnout: &Turnout, node: Option<&str>) -> Self {
         match task.state {
             TaskState::Failed | TaskState::Rejected | TaskState::Orphaned => Self::Failed,
             TaskState::Complete | TaskState::Shutdown | TaskState::Remove => Self::Ended,
-            _ if matches!(node, None | Some("down" | "disconnected")) => Self::Unreachable,
+            _ if !node.is_some_and(Self::is_reached) => Self::Unreachable,
             _ if world.is_leaving(task) || node == Some("leaving") => Self::Draining,
             state if state < TaskState::Running || task.health == model::Health::Starting => Self::Starting,
             _ if task.health == model::Health::Unhealthy => Self::Unhealthy,

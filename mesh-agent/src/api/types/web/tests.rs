@@ -65,7 +65,11 @@ fn each_task_has_one_word() {
     let cases = [
         (json!({}), Condition::Serving, ""),
         (json!({"state": "starting"}), Condition::Starting, "is Starting, not Running"),
-        (json!({"health": "starting"}), Condition::Starting, "is starting: its health check has not succeeded yet"),
+        (
+            json!({"health": "starting"}),
+            Condition::Starting,
+            "is starting: its health check has not succeeded yet",
+        ),
         (json!({"health": "unhealthy"}), Condition::Unhealthy, "its health check fails"),
         (json!({"draining": true}), Condition::Draining, "is draining"),
         (json!({"weight": 0}), Condition::Idle, "has weight 0"),
@@ -83,12 +87,18 @@ fn each_task_has_one_word() {
         let state = seen(&world(&[task(1, other.clone()), task(2, json!({})), task(3, json!({}))]), &status);
         let told = state.tasks.iter().find(|task| task.id == "t1").unwrap();
         assert_eq!((told.condition, told.reason.as_str()), (condition, reason), "{other}");
+        let serving = state.tasks.iter().filter(|task| task.condition == Condition::Serving).count();
+        assert_eq!(state.services[0].running_tasks, serving, "{other}");
     }
 }
 
 #[test]
 fn nothing_is_told_that_people_or_programs_wrote() {
-    let mut world = world(&[task(1, json!({})), task(2, json!({"health": "unhealthy"})), task(3, json!({"state": "failed"}))]);
+    let mut world = world(&[
+        task(1, json!({})),
+        task(2, json!({"health": "unhealthy"})),
+        task(3, json!({"state": "failed"})),
+    ]);
     let live = model::Live { problems: vec![format!("command: {SECRET}")], ..model::Live::default() };
     world.live.insert(NodeId::new("n2"), live);
     let mut status = Status::default();
