@@ -69,13 +69,21 @@ export function cards(place, opened) {
   };
   const all = new List(grid, ({ ID }) => ID, makeNode, updateNode);
 
-  // One stop of the Tab key for all boxes; arrows go from one to the next.
+  // One stop of the Tab key for all boxes, the first until somebody moves it; arrows go from one to the next.
   const boxes = () => [...grid.querySelectorAll(".task")].filter((box) => box.offsetParent);
+  let at = null;
+  let moved = false;
   const stop = (box) => {
-    grid.querySelector(".task[tabindex='0']")?.setAttribute("tabindex", -1);
+    if (at === box) return;
+    at?.setAttribute("tabindex", -1);
     box?.setAttribute("tabindex", 0);
+    at = box;
   };
-  grid.addEventListener("focusin", ({ target }) => target.matches(".task") && stop(target));
+  grid.addEventListener("focusin", ({ target }) => {
+    if (!target.matches(".task")) return;
+    moved = true;
+    stop(target);
+  });
   grid.addEventListener("keydown", (event) => {
     const from = event.target.closest(".task");
     if (!from || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -90,20 +98,28 @@ export function cards(place, opened) {
       const of = Map.groupBy(tasks, ({ NodeID }) => NodeID);
       set(grid, "data-dense", tasks.length >= DENSE && "");
       all.show(nodes);
+      const visible = [];
       for (const { ID } of nodes) {
         const card = all.element(ID);
-        set(card, "hidden", !shown.nodes.has(ID) && "");
         const own = of.get(ID) ?? [];
+        const before = visible.length;
         card.tasks.show(own);
-        for (const task of own) set(card.tasks.element(task.ID), "hidden", !shown.tasks.has(task.ID) && "");
-        set(card.lastChild, "hidden", own.some((task) => shown.tasks.has(task.ID)) && "");
+        for (const task of own) {
+          const item = card.tasks.element(task.ID);
+          item.hidden = !shown.tasks.has(task.ID);
+          if (!item.hidden) visible.push(item.firstChild);
+        }
+        card.hidden = !shown.nodes.has(ID);
+        const none = visible.length === before;
+        card.tasks.parent.hidden = none;
+        card.lastChild.hidden = !none;
         say(card.lastChild, own.length ? "No task matches the filter" : "No task");
       }
+      if (!moved || !visible.includes(at)) stop(visible[0]);
       for (const box of seen) if (!box.isConnected) seen.delete(box);
       const some = nodes.some(({ ID }) => shown.nodes.has(ID));
       const part = some ? grid : filtered && nodes.length ? nothing : empty;
       if (place.firstElementChild !== part) place.replaceChildren(part);
-      if (!grid.querySelector(".task[tabindex='0']")?.offsetParent) stop(boxes()[0]);
     },
     draw(history, counted) {
       if (counts !== counted) set(grid, "data-counts", (counts = counted) && "");

@@ -109,7 +109,7 @@ fn the_page_is_for_keys_and_for_phones() -> Result<()> {
         let painted = eventually(OPENED, "something was painted", || browser.value::<f64>(paint))?;
         println!("the first paint came {painted:.0} ms after the request");
         // On a quiet machine it is less than 300 ms.
-        ensure!(painted < 3000.0, "the first paint came after {painted} ms");
+        ensure!(painted < 10_000.0, "the first paint came after {painted} ms");
 
         browser.press("/")?;
         browser.write("web.2")?;
