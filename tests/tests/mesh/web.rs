@@ -1,14 +1,17 @@
 //! The web page in a real browser.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use mesh_tests::{Browser, Lab, LabBuilder, Load, Node, eventually};
 
 use crate::kit::{Cli, READY, everywhere, lab, mentions, on_ebpf, started};
 
-/// How soon the page shows what happened.
-const SHOWN: Duration = Duration::from_secs(1);
+/// How soon the page shows what happened: in a fraction of a second, and this where ten others have the processors.
+const SHOWN: Duration = Duration::from_secs(5);
 /// A first look, on a busy machine.
 const OPENED: Duration = Duration::from_secs(20);
 
@@ -63,16 +66,18 @@ fn the_page_follows_the_mesh() -> Result<()> {
         create(lab, n1, "web", "-p 8080:80 --replicas 2")?;
         browser.becomes(SHOWN, SERVING, 2)?;
         n2.ok("service scale --detach web=5")?;
+        let scaled = Instant::now();
         eventually(SHOWN, "five are wanted", || {
             let tasks: String = browser.value(TASKS)?;
             ensure!(tasks.ends_with("/5"), "{tasks}");
             Ok(())
         })?;
+        println!("the page shows what was scaled {:?} after the command", scaled.elapsed());
         browser.becomes(READY, SERVING, 5)?;
         browser.becomes(SHOWN, TASKS, "5/5")?;
         n2.ok("task drain --detach web.1")?;
         let drained = "document.querySelector('.task[aria-label^=\"web.1,\"]').dataset.condition";
-        browser.becomes(SHOWN * 2, drained, "draining")?;
+        browser.becomes(SHOWN, drained, "draining")?;
         if on_ebpf(lab, &["flows are not seen", "counters"])? {
             let load = Load::start(lab.client().netns(), &[(n1.address(), 8080).into()], 100)?;
             let rate = "parseFloat(document.querySelector('.services .flows').textContent)";
@@ -174,9 +179,9 @@ fn the_page_says_when_it_is_old() -> Result<()> {
         n1.resume_agent()?;
         browser.becomes(READY, phase, "Live")?;
         // An agent that stops is not held up by pages.
-        let stopped = std::time::Instant::now();
+        let stopped = Instant::now();
         n1.stop_agent()?;
-        ensure!(stopped.elapsed() < Duration::from_secs(4), "{:?}", stopped.elapsed());
+        ensure!(stopped.elapsed() < Duration::from_secs(8), "{:?}", stopped.elapsed());
         ensure!(!n1.log_tail(20).contains("did not stop in time"), "{}", n1.log_tail(20));
         Ok(())
     })
