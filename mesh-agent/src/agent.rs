@@ -59,6 +59,9 @@ pub struct AgentArgs {
     /// Set one configuration key, over file and environment
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     pub set: Vec<String>,
+    /// Show the mesh to browsers at this address (web.listen) [such as 127.0.0.1:7306]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub web: Option<String>,
     /// Print the default configuration file, with every key explained
     #[arg(long)]
     pub print_config: bool,
@@ -79,7 +82,9 @@ pub fn main(args: &AgentArgs) -> anyhow::Result<()> {
         print!("{}", config::DEFAULT_FILE);
         return Ok(());
     }
-    let config = configuration(args.config.as_deref(), &args.set)?;
+    let mut set = args.set.clone();
+    set.extend(args.web.iter().map(|listen| format!("web.listen={listen}")));
+    let config = configuration(args.config.as_deref(), &set)?;
     if !nix::unistd::geteuid().is_root() {
         bail!("the agent must run as root: it makes devices, routes and rules");
     }
@@ -270,7 +275,17 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
         dns,
         times,
         logs,
+        stage: crate::api::Stage::default(),
     };
+    parts.spawn(api.stage.clone().run(api.clone(), stop.clone()));
+    if !config.web.listen.is_empty() {
+        let listener = listen("web.listen", &config.web.listen).await?;
+        let address = listener.local_addr()?;
+        if !address.ip().is_loopback() {
+            warn!(%address, "web.listen is no loopback address: whoever reaches it can read the web page");
+        }
+        parts.spawn(crate::api::serve_web(listener, api.clone(), stop.clone()));
+    }
     if !config.metrics.listen.is_empty() {
         let listener = listen("metrics.listen", &config.metrics.listen).await?;
         parts.spawn(crate::api::serve_metrics(listener, api.clone(), stop.clone()));

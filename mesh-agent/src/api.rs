@@ -24,6 +24,7 @@ mod socket;
 mod tasks;
 mod verify;
 mod watch;
+mod web;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use metrics::serve_metrics;
 pub use socket::bind;
+pub use web::{Stage, serve_web};
 
 use crate::cluster::Cluster;
 use crate::control::Control;
@@ -73,6 +75,8 @@ pub struct ApiState {
     pub times: Arc<Times>,
     /// Where what commands of services print is kept.
     pub logs: PathBuf,
+    /// Where web pages listen.
+    pub stage: Stage,
 }
 
 /// Serves until `stop`, then lets requests that are under way end.
@@ -118,6 +122,7 @@ fn router(state: ApiState) -> Router {
         .route("/metrics", get(metrics::scrape))
         .route("/v1/monitor", get(monitor::monitor))
         .route("/v1/openapi.json", get(about::openapi))
+        .merge(web::routes())
         .fallback(answer::no_route)
         .method_not_allowed_fallback(answer::no_method)
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))

@@ -43,6 +43,7 @@ pub struct Config {
     pub dns: Dns,
     pub checks: Checks,
     pub metrics: Metrics,
+    pub web: Web,
     pub api: Api,
     pub log: Log,
 }
@@ -134,6 +135,13 @@ pub struct Checks {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Metrics {
+    pub listen: String,
+}
+
+/// `[web]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Web {
     pub listen: String,
 }
 
@@ -231,9 +239,11 @@ impl Config {
                 format!("{} is not from {least} to {most}", self.dataplane.flows),
             );
         }
-        for (key, listen) in
-            [("checks.listen", &self.checks.listen), ("metrics.listen", &self.metrics.listen)]
-        {
+        for (key, listen) in [
+            ("checks.listen", &self.checks.listen),
+            ("metrics.listen", &self.metrics.listen),
+            ("web.listen", &self.web.listen),
+        ] {
             if !listen.is_empty() && listen.parse::<SocketAddr>().is_err() {
                 return wrong(key, format!("'{listen}' is no address with a port: 127.0.0.1:7305 is one"));
             }
@@ -458,6 +468,10 @@ mod tests {
             ),
             (told("", &[], &["node.address=nowhere"]), "node.address: 'nowhere' is neither"),
             (told("", &[], &["checks.listen=7304"]), "checks.listen: '7304' is no address with a port"),
+            (
+                told("", &[], &["web.listen=localhost:7306"]),
+                "web.listen: 'localhost:7306' is no address with a port",
+            ),
         ];
         for (message, expected) in cases {
             assert!(message.contains(expected), "{message}\n  lacks\n{expected}");

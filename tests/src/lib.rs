@@ -21,6 +21,7 @@
 
 #![forbid(unsafe_code)]
 
+mod browser;
 mod cgroup;
 pub mod chaos;
 mod config;
@@ -41,6 +42,7 @@ mod process;
 mod programs;
 mod wait;
 
+pub use browser::Browser;
 pub use cgroup::Cgroup;
 pub use config::STORE_PORT;
 pub use diagnose::{built_mesh, lab_test};

@@ -94,3 +94,5 @@ mod upgrades;
 mod verify;
 #[path = "mesh/vip.rs"]
 mod vip;
+#[path = "mesh/web.rs"]
+mod web;

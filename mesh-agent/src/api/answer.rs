@@ -24,7 +24,7 @@ pub(super) struct Refused {
 pub(super) type Answer<T> = Result<T, Refused>;
 
 impl Refused {
-    fn new(status: StatusCode, kind: ErrorKind, message: impl Into<String>) -> Self {
+    pub(super) fn new(status: StatusCode, kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { status, body: ErrorBody { message: message.into(), kind } }
     }
 

@@ -5,7 +5,7 @@ use utoipa::OpenApi;
 
 use super::{
     about, cluster, counters, events, explain, logs, metrics, monitor, networks, nodes, services, tasks,
-    verify, watch,
+    verify, watch, web,
 };
 
 #[derive(OpenApi)]
@@ -27,6 +27,7 @@ use super::{
         cluster::inspect, cluster::init, cluster::join, cluster::token, cluster::authority, cluster::rotate, cluster::leave, cluster::promote,
         cluster::demote, cluster::backup, cluster::restore, cluster::recover,
         about::status, counters::counters, explain::explain, monitor::monitor, watch::watch, events::events, metrics::scrape, about::openapi,
+        web::page, web::stream,
     ),
     tags(
         (name = "networks", description = "Isolated overlays"),

@@ -18,6 +18,7 @@ mod status;
 mod task;
 mod verification;
 mod watch;
+mod web;
 mod words;
 
 use mesh_core::model::Timestamp;
@@ -47,6 +48,9 @@ pub use status::{
 pub use task::{Origin, Task, TaskAttachment, TaskNetwork, TaskSpec, TaskStatus, TaskUpdate};
 pub use verification::{NodeVerification, Verification, VerifyRequest};
 pub use watch::{WatchAction, WatchEvent, WatchKind};
+pub use web::{
+    Condition, MOST_TASKS, Sum, WebNode, WebPort, WebRates, WebSelf, WebService, WebState, WebTask, sums,
+};
 pub use words::{
     AffinityMode, Availability, Balancing, EndpointMode, FailureAction, Health, Locality, Protocol,
     PublishMode, ReturnPath, TaskState, UpdateOrder,

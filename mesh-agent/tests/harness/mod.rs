@@ -122,6 +122,8 @@ pub(crate) struct Mesh {
     pub(crate) control: Control,
     pub(crate) store: Arc<MemStore>,
     pub(crate) socket: PathBuf,
+    /// Where the web page is.
+    pub(crate) web: std::net::SocketAddr,
     /// What the command line is told to talk to.
     pub(crate) host: String,
     directory: TempDir,
@@ -165,12 +167,17 @@ impl Mesh {
             dns: DnsServer::new(DnsConfig::default(), Arc::default()),
             times: Arc::default(),
             logs: directory.path().join("logs"),
+            stage: api::Stage::default(),
         };
+        TaskTracker::new().spawn(state.stage.clone().run(state.clone(), stop.clone()));
         TaskTracker::new().spawn(keep);
+        let page = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let web = page.local_addr().unwrap();
+        TaskTracker::new().spawn(api::serve_web(page, state.clone(), stop.clone()));
         TaskTracker::new().spawn(api::serve(listener, state, stop.clone()));
         let host = format!("unix://{}", socket.display());
         let client = Client::new(host.parse::<Host>().unwrap());
-        let mesh = Self { client, control, store, socket, host, directory, _stop: stop.drop_guard() };
+        let mesh = Self { client, control, store, socket, web, host, directory, _stop: stop.drop_guard() };
         mesh.join(id.as_str(), "n1", "192.0.2.1").await;
         mesh.live(id.as_str(), 0, &[]).await;
         mesh
@@ -215,8 +222,13 @@ impl Mesh {
 
     /// A running task of `web`, as its record alone: a namespace of its own would need root.
     pub(crate) async fn task(&self) -> Changed {
+        self.task_in(origin()).await
+    }
+
+    /// One that lives elsewhere.
+    pub(crate) async fn task_in(&self, origin: Value) -> Changed {
         let me = Me { id: self.control.node().clone(), epoch: 1 };
-        let origin: Origin = serde_json::from_value(origin()).unwrap();
+        let origin: Origin = serde_json::from_value(origin).unwrap();
         let request = TaskRequest {
             dns: Vec::new(),
             packets_only: false,

@@ -12,7 +12,7 @@ use super::{Ebpf, Talk};
 use crate::shell;
 
 /// Programs that Mesh, its build, its tests or its benchmarks run.
-const TOOLS: [&str; 27] = [
+const TOOLS: [&str; 28] = [
     "nftables",
     "iproute2",
     "iputils-ping",
@@ -42,6 +42,8 @@ const TOOLS: [&str; 27] = [
     // What packages are made with.
     "dpkg-dev",
     "rpm",
+    // Looks at the web page.
+    "chromium",
 ];
 
 /// Those of them that start a service of their own when they are installed, and its unit. Tests start programs, not

@@ -31,6 +31,23 @@ pub(super) fn add(
     }
 }
 
+/// Adds all flows of a table, counted by programs or not, to those that each backend has had since it got its number.
+pub(super) fn add_all(
+    flows: &mut BTreeMap<(u32, u32), u64>,
+    table: impl Iterator<Item = Bucket>,
+    proto: u8,
+    now: u32,
+    timeouts: &Timeouts,
+) {
+    for flow in table.flat_map(|bucket| bucket.0) {
+        let head = Head(flow.head);
+        if head.is(Role::Forward) && !head.is_over(proto, now, timeouts) {
+            let [id, generation, ..] = flow.addr.0;
+            *flows.entry((id, generation)).or_default() += 1;
+        }
+    }
+}
+
 /// By how much what programs counted is wrong, for each backend. While the table was looked at they went on, from
 /// `before` to `after`: whatever lies in between may be right.
 pub(super) fn corrections(
@@ -75,6 +92,9 @@ mod tests {
         };
         assert_eq!(at(101), [(7, 1), (8, 1)].into());
         assert_eq!(at(100 + 61), [(7, 1)].into(), "what only opens is forgotten sooner");
+        let mut all = BTreeMap::new();
+        add_all(&mut all, [Bucket(bucket), Bucket(other)].into_iter(), TCP, 101, &Timeouts::DEFAULT);
+        assert_eq!(all, [((7, 1), 2), ((8, 1), 1)].into(), "those, too, that no program counts");
     }
 
     #[test]

@@ -111,13 +111,31 @@ impl View {
     pub fn served(&self) -> Result<Vec<Served>, EbpfError> {
         let all = (1..self.backends.len()).map(|id| (id as u32, self.backends.get(id)));
         all.filter(|(_, backend)| backend.state != BackendState::Gone as u8)
+            .map(|(id, backend)| self.of(id, &backend))
+            .collect()
+    }
+
+    fn of(&self, id: u32, backend: &Backend) -> Result<Served, EbpfError> {
+        Ok(Served {
+            vni: Vni(backend.vni),
+            address: backend.addr.into(),
+            active: backend.is_active(),
+            stats: self.stats(id)?,
+        })
+    }
+
+    /// All backends that there are now, and how many flows each has at this node. Looks at every entry: some milliseconds.
+    pub fn loads(&self) -> Result<Vec<(Served, u64)>, EbpfError> {
+        let (now, timeouts) = (now(), self.config.get(0).timeouts);
+        let mut flows = BTreeMap::new();
+        for proto in [TCP, UDP] {
+            super::active::add_all(&mut flows, self.buckets(proto), proto, now, &timeouts);
+        }
+        let all = (1..self.backends.len()).map(|id| (id as u32, self.backends.get(id)));
+        all.filter(|(_, backend)| backend.state != BackendState::Gone as u8)
             .map(|(id, backend)| {
-                Ok(Served {
-                    vni: Vni(backend.vni),
-                    address: backend.addr.into(),
-                    active: backend.is_active(),
-                    stats: self.stats(id)?,
-                })
+                let count = flows.get(&(id, backend.generation)).copied().unwrap_or_default();
+                Ok((self.of(id, &backend)?, count))
             })
             .collect()
     }
