@@ -119,7 +119,11 @@ listen(
       history.add(Tasks, (id) => view?.tasks.get(id)?.ServiceID);
       draw();
     },
-    event: events.add,
+    past(past) {
+      events.clear();
+      past.forEach(events.add);
+    },
+    events: (fresh) => fresh.forEach(events.add),
   },
   (next) => {
     phase = next;

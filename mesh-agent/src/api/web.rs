@@ -99,13 +99,13 @@ fn named(name: &str) -> Answer<Response> {
 /// What the web page shows, as server-sent events
 ///
 /// `state` has all that there is, at first and after each change; `rates` comes each second, with what this node sent
-/// to which task. Who reads slowly misses what is old. Nothing is counted while nobody reads.
+/// to which task; `past` has the last 200 events, once, and `events` those that follow. Who reads slowly misses what is old. Nothing is counted while nobody reads.
 #[utoipa::path(get, path = "/v1/ui/stream", tag = "node",
     responses(
-        (status = 200, description = "Events `state` and `rates`", body = WebState, content_type = "text/event-stream"),
+        (status = 200, description = "Events `state`, `rates`, `past` and `events`", body = WebState, content_type = "text/event-stream"),
         (status = 503, description = "Too many read already", body = ErrorBody)))]
 pub(super) async fn stream(State(state): State<ApiState>) -> Answer<Response> {
-    let told = state.stage.listen().ok_or_else(|| {
+    let told = state.stage.listen(state.past.events.clone()).ok_or_else(|| {
         Refused::unavailable(
             "too many web pages are open on this node: close some, or look at another node's".to_owned(),
         )

@@ -78,6 +78,13 @@ fn the_page_follows_the_mesh() -> Result<()> {
         n2.ok("task drain --detach web.1")?;
         let drained = "document.querySelector('.task[aria-label^=\"web.1,\"]').dataset.condition";
         browser.becomes(SHOWN, drained, "draining")?;
+        for told in ["service create\nweb", "task drain\nweb.1"] {
+            let told = serde_json::to_string(told)?;
+            let listed = format!(
+                "[...document.querySelectorAll('#events li')].some((line) => line.innerText.endsWith({told}))"
+            );
+            browser.becomes(SHOWN, &listed, true)?;
+        }
         if on_ebpf(lab, &["flows are not seen", "counters"])? {
             let load = Load::start(lab.client().netns(), &[(n1.address(), 8080).into()], 100)?;
             let rate = "parseFloat(document.querySelector('.services .flows').textContent)";

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use futures_util::Stream;
+use mesh_core::events::{Dated, Recent};
 use mesh_core::model::TaskId;
 use serde::Serialize;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
@@ -16,12 +17,14 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::ApiState;
-use crate::api::types::{Sum, WebRates, WebState, sums};
+use crate::api::types::{EventMessage, Sum, WebRates, WebState, sums};
 
 /// How many pages may be open.
 const PAGES: usize = 64;
 /// How often rates are told.
 const TICK: Duration = Duration::from_secs(1);
+/// How many of the last events a page is told when it begins.
+const PAST: u64 = 200;
 /// Of many changes in a row so many are told: one in that time.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -58,9 +61,14 @@ impl Default for Stage {
 
 impl Stage {
     /// What a page is told, until it goes or the agent ends; none: too many listen already.
-    pub(super) fn listen(&self) -> Option<impl Stream<Item = Result<Bytes, Infallible>> + use<>> {
+    pub(super) fn listen(
+        &self,
+        events: watch::Receiver<Recent>,
+    ) -> Option<impl Stream<Item = Result<Bytes, Infallible>> + use<>> {
         let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
-        let listener = Listener { told: self.told.subscribe(), state: 0, rates: 0, _place: place };
+        let from = events.borrow().next().saturating_sub(PAST);
+        let told = self.told.subscribe();
+        let listener = Listener { told, state: 0, rates: 0, events, from, began: false, _place: place };
         self.came.notify_one();
         Some(futures_util::stream::unfold(listener, |mut listener| async {
             let text = listener.next().await?;
@@ -121,6 +129,11 @@ struct Listener {
     told: watch::Receiver<Told>,
     state: u64,
     rates: u64,
+    events: watch::Receiver<Recent>,
+    /// The number of the event that is told next.
+    from: u64,
+    /// Whether those of before were told.
+    began: bool,
     _place: OwnedSemaphorePermit,
 }
 
@@ -140,8 +153,28 @@ impl Listener {
                     }
                 }
             }
-            self.told.changed().await.ok()?;
+            // A state comes first, which names what happens to whom.
+            if self.state > 0
+                && let Some(text) = self.happened()
+            {
+                return Some(text);
+            }
+            tokio::select! {
+                changed = self.told.changed() => changed.ok()?,
+                changed = self.events.changed(), if self.state > 0 => changed.ok()?,
+            }
         }
+    }
+
+    /// What has happened since the last time; the first time also if that is nothing, for the page may remember another
+    /// agent's.
+    fn happened(&mut self) -> Option<Bytes> {
+        let recent = self.events.borrow_and_update();
+        let (_, events) = recent.from(self.from);
+        let events: Vec<_> = events.map(|dated| shown(dated)).collect();
+        self.from = recent.next();
+        let kind = if std::mem::replace(&mut self.began, true) { "events" } else { "past" };
+        (kind == "past" || !events.is_empty()).then(|| event(kind, &events))
     }
 }
 
@@ -194,6 +227,13 @@ impl Eye {
         let (then, before) = before.unwrap_or_else(|| (now, after.clone()));
         Some(event("rates", &WebRates::between(&before, &after, now - then)))
     }
+}
+
+/// An event without what may be private: what a check has said, for one.
+fn shown(Dated { at, event }: &Dated) -> EventMessage {
+    let mut message = EventMessage::of(*at, event);
+    message.actor.attributes.retain(|name, _| name == "name");
+    message
 }
 
 fn event(kind: &str, data: &impl Serialize) -> Bytes {
