@@ -10,7 +10,7 @@ use mesh_tests::{Browser, Lab, LabBuilder, Load, Node, eventually};
 
 use crate::kit::{Cli, READY, everywhere, lab, mentions, on_ebpf, started};
 
-/// How soon the page shows what happened: in a fraction of a second, and this where ten others have the processors.
+/// How soon the page shows what happened, also where ten others have the processors.
 const SHOWN: Duration = Duration::from_secs(5);
 /// A first look, on a busy machine.
 const OPENED: Duration = Duration::from_secs(20);
@@ -120,7 +120,7 @@ fn the_page_is_for_keys_and_for_phones() -> Result<()> {
         let paint = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? null";
         let painted = eventually(OPENED, "something was painted", || browser.value::<f64>(paint))?;
         println!("the first paint came {painted:.0} ms after the request");
-        // On a quiet machine it is less than 300 ms.
+        // What it is without others on the machine is printed above, for people; this is for machines full of tests.
         ensure!(painted < 10_000.0, "the first paint came after {painted} ms");
 
         browser.press("/")?;
