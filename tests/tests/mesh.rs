@@ -78,6 +78,8 @@ mod refusals;
 mod replicas;
 #[path = "mesh/restarts.rs"]
 mod restarts;
+#[path = "mesh/shortages.rs"]
+mod shortages;
 #[path = "mesh/slow_start.rs"]
 mod slow_start;
 #[path = "mesh/tasks.rs"]
