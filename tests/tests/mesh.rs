@@ -18,6 +18,8 @@ mod counters;
 mod devices;
 #[path = "mesh/dns.rs"]
 mod dns;
+#[path = "mesh/doctor.rs"]
+mod doctor;
 #[path = "mesh/events.rs"]
 mod events;
 #[path = "mesh/explain_live.rs"]
