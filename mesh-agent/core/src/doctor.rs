@@ -127,7 +127,7 @@ pub struct Facts {
     pub missing: Option<BTreeMap<String, String>>,
     /// This version.
     pub version: String,
-    /// The largest packet that the uplink takes, bytes; none: this node is in no mesh yet.
+    /// The largest packet that the uplink takes, bytes; none: no record of this node was found.
     pub uplink_mtu: Option<u32>,
     /// All other nodes.
     pub peers: Vec<Peer>,
@@ -198,6 +198,8 @@ fn skipped(check: &'static str, why: &str) -> Vec<Finding> {
 }
 
 const ROOT: &str = "only root may look; try sudo";
+const NOWHERE: &str =
+    "this node is in no mesh yet, or its records are elsewhere: give the agent's file by --config";
 
 fn agent(facts: &Facts) -> Vec<Finding> {
     if let Some(why) = &facts.no_agent {
@@ -220,7 +222,7 @@ fn features(facts: &Facts) -> Vec<Finding> {
 
 fn nobody(facts: &Facts) -> Option<&'static str> {
     match (facts.uplink_mtu, facts.root) {
-        (None, _) => Some("this node is in no mesh yet"),
+        (None, _) => Some(NOWHERE),
         (_, false) => Some(ROOT),
         _ if facts.peers.is_empty() => Some("there are no other nodes"),
         _ => None,
@@ -332,6 +334,7 @@ fn offload(facts: &Facts) -> Vec<Finding> {
         }
     }
     match (found.is_empty(), features) {
+        (true, _) if device.is_empty() => skipped("offload", nobody(facts).unwrap_or_default()),
         (true, None) if SPOILING.iter().any(|(bad, _)| driver == bad) => {
             skipped("offload", "ethtool is not installed")
         }
@@ -392,12 +395,6 @@ fn sysctls(facts: &Facts) -> Vec<Finding> {
         let why = "what comes by another way than the answer would take is dropped";
         wrong(Severity::Warning, &format!("ipv4/conf/{name}/rp_filter"), "1", why, "2");
     }
-    for family in ["bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables"] {
-        if let Some(is @ "1") = value(family) {
-            let why = "rules of iptables also see what bridges of container engines pass on";
-            wrong(Severity::Warning, family, is, why, "0");
-        }
-    }
     or_well(found, "sysctl", "forwarding is on, and nothing filters by the way back")
 }
 
@@ -449,15 +446,15 @@ fn firewall_of_others(facts: &Facts) -> Vec<Finding> {
                 _ => "what comes from or goes to devices named mesh*".to_owned(),
             };
             let detail = format!("{rule} {word} {what} ({port})");
-            let cure = format!("accept {port} there, before that");
+            let cure = format!("accept {port} there, before it is dropped");
             found.entry(detail.clone()).or_insert(Finding::new("firewall", severity, detail, cure));
         }
     }
-    or_well(
-        found.into_values().collect(),
-        "firewall",
-        format!("{} chains of others let the mesh's packets pass", chains.len()),
-    )
+    let well = match chains.len() {
+        0 => "there are no rules of others".to_owned(),
+        count => format!("{count} chains of others let the mesh's packets pass"),
+    };
+    or_well(found.into_values().collect(), "firewall", well)
 }
 
 fn ports(facts: &Facts) -> Vec<Finding> {

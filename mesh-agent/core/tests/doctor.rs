@@ -67,7 +67,7 @@ fn each_damage_is_one_finding() {
         facts.sysctls.insert(name.to_owned(), value.to_owned());
     }
     let (error, warning) = (Severity::Error, Severity::Warning);
-    let damages: [Damage; 23] = [
+    let damages: [Damage; 22] = [
         ("agent", |f| f.problems.push("network app: is full".to_owned()), error, "is full", "mesh status"),
         (
             "kernel",
@@ -154,13 +154,6 @@ fn each_damage_is_one_finding() {
             warning,
             "eth0.rp_filter is 1",
             "rp_filter=2",
-        ),
-        (
-            "sysctl",
-            |f| set(f, "bridge/bridge-nf-call-iptables", "1"),
-            warning,
-            "bridge-nf-call-iptables is 1",
-            "=0",
         ),
         (
             "conntrack",

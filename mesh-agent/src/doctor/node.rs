@@ -16,8 +16,6 @@ pub(super) fn sysctls(device: &str) -> BTreeMap<String, String> {
         "ipv6/conf/all/forwarding".to_owned(),
         "ipv4/conf/all/rp_filter".to_owned(),
         format!("ipv4/conf/{device}/rp_filter"),
-        "bridge/bridge-nf-call-iptables".to_owned(),
-        "bridge/bridge-nf-call-ip6tables".to_owned(),
         "netfilter/nf_conntrack_count".to_owned(),
         "netfilter/nf_conntrack_max".to_owned(),
     ];

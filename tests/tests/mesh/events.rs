@@ -149,8 +149,11 @@ fn a_restart_is_one_event() -> Result<()> {
                 Ok(told)
             })?;
             ensure!(!told.contains("\"create\""), "what was there is told as new:\n{told}");
-            let elsewhere = other.ok("events --no-follow --format json")?;
-            in_order(&elsewhere, &[&format!("node start {name}")])?;
+            // The record of its start gets there by the store.
+            eventually(READY, "its start is told elsewhere", || {
+                let elsewhere = other.ok("events --no-follow --format json")?;
+                in_order(&elsewhere, &[&format!("node start {name}")])
+            })?;
         }
         Ok(())
     })

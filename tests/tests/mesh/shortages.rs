@@ -23,7 +23,7 @@ fn the_last_probes_of_a_task_can_be_read() -> Result<()> {
             Ok(())
         })?;
         let command = "echo the-secret-word; head -c 9000 /dev/zero | tr '\\0' x >&2; sleep 60 & exit 3";
-        ensure!(n1.mesh(["service", "update", "--health-cmd", command, "web"])?.status.success());
+        n1.mesh(["service", "update", "--health-cmd", command, "web"])?.ok()?;
         let log = eventually(READY, "it is sick", || {
             let health = health()?;
             ensure!(
@@ -51,11 +51,8 @@ fn the_last_probes_of_a_task_can_be_read() -> Result<()> {
             );
             ensure!(!log.contains("xxxxxxxx"), "{} logs what a check printed", node.name());
         }
-        ensure!(
-            n1.mesh(["service", "update", "--health-cmd", "sleep 5", "--health-timeout", "300ms", "web"])?
-                .status
-                .success()
-        );
+        n1.mesh(["service", "update", "--health-cmd", "sleep 5", "--health-timeout", "300ms", "web"])?
+            .ok()?;
         eventually(READY, "a probe took too long", || {
             let health = health()?;
             let last = health["Log"].as_array().and_then(|log| log.last()).cloned().unwrap_or_default();
@@ -75,24 +72,20 @@ fn what_cannot_be_given_is_shown_at_the_service() -> Result<()> {
         n1.ok("network create app")?;
         n1.ok("node update --availability drain n1")?;
         n1.ok("node update --availability pause n2")?;
-        ensure!(
-            n1.mesh([
-                "service",
-                "create",
-                "-d",
-                "--name",
-                "lost",
-                "--network",
-                "app",
-                "--replicas",
-                "2",
-                "--cmd",
-                "sleep",
-                "1000"
-            ])?
-            .status
-            .success()
-        );
+        n1.mesh([
+            "service",
+            "create",
+            "-d",
+            "--name",
+            "lost",
+            "--network",
+            "app",
+            "--replicas",
+            "2",
+            "--cmd",
+            "sleep 1000",
+        ])?
+        .ok()?;
         let parts = [
             "no suitable node for 2 tasks",
             "1 drained",
@@ -122,24 +115,20 @@ fn what_cannot_be_given_is_shown_at_the_service() -> Result<()> {
         ensure!(n1.mesh(["service", "ls"])?.stderr.is_empty());
         // Fifteen tasks find room there.
         n1.ok("network create --subnet 10.99.0.0/26 tiny")?;
-        ensure!(
-            n1.mesh([
-                "service",
-                "create",
-                "-d",
-                "--name",
-                "many",
-                "--network",
-                "tiny",
-                "--replicas",
-                "17",
-                "--cmd",
-                "sleep",
-                "1000"
-            ])?
-            .status
-            .success()
-        );
+        n1.mesh([
+            "service",
+            "create",
+            "-d",
+            "--name",
+            "many",
+            "--network",
+            "tiny",
+            "--replicas",
+            "17",
+            "--cmd",
+            "sleep 1000",
+        ])?
+        .ok()?;
         let parts = ["many.", "15 of network tiny (10.99.0.0/26) are taken", "--network-add"];
         eventually(READY, "there is no more room", || {
             mentions(&n2.inspect("service", "many")?["Shortages"].to_string(), &parts)?;
