@@ -119,7 +119,9 @@ fn every_node_tells_all() -> Result<()> {
         let later =
             n2.ok(&format!("events --no-follow --since {since} -f event=health_status -f event=stop"))?;
         let actions: Vec<_> = later.lines().filter_map(|line| line.split(' ').nth(2)).collect();
-        ensure!(actions == ["health_status:", "health_status:", "health_status:", "stop"], "{later}");
+        // Whoever is asked to stop may be probed once more.
+        let wanted = ["health_status:", "health_status:", "health_status:", "stop"];
+        ensure!(actions.starts_with(&wanted), "{later}");
         Ok(())
     })
 }
