@@ -71,7 +71,7 @@ fn what_is_well_is_not_complained_of() -> Result<()> {
                 ("tunnel", "packets of 1450 bytes pass to 2 nodes"),
                 ("clock", "2 nodes are within"),
                 ("sysctl", "forwarding is on"),
-                ("firewall", "let the mesh's packets pass"),
+                ("firewall", "there are no rules of others"),
                 ("ports", "nobody else's"),
                 ("disk", "are free"),
                 ("versions", "all nodes run mesh"),
