@@ -3,6 +3,8 @@
 
 mod sim;
 
+use std::sync::Arc;
+
 use mesh_core::change::{self, NetworkRequest, ProgramWish, ServiceRequest};
 use mesh_core::kv::{Op, Txn};
 use mesh_core::model::{Availability, Live, RunFailure};
@@ -57,7 +59,7 @@ fn no_node_takes_tasks() {
 #[test]
 fn a_command_does_not_run() {
     let mut sim = mesh(1, "10.9.0.0/16", 1);
-    let service = sim.world().service("web").unwrap().clone();
+    let service = Arc::clone(sim.world().service("web").unwrap());
     let version = service.program.as_ref().unwrap().version;
     let failure = RunFailure { version, count: 3, message: "no such file".to_owned() };
     let failures = [(service.id.clone(), failure)].into();
