@@ -256,7 +256,8 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
         janitor,
     };
     parts.spawn(replicas.run(stop.clone()));
-    parts.spawn(crate::health::run(control.clone(), tasks.clone(), stop.clone()));
+    let histories = crate::health::Histories::default();
+    parts.spawn(crate::health::run(control.clone(), tasks.clone(), histories.clone(), stop.clone()));
     parts.spawn(crate::passive::run(signs, control.clone(), tasks.clone(), stop.clone()));
 
     let socket = crate::api::bind(
@@ -272,6 +273,7 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
         messenger,
         heard,
         past,
+        histories,
         dns,
         times,
         logs,

@@ -43,6 +43,7 @@ use crate::control::Control;
 use crate::dataplane::ebpf::View;
 use crate::dns::DnsServer;
 use crate::events::Past;
+use crate::health::Histories;
 use crate::liveness::{Heard, Messenger};
 use crate::store::timed::Times;
 use crate::tasks::Tasks;
@@ -69,6 +70,8 @@ pub struct ApiState {
     pub heard: Heard,
     /// What changed and happened lately.
     pub past: Past,
+    /// What the last probes of this node's tasks said.
+    pub histories: Histories,
     /// This node's DNS.
     pub dns: DnsServer,
     /// How long the store takes.

@@ -8,6 +8,7 @@ mod cluster;
 mod completions;
 mod converge;
 mod docs;
+mod doctor;
 mod events;
 mod explain;
 mod format;
@@ -110,6 +111,7 @@ enum Verb {
     Verify(verify::VerifyArgs),
     Monitor(monitor::MonitorArgs),
     Events(events::EventsArgs),
+    Doctor(doctor::DoctorArgs),
     Template(template::TemplateArgs),
     /// Run the mesh's daemon on this node
     Agent(AgentArgs),
@@ -158,6 +160,7 @@ fn run(verb: Verb, global: &Global, out: &Out) -> anyhow::Result<u8> {
         Verb::Status(args) => talk(global, |session| status::run(args, session)),
         Verb::Explain(args) => talk(global, |session| explain::run(args, session)),
         Verb::Verify(args) => talk(global, |session| verify::run(args, session)),
+        Verb::Doctor(args) => talk(global, |session| doctor::run(args, session)),
         Verb::Events(args) => talk(global, |session| events::run(args, session)),
         Verb::Monitor(args) => talk(global, |session| monitor::run(args, session)),
         Verb::Template(args) => talk(global, |session| template::run(args, session)),

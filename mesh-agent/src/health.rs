@@ -7,32 +7,48 @@ mod probe;
 mod tls;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mesh_core::change::TaskChange;
-use mesh_core::health::Course;
+use mesh_core::health::{Course, History, Probed};
 use mesh_core::model::{Health, HealthCheck, Snapshot, Task, TaskId, TaskState};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::probe::Answer;
 use crate::control::{Control, now};
 use crate::tasks::Tasks;
 
 /// What is at work, by task; without a check it ends what a former one said.
 type Running = BTreeMap<TaskId, (Option<HealthCheck>, AbortHandle)>;
 
+/// What the last probes of this node's tasks said. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Histories(Arc<Mutex<BTreeMap<TaskId, History>>>);
+
+impl Histories {
+    /// Of one task; none: nothing has asked it yet.
+    pub fn of(&self, id: &TaskId) -> Option<History> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<TaskId, History>)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
 /// Watches over the health of this node's tasks until told to stop.
-pub async fn run(control: Control, tasks: Tasks, stop: CancellationToken) {
+pub async fn run(control: Control, tasks: Tasks, histories: Histories, stop: CancellationToken) {
     let mut worlds = control.worlds();
     let mut running = Running::new();
     let mut at_work: JoinSet<()> = JoinSet::new();
     let work = async {
         loop {
             let world = Arc::clone(&worlds.borrow_and_update());
-            settle(&world, &control, &tasks, &mut running, &mut at_work);
+            settle(&world, &control, &tasks, &histories, &mut running, &mut at_work);
             if worlds.changed().await.is_err() {
                 return;
             }
@@ -49,6 +65,7 @@ fn settle(
     world: &Snapshot,
     control: &Control,
     tasks: &Tasks,
+    histories: &Histories,
     running: &mut Running,
     at_work: &mut JoinSet<()>,
 ) {
@@ -68,13 +85,15 @@ fn settle(
         }
         stays
     });
+    histories.change(|all| all.retain(|id, _| running.contains_key(id)));
     for (id, (task, check)) in wanted {
         if running.contains_key(id) {
             continue;
         }
         let handle = match check.cloned() {
             Some(check) => {
-                let patient = Patient { tasks: tasks.clone(), worlds: control.worlds(), id: id.clone() };
+                let (tasks, histories) = (tasks.clone(), histories.clone());
+                let patient = Patient { tasks, worlds: control.worlds(), histories, id: id.clone() };
                 at_work.spawn(patient.watch(check, task.health, task.created))
             }
             // Nothing checks it any more: it serves while it runs.
@@ -95,6 +114,7 @@ fn check_of<'a>(world: &'a Snapshot, task: &Task) -> Option<&'a HealthCheck> {
 struct Patient {
     tasks: Tasks,
     worlds: watch::Receiver<Arc<Snapshot>>,
+    histories: Histories,
     id: TaskId,
 }
 
@@ -109,17 +129,22 @@ impl Patient {
         loop {
             tokio::time::sleep(wait).await;
             let Some(task) = self.task() else { return };
-            let outcome = match tokio::time::timeout(check.timeout, probe::probe(&check.probe, &task)).await {
-                Ok(outcome) => outcome,
-                Err(_) => Err(format!("no answer within {:?}", check.timeout)),
-            };
+            let start = now();
+            let asked = tokio::time::timeout(check.timeout, probe::probe(&check.probe, &task)).await;
+            let Answer { failure, exit_code, output } = asked.unwrap_or_else(|_| {
+                let why = format!("no answer within {:?}", check.timeout);
+                Answer { exit_code: -1, ..Answer::failed(why) }
+            });
             let age = Duration::from_millis(now().saturating_sub(created));
-            course.probed(&check, outcome.is_ok(), age);
+            course.probed(&check, failure.is_none(), age);
             let Some(task) = self.task() else { return };
+            let probed = Probed { start, end: now(), exit_code, output };
+            self.histories
+                .change(|all| all.entry(self.id.clone()).or_default().note(probed, course.failures()));
             if task.health != course.health() {
-                let message = match &outcome {
-                    Err(why) => format!("health check {}: {why}", check.probe),
-                    Ok(()) => String::new(),
+                let message = match &failure {
+                    Some(why) => format!("health check {}: {why}", check.probe),
+                    None => String::new(),
                 };
                 note(&self.tasks, &self.id, course.health(), message).await;
             }

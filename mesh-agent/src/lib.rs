@@ -17,6 +17,7 @@ pub mod control;
 pub mod dataplane;
 pub mod demo;
 pub mod dns;
+pub mod doctor;
 pub mod events;
 pub mod facts;
 pub mod health;

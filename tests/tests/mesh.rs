@@ -18,6 +18,8 @@ mod counters;
 mod devices;
 #[path = "mesh/dns.rs"]
 mod dns;
+#[path = "mesh/doctor.rs"]
+mod doctor;
 #[path = "mesh/events.rs"]
 mod events;
 #[path = "mesh/explain_live.rs"]
@@ -78,6 +80,8 @@ mod refusals;
 mod replicas;
 #[path = "mesh/restarts.rs"]
 mod restarts;
+#[path = "mesh/shortages.rs"]
+mod shortages;
 #[path = "mesh/slow_start.rs"]
 mod slow_start;
 #[path = "mesh/tasks.rs"]

@@ -4,7 +4,11 @@
 //! Ready is not alive: a task that fails gets no new flows, keeps those that it has, and is back as soon as it succeeds.
 //! Nothing is killed.
 
+mod history;
+
 use std::time::Duration;
+
+pub use history::{History, Probed};
 
 use crate::model::{Health, HealthCheck};
 

@@ -17,6 +17,7 @@ pub mod certificate;
 pub mod change;
 pub mod diff;
 pub mod dns;
+pub mod doctor;
 pub mod etcd;
 pub mod events;
 pub mod explain;

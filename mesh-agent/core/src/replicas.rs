@@ -5,8 +5,10 @@
 //! told to stop once it is seen. Who tells tasks to stop is one node ([`conduct`]).
 
 mod rollout;
+mod shortage;
 
 pub use rollout::conduct;
+pub use shortage::{Shortage, shortages};
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};

@@ -162,7 +162,7 @@ impl Fleet {
     fn only(&self) -> Arc<Task> {
         let tasks: Vec<_> = self.sim.world().tasks.values().cloned().collect();
         assert_eq!(tasks.len(), 1);
-        tasks[0].clone()
+        Arc::clone(&tasks[0])
     }
 
     fn versions(&self) -> BTreeSet<u64> {
@@ -238,9 +238,9 @@ fn the_operators_will_counts_in_the_end() {
     };
     let (mut fleet, old, _) = drained(2, Some(UpdateOrder::StopFirst));
     assert!(!fleet.sim.world().in_balance(&old));
-    assert_eq!(fleet.conduct(), [old.id.clone()]);
+    assert_eq!(fleet.conduct(), std::slice::from_ref(&old.id));
     let (mut fleet, old, _) = drained(1, None);
-    assert_eq!(fleet.conduct(), [old.id.clone()]);
+    assert_eq!(fleet.conduct(), std::slice::from_ref(&old.id));
     let (mut fleet, old, from) = drained(2, None);
     fleet.sim.wait(280);
     assert_eq!(fleet.conduct(), []);
@@ -252,7 +252,7 @@ fn the_operators_will_counts_in_the_end() {
     fleet.sim.wait(280);
     assert_eq!(fleet.conduct(), []);
     fleet.sim.wait(40);
-    assert_eq!(fleet.conduct(), [old.id.clone()]);
+    assert_eq!(fleet.conduct(), std::slice::from_ref(&old.id));
 }
 
 /// What is sick serves nobody: it goes at once.
@@ -265,7 +265,7 @@ fn a_sick_task_of_a_drained_node_is_not_waited_for() {
     let sick = TaskChange { health: Some(Health::Unhealthy), ..TaskChange::default() };
     fleet.sim.set(&from, &old.id, sick).unwrap();
     fleet.availability(&from, Availability::Drain);
-    assert_eq!(fleet.conduct(), [old.id.clone()]);
+    assert_eq!(fleet.conduct(), std::slice::from_ref(&old.id));
 }
 
 #[test]

@@ -112,6 +112,12 @@ impl Client {
         &self.host
     }
 
+    /// The process that listens there, if it is known.
+    pub async fn peer(&self) -> Option<u32> {
+        let pid = self.connect().await.ok()?.peer_cred().ok()?.pid()?;
+        u32::try_from(pid).ok()
+    }
+
     /// Reads.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.request(Method::GET, path, None::<&()>).await

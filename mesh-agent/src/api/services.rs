@@ -4,6 +4,8 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use mesh_core::change;
+use mesh_core::model::{self, Snapshot};
+use mesh_core::replicas::shortages;
 
 use super::ApiState;
 use super::answer::{Answer, Body, Refused, changed};
@@ -14,7 +16,7 @@ use super::types::{Changed, ErrorBody, Service, ServiceSpec, ServiceUpdate, Task
     responses((status = 200, description = "The services", body = Vec<Service>)))]
 pub(super) async fn list(State(state): State<ApiState>) -> Json<Vec<Service>> {
     let world = state.control.world();
-    let mut all: Vec<_> = world.services.values().map(|service| Service::of(&world, service)).collect();
+    let mut all: Vec<_> = world.services.values().map(|service| view(&world, service)).collect();
     all.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
     Json(all)
 }
@@ -46,7 +48,13 @@ pub(super) async fn create(
 pub(super) async fn inspect(State(state): State<ApiState>, Path(id): Path<String>) -> Answer<Json<Service>> {
     let world = state.control.world();
     let service = world.service(&id).ok_or_else(|| Refused::not_found("service", &id))?;
-    Ok(Json(Service::of(&world, service)))
+    Ok(Json(view(&world, service)))
+}
+
+/// A service, and what it lacks.
+fn view(world: &Snapshot, service: &model::Service) -> Service {
+    let shortages = shortages(world, service).into_iter().map(Into::into).collect();
+    Service { shortages, ..Service::of(world, service) }
 }
 
 /// A service's tasks, by slot

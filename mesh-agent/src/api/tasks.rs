@@ -8,7 +8,7 @@ use mesh_core::model::TaskId;
 
 use super::ApiState;
 use super::answer::{Answer, Body, Refused, changed, switch};
-use super::types::{Changed, ErrorBody, Task, TaskSpec, TaskUpdate};
+use super::types::{Changed, ErrorBody, Task, TaskLife, TaskSpec, TaskUpdate};
 
 /// All tasks of all nodes, by name
 #[utoipa::path(get, path = "/v1/tasks", tag = "tasks",
@@ -52,7 +52,8 @@ pub(super) async fn register(
 pub(super) async fn inspect(State(state): State<ApiState>, Path(id): Path<String>) -> Answer<Json<Task>> {
     let world = state.control.world();
     let task = world.task(&id).ok_or_else(|| Refused::not_found("task", &id))?;
-    Ok(Json(Task::of(&world, task)))
+    let state = state.histories.of(&task.id).map(|history| TaskLife::of(task.health.into(), history));
+    Ok(Json(Task { state, ..Task::of(&world, task) }))
 }
 
 /// Change a task of this node, or drain any

@@ -16,6 +16,7 @@ mod node_status;
 mod service;
 mod status;
 mod task;
+mod task_health;
 mod verification;
 mod watch;
 mod web;
@@ -40,12 +41,14 @@ pub use node::{Node, NodeDescription, NodeSpec, NodeUpdate};
 pub use node_status::NodeStatus;
 pub use service::{
     Affinity, Endpoint, EndpointSpec, HealthConfig, NetworkTarget, PortConfig, PortName, PortRef,
-    ProgramConfig, Service, ServiceSpec, ServiceStatus, ServiceUpdate, UpdateConfig, UpdateStatus, VirtualIp,
+    ProgramConfig, Service, ServiceSpec, ServiceStatus, ServiceUpdate, Shortage, UpdateConfig, UpdateStatus,
+    VirtualIp,
 };
 pub use status::{
     Excluded, ExplainRequest, Explanation, Feature, NodeHealth, Plane, Problem, Share, Status, StoreView,
 };
 pub use task::{Origin, Task, TaskAttachment, TaskNetwork, TaskSpec, TaskStatus, TaskUpdate};
+pub use task_health::{HealthcheckResult, TaskHealth, TaskLife};
 pub use verification::{NodeVerification, Verification, VerifyRequest};
 pub use watch::{WatchAction, WatchEvent, WatchKind};
 pub use web::{

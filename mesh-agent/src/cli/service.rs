@@ -10,6 +10,7 @@ mod scale;
 mod update;
 
 use super::Session;
+use crate::api::types::{Service, Shortage};
 
 /// Manage services
 #[derive(Debug, clap::Subcommand)]
@@ -37,4 +38,13 @@ pub(super) async fn run(verb: Verb, session: Session) -> anyhow::Result<u8> {
         Verb::Scale(args) => scale::run(args, session).await,
         Verb::Rm(args) => rm::run(args, session).await,
     }
+}
+
+/// What services lack, a line each.
+fn lacks(services: &[Service]) -> Vec<String> {
+    let all = services
+        .iter()
+        .flat_map(|service| service.shortages.iter().map(move |lack| (&service.spec.name, lack)));
+    all.map(|(name, Shortage { object, reason, cure })| format!("service {name}: {object}: {reason}; {cure}"))
+        .collect()
 }

@@ -38,6 +38,7 @@ fn text(status: &Status) -> String {
         features,
         limits,
         counters,
+        shortages,
         nodes,
     } = status;
     let name = if node_name.is_empty() { "(not in the mesh yet)" } else { node_name };
@@ -71,6 +72,7 @@ fn text(status: &Status) -> String {
     });
     section(&mut text, "Errors", errors);
     section(&mut text, "Problems", problems.iter().map(|p| format!("{}: {}", p.about, p.message)));
+    section(&mut text, "Services", shortages.iter().map(|p| format!("{}: {}", p.about, p.message)));
     section(&mut text, "Features", features.iter().map(feature));
     section(&mut text, "Limits", limits.iter().cloned());
     if let Some(Counters { events, tables }) = counters {
@@ -125,7 +127,8 @@ mod tests {
             "WantedRevision": 9,
             "Store": {"Connected": false, "Engine": "local", "Cluster": "c1", "Revision": 9, "Problem": "gone"},
             "Planes": {"overlay": {"Rounds": 4, "Changed": 2, "LastMicros": 1500, "Errors": {"link x": "busy"}}},
-            "Problems": [{"About": "network app", "Message": "is full"}], "Limits": ["no client addresses"],
+            "Problems": [{"About": "network app", "Message": "is full"}],
+            "Shortages": [{"About": "service web: web.2", "Message": "no room; make some"}], "Limits": ["no client addresses"],
             "Features": [{"Name": "ebpf", "State": "used"}, {"Name": "tcx", "State": "off", "Instead": "filters"},
                 {"Name": "csum_v6", "State": "missing", "Reason": "too old", "Instead": "none"}],
             "Counters": {"Events": {"evicted": 0, "new_flow": 12, "no_backend": 1},
@@ -144,6 +147,8 @@ mod tests {
           overlay: link x: busy
         Problems:
           network app: is full
+        Services:
+          service web: web.2: no room; make some
         Features:
           ebpf: used
           tcx: off; filters

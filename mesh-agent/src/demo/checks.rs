@@ -55,6 +55,7 @@ const EVERYWHERE: &[Check] = &[
     Check { name: "drain of a node moves its traffic without a failed request", run: drain },
     Check { name: "another network cannot reach it", run: isolation },
     Check { name: "HAProxy in front spreads, and survives the stop of one node's tasks", run: haproxy },
+    Check { name: "mesh doctor finds nothing wrong, and the rule that closes the tunnels", run: doctor },
     Check { name: "every kernel is as planned, and what is changed by hand is told and mended", run: verify },
     Check {
         name: "kill -9 of an agent stops no traffic, and the state is whole after a restart",
@@ -295,6 +296,26 @@ fn verify(scene: &Scene) -> Result<String> {
     node.mesh(["verify"])?.ok()?;
     let told = told.stdout.lines().find(|line| line.starts_with("n2: ")).unwrap_or_default().to_owned();
     Ok(format!("told: {told}; mended, and all are as planned"))
+}
+
+fn doctor(scene: &Scene) -> Result<String> {
+    let node = scene.lab.node("n1")?;
+    let config = node.config_file().display().to_string();
+    let look = || node.mesh(["doctor", "--config", &config]);
+    eventually(SOON, "nothing is wrong", || look()?.ok().map(drop))?;
+    let rules =
+        "table inet closed { chain in { type filter hook input priority 10; udp dport 4789 drop; }; }";
+    node.exec(["nft", rules])?.ok()?;
+    let told = look()?;
+    node.exec(["nft", "delete table inet closed"])?.ok()?;
+    let line = told.stdout.lines().find(|line| line.starts_with("firewall")).unwrap_or_default();
+    ensure!(
+        told.code() == Some(1) && line.contains("chain in of table inet closed drops tunnels"),
+        "tunnels were closed, and `mesh doctor` says\n{}",
+        told.stdout
+    );
+    eventually(SOON, "nothing is wrong", || look()?.ok().map(drop))?;
+    Ok(format!("told: {}", line.split_whitespace().collect::<Vec<_>>().join(" ")))
 }
 
 fn kill_agent(scene: &Scene) -> Result<String> {

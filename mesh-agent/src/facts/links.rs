@@ -49,6 +49,11 @@ fn join(addresses: &BTreeSet<IpAddr>) -> String {
 
 /// The MTU of the device that carries the node's underlay address.
 pub async fn uplink_mtu(address: IpAddr) -> Result<u32, UplinkError> {
+    Ok(uplink(address).await?.1)
+}
+
+/// The device that carries the node's underlay address, and its MTU.
+pub async fn uplink(address: IpAddr) -> Result<(String, u32), UplinkError> {
     let listed = async {
         let handle = connect()?;
         let addresses: Vec<_> =
@@ -60,8 +65,9 @@ pub async fn uplink_mtu(address: IpAddr) -> Result<u32, UplinkError> {
     let devices: BTreeMap<IpAddr, u32> =
         addresses.iter().filter_map(|message| Some((own_address(message)?, message.header.index))).collect();
     let device = devices.get(&address);
-    let mtu = links.iter().find(|link| Some(&link.header.index) == device).and_then(mtu_of);
-    mtu.ok_or_else(|| UplinkError::Absent { address, existing: devices.into_keys().collect() })
+    let link = links.iter().find(|link| Some(&link.header.index) == device);
+    let found = link.and_then(|link| Some((name_of(link)?, mtu_of(link)?)));
+    found.ok_or_else(|| UplinkError::Absent { address, existing: devices.into_keys().collect() })
 }
 
 fn own_address(message: &AddressMessage) -> Option<IpAddr> {
@@ -74,6 +80,13 @@ fn own_address(message: &AddressMessage) -> Option<IpAddr> {
         }
     }
     found
+}
+
+fn name_of(link: &LinkMessage) -> Option<String> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    })
 }
 
 fn mtu_of(link: &LinkMessage) -> Option<u32> {

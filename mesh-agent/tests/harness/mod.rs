@@ -164,6 +164,7 @@ impl Mesh {
             messenger: None,
             heard: Default::default(),
             past,
+            histories: Default::default(),
             dns: DnsServer::new(DnsConfig::default(), Arc::default()),
             times: Arc::default(),
             logs: directory.path().join("logs"),

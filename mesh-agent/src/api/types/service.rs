@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use mesh_core::replicas;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -214,6 +215,28 @@ pub struct Service {
     /// How far the last replacement of tasks is, where the mesh runs them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update_status: Option<UpdateStatus>,
+    /// What it is to have and cannot be given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shortages: Vec<Shortage>,
+}
+
+/// Something that a service cannot be given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
+pub struct Shortage {
+    /// To whom: `web.2`, or a node.
+    pub object: String,
+    /// Why.
+    pub reason: String,
+    /// What to do.
+    pub cure: String,
+}
+
+impl From<replicas::Shortage> for Shortage {
+    fn from(shortage: replicas::Shortage) -> Self {
+        let replicas::Shortage { object, reason, cure } = shortage;
+        Self { object, reason, cure }
+    }
 }
 
 /// Names published ports as Docker's `--publish-rm` does.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use mesh_core::explain;
 use mesh_core::model::{NodeId, Snapshot};
+use mesh_core::replicas;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -131,6 +132,9 @@ pub struct Status {
     /// What the data plane counts, where it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counters: Option<Counters>,
+    /// What services are to have and cannot be given, whichever node is asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shortages: Vec<Problem>,
     /// All other nodes.
     pub nodes: Vec<NodeHealth>,
 }
@@ -171,6 +175,14 @@ impl Status {
             } = status;
             NodeHealth { name: other.name.to_string(), state, applied_revision, problems }
         });
+        let shortages = world.services.values().flat_map(|service| {
+            replicas::shortages(world, service).into_iter().map(
+                |replicas::Shortage { object, reason, cure }| Problem {
+                    about: format!("service {}: {object}", service.name),
+                    message: format!("{reason}; {cure}"),
+                },
+            )
+        });
         Self {
             healthy: sound,
             node_id: node.to_string(),
@@ -194,6 +206,7 @@ impl Status {
             features: features.iter().map(Feature::from).collect(),
             limits: limits.clone(),
             counters: None,
+            shortages: shortages.collect(),
             nodes: others.collect(),
         }
     }

@@ -9,7 +9,7 @@ use mesh_core::model;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Availability, Health, TaskState, is_false, rfc3339};
+use super::{Availability, Health, TaskLife, TaskState, is_false, rfc3339};
 
 /// Where a task lives on its node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -179,6 +179,9 @@ pub struct Task {
     pub networks_attachments: Vec<TaskAttachment>,
     /// Whether it can serve.
     pub health: Health,
+    /// What its last probes said: where its own node is asked about it alone, and a check asks it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<TaskLife>,
     /// It was found sick by what it makes of connections, and is left out for now where others serve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ejected: Option<Ejected>,
@@ -331,6 +334,7 @@ impl Task {
             desired_state: if stopping { TaskState::Shutdown } else { TaskState::Running },
             networks_attachments: attachments.collect(),
             health: (*health).into(),
+            state: None,
             ejected: ejected.map(Into::into),
             weight: *weight,
             availability: world.task_specs.get(id).cloned().unwrap_or_default().availability.into(),

@@ -1,6 +1,6 @@
 //! **Effect.** `mesh service inspect`.
 
-use crate::api::types::{EndpointMode, HealthConfig, Service};
+use crate::api::types::{EndpointMode, HealthConfig, Service, Shortage};
 use crate::cli::format::FormatArg;
 use crate::cli::{Session, several};
 
@@ -35,8 +35,17 @@ pub(super) async fn run(args: InspectArgs, session: Session) -> anyhow::Result<u
 
 /// Docker's lines, and ours after them.
 fn pretty(service: &Service) -> String {
-    let Service { id, version: _, created_at, updated_at, spec, endpoint, service_status, update_status } =
-        service;
+    let Service {
+        id,
+        version: _,
+        created_at,
+        updated_at,
+        spec,
+        endpoint,
+        service_status,
+        update_status,
+        shortages,
+    } = service;
     let mut text = format!("ID:\t\t{id}\nName:\t\t{}\n", spec.name);
     if !spec.labels.is_empty() {
         text.push_str("Labels:\n");
@@ -49,6 +58,12 @@ fn pretty(service: &Service) -> String {
             "UpdateStatus:\n State:\t\t{}\n Message:\t{}\n",
             status.state, status.message
         ));
+    }
+    if !shortages.is_empty() {
+        text.push_str("Shortages:\n");
+    }
+    for Shortage { object, reason, cure } in shortages {
+        text.push_str(&format!(" {object}: {reason}\n  {cure}\n"));
     }
     if let Some(program) = &spec.program {
         text.push_str(&format!("Command:\t{}\n", program.command.clone().unwrap_or_default().join(" ")));

@@ -27,6 +27,7 @@ pub(super) async fn run(args: LsArgs, session: Session) -> anyhow::Result<u8> {
         services.iter().for_each(|service| session.out.line(short(&service.id)));
         return Ok(OK);
     }
+    let shortages = super::lacks(&services);
     let rows = services.into_iter().map(|service| {
         let mode = service.spec.endpoint_spec.mode.unwrap_or(EndpointMode::Vip);
         let status = &service.service_status;
@@ -39,5 +40,6 @@ pub(super) async fn run(args: LsArgs, session: Session) -> anyhow::Result<u8> {
         ]
     });
     format::list(&session.out, args.format.format.as_ref(), COLUMNS, rows.collect())?;
+    shortages.iter().for_each(|line| session.out.say(line));
     Ok(OK)
 }

@@ -1,6 +1,6 @@
 //! **Effect.** `mesh service ps`.
 
-use crate::api::types::Task;
+use crate::api::types::{Service, Task};
 use crate::cli::format::FormatArg;
 use crate::cli::several::encode;
 use crate::cli::task::rows;
@@ -23,5 +23,9 @@ pub(super) async fn run(args: PsArgs, session: Session) -> anyhow::Result<u8> {
     let tasks: Vec<Task> =
         session.client.get(&format!("/v1/services/{}/tasks", encode(&args.service))).await?;
     rows::print(&session.out, args.quiet, args.format.format.as_ref(), &tasks)?;
+    if !args.quiet {
+        let service: Service = session.client.get(&format!("/v1/services/{}", encode(&args.service))).await?;
+        super::lacks(&[service]).iter().for_each(|line| session.out.say(line));
+    }
     Ok(OK)
 }

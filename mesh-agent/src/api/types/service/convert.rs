@@ -287,6 +287,7 @@ impl Service {
             endpoint: Endpoint { spec: endpoint_spec, ports, virtual_ips: virtual_ips(world, networks) },
             service_status: ServiceStatus { running_tasks: running as u64, desired_tasks: desired as u64 },
             update_status: program.as_ref().and_then(|program| program.rollout.as_ref()).map(Into::into),
+            shortages: Vec::new(),
         }
     }
 }
