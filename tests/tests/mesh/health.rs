@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use mesh_tests::{Lab, Node, eventually};
 
-use crate::kit::{Cli, READY, Task, curl, mentions, mesh, refuses, served_by, url};
+use crate::kit::{Cli, READY, SOON, Task, comes_to_refuse, curl, mentions, mesh, served_by, url};
 
 /// What the mesh says of a task's health.
 fn is(task: &Task<'_>, by: &Node, health: &str) -> Result<()> {
@@ -69,7 +69,7 @@ fn sick_tasks_leave_and_come_back() -> Result<()> {
         for task in &tasks {
             is(task, n1, "unhealthy")?;
         }
-        refuses(lab.client(), &url(n1, 8080))?;
+        comes_to_refuse(lab.client(), &url(n1, 8080), SOON)?;
         mentions(&n1.ok("task ls")?, &["health check https:80/"])?;
         n1.ok("service update --no-healthcheck web")?;
         served_by(lab.client(), &url(n1, 8080), &[&tasks[0], &tasks[1]])
