@@ -359,7 +359,7 @@ impl Node {
     pub(crate) fn flows(&self, proto: u8) -> Vec<Flow> {
         let buckets: Array<&MapData, Bucket> = open(self.ebpf.map(table(proto)));
         let all = buckets.iter().flat_map(|bucket| bucket.expect("flows are read").0);
-        all.filter(|flow| flow.head != 0).collect()
+        all.filter(|flow| Head(flow.head).role().is_some()).collect()
     }
 
     /// Checks that programs and pipeline remember and count the same.

@@ -122,7 +122,7 @@ mod tests {
 
     /// As HAProxy 2.6 reads it (src/resolvers.c).
     fn haproxy(weight: u16) -> u32 {
-        (u32::from(weight) + 255) / 256
+        u32::from(weight).div_ceil(256)
     }
 
     #[test]

@@ -113,7 +113,8 @@ impl Asked {
     /// for the way back says nothing more.
     pub(super) fn read(&self, flow: &Flow, now: u32, timeouts: &Timeouts) -> Option<Read> {
         let head = Head(flow.head);
-        if head.is_empty() || head.age(now) > head.timeout(self.proto, timeouts) {
+        // Of no role: it is empty, or was forgotten.
+        if head.role().is_none() || head.age(now) > head.timeout(self.proto, timeouts) {
             return None;
         }
         let (client, destination) = (Addr16::from(self.client), Addr16::from(self.destination));
