@@ -29,7 +29,7 @@ impl Occupancy {
         let mut sum = Self::default();
         for flow in buckets.flat_map(|bucket| bucket.0) {
             let head = Head(flow.head);
-            let live = !head.is_empty() && head.age(now) <= head.timeout(proto, timeouts);
+            let live = head.role().is_some() && head.age(now) <= head.timeout(proto, timeouts);
             let established = live && head.has(Head::ESTABLISHED) && !head.has(Head::CLOSING);
             sum.slots += 1;
             sum.live += u64::from(live);
