@@ -167,7 +167,8 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
     let (status_tx, status) = watch::channel(Arc::new(Status::default()));
     let (masks_tx, masks) = watch::channel(Masks::default());
     let (me_tx, me) = watch::channel(None);
-    let options = SyncOptions { accept_deletions };
+    let own = matches!(way, Way::Alone(Some(_)));
+    let options = SyncOptions { accept_deletions, own };
     parts.spawn(sync::run(Arc::clone(&store), Some(cache), options, world_tx, health_tx, stop.clone()));
 
     let messenger = messenger(&id, address, &world);

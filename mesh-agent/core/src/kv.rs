@@ -3,9 +3,11 @@
 //! [`KvState`] is the whole semantics, pure and in memory; an engine adds durability around it. Values are
 //! UTF-8 (JSON), so that people can read what is stored.
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
+use std::ops::Bound;
 
 use serde::{Deserialize, Serialize};
 
@@ -231,13 +233,39 @@ pub const MAX_BYTES: usize = 4 << 20;
 /// How many revisions are kept for watches to resume from…
 pub const HISTORY: usize = 10_000;
 /// …as long as they are no more bytes than this: a few huge values must not fill the memory.
-pub const HISTORY_BYTES: usize = 64 << 20;
+pub const HISTORY_BYTES: usize = 16 << 20;
+
+/// An entry, found and ordered by its key: a key is as long as many values, and is kept once.
+#[derive(Debug, Clone)]
+struct ByKey(KeyValue);
+
+impl Borrow<str> for ByKey {
+    fn borrow(&self) -> &str {
+        &self.0.key
+    }
+}
+impl PartialEq for ByKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key == other.0.key
+    }
+}
+impl Eq for ByKey {}
+impl PartialOrd for ByKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for ByKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.key.cmp(&other.0.key)
+    }
+}
 
 /// The state of a store, and the rules by which it changes.
 #[derive(Debug, Clone, Default)]
 pub struct KvState {
     rev: Rev,
-    entries: BTreeMap<String, KeyValue>,
+    entries: BTreeSet<ByKey>,
     log: VecDeque<Batch>,
     log_bytes: usize,
     leases: BTreeMap<LeaseId, BTreeSet<String>>,
@@ -251,7 +279,7 @@ impl KvState {
             if let Some(lease) = kv.lease {
                 state.leases.entry(lease).or_default().insert(kv.key.clone());
             }
-            state.entries.insert(kv.key.clone(), kv);
+            state.entries.replace(ByKey(kv));
         }
         state
     }
@@ -277,14 +305,14 @@ impl KvState {
 
     /// One key.
     pub fn get(&self, key: &str) -> Option<&KeyValue> {
-        self.entries.get(key)
+        self.entries.get(key).map(|ByKey(kv)| kv)
     }
 
     /// All keys that begin with a prefix, in order.
     pub fn range<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a KeyValue> {
         self.entries
-            .range(prefix.to_owned()..)
-            .map(|(_, kv)| kv)
+            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
+            .map(|ByKey(kv)| kv)
             .take_while(move |kv| kv.key.starts_with(prefix))
     }
 
@@ -323,10 +351,12 @@ impl KvState {
         self.rev = batch.rev;
         for event in &batch.events {
             let old = match event {
-                Event::Put(kv) => self.entries.insert(kv.key.clone(), kv.clone()),
-                Event::Delete(key) => self.entries.remove(key),
+                Event::Put(kv) => self.entries.replace(ByKey(kv.clone())),
+                Event::Delete(key) => self.entries.take(key.as_str()),
             };
-            if let Some(keys) = old.and_then(|kv| kv.lease).and_then(|lease| self.leases.get_mut(&lease)) {
+            if let Some(keys) =
+                old.and_then(|ByKey(kv)| kv.lease).and_then(|lease| self.leases.get_mut(&lease))
+            {
                 keys.remove(event.key());
             }
             if let Event::Put(KeyValue { key, lease: Some(lease), .. }) = event {

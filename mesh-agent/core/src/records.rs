@@ -277,16 +277,20 @@ pub fn decode(key: &str, value: &str) -> Result<Record, String> {
         "stop" => Record::Stop(TaskId::new(rest)),
         "claim" => {
             let claim: Claim = json(value)?;
-            match rest.strip_prefix("block/").and_then(|rest| rest.split_once('/')) {
-                Some((network, number)) => {
-                    let number = number.parse().map_err(|_| format!("'{number}' is no block number"))?;
-                    Record::Block(NetworkId::new(network), Block(number), NodeId::new(claim.owner))
-                }
+            match block_of(rest) {
+                Some((network, block)) => Record::Block(network, block, NodeId::new(claim.owner)),
+                None if rest.starts_with("block/") => return Err(format!("'{rest}' is no block")),
                 None => Record::Claim(claim),
             }
         }
         _ => Record::Other,
     })
+}
+
+/// What a claim is to, if it is to a block: by its key after `claim/`.
+pub(crate) fn block_of(claim: &str) -> Option<(NetworkId, Block)> {
+    let (network, number) = claim.strip_prefix("block/")?.split_once('/')?;
+    Some((NetworkId::new(network), Block(number.parse().ok()?)))
 }
 
 fn json<T: DeserializeOwned>(value: &str) -> Result<T, String> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::kv::{Batch, Event, KeyValue, Listing, Rev};
-use crate::model::Snapshot;
+use crate::model::{NetworkId, Snapshot, Task};
 use crate::records::{self, HeldClaim, Record};
 
 /// A resync may remove this share of services or tasks before it is held back…
@@ -57,7 +57,8 @@ pub enum Refused {
     },
 }
 
-/// What is kept on disk, so that a node serves what it knew when it starts without a store.
+/// What is kept on disk, so that a node serves what it knew when it starts without a store. Without records it is a mark:
+/// which store it is, and how far it was followed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cache {
     /// Which store this is a copy of.
@@ -66,7 +67,7 @@ pub struct Cache {
     pub changed: Rev,
     /// The revision.
     pub rev: Rev,
-    /// Everything but signs of life.
+    /// Everything but signs of life; in a mark nothing but the generation.
     pub kvs: Vec<KeyValue>,
 }
 
@@ -74,30 +75,48 @@ pub struct Cache {
 #[derive(Debug, Clone, Default)]
 pub struct Replica {
     cluster: Option<String>,
-    kvs: BTreeMap<String, KeyValue>,
+    /// Records as they were written; none: another has them.
+    raw: Option<BTreeMap<Arc<str>, KeyValue>>,
     world: Snapshot,
+    /// Whether it has all that there was at its revision.
+    whole: bool,
 }
 
 impl Replica {
-    /// Begins with what was kept on disk.
-    pub fn from_cache(cache: Cache) -> Self {
-        let mut replica = Self { cluster: Some(cache.cluster), ..Self::default() };
-        for kv in cache.kvs {
-            replica.put(kv);
+    /// Of a store that may be gone when the node starts next: records are kept as they were written.
+    pub fn keeping() -> Self {
+        Self { raw: Some(BTreeMap::new()), ..Self::default() }
+    }
+
+    /// Goes on from what was kept on disk; from a mark it knows where it was, and nothing else yet.
+    #[must_use]
+    pub fn from_cache(mut self, cache: Cache) -> Self {
+        self.cluster = Some(cache.cluster);
+        self.world.generation = records::generation(&cache.kvs);
+        self.whole = self.raw.is_some() && cache.kvs.iter().any(|kv| kv.modified > Rev(0));
+        if self.whole {
+            cache.kvs.into_iter().for_each(|kv| self.put(kv));
         }
-        replica.world.rev = cache.rev;
-        replica.world.changed = cache.changed;
-        replica
+        (self.world.rev, self.world.changed) = (cache.rev, cache.changed);
+        self
     }
 
     /// What to keep on disk.
     pub fn to_cache(&self) -> Option<Cache> {
-        Some(Cache {
-            cluster: self.cluster.clone()?,
-            rev: self.world.rev,
-            changed: self.world.changed,
-            kvs: self.kvs.values().filter(|kv| records::matters(&kv.key)).cloned().collect(),
-        })
+        let kvs = match &self.raw {
+            Some(raw) => raw.values().filter(|kv| records::matters(&kv.key)).cloned().collect(),
+            None => {
+                let (key, value) = (records::GENERATION.to_owned(), self.generation().to_string());
+                vec![KeyValue { key, value, created: Rev(0), modified: Rev(0), lease: None }]
+            }
+        };
+        let (cluster, rev, changed) = (self.cluster.clone()?, self.world.rev, self.world.changed);
+        Some(Cache { cluster, rev, changed, kvs })
+    }
+
+    /// Whether it has all that there was at its revision.
+    pub fn is_whole(&self) -> bool {
+        self.whole
     }
 
     /// The world as of now.
@@ -126,7 +145,7 @@ impl Replica {
         for event in batch.events {
             // Signs of life may have been listed apart, at a later revision than the rest; what is told again
             // on the way there is old news.
-            if self.kvs.get(event.key()).is_some_and(|kv| kv.modified > batch.rev) {
+            if self.world.rev_of(event.key()) > batch.rev {
                 continue;
             }
             match event {
@@ -152,7 +171,7 @@ impl Replica {
     /// that a watch still brings everything else from there.
     pub fn refresh_live(&mut self, listing: Listing) -> Result<(), Refused> {
         self.doubt(&listing.cluster, listing.rev)?;
-        let gone: Vec<_> = self.kvs.keys().filter(|key| !records::matters(key)).cloned().collect();
+        let gone: Vec<_> = self.world.revs.keys().filter(|key| !records::matters(key)).cloned().collect();
         for key in gone {
             self.delete(&key);
         }
@@ -177,18 +196,21 @@ impl Replica {
             self.within_budget("services", "svc/", &listed)?;
             self.within_budget("tasks", "task/", &listed)?;
         }
-        let gone: Vec<_> = self.kvs.keys().filter(|key| !listed.contains_key(*key)).cloned().collect();
+        let gone: Vec<_> =
+            self.world.revs.keys().filter(|key| !listed.contains_key(&***key)).cloned().collect();
         let mut changed = went_back || renewed || gone.iter().any(|key| records::matters(key));
         for key in gone {
             self.delete(&key);
         }
         for (key, kv) in listed {
-            if self.kvs.get(&key) != Some(&kv) {
+            // In a history that began anew the same revision may be another.
+            if went_back || renewed || self.world.rev_of(&key) != kv.modified {
                 changed |= records::matters(&key);
                 self.put(kv);
             }
         }
         self.cluster = Some(listing.cluster);
+        self.whole = true;
         self.world.rev = listing.rev;
         if changed {
             self.world.changed = listing.rev;
@@ -202,8 +224,8 @@ impl Replica {
         prefix: &str,
         listed: &BTreeMap<String, KeyValue>,
     ) -> Result<(), Refused> {
-        let known: Vec<_> = self.kvs.keys().filter(|key| key.starts_with(prefix)).collect();
-        let missing = known.iter().filter(|key| !listed.contains_key(**key)).count();
+        let known: Vec<_> = self.world.revs.keys().filter(|key| key.starts_with(prefix)).collect();
+        let missing = known.iter().filter(|key| !listed.contains_key(&****key)).count();
         if missing > BUDGET_COUNT && missing as f64 > known.len() as f64 * BUDGET_SHARE {
             return Err(Refused::TooManyDeletions { what, missing, known: known.len() });
         }
@@ -214,7 +236,8 @@ impl Replica {
         // A record that turns into another kind under the same key leaves nothing of the old one.
         self.delete(&kv.key);
         let world = &mut self.world;
-        world.revs.insert(kv.key.as_str().into(), kv.modified);
+        let key: Arc<str> = kv.key.as_str().into();
+        world.revs.insert(Arc::clone(&key), kv.modified);
         match records::decode(&kv.key, &kv.value) {
             Ok(Record::Network(network)) => {
                 world.networks.insert(network.id.clone(), Arc::from(network));
@@ -222,7 +245,8 @@ impl Replica {
             Ok(Record::Service(service)) => {
                 world.services.insert(service.id.clone(), Arc::from(service));
             }
-            Ok(Record::Task(task)) => {
+            Ok(Record::Task(mut task)) => {
+                share_ids(world, &mut task);
                 world.tasks.insert(task.id.clone(), Arc::from(task));
             }
             Ok(Record::Node(node)) => {
@@ -269,38 +293,62 @@ impl Replica {
         if kv.key == records::GENERATION {
             world.generation = records::generation([&kv]);
         }
-        self.kvs.insert(kv.key.clone(), kv);
+        if let Some(raw) = &mut self.raw {
+            raw.insert(key, kv);
+        }
     }
 
     fn delete(&mut self, key: &str) {
-        let Some(kv) = self.kvs.remove(key) else { return };
         let world = &mut self.world;
-        world.revs.remove(key);
+        if world.revs.remove(key).is_none() {
+            return;
+        }
         world.poison.remove(key);
         if key == records::GENERATION {
             world.generation = 0;
         }
-        match records::decode(key, &kv.value) {
-            Ok(Record::Network(network)) => drop(world.networks.remove(&network.id)),
-            Ok(Record::Service(service)) => drop(world.services.remove(&service.id)),
-            Ok(Record::Task(task)) => drop(world.tasks.remove(&task.id)),
-            Ok(Record::Node(node)) => drop(world.nodes.remove(&node.id)),
-            Ok(Record::NodeSpec(id, _)) => drop(world.specs.remove(&id)),
-            Ok(Record::TaskSpec(id, _)) => drop(world.task_specs.remove(&id)),
-            Ok(Record::Live(id, _)) => drop(world.live.remove(&id)),
-            Ok(Record::Down(id, _)) => drop(world.downs.remove(&id)),
-            Ok(Record::Block(network, block, _)) => drop(world.blocks.remove(&(network, block))),
-            Ok(Record::Claim(_)) => drop(world.claims.remove(key)),
-            Ok(Record::Tokens(role, _)) => drop(world.tokens.remove(&role)),
-            Ok(Record::Identity(id, _)) => drop(world.identities.remove(&id)),
-            Ok(Record::Denied(serial, _)) => drop(world.denied.remove(&serial)),
-            Ok(Record::Rotation(_)) => world.rotation = None,
-            Ok(Record::Verification(_)) => world.verification = None,
-            Ok(Record::MemberRotation(_)) => world.member_rotation = None,
-            Ok(Record::Stop(task)) => drop(world.stops.remove(&task)),
-            Ok(Record::Other) | Err(_) => {}
+        // What a record was is said by its key.
+        let (kind, rest) = key.split_once('/').unwrap_or((key, ""));
+        match kind {
+            "net" => drop(world.networks.remove(rest)),
+            "svc" => drop(world.services.remove(rest)),
+            "task" => drop(world.tasks.remove(rest)),
+            "node" => drop(world.nodes.remove(rest)),
+            "nodespec" => drop(world.specs.remove(rest)),
+            "taskspec" => drop(world.task_specs.remove(rest)),
+            "live" => drop(world.live.remove(rest)),
+            "down" => drop(world.downs.remove(rest)),
+            "stop" => drop(world.stops.remove(rest)),
+            "identity" => drop(world.identities.remove(rest)),
+            "denied" => drop(world.denied.remove(rest)),
+            "token" => world.tokens.retain(|role, _| role.to_string() != rest),
+            "claim" => match records::block_of(rest) {
+                Some((network, block)) => drop(world.blocks.remove(&(network, block))),
+                None => drop(world.claims.remove(key)),
+            },
+            _ if key == records::ROTATION => world.rotation = None,
+            _ if key == records::MEMBER_ROTATION => world.member_rotation = None,
+            _ if key == records::VERIFICATION => world.verification = None,
+            _ => {}
+        }
+        if let Some(raw) = &mut self.raw {
+            raw.remove(key);
         }
     }
+}
+
+/// Of ten thousand tasks many say the same ids: those that are known are kept once.
+fn share_ids(world: &Snapshot, task: &mut Task) {
+    if let Some((known, _)) = world.nodes.get_key_value(&task.node) {
+        task.node = known.clone();
+    }
+    if let Some((known, _)) = task.service.as_ref().and_then(|id| world.services.get_key_value(id)) {
+        task.service = Some(known.clone());
+    }
+    let known =
+        |id: NetworkId| world.networks.get_key_value(&id).map_or_else(|| id.clone(), |(id, _)| id.clone());
+    let addresses = std::mem::take(&mut task.addresses);
+    task.addresses = addresses.into_iter().map(|(id, address)| (known(id), address)).collect();
 }
 
 #[cfg(test)]
@@ -337,7 +385,7 @@ mod tests {
 
     #[test]
     fn signs_of_life_do_not_count_as_change() {
-        let mut replica = Replica::default();
+        let mut replica = Replica::keeping();
         replica.resync(listing(5, vec![]), false).unwrap();
         let live = kv("live/n1", r#"{"epoch":1,"applied":5}"#, 6);
         replica.apply(Batch { rev: Rev(6), events: vec![Event::Put(live)] });
@@ -352,10 +400,10 @@ mod tests {
         replica.resync(listing(5, stops(20, 5)), false).unwrap();
         let refused = replica.resync(listing(9, vec![]), false).unwrap_err();
         assert_eq!(refused, Refused::TooManyDeletions { what: "services", missing: 20, known: 20 });
-        assert_eq!(replica.kvs.len(), 20, "nothing half-applied");
+        assert_eq!(replica.world.revs.len(), 20, "nothing half-applied");
         replica.resync(listing(9, stops(16, 5)), false).unwrap();
         replica.resync(listing(9, vec![]), true).unwrap();
-        assert!(replica.kvs.is_empty());
+        assert!(replica.world.revs.is_empty());
     }
 
     #[test]
@@ -377,7 +425,10 @@ mod tests {
         let mut replica = Replica::default();
         replica.resync(listing(90, stops(20, 5)), false).unwrap();
         replica.resync(generation(7, 3), false).unwrap();
-        assert_eq!((replica.world().rev, replica.world().changed, replica.kvs.len()), (Rev(3), Rev(3), 2));
+        assert_eq!(
+            (replica.world().rev, replica.world().changed, replica.world.revs.len()),
+            (Rev(3), Rev(3), 2)
+        );
         assert!(matches!(replica.resync(generation(7, 2), false), Err(Refused::WentBack { .. })));
         assert!(matches!(replica.resync(generation(6, 2), false), Err(Refused::WentBack { .. })));
         replica.resync(generation(8, 2), false).unwrap();
@@ -402,7 +453,7 @@ mod tests {
         assert_eq!(replica.world().rev, Rev(5), "the rest is still to come");
         replica.apply(Batch { rev: Rev(6), events: vec![Event::Put(live(6))] });
         replica.apply(Batch { rev: Rev(7), events: vec![Event::Delete("live/n1".to_owned())] });
-        assert_eq!(replica.kvs["live/n1"].modified, Rev(8));
+        assert_eq!(replica.world.rev_of("live/n1"), Rev(8));
         replica.apply(Batch { rev: Rev(10), events: vec![Event::Delete("live/n1".to_owned())] });
         assert!(replica.world().live.is_empty());
         let other = Listing { cluster: "c2".to_owned(), rev: Rev(99), kvs: vec![] };
@@ -421,9 +472,30 @@ mod tests {
 
     #[test]
     fn the_cache_gives_the_same_world_back() {
-        let mut replica = Replica::default();
+        let mut replica = Replica::keeping();
         replica.resync(listing(3, vec![kv("stop/t", "{}", 3), kv("guard/ports", "1", 2)]), false).unwrap();
-        let again = Replica::from_cache(replica.to_cache().unwrap());
+        let again = Replica::keeping().from_cache(replica.to_cache().unwrap());
         assert_eq!(again.world(), replica.world());
+        assert!(again.is_whole());
+    }
+
+    /// It says which store it was and how far that was followed, and that all of it is to be asked for.
+    #[test]
+    fn a_mark_is_no_copy() {
+        let mut replica = Replica::default();
+        let all = || vec![kv("stop/t", "{}", 3), kv(records::GENERATION, "7", 2)];
+        replica.resync(listing(3, all()), false).unwrap();
+        let mark = replica.to_cache().unwrap();
+        for begin in [Replica::default(), Replica::keeping()] {
+            let mut again = begin.from_cache(mark.clone());
+            assert!(!again.is_whole() && again.world().stops.is_empty() && again.world().revs.is_empty());
+            assert_eq!((again.world().rev, again.generation()), (Rev(3), 7));
+            assert!(matches!(again.resync(listing(2, all()), false), Err(Refused::WentBack { .. })));
+            let other = Listing { cluster: "c2".to_owned(), ..listing(9, all()) };
+            assert!(matches!(again.resync(other, false), Err(Refused::WrongCluster { .. })));
+            again.resync(listing(3, all()), false).unwrap();
+            assert!(again.is_whole());
+            assert_eq!(again.world().stops, replica.world().stops);
+        }
     }
 }

@@ -4,6 +4,8 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use mesh_core::model::Snapshot;
+use mesh_core::replica::Replica;
 
 use super::lock;
 use crate::cluster;
@@ -15,6 +17,8 @@ use crate::facts::sync;
 use crate::netns::Netns;
 use crate::overlay::OverlayPlane;
 use crate::plane::Plane;
+use crate::store::Store;
+use crate::store::local::LocalStore;
 
 /// Removes devices, routes, rules and the run directory; with `purge` the state directory, too.
 pub(super) async fn run(config: &Config, purge: bool) -> anyhow::Result<()> {
@@ -58,9 +62,19 @@ async fn forget_names(config: &Config, errors: &mut Vec<String>) -> usize {
         return 0;
     }
     let Ok(id) = lock::node_id(&config.node.state_dir) else { return 0 };
-    let Some(world) = sync::last_known(&config.node.state_dir.join("cache")) else { return 0 };
+    let world = match sync::last_known(&config.node.state_dir.join("cache")) {
+        Some(world) => world,
+        None => match own_records(&config.node.state_dir.join("store.redb")).await {
+            Ok(Some(world)) => world,
+            Ok(None) => return 0,
+            Err(error) => {
+                errors.push(error.to_string());
+                return 0;
+            }
+        },
+    };
     let mut removed = 0;
-    for task in world.tasks.values().filter(|task| task.node == id) {
+    for task in world.tasks.on(&id) {
         // One that is gone has taken everything with it.
         let Ok(netns) = Netns::of_origin(&task.origin) else { continue };
         match dns::forget(&task.id, &netns.into_file()).await {
@@ -69,6 +83,16 @@ async fn forget_names(config: &Config, errors: &mut Vec<String>) -> usize {
         }
     }
     removed
+}
+
+/// What is in the node's own store, if it has one.
+async fn own_records(path: &Path) -> anyhow::Result<Option<Snapshot>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let mut replica = Replica::default();
+    replica.resync(LocalStore::open(path)?.list("").await?, true)?;
+    Ok(Some(replica.world().clone()))
 }
 
 /// Removes our files and the directory, if nothing else is in it: it may be one that others use.

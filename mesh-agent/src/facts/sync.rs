@@ -25,10 +25,11 @@ use crate::status::StoreHealth;
 use crate::store::etcd::Known;
 use crate::store::{Batches, Store, WatchEnd};
 
-/// What this node last knew, from its copy on disk alone; none if there is no copy that can be read.
+/// What this node last knew, from its copy on disk alone; none if there is no copy that can be read, or only a mark.
 pub fn last_known(path: &Path) -> Option<Snapshot> {
     let (cache, _) = cache::load(path);
-    Some(Replica::from_cache(cache?).world().clone())
+    let replica = Replica::keeping().from_cache(cache?);
+    replica.is_whole().then(|| replica.world().clone())
 }
 
 /// Which mesh this node last belonged to, and how far it had followed it, from its copy on disk alone.
@@ -56,6 +57,9 @@ const BURST: usize = 1024;
 pub struct SyncOptions {
     /// The first full listing may remove as much as it likes, and be older than what was known.
     pub accept_deletions: bool,
+    /// The store is this agent's own: it is there whenever the agent is, and a copy of it would be kept twice. Only which
+    /// one it is and how far it was followed is kept.
+    pub own: bool,
 }
 
 /// Follows the store until told to stop, and then keeps what is known on disk. `cache` is a file beside which
@@ -122,9 +126,14 @@ impl Sync {
     ) -> Self {
         let (keeper, kept) = Keeper::open(cache).await;
         let engine = health.borrow().engine.clone();
+        let keeps = keeper.keeps() && !options.own;
+        let mut replica = if keeps { Replica::keeping() } else { Replica::default() };
+        if let Some(cache) = kept {
+            replica = replica.from_cache(cache);
+        }
         let mut sync = Self {
             store,
-            replica: kept.map(Replica::from_cache).unwrap_or_default(),
+            replica,
             accept_deletions: options.accept_deletions,
             live_known: false,
             caught_up: false,
@@ -135,7 +144,7 @@ impl Sync {
             world,
             health,
         };
-        if sync.replica.cluster().is_some() {
+        if sync.replica.is_whole() {
             sync.publish();
         }
         sync.report(false);
@@ -161,7 +170,7 @@ impl Sync {
             Err(Refused::WentBack { .. }) if self.accept_deletions || renewed => {}
             doubt => doubt.map_err(|refused| refused.to_string())?,
         }
-        if self.replica.cluster().is_none() || self.accept_deletions || renewed {
+        if !self.replica.is_whole() || self.accept_deletions || renewed {
             self.list_all().await?;
             listed = true;
         } else if !self.live_known {

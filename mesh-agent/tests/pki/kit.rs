@@ -44,7 +44,7 @@ impl Follower {
         let (health_tx, mut health) = watch::channel(StoreHealth::default());
         let (status_tx, status) = watch::channel(Arc::new(Status::default()));
         let stop = CancellationToken::new();
-        let options = SyncOptions { accept_deletions: false };
+        let options = SyncOptions::default();
         TaskTracker::new().spawn(sync::run(
             Arc::clone(&store),
             Some(dir.join("cache")),

@@ -109,7 +109,7 @@ fn history_is_bounded_in_bytes_too() {
     for _ in 0..80 {
         commit(&mut state, &put("k", &"v".repeat(MAX_VALUE)));
     }
-    assert!(state.oldest() > Rev(10) && state.oldest() < Rev(30), "{}", state.oldest());
+    assert!(state.oldest() > Rev(60) && state.oldest() < Rev(80), "{}", state.oldest());
     let restored = KvState::restore(state.rev(), state.range("").cloned().collect::<Vec<_>>())
         .with_history(state.newer(Rev(state.oldest().0 - 1)).unwrap().cloned().collect::<Vec<_>>());
     assert_eq!(restored.oldest(), state.oldest());

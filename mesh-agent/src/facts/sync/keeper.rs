@@ -53,6 +53,11 @@ impl Keeper {
         (keeper, found)
     }
 
+    /// Whether anything is kept.
+    pub(super) fn keeps(&self) -> bool {
+        self.path.is_some()
+    }
+
     /// Remembers what there is to keep.
     pub(super) fn note(&mut self, world: &Snapshot) {
         self.latest = Some((world.rev, world.changed));

@@ -230,7 +230,7 @@ async fn another_store_or_an_older_one_changes_nothing() {
 
     // Someone restored the backup on purpose, and says so.
     node.store.to(Some(Arc::new(LocalStore::open(&backup).unwrap())));
-    node.start(SyncOptions { accept_deletions: true });
+    node.start(SyncOptions { accept_deletions: true, ..SyncOptions::default() });
     node.is(|health| health.connected).await;
     let world = node.sees(|world| world.rev == Rev(1)).await;
     assert!(paused(&world, "n1") && !paused(&world, "n2"));
@@ -267,7 +267,7 @@ async fn much_that_vanishes_is_held_until_someone_says_so() {
     assert_eq!(*node.world.borrow(), known);
     node.stop().await;
 
-    node.start(SyncOptions { accept_deletions: true });
+    node.start(SyncOptions { accept_deletions: true, ..SyncOptions::default() });
     node.is(|health| health.connected).await;
     assert!(node.world.borrow().poison.is_empty());
     // What is removed one by one and seen so needs nobody's word.
