@@ -119,6 +119,12 @@ impl<'a> Shared<'a> {
         unsafe { self.ways.add(way) }
     }
 
+    /// Whether no flow was ever here. A way is never emptied again, and the first is filled first.
+    #[inline(always)]
+    pub fn is_empty(self) -> bool {
+        load(self.way(0)).is_empty()
+    }
+
     /// Looks for a flow.
     #[inline(always)]
     pub fn find(self, tuple: &Tuple, role: Role) -> Option<Found<'a>> {

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::ApiState;
 use super::answer::{Answer, Refused};
-use super::types::{ErrorBody, LogLine, LogStream};
+use super::types::{ErrorBody, LogLine, LogStream, parse_moment};
 use crate::logs::{self, Line, Reader, Span, Stream};
 
 /// How often to look for more.
@@ -98,10 +98,8 @@ fn span(query: &str) -> Answer<Span> {
     Ok(span)
 }
 
-/// Seconds since 1970, with a fraction, as in Docker's API.
 fn moment(seconds: &str) -> Option<Timestamp> {
-    let seconds: f64 = seconds.parse().ok().filter(|seconds: &f64| *seconds >= 0.0 && seconds.is_finite())?;
-    Timestamp::from_millisecond((seconds * 1000.0) as i64).ok()
+    Timestamp::from_nanosecond(i128::from(parse_moment(seconds)?)).ok()
 }
 
 /// What is asked for.

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use anyhow::bail;
-use jiff::tz::TimeZone;
 use mesh_core::events::Filters;
 use serde_json::Value;
 
+use super::Session;
 use super::format::template::{Shape, Template};
+use super::moment::moment;
 use super::several::encode;
-use super::{OK, Session};
-use crate::api::types::{EventMessage, format_moment, parse_duration, parse_moment};
+use crate::api::types::{EventMessage, format_moment};
 use crate::events::now;
 
 /// Show what happens in the mesh, until interrupted
@@ -80,21 +80,9 @@ pub(super) async fn run(args: EventsArgs, session: Session) -> anyhow::Result<u8
         filter.into_iter().for_each(|(key, value)| filters.entry(key).or_default().push(value));
         path.push_str(&format!("&filters={}", encode(&serde_json::to_string(&filters)?)));
     }
-    let mut failed = None;
-    let read = |line: &str| match show(&format, line) {
-        Ok(text) => session.out.is_read(&text),
-        Err(error) => {
-            failed = Some(error);
-            false
-        }
-    };
-    let stopped = session.client.lines(&path, || (), read).await?;
-    let over = no_follow || until.is_some_and(|until| until <= now());
-    match (failed, stopped || over) {
-        (Some(error), _) => Err(error),
-        (None, true) => Ok(OK),
-        (None, false) => bail!("the agent has ended"),
-    }
+    let show = |line: &str| Ok(session.out.is_read(&show(&format, line)?));
+    let ends = || no_follow || until.is_some_and(|until| until <= now());
+    session.follow(&path, || (), show, ends).await
 }
 
 fn show(format: &Format, line: &str) -> anyhow::Result<String> {
@@ -121,47 +109,9 @@ fn filter(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-/// A moment, nanoseconds since 1970: as such in seconds, as RFC 3339 has it, or how long ago.
-fn moment(text: &str) -> Result<u64, String> {
-    if let Some(moment) = parse_moment(text) {
-        return Ok(moment);
-    }
-    if let Ok(ago) = parse_duration(text) {
-        return Ok(now().saturating_sub(u64::try_from(ago.as_nanos()).unwrap_or(u64::MAX)));
-    }
-    // Without a zone it is UTC: so are all times here.
-    let civil =
-        || text.parse::<jiff::civil::DateTime>().ok()?.to_zoned(TimeZone::UTC).ok().map(|at| at.timestamp());
-    let moment = text.parse().ok().or_else(civil);
-    moment.and_then(|moment: jiff::Timestamp| u64::try_from(moment.as_nanosecond()).ok()).ok_or_else(|| {
-        "it is no time: '10m' ago, '2026-11-29T12:00:00Z' and seconds since 1970 are".to_owned()
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn moments_are_read_as_docker_does() {
-        let at = 1_764_417_600 * 1_000_000_000;
-        for text in [
-            "1764417600",
-            "1764417600.0",
-            "2025-11-29T12:00:00Z",
-            "2025-11-29T12:00:00",
-            "2025-11-29T13:00:00+01:00",
-        ] {
-            assert_eq!(moment(text), Ok(at), "{text}");
-        }
-        assert_eq!(moment("2025-11-29"), Ok(at - 12 * 3_600 * 1_000_000_000));
-        let then = moment("1h30m").unwrap();
-        let ago = now() - then;
-        assert!((5_400 * 1_000_000_000..5_500 * 1_000_000_000).contains(&ago), "{ago}");
-        for wrong in ["", "yesterday", "-5m", "2025-13-01", "12:00", "1969-12-31T00:00:00Z"] {
-            assert!(moment(wrong).unwrap_err().contains("no time"), "{wrong}");
-        }
-    }
 
     #[test]
     fn an_event_is_a_line() {

@@ -37,20 +37,8 @@ pub(super) async fn run(args: MonitorArgs, session: Session) -> anyhow::Result<u
         }
         path.push_str(&format!("&service={service}"));
     }
-    let mut failed = None;
-    let read = |line: &str| match show(&format, line) {
-        Ok(text) => session.out.is_read(&text),
-        Err(error) => {
-            failed = Some(error);
-            false
-        }
-    };
-    let stopped = session.client.lines(&path, || session.out.say("watching; Ctrl-C ends"), read).await?;
-    match (failed, stopped) {
-        (Some(error), _) => Err(error),
-        (None, true) => Ok(super::OK),
-        (None, false) => bail!("the agent has ended"),
-    }
+    let show = |line: &str| Ok(session.out.is_read(&show(&format, line)?));
+    session.follow(&path, || session.out.say("watching; Ctrl-C ends"), show, || false).await
 }
 
 fn show(format: &Format, line: &str) -> anyhow::Result<String> {

@@ -359,13 +359,9 @@ fn here(node: Option<IpAddr>, all: &BTreeSet<IpAddr>) -> [Addr16; 2] {
 
 /// Which program belongs on which device.
 fn programs(want: &Balance, facts: &Facts) -> BTreeMap<Device, &'static str> {
-    let from_mesh = match want.node {
-        Some(node) if node.is_ipv6() => program::FROM_MESH6,
-        _ => program::FROM_MESH4,
-    };
     let of = |name: &str| match name {
         LOOPBACK => program::FROM_HOST,
-        VTEP_DEVICE => from_mesh,
+        VTEP_DEVICE => program::FROM_MESH,
         name if want.ports.contains_key(name) => program::FROM_TASK,
         _ => program::FROM_NET,
     };
@@ -424,6 +420,8 @@ impl Plane for EbpfPlane {
                 let mut errors = BTreeMap::new();
                 let looks = depth == Depth::Sweep;
                 applied.changed += self.put_programs(&programs(want, &facts), looks, &mut errors);
+                // At once: nobody answers for a flow that began in between.
+                self.carry_flows(&mut applied);
                 self.settle_sockets(want, &facts, (moved, looks), &mut applied).await;
                 self.carry_flows(&mut applied);
                 if errors.is_empty() {

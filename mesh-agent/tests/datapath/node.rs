@@ -100,9 +100,7 @@ impl Node {
             loader.map_max_entries(name, entries);
         }
         let mut ebpf = loader.load(OBJECT).expect("the object loads: was it built, and is this root?");
-        for name in
-            ["mesh_from_task", "mesh_from_net", "mesh_from_host", "mesh_from_mesh4", "mesh_from_mesh6", CLOCK]
-        {
+        for name in ["mesh_from_task", "mesh_from_net", "mesh_from_host", "mesh_from_mesh", CLOCK] {
             let program: &mut SchedClassifier =
                 ebpf.program_mut(name).expect("a program").try_into().expect("a program of tc");
             program.load().unwrap_or_else(|error| panic!("the kernel refuses {name}: {error}"));

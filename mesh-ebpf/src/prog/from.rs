@@ -52,25 +52,14 @@ fn mesh_from_host(ctx: TcContext) -> i32 {
     )
 }
 
-/// On the tunnel device, over IPv4.
+/// On the tunnel device.
 #[classifier]
-fn mesh_from_mesh4(ctx: TcContext) -> i32 {
+fn mesh_from_mesh(ctx: TcContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
     run(
         skb,
         #[inline(always)]
-        |node, packet| untunnelled(skb, node, packet, false),
-    )
-}
-
-/// On the tunnel device, over IPv6.
-#[classifier]
-fn mesh_from_mesh6(ctx: TcContext) -> i32 {
-    let skb = Skb(ctx.skb.skb);
-    run(
-        skb,
-        #[inline(always)]
-        |node, packet| untunnelled(skb, node, packet, true),
+        |node, packet| untunnelled(skb, node, packet),
     )
 }
 
@@ -87,8 +76,8 @@ fn run(skb: Skb, judge: impl FnOnce(&Node, &mut Packet) -> Verdict) -> i32 {
 }
 
 #[inline(always)]
-fn untunnelled(skb: Skb, node: &Node, packet: &mut Packet, v6: bool) -> Verdict {
-    let sender = sender(skb, node, v6);
+fn untunnelled(skb: Skb, node: &Node, packet: &mut Packet) -> Verdict {
+    let sender = sender(skb, node);
     if sender == NOBODY_WE_KNOW {
         return Verdict::drop(Event::Spoofed);
     }
@@ -102,8 +91,8 @@ const NOBODY_WE_KNOW: u64 = 0;
 /// The number of the node that tunnelled a packet, and the tunnel's key, as one word. Its own function, because the
 /// stack of a program has 512 bytes.
 #[inline(never)]
-fn sender(skb: Skb, node: &Node, v6: bool) -> u64 {
-    let Some((remote, vni)) = skb.tunnelled(v6) else { return NOBODY_WE_KNOW };
+fn sender(skb: Skb, node: &Node) -> u64 {
+    let Some((remote, vni)) = skb.tunnelled() else { return NOBODY_WE_KNOW };
     let peer = node.peer_number(&remote);
     peer.map_or(NOBODY_WE_KNOW, |peer| u64::from(peer) << 32 | u64::from(vni))
 }

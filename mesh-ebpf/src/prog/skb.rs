@@ -245,25 +245,26 @@ impl Skb {
         unsafe { (*self.0).pkt_type == PACKET_HOST }
     }
 
-    /// From which underlay address it was tunnelled, and with which key.
+    /// From which underlay address it was tunnelled, and with which key. Only of the family that it came over does the
+    /// kernel tell.
     #[inline(always)]
-    pub(crate) fn tunnelled(&self, v6: bool) -> Option<(Addr16, u32)> {
+    pub(crate) fn tunnelled(&self) -> Option<(Addr16, u32)> {
         // SAFETY: zero is a valid key.
         let mut key: bpf_tunnel_key = unsafe { core::mem::zeroed() };
-        let flags = if v6 { BPF_F_TUNINFO_IPV6 as u64 } else { 0 };
         // SAFETY: the size is that of the key.
-        let got = unsafe {
-            bpf_skb_get_tunnel_key(self.0, &raw mut key, size_of::<bpf_tunnel_key>() as u32, flags)
+        let mut is_over = |flags| unsafe {
+            bpf_skb_get_tunnel_key(self.0, &raw mut key, size_of::<bpf_tunnel_key>() as u32, flags) == 0
         };
-        if got != 0 {
+        let v4 = is_over(0);
+        if !v4 && !is_over(BPF_F_TUNINFO_IPV6 as u64) {
             return None;
         }
-        // SAFETY: the flag says which of both was written.
+        // SAFETY: the family says which of both was written.
         let remote = unsafe {
-            if v6 {
-                Addr16(key.__bindgen_anon_1.remote_ipv6)
-            } else {
+            if v4 {
                 Addr16::from_word(key.__bindgen_anon_1.remote_ipv4.to_be())
+            } else {
+                Addr16(key.__bindgen_anon_1.remote_ipv6)
             }
         };
         Some((remote, key.tunnel_id))

@@ -8,44 +8,35 @@ use std::collections::BTreeMap;
 use mesh_core::model::Balancing;
 use mesh_core::plan::Balance;
 use mesh_ebpf::abi::Timeouts;
-use mesh_ebpf::flow::{Bucket, Head, Role};
+use mesh_ebpf::flow::{self, Head, Role};
 
 /// Whether any service wants it.
 pub(super) fn counts(want: &Balance) -> bool {
     want.frontends.values().any(|pool| pool.balancing == Balancing::LeastConn)
 }
 
-/// Adds the flows of a table to those that each backend has.
-pub(super) fn add(
-    flows: &mut BTreeMap<u32, i64>,
-    table: impl Iterator<Item = Bucket>,
-    proto: u8,
-    now: u32,
-    timeouts: &Timeouts,
-) {
-    for flow in table.flat_map(|bucket| bucket.0) {
-        let head = Head(flow.head);
-        if head.is(Role::Forward) && head.has(Head::COUNTED) && !head.is_over(proto, now, timeouts) {
-            *flows.entry(flow.addr.0[0]).or_default() += 1;
-        }
-    }
+/// A flow that a backend has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Flow {
+    /// Its number, and which of those that had it.
+    pub(super) backend: u32,
+    pub(super) generation: u32,
+    /// Whether programs count it.
+    pub(super) counted: bool,
 }
 
-/// Adds all flows of a table, counted by programs or not, to those that each backend has had since it got its number.
-pub(super) fn add_all(
-    flows: &mut BTreeMap<(u32, u32), u64>,
-    table: impl Iterator<Item = Bucket>,
+/// The flows of a table that are not over.
+pub(super) fn flows(
+    table: impl Iterator<Item = flow::Flow>,
     proto: u8,
     now: u32,
-    timeouts: &Timeouts,
-) {
-    for flow in table.flat_map(|bucket| bucket.0) {
-        let head = Head(flow.head);
-        if head.is(Role::Forward) && !head.is_over(proto, now, timeouts) {
-            let [id, generation, ..] = flow.addr.0;
-            *flows.entry((id, generation)).or_default() += 1;
-        }
-    }
+    timeouts: Timeouts,
+) -> impl Iterator<Item = Flow> {
+    table.filter_map(move |flow| {
+        let (head, [backend, generation, ..]) = (Head(flow.head), flow.addr.0);
+        let lives = head.is(Role::Forward) && !head.is_over(proto, now, &timeouts);
+        lives.then(|| Flow { backend, generation, counted: head.has(Head::COUNTED) })
+    })
 }
 
 /// By how much what programs counted is wrong, for each backend. While the table was looked at they went on, from
@@ -66,35 +57,32 @@ pub(super) fn corrections(
 #[cfg(test)]
 mod tests {
     use mesh_ebpf::abi::TCP;
-    use mesh_ebpf::flow::{Client, Flow, Place, WAYS};
+    use mesh_ebpf::flow::{Client, Place};
 
     use super::*;
 
     #[test]
     fn flows_count_until_they_are_over() {
         let client = Client { place: Place::Uplink, via: 2 };
-        let of = |role, marks, states, backend| Flow {
+        let of = |role, marks, states, backend| flow::Flow {
             head: Head::new(role, client, marks, 100).used(100, states).0,
-            addr: Flow::target(backend, 1, 1),
-            ..Flow::EMPTY
+            addr: flow::Flow::target(backend, 1, 1),
+            ..flow::Flow::EMPTY
         };
-        let mut bucket = [Flow::EMPTY; WAYS];
-        bucket[0] = of(Role::Forward, Head::COUNTED, Head::ESTABLISHED, 7);
-        bucket[1] = of(Role::Forward, Head::COUNTED, Head::CLOSING, 7);
-        bucket[2] = of(Role::Forward, 0, Head::ESTABLISHED, 7);
-        bucket[3] = of(Role::Reply, Head::LOOPBACK, Head::ESTABLISHED, 7);
-        let mut other = [Flow::EMPTY; WAYS];
-        other[0] = of(Role::Forward, Head::COUNTED, 0, 8);
+        let table = [
+            of(Role::Forward, Head::COUNTED, Head::ESTABLISHED, 7),
+            of(Role::Forward, Head::COUNTED, Head::CLOSING, 7),
+            of(Role::Forward, 0, Head::ESTABLISHED, 7),
+            of(Role::Reply, Head::LOOPBACK, Head::ESTABLISHED, 7),
+            of(Role::Forward, Head::COUNTED, 0, 8),
+            flow::Flow::EMPTY,
+        ];
         let at = |now| {
-            let mut flows = BTreeMap::new();
-            add(&mut flows, [Bucket(bucket), Bucket(other)].into_iter(), TCP, now, &Timeouts::DEFAULT);
-            flows
+            let flows = flows(table.into_iter(), TCP, now, Timeouts::DEFAULT);
+            flows.map(|flow| (flow.backend, flow.counted)).collect::<Vec<_>>()
         };
-        assert_eq!(at(101), [(7, 1), (8, 1)].into());
-        assert_eq!(at(100 + 61), [(7, 1)].into(), "what only opens is forgotten sooner");
-        let mut all = BTreeMap::new();
-        add_all(&mut all, [Bucket(bucket), Bucket(other)].into_iter(), TCP, 101, &Timeouts::DEFAULT);
-        assert_eq!(all, [((7, 1), 2), ((8, 1), 1)].into(), "those, too, that no program counts");
+        assert_eq!(at(101), [(7, true), (7, false), (8, true)]);
+        assert_eq!(at(100 + 61), [(7, true), (7, false)], "what only opens is forgotten sooner");
     }
 
     #[test]

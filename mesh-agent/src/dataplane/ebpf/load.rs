@@ -28,10 +28,9 @@ pub(super) mod program {
     pub(in super::super) const FROM_TASK: &str = "mesh_from_task";
     pub(in super::super) const FROM_NET: &str = "mesh_from_net";
     pub(in super::super) const FROM_HOST: &str = "mesh_from_host";
-    pub(in super::super) const FROM_MESH4: &str = "mesh_from_mesh4";
-    pub(in super::super) const FROM_MESH6: &str = "mesh_from_mesh6";
+    pub(in super::super) const FROM_MESH: &str = "mesh_from_mesh";
     /// All of them.
-    pub(in super::super) const ALL: [&str; 5] = [FROM_TASK, FROM_NET, FROM_HOST, FROM_MESH4, FROM_MESH6];
+    pub(in super::super) const ALL: [&str; 4] = [FROM_TASK, FROM_NET, FROM_HOST, FROM_MESH];
 }
 
 /// What was loaded.

@@ -9,7 +9,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use aya::Pod;
-use mesh_ebpf::flow::{Bucket, Shared};
+use mesh_ebpf::flow::{Bucket, Flow, Shared};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 /// The values of an array map that was made with `BPF_F_MMAPABLE`.
@@ -84,6 +84,26 @@ impl Mapped<Bucket> {
         // SAFETY: within the mapping, for as long as it is borrowed; whoever writes does so as a program does.
         unsafe { Shared::at(self.place(index)) }
     }
+
+    /// What is in the buckets, while programs go on writing. Of those that were never used one word is read: a table
+    /// that is nearly empty costs little.
+    pub(super) fn flows(&self) -> impl Iterator<Item = Flow> {
+        let used = (0..self.len).filter(|index| !self.bucket(*index).is_empty());
+        used.flat_map(|index| steady(|| self.get(index)).0)
+    }
+}
+
+/// A copy that nobody wrote to while it was made, unless they never stop writing.
+fn steady<T: PartialEq>(read: impl Fn() -> T) -> T {
+    let mut value = read();
+    for _ in 0..3 {
+        let again = read();
+        if again == value {
+            break;
+        }
+        value = again;
+    }
+    value
 }
 
 impl<T> Drop for Mapped<T> {

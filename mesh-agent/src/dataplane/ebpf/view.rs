@@ -18,13 +18,14 @@ use mesh_ebpf::abi::{
     Addr16, AffinityKey, AffinityValue, Backend, BackendState, Config, Endpoint, Frontend, FrontendKey,
     NO_BACKEND, Network, Peer, SlotLine, SocketKey, SocketOrigin, SourceKey, Stats, TCP, UDP, map,
 };
-use mesh_ebpf::flow::Bucket;
+use mesh_ebpf::flow::{Bucket, WAYS};
 use mesh_ebpf::verdict::Event;
 
 pub use self::dry::Foreseen;
 pub use self::flows::{Asked, Live, Occupancy, State};
 
 use super::EbpfError;
+use super::active;
 use super::clock::now;
 use super::mapped::Mapped;
 use super::maps::map_error;
@@ -126,10 +127,9 @@ impl View {
 
     /// All backends that there are now, and how many flows each has at this node. Looks at every entry: some milliseconds.
     pub fn loads(&self) -> Result<Vec<(Served, u64)>, EbpfError> {
-        let (now, timeouts) = (now(), self.config.get(0).timeouts);
         let mut flows = BTreeMap::new();
-        for proto in [TCP, UDP] {
-            super::active::add_all(&mut flows, self.buckets(proto), proto, now, &timeouts);
+        for active::Flow { backend, generation, counted: _ } in self.balanced() {
+            *flows.entry((backend, generation)).or_default() += 1;
         }
         let all = (1..self.backends.len()).map(|id| (id as u32, self.backends.get(id)));
         all.filter(|(_, backend)| backend.state != BackendState::Gone as u8)
@@ -163,17 +163,27 @@ impl View {
     /// How full the tables of flows are, of TCP and of UDP. Looks at every entry: some milliseconds.
     pub fn occupancy(&self) -> [Occupancy; 2] {
         let (now, timeouts) = (now(), self.config.get(0).timeouts);
-        [TCP, UDP].map(|proto| Occupancy::of(self.buckets(proto), proto, now, &timeouts))
+        [TCP, UDP].map(|proto| {
+            let table = self.table(proto);
+            let slots = table.len() * WAYS;
+            Occupancy::of(table.flows(), slots as u64, proto, now, &timeouts)
+        })
     }
 
     /// How many flows each backend has, of those that are counted.
     pub(super) fn active_flows(&self) -> BTreeMap<u32, i64> {
-        let (now, timeouts) = (now(), self.config.get(0).timeouts);
         let mut flows = BTreeMap::new();
-        for proto in [TCP, UDP] {
-            super::active::add(&mut flows, self.buckets(proto), proto, now, &timeouts);
+        for flow in self.balanced().filter(|flow| flow.counted) {
+            *flows.entry(flow.backend).or_default() += 1;
         }
         flows
+    }
+
+    fn balanced(&self) -> impl Iterator<Item = active::Flow> {
+        let (now, timeouts) = (now(), self.config.get(0).timeouts);
+        [TCP, UDP]
+            .into_iter()
+            .flat_map(move |proto| active::flows(self.table(proto).flows(), proto, now, timeouts))
     }
 
     /// What would become of a flow that began now. The maps stay as they are.
@@ -184,7 +194,7 @@ impl View {
     /// The flows of a client that this node balances or serves for another node, at most so many.
     pub fn live(&self, asked: &Asked, most: usize) -> Vec<Live> {
         let (now, timeouts) = (now(), self.config.get(0).timeouts);
-        let flows = self.buckets(asked.proto).flat_map(|bucket| bucket.0);
+        let flows = self.table(asked.proto).flows();
         flows.filter_map(|flow| self.name(asked.read(&flow, now, &timeouts)?, asked)).take(most).collect()
     }
 
@@ -222,21 +232,7 @@ impl View {
         Some(live)
     }
 
-    fn buckets(&self, proto: u8) -> impl Iterator<Item = Bucket> {
-        let table = if proto == TCP { &self.flows_tcp } else { &self.flows_udp };
-        (0..table.len()).map(|index| steady(|| table.get(index)))
+    fn table(&self, proto: u8) -> &Mapped<Bucket> {
+        if proto == TCP { &self.flows_tcp } else { &self.flows_udp }
     }
-}
-
-/// A copy that nobody wrote to while it was made, unless they never stop writing.
-pub(super) fn steady<T: PartialEq>(read: impl Fn() -> T) -> T {
-    let mut value = read();
-    for _ in 0..3 {
-        let again = read();
-        if again == value {
-            break;
-        }
-        value = again;
-    }
-    value
 }

@@ -20,7 +20,6 @@ use super::super::books::{Found, Step};
 use super::super::clock::now;
 use super::super::mapped::Mapped;
 use super::super::pinned::Pinned;
-use super::super::view::steady;
 use super::{Maps, all, map_error};
 
 /// Maps that flows are still to be carried over from, and those that they go to.
@@ -111,7 +110,7 @@ fn numbers(found: Found) -> impl Iterator<Item = Step> {
 
 fn carry_table(old: &Mapped<Bucket>, new: &Mapped<Bucket>, proto: u8, config: &Config) {
     let now = now();
-    for flow in (0..old.len()).flat_map(|index| steady(|| old.get(index)).0) {
+    for flow in old.flows() {
         let head = Head(flow.head);
         let Some(role) = head.role().filter(|_| head.age(now) <= head.timeout(proto, &config.timeouts))
         else {

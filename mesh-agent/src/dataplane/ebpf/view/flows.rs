@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mesh_core::model::Vni;
 use mesh_ebpf::abi::{Addr16, NetPort, Timeouts};
-use mesh_ebpf::flow::{Bucket, Client, Flow, Head, Place, Role, TICK};
+use mesh_ebpf::flow::{Client, Flow, Head, Place, Role, TICK};
 
 /// How full a table is. A flow takes one entry on the way to its task, and one on the way back at the node that
 /// translates it.
@@ -21,17 +21,17 @@ pub struct Occupancy {
 
 impl Occupancy {
     pub(super) fn of(
-        buckets: impl Iterator<Item = Bucket>,
+        flows: impl Iterator<Item = Flow>,
+        slots: u64,
         proto: u8,
         now: u32,
         timeouts: &Timeouts,
     ) -> Self {
-        let mut sum = Self::default();
-        for flow in buckets.flat_map(|bucket| bucket.0) {
+        let mut sum = Self { slots, ..Self::default() };
+        for flow in flows {
             let head = Head(flow.head);
             let live = head.role().is_some() && head.age(now) <= head.timeout(proto, timeouts);
             let established = live && head.has(Head::ESTABLISHED) && !head.has(Head::CLOSING);
-            sum.slots += 1;
             sum.live += u64::from(live);
             sum.established += u64::from(established);
         }
@@ -170,7 +170,6 @@ impl Asked {
 #[cfg(test)]
 mod tests {
     use mesh_ebpf::abi::TCP;
-    use mesh_ebpf::flow::WAYS;
     use mesh_ebpf::packet::Tuple;
 
     use super::*;
@@ -186,8 +185,8 @@ mod tests {
             Flow::EMPTY,
         ];
         let at = |now| {
-            let of = Occupancy::of([Bucket(bucket)].into_iter(), TCP, now, &Timeouts::DEFAULT);
-            assert_eq!(of.slots, WAYS as u64);
+            let of = Occupancy::of(bucket.into_iter(), 8, TCP, now, &Timeouts::DEFAULT);
+            assert_eq!(of.slots, 8);
             (of.live, of.established)
         };
         assert_eq!(at(100), (3, 1));
