@@ -22,7 +22,7 @@ pub mod step {
 
 pub(crate) use self::balance::in_slots;
 pub use self::signs::Seen;
-use crate::abi::{FrontendKey, Mac, TCP, UDP};
+use crate::abi::{Config, FrontendKey, Mac, TCP, UDP};
 use crate::flow::{Client, Place};
 use crate::kernel::Kernel;
 use crate::packet::Packet;
@@ -134,6 +134,13 @@ pub fn from_mesh<K: Kernel>(
 fn count<K: Kernel>(k: &K, packet: &mut Packet, event: Event) {
     k.count(event);
     packet.event = event as u8;
+}
+
+/// Whether the flow of a segment, which is not known, may be about to come from other maps. An answer that was let pass
+/// would come from a stranger, whom the client resets.
+#[inline(always)]
+fn may_come(config: &Config, packet: &Packet) -> bool {
+    config.moving != 0 && packet.proto == TCP && !packet.is_syn()
 }
 
 /// TCP and UDP, the protocols that are balanced.

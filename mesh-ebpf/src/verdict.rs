@@ -262,6 +262,8 @@ events! {
     FragmentWaits = "fragment_waits",
     /// What began a flow went back to the node that it came in by, because its task had just left.
     Returned = "returned",
+    /// Dropped, to come again: its flow is on the way here from other maps.
+    Moving = "moving",
 }
 
 /// How many there are.

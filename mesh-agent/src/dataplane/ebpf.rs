@@ -416,12 +416,15 @@ impl Plane for EbpfPlane {
                     applied.errors.insert("maps".to_owned(), error.in_full());
                     true
                 });
-                self.carry_flows(&mut applied);
                 let mut errors = BTreeMap::new();
                 let looks = depth == Depth::Sweep;
-                applied.changed += self.put_programs(&programs(want, &facts), looks, &mut errors);
-                // At once: nobody answers for a flow that began in between.
                 self.carry_flows(&mut applied);
+                let moving = u8::from(self.former.is_some());
+                self.maps.config.change(|config| config.moving = moving);
+                applied.changed += self.put_programs(&programs(want, &facts), looks, &mut errors);
+                // At once: until then nobody answers for what began in between.
+                self.carry_flows(&mut applied);
+                self.maps.config.change(|config| config.moving = 0);
                 self.settle_sockets(want, &facts, (moved, looks), &mut applied).await;
                 self.carry_flows(&mut applied);
                 if errors.is_empty() {

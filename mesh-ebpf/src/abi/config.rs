@@ -130,8 +130,9 @@ pub struct Config {
     pub mac: Mac,
     /// Whether somebody watches: 1, and then records are written; otherwise 0.
     pub watched: u8,
-    /// Zero.
-    pub pad: u8,
+    /// Whether flows are on their way here from other maps: 1, and then segments of those that are not known are lost,
+    /// and come again; otherwise 0.
+    pub moving: u8,
     /// When flows are forgotten.
     pub timeouts: Timeouts,
     /// The addresses of the node that clients use most, of IPv4 and IPv6: those that are compared before `LOCALS` is
@@ -158,7 +159,7 @@ impl Config {
         tunnel_mtu: 0,
         mac: [0; 6],
         watched: 0,
-        pad: 0,
+        moving: 0,
         timeouts: Timeouts::DEFAULT,
         here: [Addr16::ANY_V6; 2],
         csum_v6: 0,

@@ -1,7 +1,7 @@
 //! From the client to a backend.
 
 use super::replies::{self, NO_PORT, remember};
-use super::{Seen, count};
+use super::{Seen, count, may_come};
 use crate::abi::{
     Addr16, AffinityKey, AffinityValue, Backend, Frontend, FrontendKey, NO_BACKEND, NetPort, Published,
     SourceKey, TCP,
@@ -209,6 +209,9 @@ fn balance<K: Kernel>(
     let verdict = admit(packet);
     if verdict != Verdict::ADMIT {
         return verdict;
+    }
+    if may_come(config, packet) {
+        return Verdict::drop(Event::Moving);
     }
     k.begin(packet, Head::new(Role::Forward, client, marks, now))
 }

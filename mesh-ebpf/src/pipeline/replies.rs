@@ -1,7 +1,7 @@
 //! From the backend to the client, and what is remembered for it.
 
 use super::balance::hear;
-use super::{Seen, count};
+use super::{Seen, count, may_come};
 use crate::abi::{Addr16, Mac, NetPort, TCP};
 use crate::flow::{Client, Flow, Head, Inserted, Place, Role, Shared, states};
 use crate::hash;
@@ -20,7 +20,9 @@ pub fn answer<K: Kernel>(k: &K, packet: &mut Packet) -> Verdict {
     let Some(bucket) = k.bucket(packet.proto, hash::place(&packet.tuple, config.table_seed)) else {
         return Verdict::PASS;
     };
-    let Some(found) = bucket.find(&packet.tuple, Role::Reply) else { return Verdict::PASS };
+    let Some(found) = bucket.find(&packet.tuple, Role::Reply) else {
+        return if may_come(config, packet) { Verdict::drop(Event::Moving) } else { Verdict::PASS };
+    };
     let Some((port, client_port, addr)) = found.read() else { return Verdict::PASS };
     packet.now = now;
     // What is taken up, or refused, now that the flow is over did not begin by it: its client went straight to the

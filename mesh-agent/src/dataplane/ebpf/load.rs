@@ -129,6 +129,7 @@ fn configure(old: Config, limits: &Limits, clock: Clock, csum_v6: bool) -> Resul
         csum_v6: if csum_v6 { Config::CSUM_V6 } else { 0 },
         // Whoever watched has gone with the agent that they asked.
         watched: 0,
+        moving: 0,
         ..old
     })
 }

@@ -260,3 +260,27 @@ fn a_flow_is_remembered_for_as_long_as_its_service_wishes() {
         assert_eq!(world.both_ways(OUTSIDE, proto, again, src, to_port(false)).0, 1);
     }
 }
+
+/// While flows are on their way from other maps, nothing is made of segments whose flow may be one of them.
+#[test]
+fn what_may_be_of_a_flow_that_is_to_come_is_lost() {
+    for node in [0, 1] {
+        let mut world = with(0, &[node]);
+        let (src, dst, served) = (client(false, 41_000), to_port(false), at(task(node, 0, false), 80));
+        let moving = |world: &mut World, moving| {
+            world.nodes.iter_mut().for_each(|node| node.config.moving = moving);
+        };
+        moving(&mut world, 1);
+        let lost = End::Dropped(Event::Moving);
+        assert_eq!(world.send(OUTSIDE, TCP, ACK, src, dst), lost);
+        for flags in [SYN | ACK, ACK, ACK | FIN] {
+            assert_eq!(world.send(Who::Task(0), TCP, flags, served, src), lost);
+        }
+        // Datagrams do not come again, and what begins a flow belongs to none.
+        assert_eq!(world.send(Who::Task(0), UDP, 0, served, src), End::Passed);
+        assert_eq!(world.both_ways(OUTSIDE, TCP, SYN, src, dst).0, 0);
+        world.both_ways(OUTSIDE, TCP, ACK, src, dst);
+        moving(&mut world, 0);
+        assert_eq!(world.send(Who::Task(0), TCP, ACK, served, client(false, 41_001)), End::Passed);
+    }
+}
