@@ -65,3 +65,52 @@ impl Ends {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mesh_tests::{Terminal, eventually};
+
+    use super::*;
+
+    /// Set to a file: the test is the program in a terminal, and panics once there is that file.
+    const WITHIN: &str = "MESH_TEST_PANICS";
+    const SOON: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn a_panic_gives_the_terminal_back() {
+        if let Some(go) = std::env::var_os(WITHIN) {
+            let mut screen = Screen::open().unwrap();
+            screen.draw(|frame| frame.set_cursor_position((9, 9))).unwrap();
+            screen.draw(drop).unwrap();
+            while !std::path::Path::new(&go).exists() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            panic!("it went wrong");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (go, own) = (dir.path().join("go"), std::env::current_exe().unwrap());
+        let terminal = Terminal::here(160, 40).unwrap();
+        let name = "cli::top::screen::tests::a_panic_gives_the_terminal_back";
+        let start = format!("{WITHIN}={} {} --exact {name} --nocapture", go.display(), own.display());
+        terminal.run(&start).unwrap();
+        let modes = |wanted: (bool, bool)| {
+            let modes = terminal.modes()?;
+            anyhow::ensure!(modes == wanted, "{modes:?} {}", terminal.screen()?);
+            Ok(())
+        };
+        eventually(SOON, "it has the terminal", || modes((true, false))).unwrap();
+        std::fs::write(go, "").unwrap();
+        eventually(SOON, "the shell has it again", || modes((false, true)).and_then(|()| terminal.waits()))
+            .unwrap();
+        assert!(terminal.screen().unwrap().contains("it went wrong"));
+        terminal.run("clear; stty -a").unwrap();
+        eventually(SOON, "lines are read as they were", || {
+            let screen = terminal.screen()?;
+            anyhow::ensure!(screen.contains(" icanon") && screen.contains(" echo "), "{screen}");
+            Ok(())
+        })
+        .unwrap();
+    }
+}
