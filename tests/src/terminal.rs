@@ -48,7 +48,8 @@ impl Terminal {
     /// An error unless the shell waits for a command: whatever ran has ended.
     pub fn waits(&self) -> Result<()> {
         let screen = self.screen()?;
-        ensure!(screen.trim_end().lines().last() == Some(PROMPT), "the shell does not wait:\n{screen}");
+        // What is typed before it reads stands before what it says.
+        ensure!(screen.trim_end().ends_with(PROMPT), "the shell does not wait:\n{screen}");
         Ok(())
     }
 

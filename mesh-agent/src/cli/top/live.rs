@@ -31,7 +31,7 @@ pub(super) async fn run(mut top: Top, interval: Duration, session: &Session) -> 
         let scene = draw::Scene { host: &host, now: began.elapsed(), palette };
         screen.draw(|frame| draw::draw(frame, &mut top, &scene)).context("cannot write to the terminal")?;
         tokio::select! {
-            Some(look) = looks.recv() => match look {
+            look = looks.recv() => match look.context("nobody looks any more")? {
                 Ok(look) => top.looked(look, began.elapsed()),
                 Err(error) => top.missed(why(error)),
             },

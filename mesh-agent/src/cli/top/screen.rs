@@ -3,9 +3,10 @@
 use std::io::{self, stdout};
 
 use nix::sys::signal::{Signal, raise};
+use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::execute;
-use ratatui::crossterm::terminal::{EnterAlternateScreen, enable_raw_mode};
-use ratatui::{DefaultTerminal, Frame};
+use ratatui::crossterm::terminal::{Clear, ClearType, EnterAlternateScreen, enable_raw_mode};
+use ratatui::{DefaultTerminal, Frame, Terminal};
 use tokio::signal::unix::{Signal as Listener, SignalKind, signal};
 
 /// The terminal, for as long as this is there. A panic gives it back before it tells why.
@@ -33,14 +34,20 @@ impl Screen {
         ratatui::try_restore()?;
         raise(Signal::SIGTSTP)?;
         enable_raw_mode()?;
-        execute!(stdout(), EnterAlternateScreen)?;
-        self.terminal.clear()
+        execute!(stdout(), EnterAlternateScreen, Clear(ClearType::All))?;
+        // A new one draws everything. The old one would ask where the cursor is, and whoever hears keys would hear the answer.
+        self.terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
+        Ok(())
     }
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        ratatui::restore();
+        // After a panic it is given back already; once more would move the cursor to where it was before, and what comes next
+        // over what was told.
+        if !std::thread::panicking() {
+            ratatui::restore();
+        }
     }
 }
 
@@ -70,7 +77,7 @@ impl Ends {
 mod tests {
     use std::time::Duration;
 
-    use mesh_tests::{Terminal, eventually};
+    use mesh_tests::eventually;
 
     use super::*;
 
@@ -83,7 +90,7 @@ mod tests {
         if let Some(go) = std::env::var_os(WITHIN) {
             let mut screen = Screen::open().unwrap();
             screen.draw(|frame| frame.set_cursor_position((9, 9))).unwrap();
-            screen.draw(drop).unwrap();
+            screen.draw(|_| {}).unwrap();
             while !std::path::Path::new(&go).exists() {
                 std::thread::sleep(Duration::from_millis(20));
             }
@@ -91,9 +98,13 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         let (go, own) = (dir.path().join("go"), std::env::current_exe().unwrap());
-        let terminal = Terminal::here(160, 40).unwrap();
+        let terminal = mesh_tests::Terminal::here(160, 40).unwrap();
         let name = "cli::top::screen::tests::a_panic_gives_the_terminal_back";
-        let start = format!("{WITHIN}={} {} --exact {name} --nocapture", go.display(), own.display());
+        let start = format!(
+            "RUST_BACKTRACE=0 {WITHIN}={} {} --exact {name} --nocapture",
+            go.display(),
+            own.display()
+        );
         terminal.run(&start).unwrap();
         let modes = |wanted: (bool, bool)| {
             let modes = terminal.modes()?;

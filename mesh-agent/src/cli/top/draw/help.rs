@@ -12,7 +12,7 @@ pub(super) const SHORT: &str = "? help  / filter  Tab view  s sort  r reverse  q
 const KEYS: &[(&str, &str)] = &[
     ("1 2 3, Tab", "services, tasks, nodes"),
     ("arrows, j k", "choose a row; Enter: its tasks, Esc: back"),
-    ("s > <", "sort by the next or last column"),
+    ("s >, <", "sort by the next column, the one before"),
     ("r", "turn the order round"),
     ("/", "filter: words, is:draining, node:n1, service:web"),
     ("q, Ctrl-C", "quit; Esc: no filter any more, then quit"),

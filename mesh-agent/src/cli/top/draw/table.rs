@@ -12,7 +12,7 @@ use super::text::{plain, short, width};
 /// Between two columns.
 const GAP: usize = 2;
 /// Words of fewer letters than that say nothing.
-const WORD: usize = 10;
+const WORD: usize = 11;
 /// As important is the column by which the table is sorted.
 const SORTED: u8 = 95;
 

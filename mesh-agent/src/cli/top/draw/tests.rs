@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use mesh_core::top::{Condition, Counted, Counts, Key, Look, Node, Service, Task, Teller, Top, View};
+use mesh_core::top::{Condition, Counted, Counts, Key, Look, Node, Service, Task, Teller, Then, Top, View};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
@@ -111,7 +111,7 @@ fn top(view: View) -> Top {
 }
 
 fn press(top: &mut Top, keys: &str) {
-    keys.chars().for_each(|letter| drop(top.press(Key::Letter(letter))));
+    keys.chars().for_each(|letter| assert_eq!(top.press(Key::Letter(letter)), Then::Stay));
 }
 
 fn drawn(top: &mut Top, now: u32, (width, height): (u16, u16), colours: bool) -> Buffer {

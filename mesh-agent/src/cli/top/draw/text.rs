@@ -15,9 +15,11 @@ pub(super) fn width(text: &str) -> usize {
 
 /// A text that takes so many places at most; `…` says that there is more.
 pub(super) fn short(text: &str, most: usize) -> String {
-    if width(text) <= most {
-        return text.to_owned();
-    }
+    if width(text) <= most { text.to_owned() } else { begin(text, most) }
+}
+
+/// The beginning of a text that goes on.
+fn begin(text: &str, most: usize) -> String {
     let mut kept = String::new();
     let mut room = most.saturating_sub(1);
     for grapheme in Span::raw(text).styled_graphemes(Style::new()) {
@@ -54,11 +56,11 @@ pub(super) fn cut(line: Line<'_>, most: usize) -> Line<'_> {
     let mut kept = Vec::new();
     for span in line.spans {
         let wide = span.width();
-        if wide <= room {
+        if wide < room {
             room -= wide;
             kept.push(span);
         } else {
-            kept.push(Span::styled(short(&span.content, room), span.style));
+            kept.push(Span::styled(begin(&span.content, room), span.style));
             break;
         }
     }
