@@ -28,7 +28,8 @@ pub(super) struct TopArgs {
     /// Time between two looks
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = interval)]
     interval: Duration,
-    /// Print one table and end, as is done where standard output is no terminal; rates are those of one interval
+    /// Print one table and end, as is done with --format and where standard output is no terminal; rates are those of one
+    /// interval
     #[arg(long)]
     once: bool,
     /// Which table to begin with
@@ -37,7 +38,6 @@ pub(super) struct TopArgs {
     /// Sort it by this column: the most first, or by the alphabet
     #[arg(long, value_name = "COLUMN")]
     sort: Option<String>,
-    /// With --once: 'table', 'table TEMPLATE', 'json', or a Go template such as '{{.Service}}: {{json .}}'
     #[command(flatten)]
     format: FormatArg,
 }

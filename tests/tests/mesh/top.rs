@@ -296,7 +296,7 @@ fn without_a_terminal_it_is_one_table() -> Result<()> {
         let rows = n1.rows("top --once --interval 1s --view tasks")?;
         ensure!(rows.len() == 2, "{rows:#?}");
         for (place, row) in rows.iter().enumerate() {
-            ensure!(row["Task"] == format!("web.{}", place + 1) && row["State"] == "serving", "{row:#}");
+            ensure!(row["Name"] == format!("web.{}", place + 1) && row["State"] == "serving", "{row:#}");
             let flows = row["FlowsPerSecond"].as_str().context("no rate")?;
             if counts {
                 ensure!((5.0..=100.0).contains(&flows.parse::<f64>()?), "{row:#}");
@@ -305,7 +305,7 @@ fn without_a_terminal_it_is_one_table() -> Result<()> {
             }
         }
         load.stop()?;
-        let names = n1.mesh(["top", "--view", "nodes", "--format", "{{.Node}} {{.State}}"])?.ok()?;
+        let names = n1.mesh(["top", "--view", "nodes", "--format", "{{.Name}} {{.State}}"])?.ok()?;
         ensure!(names == "n1 ready\nn2 ready\n", "{names}");
         mentions(&n1.refused("top --sort cpu")?, &["services have no column 'cpu'", "flows/s"])?;
         mentions(&n1.refused("top --interval 1ms")?, &["from 100ms to 1h"])?;

@@ -38,7 +38,7 @@ const ACTIVE: Column = number("ACTIVE", "Active", 60);
 const PACKETS: Column = number("PKTS/S", "PacketsPerSecond", 50);
 
 const SERVICES: &[Column] = &[
-    words("SERVICE", "Service", 100),
+    words("SERVICE", "Name", 100),
     number("TASKS", "Tasks", 90),
     words("STATE", "State", 80),
     FLOWS,
@@ -52,7 +52,7 @@ const SERVICES: &[Column] = &[
 ];
 
 const TASKS: &[Column] = &[
-    words("TASK", "Task", 100),
+    words("TASK", "Name", 100),
     words("NODE", "Node", 75),
     words("STATE", "State", 90),
     words("HEALTH", "Health", 55),
@@ -67,7 +67,7 @@ const TASKS: &[Column] = &[
 ];
 
 const NODES: &[Column] = &[
-    words("NODE", "Node", 100),
+    words("NODE", "Name", 100),
     words("STATE", "State", 90),
     words("AVAILABILITY", "Availability", 75),
     number("TASKS", "Tasks", 80),

@@ -39,19 +39,22 @@ pub(super) fn draw(frame: &mut Frame<'_>, top: &mut Top, scene: &Scene<'_>) {
     if top.help() {
         return help::draw(frame, area);
     }
-    let silent = top.silent(scene.now).map(|(since, why)| silence(top, scene.host, since, why));
-    let old = silent.is_some();
+    let silent = top.silent(scene.now);
+    let told = silent.map(|(since, _)| silence(top, scene.host, since));
+    let why = silent.map(|(_, why)| text::plain(why)).filter(|why| !why.is_empty());
+    let old = told.is_some();
     line(frame, area, 0, title(top.look()));
     line(frame, area, 1, rates(top.look(), top.total()).style(if old { FAINT } else { Style::new() }));
     line(frame, area, 2, tabs(top));
     let mut next = 3;
-    if let Some((mood, text)) = silent.or_else(|| first_notice(top.look())) {
+    if let Some((mood, text)) = told.or_else(|| first_notice(top.look())) {
         line(frame, area, next, Line::styled(text, scene.palette.mood(mood)));
         next += 1;
     }
     let rest = Rect { y: area.y + next, height: area.height - next - 1, ..area };
     let noted = table::draw(frame, rest, top, scene.palette, old);
-    line(frame, area, area.height - 1, noted.unwrap_or_else(|| Line::styled(help::SHORT, FAINT)));
+    let last = why.map(Line::raw).or(noted).unwrap_or_else(|| Line::styled(help::SHORT, FAINT));
+    line(frame, area, area.height - 1, last);
 }
 
 /// Writes a line; what has no room is cut.
@@ -118,10 +121,9 @@ fn tabs(top: &Top) -> Line<'static> {
     Line::from(spans)
 }
 
-fn silence(top: &Top, host: &str, since: Duration, why: &str) -> (Mood, String) {
+fn silence(top: &Top, host: &str, since: Duration) -> (Mood, String) {
     let what = if top.look().is_some() { "what is shown is old" } else { "trying again" };
-    let why = if why.is_empty() { String::new() } else { format!(" ({why})") };
-    let text = format!("no answer from {} since {}: {what}{why}", end_of(host, HOST), span(since));
+    let text = format!("no answer from {} since {}: {what}", end_of(host, HOST), span(since));
     (Mood::Bad, text::plain(&text))
 }
 
