@@ -97,7 +97,7 @@ fn at(screen: &str, name: &str) -> Result<usize> {
 }
 
 /// A service with two tasks on two nodes, and one without.
-fn services<'a>(lab: &'a Lab) -> Result<[Task<'a>; 2]> {
+fn services(lab: &Lab) -> Result<[Task<'_>; 2]> {
     let [n1, n2] = [lab.node("n1")?, lab.node("n2")?];
     n1.ok("network create app")?;
     n1.ok("service create --name web --network app -p 8080:80")?;

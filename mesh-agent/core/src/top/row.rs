@@ -176,12 +176,15 @@ fn state(running: usize, desired: usize, tasks: &[&Task]) -> Cell {
             words.push(format!("{many} {}", condition.word()));
         }
     }
-    match words.is_empty() {
-        _ if desired == 0 && tasks.iter().all(|task| task.condition == Condition::Ended) => {
-            Cell::State("no tasks".to_owned(), Mood::Warn)
-        }
-        true if few => Cell::State(format!("{} missing", count(desired - running, "task")), Mood::Bad),
-        true => Cell::State("serving".to_owned(), Mood::Good),
-        false => Cell::State(words.join(", "), if running == 0 { Mood::Bad } else { mood }),
-    }
+    let none = desired == 0 && tasks.iter().all(|task| task.condition == Condition::Ended);
+    let (words, mood) = if !words.is_empty() {
+        (words.join(", "), if running == 0 { Mood::Bad } else { mood })
+    } else if none {
+        ("no tasks".to_owned(), Mood::Warn)
+    } else if few {
+        (format!("{} missing", count(desired - running, "task")), Mood::Bad)
+    } else {
+        ("serving".to_owned(), Mood::Good)
+    };
+    Cell::State(words, mood)
 }

@@ -24,14 +24,16 @@ pub(super) async fn run(mut top: Top, interval: Duration, session: &Session) -> 
     let mut screen = Screen::open().context("cannot use the terminal")?;
     let mut inputs = input::listen().context("cannot hear keys")?;
     let (send, mut looks) = channel(1);
-    let looking = tokio::spawn(look(session.client.clone(), interval, send));
+    let looking = look(&session.client, interval, send);
+    tokio::pin!(looking);
     // How long nobody has answered changes by itself.
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     loop {
         let scene = draw::Scene { host: &host, now: began.elapsed(), palette };
         screen.draw(|frame| draw::draw(frame, &mut top, &scene)).context("cannot write to the terminal")?;
         tokio::select! {
-            look = looks.recv() => match look.context("nobody looks any more")? {
+            () = &mut looking => break,
+            Some(look) = looks.recv() => match look {
                 Ok(look) => top.looked(look, began.elapsed()),
                 Err(error) => top.missed(why(error)),
             },
@@ -44,13 +46,13 @@ pub(super) async fn run(mut top: Top, interval: Duration, session: &Session) -> 
             _ = tick.tick() => {}
         }
     }
-    looking.abort();
     Ok(OK)
 }
 
-async fn look(client: Client, interval: Duration, send: Sender<Result<Look, ClientError>>) {
+/// Looks for as long as somebody takes what is seen.
+async fn look(client: &Client, interval: Duration, send: Sender<Result<Look, ClientError>>) {
     loop {
-        let look = read::look(&client).await;
+        let look = read::look(client).await;
         let pause = if look.is_ok() { interval } else { interval.min(AGAIN) };
         if send.send(look).await.is_err() {
             return;
