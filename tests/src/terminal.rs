@@ -1,10 +1,6 @@
 //! A real terminal that nobody sees: tmux, with a server of its own.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
@@ -107,11 +103,6 @@ impl Terminal {
         // Nobody's configuration; and letters of all languages, whatever the environment says.
         let start = ["tmux", "-u", "-f", "/dev/null", "-S", &socket];
         start.into_iter().chain(words.iter().map(AsRef::as_ref)).map(str::to_owned).collect()
-    }
-
-    /// Where its server listens.
-    pub fn socket(&self) -> &Path {
-        &self.socket
     }
 }
 

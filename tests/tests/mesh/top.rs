@@ -219,7 +219,19 @@ fn keys_and_windows_change_what_is_seen() -> Result<()> {
         top.shows(&["too small: 30×6"])?;
         top.terminal.resize(80, 24)?;
         top.shows(&["SERVICE↑", "ACTIVE"])?;
+        // Magenta says that something is not as it should be, and nothing says it where no colours are wanted.
+        let coloured =
+            |screen: &str| (30..=37).chain(90..=97).any(|code| screen.contains(&format!("\x1b[{code}m")));
+        let painted = top.terminal.painted()?;
+        ensure!(painted.contains("\x1b[35mno tasks") && coloured(&painted), "{painted:?}");
         top.press(&["C-c"])?;
+        top.gave_back()?;
+        top.terminal.run("export NO_COLOR=1")?;
+        top.again("")?;
+        top.shows(&["SERVICE↑", "db"])?;
+        let painted = top.terminal.painted()?;
+        ensure!(painted.contains("no tasks") && !coloured(&painted), "{painted:?}");
+        top.press(&["Escape"])?;
         top.gave_back()
     })
 }
@@ -240,7 +252,13 @@ fn an_agent_that_does_not_answer_is_told_of() -> Result<()> {
             })
         };
         n1.kill_agent()?;
-        let screen = top.shows(&["no answer from", "since 3 s: what is shown is old"])?;
+        let screen = top.becomes("it is silent for three seconds", |screen| {
+            mentions(screen, &["no answer from", "s: what is shown is old"])?;
+            let since = screen.split_once(" since ").and_then(|(_, rest)| rest.split(' ').next());
+            let since: u64 = since.context("since when?")?.parse()?;
+            ensure!((3..30).contains(&since), "{screen}");
+            Ok(())
+        })?;
         ensure!(row(&screen, "web")?[1] == "2/2", "{screen}");
         n1.start_agent()?;
         n1.wait_ready(READY)?;
