@@ -220,10 +220,11 @@ fn keys_and_windows_change_what_is_seen() -> Result<()> {
         top.terminal.resize(80, 24)?;
         top.shows(&["SERVICE↑", "ACTIVE"])?;
         // Magenta says that something is not as it should be, and nothing says it where no colours are wanted.
-        let coloured =
-            |screen: &str| (30..=37).chain(90..=97).any(|code| screen.contains(&format!("\x1b[{code}m")));
+        let coloured = |screen: &str| {
+            screen.contains("[38;") || (30..=37).any(|code| screen.contains(&format!("[{code}m")))
+        };
         let painted = top.terminal.painted()?;
-        ensure!(painted.contains("\x1b[35mno tasks") && coloured(&painted), "{painted:?}");
+        ensure!(painted.contains("[38;5;5mno tasks") && coloured(&painted), "{painted:?}");
         top.press(&["C-c"])?;
         top.gave_back()?;
         top.terminal.run("export NO_COLOR=1")?;

@@ -49,7 +49,8 @@ impl Cell {
     /// How good it is.
     pub fn mood(&self) -> Mood {
         match self {
-            Self::State(_, mood) => *mood,
+            // Where nothing is said nothing is wrong.
+            Self::State(text, mood) if !text.is_empty() => *mood,
             // Nothing that serves is worse than too few.
             Self::Part(0, 1..) => Mood::Bad,
             Self::Part(some, all) if some < all => Mood::Warn,
