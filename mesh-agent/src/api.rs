@@ -22,6 +22,7 @@ mod nodes;
 mod services;
 mod socket;
 mod tasks;
+mod top;
 mod verify;
 mod watch;
 mod web;
@@ -119,6 +120,7 @@ fn router(state: ApiState) -> Router {
         .route("/v1/cluster/recover", post(cluster::recover))
         .route("/v1/status", get(about::status))
         .route("/v1/counters", get(counters::counters))
+        .route("/v1/top", get(top::top))
         .route("/v1/explain", post(explain::explain))
         .route("/v1/watch", get(watch::watch))
         .route("/v1/events", get(events::events))

@@ -33,6 +33,7 @@ mod store;
 mod table;
 mod task;
 mod template;
+mod top;
 mod verify;
 mod version;
 
@@ -111,6 +112,7 @@ enum Verb {
     Status(status::StatusArgs),
     Explain(explain::ExplainArgs),
     Verify(verify::VerifyArgs),
+    Top(top::TopArgs),
     Monitor(monitor::MonitorArgs),
     Events(events::EventsArgs),
     Doctor(doctor::DoctorArgs),
@@ -164,6 +166,7 @@ fn run(verb: Verb, global: &Global, out: &Out) -> anyhow::Result<u8> {
         Verb::Verify(args) => talk(global, |session| verify::run(args, session)),
         Verb::Doctor(args) => talk(global, |session| doctor::run(args, session)),
         Verb::Events(args) => talk(global, |session| events::run(args, session)),
+        Verb::Top(args) => talk(global, |session| top::run(args, session)),
         Verb::Monitor(args) => talk(global, |session| monitor::run(args, session)),
         Verb::Template(args) => talk(global, |session| template::run(args, session)),
         Verb::Version(args) => talk(global, |session| version::run(args, session)),

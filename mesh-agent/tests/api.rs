@@ -316,7 +316,7 @@ async fn routes_answer_as_documented() {
             }
         }
     }
-    assert_eq!(routes, 44);
+    assert_eq!(routes, 45);
 }
 
 async fn raw(mesh: &Mesh, method: &str, path: &str, body: &str) -> (String, String) {

@@ -40,6 +40,7 @@ mod netns;
 mod node;
 mod process;
 mod programs;
+mod terminal;
 mod wait;
 
 pub use browser::Browser;
@@ -57,4 +58,5 @@ pub use netns::Netns;
 pub use node::Node;
 pub use process::Process;
 pub use programs::Programs;
+pub use terminal::Terminal;
 pub use wait::eventually;

@@ -88,6 +88,8 @@ mod slow_start;
 mod tasks;
 #[path = "mesh/template.rs"]
 mod template;
+#[path = "mesh/top.rs"]
+mod top;
 #[path = "mesh/traces.rs"]
 mod traces;
 #[path = "mesh/tunnels.rs"]

@@ -37,4 +37,5 @@ pub mod replica;
 pub mod replicas;
 pub mod rights;
 pub mod token;
+pub mod top;
 pub mod whois;

@@ -4,7 +4,7 @@
 use utoipa::OpenApi;
 
 use super::{
-    about, cluster, counters, events, explain, logs, metrics, monitor, networks, nodes, services, tasks,
+    about, cluster, counters, events, explain, logs, metrics, monitor, networks, nodes, services, tasks, top,
     verify, watch, web,
 };
 
@@ -26,7 +26,7 @@ use super::{
         verify::verify,
         cluster::inspect, cluster::init, cluster::join, cluster::token, cluster::authority, cluster::rotate, cluster::leave, cluster::promote,
         cluster::demote, cluster::backup, cluster::restore, cluster::recover,
-        about::status, counters::counters, explain::explain, monitor::monitor, watch::watch, events::events, metrics::scrape, about::openapi,
+        about::status, counters::counters, top::top, explain::explain, monitor::monitor, watch::watch, events::events, metrics::scrape, about::openapi,
         web::page, web::stream,
     ),
     tags(

@@ -17,6 +17,7 @@ mod service;
 mod status;
 mod task;
 mod task_health;
+mod top;
 mod verification;
 mod watch;
 mod web;
@@ -49,6 +50,7 @@ pub use status::{
 };
 pub use task::{Origin, Task, TaskAttachment, TaskNetwork, TaskSpec, TaskStatus, TaskUpdate};
 pub use task_health::{HealthcheckResult, TaskHealth, TaskLife};
+pub use top::{Top, TopCounted, TopCounts};
 pub use verification::{NodeVerification, Verification, VerifyRequest};
 pub use watch::{WatchAction, WatchEvent, WatchKind};
 pub use web::{

@@ -12,7 +12,7 @@ use super::{Ebpf, Talk};
 use crate::shell;
 
 /// Programs that Mesh, its build, its tests or its benchmarks run.
-const TOOLS: [&str; 28] = [
+const TOOLS: [&str; 29] = [
     "nftables",
     "iproute2",
     "iputils-ping",
@@ -44,6 +44,8 @@ const TOOLS: [&str; 28] = [
     "rpm",
     // Looks at the web page.
     "chromium",
+    // A terminal for what is drawn in one.
+    "tmux",
 ];
 
 /// Those of them that start a service of their own when they are installed, and its unit. Tests start programs, not

@@ -6,7 +6,7 @@ use super::Ebpf;
 use crate::shell;
 
 /// A program, and the project that it comes from (packages of distributions are named after it).
-const TOOLS: [(&str, &str); 22] = [
+const TOOLS: [(&str, &str); 23] = [
     ("nft", "nftables"),
     ("ip", "iproute2"),
     ("ping", "iputils"),
@@ -29,6 +29,7 @@ const TOOLS: [(&str, &str); 22] = [
     ("nginx", "nginx, with its stream module"),
     ("iptables-legacy-restore", "iptables"),
     ("promtool", "Prometheus"),
+    ("tmux", "tmux"),
 ];
 
 pub(super) fn check() -> Result<Ebpf> {

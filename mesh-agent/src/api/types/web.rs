@@ -405,7 +405,9 @@ impl Condition {
 pub struct Sum {
     /// New flows.
     pub flows: u64,
-    /// Bytes to it.
+    /// Packets to it.
+    pub packets: u64,
+    /// Their bytes.
     pub bytes: u64,
     /// Flows that there are.
     pub active: u64,
@@ -421,10 +423,11 @@ pub fn sums(world: &Snapshot, loads: &[(Served, u64)]) -> BTreeMap<TaskId, Sum> 
         }
     }
     let mut sums = BTreeMap::new();
-    for (Served { vni, address, active: _, stats: Stats { flows, packets: _, bytes } }, active) in loads {
+    for (Served { vni, address, active: _, stats: Stats { flows, packets, bytes } }, active) in loads {
         let Some(owner) = owners.get(&(*vni, *address)) else { continue };
         let sum: &mut Sum = sums.entry((*owner).clone()).or_default();
         sum.flows += flows;
+        sum.packets += packets;
         sum.bytes += bytes;
         sum.active += active;
     }

@@ -132,11 +132,11 @@ fn all_is_in_order_and_not_without_end() {
 fn rates_are_of_tasks_and_of_the_time_between() {
     let world = world(&[task(1, json!({})), task(2, json!({}))]);
     let load = |address: &str, flows, bytes, active| {
-        let stats = Stats { flows, packets: 0, bytes };
+        let stats = Stats { flows, packets: 2 * flows, bytes };
         (Served { vni: Vni(4096), address: address.parse().unwrap(), active: true, stats }, active)
     };
     let before = sums(&world, &[load("10.0.1.1", 10, 1000, 1), load("10.0.9.9", 1, 1, 1)]);
-    assert_eq!(before, [(TaskId::new("t1"), Sum { flows: 10, bytes: 1000, active: 1 })].into());
+    assert_eq!(before, [(TaskId::new("t1"), Sum { flows: 10, packets: 20, bytes: 1000, active: 1 })].into());
     let after = sums(&world, &[load("10.0.1.1", 25, 4000, 3), load("10.0.1.2", 0, 0, 0)]);
     let rates = WebRates::between(&before, &after, Duration::from_secs(2)).tasks;
     assert_eq!(rates, [("t1".to_owned(), [7.5, 1500.0, 3.0])].into(), "who gets nothing is left out");
