@@ -54,7 +54,8 @@ fn orphans(world: &Snapshot, txn: &mut Txn) {
             txn.delete(key);
         }
     }
-    for task in world.tasks.values().filter(|task| gone(&records::node(&task.node))) {
+    let on_gone = world.tasks.by_node().iter().filter(|(node, _)| gone(&records::node(node)));
+    for task in on_gone.flat_map(|(_, tasks)| tasks.iter()) {
         if txn.ops.len() + 8 > MAX_OPS {
             break;
         }

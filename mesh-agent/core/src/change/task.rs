@@ -81,9 +81,11 @@ pub fn add_task(
             me.name, me.name
         )));
     }
-    let twin = world.tasks.values().find(|task| {
-        task.node == *node && task.origin.is_same_place(&request.origin) && !task.state.is_terminal()
-    });
+    let twin = world
+        .tasks
+        .on(node)
+        .iter()
+        .find(|task| task.origin.is_same_place(&request.origin) && !task.state.is_terminal());
     if let Some(twin) = twin {
         return Err(Refusal::Conflict(format!(
             "this namespace is registered already, as task {}",

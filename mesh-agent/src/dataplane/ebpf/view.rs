@@ -26,7 +26,7 @@ pub use self::flows::{Asked, Live, Occupancy, State};
 
 use super::EbpfError;
 use super::clock::now;
-use super::mapped::Mapped;
+use super::mapped::{Mapped, Paged};
 use super::maps::map_error;
 use super::monitor::{Monitor, Watching};
 use super::pinned::Pinned;
@@ -43,14 +43,14 @@ pub struct View {
     sources: LpmTrie<MapData, SourceKey, u32>,
     origins: HashMap<MapData, SocketKey, SocketOrigin>,
     peers: Array<MapData, Peer>,
-    slots: Mapped<SlotLine>,
+    slots: Paged<SlotLine>,
     ports: Mapped<u64>,
     vips: Mapped<u64>,
     backends: Mapped<Backend>,
     config: Mapped<Config>,
     active: Mapped<i64>,
-    flows_tcp: Mapped<Bucket>,
-    flows_udp: Mapped<Bucket>,
+    flows_tcp: Paged<Bucket>,
+    flows_udp: Paged<Bucket>,
     monitor: Arc<Monitor>,
     /// Whether sockets of this node are led to tasks.
     sockets: bool,
@@ -83,14 +83,14 @@ impl View {
             sources: maps.open(map::SOURCES)?,
             origins: maps.open(map::SOCK_REV)?,
             peers: maps.open(map::PEERS)?,
-            slots: maps.mapped(map::SLOTS)?,
+            slots: maps.paged(map::SLOTS)?,
             ports: maps.mapped(map::PORTS)?,
             vips: maps.mapped(map::VIP_BITS)?,
             backends: maps.mapped(map::BACKENDS)?,
             config: maps.mapped(map::CONFIG)?,
             active: maps.mapped(map::ACTIVE)?,
-            flows_tcp: maps.mapped(map::FLOWS_TCP)?,
-            flows_udp: maps.mapped(map::FLOWS_UDP)?,
+            flows_tcp: maps.paged(map::FLOWS_TCP)?,
+            flows_udp: maps.paged(map::FLOWS_UDP)?,
             monitor,
             sockets,
         })
@@ -161,19 +161,20 @@ impl View {
     }
 
     /// How full the tables of flows are, of TCP and of UDP. Looks at every entry: some milliseconds.
-    pub fn occupancy(&self) -> [Occupancy; 2] {
+    pub fn occupancy(&self) -> Result<[Occupancy; 2], EbpfError> {
         let (now, timeouts) = (now(), self.config.get(0).timeouts);
-        [TCP, UDP].map(|proto| Occupancy::of(self.buckets(proto), proto, now, &timeouts))
+        let of = |proto| Ok(Occupancy::of(self.buckets(proto)?, proto, now, &timeouts));
+        Ok([of(TCP)?, of(UDP)?])
     }
 
     /// How many flows each backend has, of those that are counted.
-    pub(super) fn active_flows(&self) -> BTreeMap<u32, i64> {
+    pub(super) fn active_flows(&self) -> Result<BTreeMap<u32, i64>, EbpfError> {
         let (now, timeouts) = (now(), self.config.get(0).timeouts);
         let mut flows = BTreeMap::new();
         for proto in [TCP, UDP] {
-            super::active::add(&mut flows, self.buckets(proto), proto, now, &timeouts);
+            super::active::add(&mut flows, self.buckets(proto)?, proto, now, &timeouts);
         }
-        flows
+        Ok(flows)
     }
 
     /// What would become of a flow that began now. The maps stay as they are.
@@ -182,10 +183,11 @@ impl View {
     }
 
     /// The flows of a client that this node balances or serves for another node, at most so many.
-    pub fn live(&self, asked: &Asked, most: usize) -> Vec<Live> {
+    pub fn live(&self, asked: &Asked, most: usize) -> Result<Vec<Live>, EbpfError> {
         let (now, timeouts) = (now(), self.config.get(0).timeouts);
-        let flows = self.buckets(asked.proto).flat_map(|bucket| bucket.0);
-        flows.filter_map(|flow| self.name(asked.read(&flow, now, &timeouts)?, asked)).take(most).collect()
+        let flows = self.buckets(asked.proto)?.flat_map(|bucket| bucket.0);
+        let named = flows.filter_map(|flow| self.name(asked.read(&flow, now, &timeouts)?, asked));
+        Ok(named.take(most).collect())
     }
 
     /// Whether an address is the node's own, in the mesh or outside.
@@ -222,9 +224,13 @@ impl View {
         Some(live)
     }
 
-    fn buckets(&self, proto: u8) -> impl Iterator<Item = Bucket> {
-        let table = if proto == TCP { &self.flows_tcp } else { &self.flows_udp };
-        (0..table.len()).map(|index| steady(|| table.get(index)))
+    fn buckets(&self, proto: u8) -> Result<impl Iterator<Item = Bucket> + use<>, EbpfError> {
+        let (table, map) = match proto {
+            TCP => (&self.flows_tcp, map::FLOWS_TCP),
+            _ => (&self.flows_udp, map::FLOWS_UDP),
+        };
+        let table = table.all().map_err(|source| EbpfError::Share { map, source })?;
+        Ok((0..table.len()).map(move |index| steady(|| table.get(index))))
     }
 }
 
