@@ -32,12 +32,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Some six minutes.
+    /// All sizes.
     pub fn full() -> Self {
         Self { services: vec![100, 1_000, 10_000], changes: 200, idle: Duration::from_secs(20) }
     }
 
-    /// Two.
+    /// Without the largest.
     pub fn quick() -> Self {
         Self { services: vec![100, 1_000], changes: 60, idle: Duration::from_secs(10) }
     }
