@@ -117,18 +117,19 @@ impl Zone {
         }
     }
 
-    /// Puts names in.
-    pub(crate) fn put(&mut self, names: &Names) {
+    /// Puts names in. Says whether an address was somebody else's, which the records forbid.
+    pub(crate) fn put(&mut self, names: &Names) -> bool {
         let Names { served, alone, known } = names;
+        let mut contested = false;
         for (network, served) in served {
             if let Some(there) = self.networks.get_mut(network) {
-                Arc::make_mut(there).put_service(served);
+                contested |= Arc::make_mut(there).put_service(served);
             }
         }
         for (task, serves) in alone {
             for network in task.addresses.keys() {
                 if let Some(there) = self.networks.get_mut(network) {
-                    Arc::make_mut(there).put_task(task, *serves);
+                    contested |= Arc::make_mut(there).put_task(task, *serves);
                 }
             }
         }
@@ -138,6 +139,7 @@ impl Zone {
                 None => _ = self.known.insert(name.as_str().into(), 1),
             }
         }
+        contested
     }
 
     /// Takes those out that were put in.

@@ -173,18 +173,21 @@ impl NetworkNames {
         claims.filter(|(claim, _)| *claim != Claim::Alias).flat_map(|(_, served)| &served.tasks)
     }
 
-    pub(super) fn put_service(&mut self, served: &Arc<Served>) {
+    /// Says whether one of its addresses was somebody else's.
+    pub(super) fn put_service(&mut self, served: &Arc<Served>) -> bool {
+        let mut contested = false;
         for (claim, name) in served.claims() {
             put(&mut self.services, name.as_str(), (claim, Arc::clone(served)), |(claim, served)| {
                 (*claim, served.id.clone())
             });
         }
         for task in &served.tasks {
-            self.own(task, Owner::Task(Arc::clone(task), Some(Arc::clone(served))));
+            contested |= self.own(task, &Owner::Task(Arc::clone(task), Some(Arc::clone(served))));
         }
         for address in served.attached.iter().flat_map(|attached| attached.vip.iter().flatten()) {
-            self.reverse.insert(*address, Owner::Service(Arc::clone(served)));
+            contested |= self.reverse.insert(*address, Owner::Service(Arc::clone(served))).is_some();
         }
+        contested
     }
 
     pub(super) fn take_service(&mut self, served: &Served) {
@@ -197,12 +200,12 @@ impl NetworkNames {
         }
     }
 
-    /// A task of no service.
-    pub(super) fn put_task(&mut self, task: &Arc<Task>, serves: bool) {
+    /// A task of no service; as with one.
+    pub(super) fn put_task(&mut self, task: &Arc<Task>, serves: bool) -> bool {
         put(&mut self.alone, name_alone(task), (Reverse(serves), Arc::clone(task)), |(serves, task)| {
             (*serves, Reverse((task.created, task.state)), task.id.clone())
         });
-        self.own(task, Owner::Task(Arc::clone(task), None));
+        self.own(task, &Owner::Task(Arc::clone(task), None))
     }
 
     pub(super) fn take_task(&mut self, task: &Task) {
@@ -210,10 +213,12 @@ impl NetworkNames {
         self.disown(task);
     }
 
-    fn own(&mut self, task: &Task, owner: Owner) {
+    fn own(&mut self, task: &Task, owner: &Owner) -> bool {
+        let mut contested = false;
         for address in task.addresses.get(&self.id).into_iter().flat_map(TaskAddress::addresses) {
-            self.reverse.insert(address, owner.clone());
+            contested |= self.reverse.insert(address, owner.clone()).is_some();
         }
+        contested
     }
 
     fn disown(&mut self, task: &Task) {

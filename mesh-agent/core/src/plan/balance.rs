@@ -167,7 +167,7 @@ pub(super) fn sites(scene: Scene<'_>, task: &Task) -> Vec<((Vni, IpAddr), Arc<Si
     let mut sites = Vec::new();
     let peer = match scene.world.nodes.get(&task.node) {
         _ if task.state != TaskState::Running => return sites,
-        Some(node) if node.id == scene.ground.me => None,
+        Some(node) if node.id == *scene.me => None,
         Some(node) if scene.base.peers.contains_key(&node.address) => Some(node.address),
         _ => return sites,
     };
@@ -188,7 +188,7 @@ pub(super) fn frontends(
     tasks: &[&Arc<Task>],
     frontends: &mut BTreeMap<Frontend, Arc<Pool>>,
 ) {
-    let Some(me) = scene.world.nodes.get(&scene.ground.me) else { return };
+    let Some(me) = scene.world.nodes.get(scene.me) else { return };
     plan_vips(scene.world, me, service, tasks, frontends);
     for port in &service.ports {
         plan_port(scene.world, me, service, tasks, port, frontends);

@@ -1,6 +1,6 @@
 //! **Decision.** What every part of a plan stands on: this node, the others, the networks and who holds their blocks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,36 +8,18 @@ use ipnet::IpNet;
 
 use super::overlay::{self, Mac, Route, Vtep};
 use super::{NetworkGate, Problem};
-use crate::model::{Block, Name, Network, NetworkId, Node, NodeId, SharedMap, Snapshot, TaskAddress, Vni};
+use crate::model::{NetworkId, Node, NodeId, SharedMap, Snapshot, TaskAddress, Vni};
 
-/// As far as plans depend on it. While it stays, a change of a service or a task changes its own part of the plan alone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Ground {
-    pub(super) me: NodeId,
-    pub(super) uplink_mtu: u32,
-    pub(super) vxlan_port: u16,
-    routes: BTreeSet<IpNet>,
-    pub(super) nodes: BTreeMap<NodeId, (IpAddr, Name)>,
-    pub(super) networks: SharedMap<NetworkId, Arc<Network>>,
-    pub(super) blocks: SharedMap<(NetworkId, Block), NodeId>,
-}
-
-impl Ground {
-    pub(super) fn of(world: &Snapshot, me: &Node) -> Self {
-        Self {
-            me: me.id.clone(),
-            uplink_mtu: me.uplink_mtu,
-            vxlan_port: me.vxlan_port,
-            routes: me.routes.clone(),
-            nodes: world
-                .nodes
-                .iter()
-                .map(|(id, node)| (id.clone(), (node.address, node.name.clone())))
-                .collect(),
-            networks: world.networks.clone(),
-            blocks: world.blocks.clone(),
-        }
-    }
+/// Whether two worlds have the same of that, as far as a node's plan depends on it. Then a change of a service or a task
+/// changes its own part of the plan alone.
+pub(super) fn is_same(one: &Snapshot, other: &Snapshot, me: &NodeId) -> bool {
+    let place = |node: &Arc<Node>| {
+        let own = (node.id == *me).then_some((node.uplink_mtu, node.vxlan_port));
+        (node.address, node.name.clone(), own)
+    };
+    one.networks == other.networks
+        && one.blocks == other.blocks
+        && one.nodes.changes(&other.nodes).all(|(_, was, is)| was.map(place) == is.map(place))
 }
 
 /// What it comes to on this node, whatever services and tasks there are.

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::Problem;
 use super::balance::{Balance, Frontend, Pool, PortGate, Site};
-use super::ground::{Base, Ground};
+use super::ground::{self, Base};
 use super::overlay::{Endpoint, Overlay, Route};
 use super::part::{Part, Scene, Unit};
 use crate::dns::Zone;
@@ -18,7 +18,7 @@ use crate::model::{Node, NodeId, Origin, SharedMap, Snapshot, Task, TaskId, Time
 /// A plan that is put together from parts, and what it was made of.
 #[derive(Debug)]
 pub(super) struct Last {
-    ground: Ground,
+    me: NodeId,
     base: Base,
     world: Snapshot,
     masks: BTreeMap<NodeId, Verdict>,
@@ -46,7 +46,7 @@ impl Last {
     ) -> Self {
         let base = Base::of(world, me);
         let mut begun = Self {
-            ground: Ground::of(world, me),
+            me: me.id.clone(),
             routes: base.routes.clone(),
             base,
             world: world.clone(),
@@ -77,7 +77,8 @@ impl Last {
         masks: &BTreeMap<NodeId, Verdict>,
         now: Timestamp,
     ) -> Option<Self> {
-        if self.contested || now < self.now || self.ground != Ground::of(world, me) {
+        let stays = self.me == me.id && ground::is_same(&self.world, world, &self.me);
+        if self.contested || now < self.now || !stays {
             return None;
         }
         let units = self.changed(world, masks, now);
@@ -95,8 +96,8 @@ impl Last {
     }
 
     fn scene(&self) -> Scene<'_> {
-        let Self { world, ground, base, masks, now, .. } = self;
-        Scene { world, ground, base, masks, now: *now }
+        let Self { world, me, base, masks, now, .. } = self;
+        Scene { world, me, base, masks, now: *now }
     }
 
     /// Whose part may be another one by now.
@@ -127,7 +128,7 @@ impl Last {
 
     fn put(&mut self, unit: Unit, part: Part) {
         let Part { routes, endpoints, sites, frontends, names, problems, next } = part;
-        self.zone.put(&names);
+        self.contested |= self.zone.put(&names);
         for (device, endpoint) in endpoints {
             let gate = PortGate { vni: endpoint.vni, addresses: endpoint.addresses };
             self.contested |= self.ports.insert(device.clone(), gate).is_some();

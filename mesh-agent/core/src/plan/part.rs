@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::balance::{self, Frontend, Pool, Site};
-use super::ground::{Base, Ground};
+use super::ground::Base;
 use super::overlay::{self, Endpoint, Route};
 use super::{Problem, mask, ramp};
 use crate::dns::Names;
@@ -46,7 +46,7 @@ impl Unit {
 #[derive(Clone, Copy)]
 pub(super) struct Scene<'a> {
     pub(super) world: &'a Snapshot,
-    pub(super) ground: &'a Ground,
+    pub(super) me: &'a NodeId,
     pub(super) base: &'a Base,
     pub(super) masks: &'a BTreeMap<NodeId, Verdict>,
     pub(super) now: Timestamp,
@@ -91,7 +91,7 @@ impl Part {
 
     fn add_task(&mut self, scene: Scene<'_>, service: Option<&Service>, task: &Task) {
         self.sites.extend(balance::sites(scene, task));
-        if task.node == scene.ground.me && !task.state.is_terminal() {
+        if task.node == *scene.me && !task.state.is_terminal() {
             overlay::attach(scene, service, task, &mut self.routes, &mut self.endpoints);
         }
     }
@@ -119,6 +119,6 @@ impl Part {
         mask::apply(scene.masks, self.frontends.values_mut());
         // Names do not change with what this node hears of others.
         let turnout = world.turnout(service, tasks);
-        self.names = Names::of_service(world, &scene.ground.me, service, tasks, &turnout);
+        self.names = Names::of_service(world, scene.me, service, tasks, &turnout);
     }
 }
