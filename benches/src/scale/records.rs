@@ -218,7 +218,7 @@ mod tests {
     use crate::Mesh;
 
     fn listing(all: Vec<(String, String)>) -> Listing {
-        let kv = |(key, value)| KeyValue { key, value, created: Rev(1), modified: Rev(1), lease: None };
+        let kv = |(key, value): (String, String)| KeyValue { key: key.into(), value: value.into(), created: Rev(1), modified: Rev(1), lease: None };
         Listing { cluster: "bench".to_owned(), rev: Rev(1), kvs: all.into_iter().map(kv).collect() }
     }
 
@@ -226,7 +226,7 @@ mod tests {
     fn they_are_such_as_decisions_make() {
         let records = Records::of(30, Ipv4Addr::new(172, 16, 0, 1));
         let all = records.all();
-        let kinds = |keys: &mut dyn Iterator<Item = &String>| -> BTreeSet<String> {
+        let kinds = |keys: &mut dyn Iterator<Item = &str>| -> BTreeSet<String> {
             keys.map(|key| {
                 key.split('/')
                     .take(if key.starts_with("task") { 1 } else { 2 })
@@ -237,9 +237,9 @@ mod tests {
             .collect()
         };
         let decided = Mesh::of(10, 30, 10).expect("a mesh");
-        let mut known: BTreeSet<String> = kinds(&mut decided.records().map(|kv| &kv.key));
+        let mut known: BTreeSet<String> = kinds(&mut decided.records().map(|kv| &*kv.key));
         known.remove("guard");
-        assert_eq!(kinds(&mut all.iter().map(|(key, _)| key)), known);
+        assert_eq!(kinds(&mut all.iter().map(|(key, _)| key.as_str())), known);
         let mut replica = Replica::default();
         replica.resync(listing(all), true).expect("a listing");
         let world = replica.world();

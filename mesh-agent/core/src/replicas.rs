@@ -58,7 +58,7 @@ fn place<'a>(
     lost: &BTreeSet<NodeId>,
 ) -> Vec<(u32, &'a NodeId)> {
     let crew = Crew::of(world, service, program, lost);
-    let free = (1..).filter(|slot| !world.claims.contains_key(&records::slot_claim(&service.id, *slot)));
+    let free = (1..).filter(|slot| !world.claims.contains_key(&*records::slot_claim(&service.id, *slot)));
     let mut spread = Spread::of(world, service, &crew);
     let slots = free.take(crew.missing(program));
     slots.map_while(|slot| spread.next().map(|node| (slot, node))).collect()

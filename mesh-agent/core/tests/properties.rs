@@ -11,10 +11,11 @@ use mesh_core::change::{
     self, AttachmentRequest, NetworkRequest, Refusal, ServiceRequest, ServiceUpdate, TaskChange, janitor,
 };
 use mesh_core::diff::diff;
+use mesh_core::dns::Zone;
 use mesh_core::liveness::Verdict;
 use mesh_core::model::{
-    Affinity, Availability, Balancing, Ejected, EndpointMode, Health, Locality, NodeId, Protocol,
-    PublishMode, PublishedPort, ServiceId, Sickness, Snapshot,
+    Affinity, Availability, Balancing, Ejected, EndpointMode, Health, HealthCheck, Locality, Node, NodeId, Probe,
+    Program, Protocol, PublishMode, PublishedPort, Run, Service, ServiceId, Sickness, Snapshot, Task, TaskId,
 };
 use mesh_core::plan;
 use proptest::prelude::*;
@@ -25,15 +26,40 @@ use sim::Sim;
 struct Around {
     /// What nodes are taken for, in their order.
     verdicts: Vec<Option<Verdict>>,
-    /// Somebody else has a copy of this service and of all that exists once: no decision makes such records.
-    odd: Option<usize>,
+    /// Each of so many services or tasks.
+    odd: Vec<(Odd, usize)>,
+}
+
+/// What steps do not make of records, or no decision does: whoever wrote them may have been another.
+#[derive(Debug, Clone, Copy)]
+enum Odd {
+    /// Somebody else has a copy of a service and of all that exists once.
+    TwinService,
+    /// Somebody else has a copy of a task, with its addresses.
+    TwinTask,
+    /// A task's service is not known.
+    Orphan,
+    /// A task has a name of its own, and perhaps no service.
+    Named,
+    /// A service wants a name that another one has.
+    Alias,
+    /// A service takes its own check for sick.
+    Panics,
+    /// A service's tasks serve on a drained node until others do.
+    HandsOver,
+    /// All uplinks carry less.
+    Uplink,
 }
 
 fn around() -> impl Strategy<Value = Around> {
+    use Odd::{Alias, HandsOver, Named, Orphan, Panics, TwinService, TwinTask, Uplink};
     use Verdict::{AgreedDown, Dead, Leaving, PathDown, Rebooted};
     let verdict = prop::sample::select(vec![AgreedDown, Dead, Leaving, PathDown, Rebooted]);
     let verdicts = prop::collection::vec(prop::option::weighted(0.2, verdict), 4);
-    (verdicts, prop::option::weighted(0.1, 0..5usize)).prop_map(|(verdicts, odd)| Around { verdicts, odd })
+    let odd = vec![TwinService, TwinTask, Orphan, Named, Alias, Panics, HandsOver, Uplink];
+    let odd = prop::collection::vec((prop::sample::select(odd), 0..5usize), 0..3);
+    (verdicts, prop_oneof![2 => Just(Vec::new()), 1 => odd])
+        .prop_map(|(verdicts, odd)| Around { verdicts, odd })
 }
 
 impl Around {
@@ -42,17 +68,70 @@ impl Around {
         all.filter_map(|(id, verdict)| Some((id.clone(), (*verdict)?))).collect()
     }
 
+    /// Two may want the same.
+    fn contests(&self) -> bool {
+        self.odd.iter().any(|(odd, _)| matches!(odd, Odd::TwinService | Odd::TwinTask))
+    }
+
     fn see(&self, world: &Snapshot) -> Snapshot {
         let mut world = world.clone();
-        if let Some(service) = self.odd.and_then(|place| world.services.values().nth(place).cloned()) {
-            for id in ["0first", "zlast"] {
-                let id = ServiceId::new(id);
-                world
-                    .services
-                    .insert(id.clone(), Arc::new(mesh_core::model::Service { id, ..(*service).clone() }));
-            }
-        }
+        self.odd.iter().for_each(|(odd, place)| odd.put(*place, &mut world));
         world
+    }
+}
+
+impl Odd {
+    fn put(self, place: usize, world: &mut Snapshot) {
+        let service = world.services.values().nth(place).cloned();
+        let task = world.tasks.values().nth(place).cloned();
+        let put = |world: &mut Snapshot, task: Task| _ = world.tasks.insert(task.id.clone(), Arc::new(task));
+        match (self, service, task) {
+            (Self::TwinService, Some(service), _) => {
+                for id in ["0first", "zlast"].map(ServiceId::new) {
+                    let twin = Service { id: id.clone(), ..(*service).clone() };
+                    world.services.insert(id, Arc::new(twin));
+                }
+            }
+            (Self::TwinTask, _, Some(task)) => {
+                put(world, Task { id: TaskId::new("0first"), service: None, ..(*task).clone() });
+                put(world, Task { id: TaskId::new("zlast"), ..(*task).clone() });
+            }
+            (Self::Orphan, _, Some(task)) => {
+                put(world, Task { service: Some(ServiceId::new("nobody")), ..(*task).clone() });
+            }
+            (Self::Named, _, Some(task)) => {
+                let service = task.service.clone().filter(|_| place % 2 == 0);
+                put(world, Task { name: "svc1".parse().ok(), service, ..(*task).clone() });
+            }
+            (Self::Alias, Some(service), _) => {
+                let mut service = (*service).clone();
+                let aliases = ["svc1", "svc2", "zz"].map(|name| name.parse().unwrap());
+                service.networks.iter_mut().for_each(|at| at.aliases.extend(aliases.clone()));
+                world.services.insert(service.id.clone(), Arc::new(service));
+            }
+            (Self::Panics, Some(service), _) => {
+                let check = HealthCheck { panic: 90, ..HealthCheck::new(Probe::Tcp { port: 80 }) };
+                let service = Service { health: Some(check), ..(*service).clone() };
+                world.services.insert(service.id.clone(), Arc::new(service));
+            }
+            (Self::HandsOver, Some(service), _) => {
+                let tasks: Vec<_> = world.tasks.of(&service.id).to_vec();
+                tasks.iter().for_each(|task| put(world, Task { program: Some(1), ..(**task).clone() }));
+                let run = Run { command: vec!["true".to_owned()], env: Vec::new() };
+                let (rollout, previous, update) = Default::default();
+                let program = Program { version: 1, run, replicas: 1, update, rollout, previous };
+                let service = Service { program: Some(program), ..(*service).clone() };
+                world.services.insert(service.id.clone(), Arc::new(service));
+            }
+            (Self::Uplink, _, _) => {
+                let nodes: Vec<_> = world.nodes.values().cloned().collect();
+                for node in nodes {
+                    let node = Node { uplink_mtu: 1400, ..(*node).clone() };
+                    world.nodes.insert(node.id.clone(), Arc::new(node));
+                }
+            }
+            (_, None, _) | (_, _, None) => {}
+        }
     }
 }
 
@@ -244,7 +323,7 @@ fn update(sim: &mut Sim, service: u8, wanted: ServiceUpdate) -> Result<(), Refus
         .map(drop)
 }
 
-fn pick(sim: &Sim, t: u8) -> Option<(String, mesh_core::model::TaskId)> {
+fn pick(sim: &Sim, t: u8) -> Option<(String, TaskId)> {
     let world = sim.world();
     let task = world.tasks.values().nth(usize::from(t) % world.tasks.len().max(1))?;
     Some((world.nodes.get(&task.node)?.name.to_string(), task.id.clone()))
@@ -377,10 +456,11 @@ proptest! {
                 let planned = planner.desired(&world, node, &masks, now);
                 let anew = plan::Planner::default().desired(&world, node, &masks, now);
                 prop_assert_eq!(&planned, &anew);
+                prop_assert!(around.contests() || planned.zone == Zone::build(&world, node));
                 let again = planner.desired(&world.clone(), node, &masks, now);
                 prop_assert_eq!(&again, &planned);
                 let mut both = again.balance.frontends.iter().zip(&planned.balance.frontends);
-                let same = around.odd.is_some() || both.all(|(a, b)| Arc::ptr_eq(a.1, b.1));
+                let same = around.contests() || both.all(|(a, b)| Arc::ptr_eq(a.1, b.1));
                 prop_assert!(same, "two plans of one world share their pools");
             }
         }

@@ -10,7 +10,7 @@ use std::ops::{Bound, Index, RangeBounds};
 use std::slice;
 use std::sync::Arc;
 
-/// A chunk that is longer is cut in two.
+/// A chunk that would be longer is cut in two.
 const CHUNK: usize = 64;
 
 /// An ordered map, as [`std::collections::BTreeMap`]. A copy costs a pointer for each 32 to 64 entries.
@@ -121,19 +121,31 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
             chunks if at == chunks => (at - 1, Err(self.chunks.last().map_or(0, |chunk| chunk.len()))),
             _ => (at, found),
         };
-        let chunk = Arc::make_mut(self.chunks.get_mut(at)?);
         match found {
-            Ok(place) => chunk.get_mut(place).map(|(_, there)| std::mem::replace(there, value)),
+            Ok(place) => {
+                let chunk = Arc::make_mut(self.chunks.get_mut(at)?);
+                chunk.get_mut(place).map(|(_, there)| std::mem::replace(there, value))
+            }
             Err(place) => {
-                chunk.insert(place, (key, value));
-                let more = (chunk.len() > CHUNK).then(|| chunk.split_off(CHUNK / 2));
+                let (at, place) = self.room(at, place);
+                Arc::make_mut(self.chunks.get_mut(at)?).insert(place, (key, value));
                 self.len += 1;
-                if let Some(more) = more {
-                    self.chunks.insert(at + 1, Arc::new(more));
-                }
                 None
             }
         }
+    }
+
+    /// Where there is room for an entry that belongs to this place of this chunk.
+    fn room(&mut self, at: usize, place: usize) -> (usize, usize) {
+        let last = at + 1 == self.chunks.len();
+        let Some(chunk) = self.chunks.get_mut(at).filter(|chunk| chunk.len() == CHUNK) else {
+            return (at, place);
+        };
+        // What comes in the order of its keys leaves full chunks behind.
+        let cut = if last && place == CHUNK { CHUNK } else { CHUNK / 2 };
+        let more = Arc::make_mut(chunk).split_off(cut);
+        self.chunks.insert(at + 1, Arc::new(more));
+        place.checked_sub(cut).map_or((at, place), |place| (at + 1, place))
     }
 
     /// The value of a key, to be changed.

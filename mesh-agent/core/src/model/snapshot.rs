@@ -41,7 +41,7 @@ pub struct Snapshot {
     /// Tasks that someone asked to stop; their nodes carry it out.
     pub stops: BTreeMap<TaskId, Rev>,
     /// Everything that exists once and is held or waits to be given out again, by key.
-    pub claims: SharedMap<String, HeldClaim>,
+    pub claims: SharedMap<Arc<str>, HeldClaim>,
     /// Tokens to join with, by what they make of who joins.
     pub tokens: BTreeMap<Role, Tokens>,
     /// Which nodes have certificates.

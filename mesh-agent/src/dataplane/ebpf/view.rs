@@ -129,7 +129,7 @@ impl View {
         let (now, timeouts) = (now(), self.config.get(0).timeouts);
         let mut flows = BTreeMap::new();
         for proto in [TCP, UDP] {
-            super::active::add_all(&mut flows, self.buckets(proto), proto, now, &timeouts);
+            super::active::add_all(&mut flows, self.buckets(proto)?, proto, now, &timeouts);
         }
         let all = (1..self.backends.len()).map(|id| (id as u32, self.backends.get(id)));
         all.filter(|(_, backend)| backend.state != BackendState::Gone as u8)
