@@ -1,5 +1,5 @@
 //! A mesh of any size, without a kernel: what the benchmarks decide about. And [`datapath`], with one; [`lab`] and
-//! [`dns`] and [`liveness`], with real programs; [`cluster`], with a real store.
+//! [`dns`] and [`liveness`], with real programs; [`cluster`], with a real store; [`scale`], with records of a large one.
 #![forbid(unsafe_code)]
 
 pub mod cluster;
@@ -7,6 +7,7 @@ pub mod datapath;
 pub mod dns;
 pub mod lab;
 pub mod liveness;
+pub mod scale;
 mod times;
 
 use std::net::{IpAddr, Ipv4Addr};

@@ -150,9 +150,9 @@ impl Control {
         let mut newest = Rev(0);
         for op in &txn.ops {
             let listing = self.list(op.key()).await?;
-            let found = listing.kvs.iter().find(|kv| kv.key == op.key());
+            let found = listing.kvs.iter().find(|kv| *kv.key == *op.key());
             match (op, found) {
-                (Op::Put { value, .. }, Some(kv)) if kv.value == *value => newest = newest.max(kv.modified),
+                (Op::Put { value, .. }, Some(kv)) if *kv.value == **value => newest = newest.max(kv.modified),
                 (Op::Delete(_), None) => newest = newest.max(listing.rev),
                 (Op::Put { .. } | Op::Delete(_), _) => return Ok(None),
             }

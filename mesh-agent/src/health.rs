@@ -69,7 +69,7 @@ fn settle(
     running: &mut Running,
     at_work: &mut JoinSet<()>,
 ) {
-    let own = world.tasks.values().filter(|task| task.node == *control.node());
+    let own = world.tasks.on(control.node()).iter();
     let wanted: BTreeMap<&TaskId, (&Arc<Task>, Option<&HealthCheck>)> = own
         .map(|task| (&task.id, (task, check_of(world, task))))
         .filter(|(_, (task, check))| match check {

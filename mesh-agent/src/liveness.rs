@@ -95,8 +95,7 @@ fn start(prober: Prober, stop: CancellationToken) -> io::Result<oneshot::Receive
 
 /// Who is probed, and where.
 fn peers(world: &Snapshot, node: &NodeId) -> BTreeMap<NodeId, IpAddr> {
-    let serves =
-        |id: &NodeId| world.tasks.values().any(|task| task.node == *id && task.state == TaskState::Running);
+    let serves = |id: &NodeId| world.tasks.on(id).iter().any(|task| task.state == TaskState::Running);
     let others = world.nodes.values().filter(|other| other.id != *node);
     let probed = others.filter(|other| world.nodes.len() <= ALL || serves(&other.id));
     probed.map(|other| (other.id.clone(), other.address)).collect()

@@ -28,6 +28,8 @@ pub const BACKENDS: usize = 2_000;
 pub struct Scrape {
     /// What the data plane counts; none where it counts nothing.
     pub counters: Option<AllCounters>,
+    /// How many backends it has.
+    pub backends: usize,
     /// What came of the last rounds.
     pub status: Arc<Status>,
     /// The world as this node knows it.
@@ -59,7 +61,8 @@ impl Collector for Scrape {
         self.planes(&mut page)?;
         self.records(&mut page)?;
         self.dns(&mut page)?;
-        self.counters.as_ref().map_or(Ok(()), |counters| data_plane(&mut page, counters))
+        let Some(counters) = &self.counters else { return Ok(()) };
+        data_plane(&mut page, counters, self.backends)
     }
 }
 
@@ -172,11 +175,10 @@ impl Scrape {
     /// Services and nodes, as the records have them.
     fn records(&self, page: &mut Page<'_>) -> fmt::Result {
         let world = &self.world;
-        let mut tasks = world.tasks_by_service();
         let mut rows = Vec::new();
         for service in world.services.values() {
-            let tasks = tasks.remove(&service.id).unwrap_or_default();
-            let turnout = world.turnout(service, &tasks);
+            let tasks = world.tasks.of(&service.id);
+            let turnout = world.turnout(service, tasks);
             let running = tasks.iter().filter(|task| !task.state.is_terminal()).count();
             let serving = tasks.iter().filter(|task| world.serves(task, &turnout)).count();
             rows.push((service.name.as_str(), running, serving, turnout));
@@ -214,7 +216,7 @@ impl Scrape {
     }
 }
 
-fn data_plane(page: &mut Page<'_>, counters: &AllCounters) -> fmt::Result {
+fn data_plane(page: &mut Page<'_>, counters: &AllCounters, all: usize) -> fmt::Result {
     let AllCounters { events, tables, services } = counters;
     page.counter(
         "events",
@@ -237,7 +239,6 @@ fn data_plane(page: &mut Page<'_>, counters: &AllCounters) -> fmt::Result {
     )?;
     page.gauge("service_backends_packets", "Packets to them", service(|s| s.packets))?;
     page.gauge("service_backends_bytes", "Their bytes, IP headers included", service(|s| s.bytes))?;
-    let all = services.iter().map(|service| service.backends.len()).sum::<usize>();
     let backends = || {
         services.iter().filter(|_| all <= BACKENDS).flat_map(|service| {
             service.backends.iter().map(|backend| {

@@ -137,7 +137,7 @@ impl Memory {
         let Ended { start, task, lived, why } = ended;
         self.busy.remove(&(start.service.clone(), start.slot));
         // Another node, or the command before it, has the slot.
-        let taken = || world.claims.contains_key(&records::slot_claim(&start.service, start.slot));
+        let taken = || world.claims.contains_key(&*records::slot_claim(&start.service, start.slot));
         let meant = match &task {
             Some(id) => self.asked.remove(id),
             None => taken(),

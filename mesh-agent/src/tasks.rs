@@ -149,7 +149,7 @@ impl Tasks {
             let Ok(me) = self.me() else { continue };
             let world = Arc::clone(&worlds.borrow_and_update());
             patience.retain(|id, _| world.tasks.contains_key(id));
-            for task in world.tasks.values().filter(|task| task.node == me.id) {
+            for task in world.tasks.on(&me.id) {
                 // A service that is gone no longer says how long its tasks have.
                 if let Some(service) = task.service.as_ref().and_then(|id| world.services.get(id)) {
                     patience.insert(task.id.clone(), service.drain_timeout);

@@ -334,7 +334,7 @@ fn a_new_zone_is_seen_by_the_next_question() {
         add(&mut changed, "web", "app", EndpointMode::Vip, 1, 5);
         zone.store(Arc::new(Zone::build(&changed, &NodeId::new("n1"))));
         assert_eq!(task.short("tasks.web").len(), 5);
-        changed.tasks.clear();
+        changed.tasks = Default::default();
         zone.store(Arc::new(Zone::build(&changed, &NodeId::new("n1"))));
         has(&task.dig("tasks.web"), &["status: NOERROR", "ANSWER: 0", "flags: qr aa"]);
         assert_eq!(task.short("web"), ["10.1.0.1"]);

@@ -173,8 +173,9 @@ async fn a_delta_follows_the_plan() {
     assert!(third.pings("10.0.17.2") && third.pings("10.0.16.2"));
     // Restarted: the same task in another namespace.
     let again = Space::new();
-    let task = Arc::make_mut(site.world.tasks.get_mut(&TaskId::new("t3")).unwrap());
+    let mut task = mesh_core::model::Task::clone(&site.world.tasks[&TaskId::new("t3")]);
     task.origin = again.origin();
+    site.world.tasks.insert(task.id.clone(), Arc::new(task));
     assert!(site.settle(Depth::Delta).await > 0);
     assert!(again.pings("10.0.17.2") && tasks[1].pings("10.0.16.3"));
     assert_eq!(third.sh("ip -o link").lines().count(), 1);
@@ -196,9 +197,7 @@ async fn a_delta_follows_the_plan() {
     site.is_settled().await;
     // A VIP stays while a task runs, for the flows that it has, and goes with the service.
     assert!(tasks[0].pings("10.0.0.1") && tasks[0].pings("fd00:1::1"));
-    for task in site.world.tasks.values_mut() {
-        Arc::make_mut(task).draining = true;
-    }
+    site.change_tasks(|task| task.draining = true);
     assert_eq!(site.settle(Depth::Delta).await, 0);
     assert!(tasks[0].pings("10.0.0.1"));
     site.world.services.clear();
@@ -326,9 +325,7 @@ async fn a_network_leaves_without_a_trace() {
     let dark = NetworkId::new(DARK);
     site.world.networks.remove(&dark);
     site.world.blocks.retain(|(network, _), _| *network != dark);
-    for task in site.world.tasks.values_mut() {
-        Arc::make_mut(task).addresses.remove(&dark);
-    }
+    site.change_tasks(|task| _ = task.addresses.remove(&dark));
     assert!(site.settle(Depth::Delta).await > 0);
     for node in &site.nodes {
         assert_eq!(node.sh("ip route show table all | grep -c '10\\.1\\.' || true").trim(), "0");

@@ -52,6 +52,8 @@ enum What {
     Cluster,
     /// How soon a node that dies or is drained gets no new flows, and how often one is taken for dead that is not
     Liveness,
+    /// What 100, 1,000 and 10,000 services of ten tasks cost one node, and how soon a change of a task is in its kernel
+    Scale,
 }
 
 impl What {
@@ -63,6 +65,7 @@ impl What {
             Self::Dns => &[("mesh-benches", "dns"), ("mesh-agent", "mesh")],
             Self::Cluster => &[("mesh-benches", "cluster")],
             Self::Liveness => &[("mesh-benches", "liveness"), ("mesh-agent", "mesh")],
+            Self::Scale => &[("mesh-benches", "scale"), ("mesh-agent", "mesh")],
         }
     }
 }

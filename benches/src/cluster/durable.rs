@@ -49,7 +49,7 @@ pub(super) fn measure(runtime: &Runtime, kills: usize, writes: usize) -> Result<
     let began = Instant::now();
     let listing = runtime.block_on(super::store(&etcd)?.list("bench/"))?;
     ensure!(began.elapsed() < Duration::from_secs(60), "the list takes too long to be believed");
-    let there: BTreeSet<_> = listing.kvs.into_iter().map(|kv| kv.key).collect();
+    let there: BTreeSet<_> = listing.kvs.into_iter().map(|kv| kv.key.to_string()).collect();
     let lost = acknowledged.difference(&there).count();
     Ok(Durable { kills: rounds, acknowledged: acknowledged.len(), unknown, lost })
 }

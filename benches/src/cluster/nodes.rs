@@ -58,7 +58,7 @@ pub(super) async fn fill(etcd: &Etcd, nodes: u16, tasks: u16) -> Result<Mesh> {
     let all: Vec<_> = world.records().collect();
     for some in all.chunks(AT_ONCE) {
         let mut txn = Txn::default();
-        some.iter().for_each(|kv| txn.put(&kv.key, &kv.value));
+        some.iter().for_each(|kv| txn.put(&*kv.key, &*kv.value));
         commit(&store, txn).await?;
     }
     Ok(world)

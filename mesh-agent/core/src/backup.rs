@@ -54,7 +54,11 @@ impl Backup {
     /// with the authority of another cluster.
     pub fn of(listing: Listing) -> Self {
         let generation = records::generation(&listing.kvs);
-        let kept = listing.kvs.into_iter().filter(|kv| is_kept(&kv.key)).map(|kv| (kv.key, kv.value));
+        let kept = listing
+            .kvs
+            .into_iter()
+            .filter(|kv| is_kept(&kv.key))
+            .map(|kv| (kv.key.to_string(), kv.value.to_string()));
         Self { cluster: listing.cluster, generation, rev: listing.rev, records: kept.collect() }
     }
 
@@ -229,8 +233,8 @@ mod tests {
                 let batch = state.prepare(&txn).unwrap().unwrap();
                 state.install(batch);
             }
-            let there = state.range("").filter(|kv| kv.key != GENERATION);
-            let there: Vec<_> = there.map(|kv| (kv.key.clone(), kv.value.clone())).collect();
+            let there = state.range("").filter(|kv| *kv.key != *GENERATION);
+            let there: Vec<_> = there.map(|kv| (kv.key.to_string(), kv.value.to_string())).collect();
             prop_assert_eq!(there, records);
         }
     }

@@ -6,37 +6,24 @@
 
 mod build;
 pub mod cache;
+mod names;
 pub mod quick;
 pub mod reply;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{NetworkId, PortName, Protocol};
-
-/// The names of one network.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct NetworkNames {
-    /// The network's own name, which may follow a name in it: `web.app`.
-    name: String,
-    /// `web` (a VIP, or all tasks under dnsrr), aliases, `tasks.web`, `nearest.web` (those on this
-    /// node, if any), `web.1`, `web.1.<id>`, a task's own name.
-    /// Hashed: most questions are about these.
-    forward: HashMap<String, Arc<[IpAddr]>>,
-    /// Ready tasks by service name and alias, for `_80._tcp.web`.
-    targets: BTreeMap<String, Arc<[Target]>>,
-    /// Names of ports by service name and alias, for `_http._tcp.web`.
-    ports: BTreeMap<String, Vec<PortName>>,
-    reverse: BTreeMap<IpAddr, String>,
-}
+pub(crate) use self::build::Names;
+use self::names::{Addresses, NetworkNames};
+use crate::model::{NetworkId, Protocol, SharedMap};
 
 /// Everything DNS knows. Cheap to clone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Zone {
-    networks: Arc<BTreeMap<NetworkId, NetworkNames>>,
-    /// Every name of the mesh that is nobody else's: never asked upstream.
-    known: Arc<BTreeSet<String>>,
+    networks: SharedMap<NetworkId, Arc<NetworkNames>>,
+    /// Every name of the mesh that is nobody else's, and how many have it: never asked upstream.
+    known: SharedMap<Arc<str>, u32>,
     network_names: Arc<BTreeSet<String>>,
     subnets: Arc<Vec<ipnet::IpNet>>,
 }
@@ -89,10 +76,10 @@ impl Zone {
     /// several of.
     pub fn answer(&self, asker: &[NetworkId], name: &str, question: Question, seed: u64) -> Answer {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
-        let mine = || asker.iter().filter_map(|id| self.networks.get(id));
+        let mine = || self.mine(asker);
         if let Some(address) = reverse_address(&name) {
-            return match mine().find_map(|names| names.reverse.get(&address)) {
-                Some(name) if question == Question::Ptr => Answer::Name(name.clone()),
+            return match mine().find_map(|names| names.name_of(address)) {
+                Some(name) if question == Question::Ptr => Answer::Name(name),
                 Some(_) => Answer::NoData,
                 None if self.subnets.iter().any(|net| net.contains(&address)) => Answer::NxDomain,
                 None => Answer::Forward,
@@ -100,20 +87,19 @@ impl Zone {
         }
         if let Some(addresses) = self.addresses(asker, &name) {
             return match question {
-                Question::A => pick(addresses, IpAddr::is_ipv4, seed),
-                Question::Aaaa => pick(addresses, IpAddr::is_ipv6, seed),
+                Question::A => pick(&addresses, IpAddr::is_ipv4, seed),
+                Question::Aaaa => pick(&addresses, IpAddr::is_ipv6, seed),
                 Question::Ptr | Question::Srv | Question::Other => Answer::NoData,
             };
         }
         if let Some((port, protocol, service)) = port_and_service(&name)
-            && let Some((targets, port)) =
+            && let Some((mut targets, port)) =
                 find(mine, service, |names, name| names.serving(name, port, protocol))
         {
             let Some(port) = port else { return Answer::NxDomain };
             if question != Question::Srv || targets.is_empty() {
                 return Answer::NoData;
             }
-            let mut targets = targets.to_vec();
             shuffle(&mut targets, seed);
             return Answer::Targets(port, targets);
         }
@@ -122,9 +108,13 @@ impl Zone {
 
     /// All addresses that a name, in small letters and without a dot at its end, has for an asker; none: he sees no
     /// such name.
-    fn addresses(&self, asker: &[NetworkId], name: &str) -> Option<&[IpAddr]> {
-        let mine = || asker.iter().filter_map(|id| self.networks.get(id));
-        find(mine, name, |names, name| names.forward.get(name)).map(AsRef::as_ref)
+    fn addresses(&self, asker: &[NetworkId], name: &str) -> Option<Addresses<'_>> {
+        find(|| self.mine(asker), name, NetworkNames::addresses)
+    }
+
+    /// The names of an asker's networks, in their order.
+    fn mine(&self, asker: &[NetworkId]) -> impl Iterator<Item = &NetworkNames> {
+        asker.iter().filter_map(|id| self.networks.get(id)).map(AsRef::as_ref)
     }
 
     /// Whether a name that the asker cannot see is ours to deny all the same: it is made of a service's, an
@@ -133,12 +123,12 @@ impl Zone {
     fn owns(&self, name: &str) -> bool {
         let labels: Vec<_> = name.split('.').collect();
         let known = |labels: &[&str]| match labels {
-            [name] | ["tasks" | "nearest", name] => self.known.contains(*name),
-            [name, part] => (is_number(part) || is_task_id(part)) && self.known.contains(*name),
+            [name] | ["tasks" | "nearest", name] => self.known.contains_key(*name),
+            [name, part] => (is_number(part) || is_task_id(part)) && self.known.contains_key(*name),
             [port, protocol, name] if port.starts_with('_') => {
-                matches!(*protocol, "_tcp" | "_udp") && self.known.contains(*name)
+                matches!(*protocol, "_tcp" | "_udp") && self.known.contains_key(*name)
             }
-            [name, slot, id] => is_number(slot) && is_task_id(id) && self.known.contains(*name),
+            [name, slot, id] => is_number(slot) && is_task_id(id) && self.known.contains_key(*name),
             _ => false,
         };
         match labels.split_last() {
@@ -160,7 +150,7 @@ where
 {
     mine().find_map(|names| get(names, name)).or_else(|| {
         let (front, network) = name.rsplit_once('.')?;
-        mine().filter(|names| names.name == network).find_map(|names| get(names, front))
+        mine().filter(|names| names.name.as_str() == network).find_map(|names| get(names, front))
     })
 }
 
@@ -171,22 +161,6 @@ fn pick(addresses: &[IpAddr], wanted: impl Fn(&IpAddr) -> bool, seed: u64) -> An
     }
     shuffle(&mut addresses, seed);
     Answer::Addresses(addresses)
-}
-
-impl NetworkNames {
-    /// A service's ready tasks, and the number of its port, if it has one of that name.
-    fn serving(
-        &self,
-        service: &str,
-        port: &str,
-        protocol: Protocol,
-    ) -> Option<(&Arc<[Target]>, Option<u16>)> {
-        let targets = self.targets.get(service)?;
-        let named = |known: &&PortName| known.name.as_str() == port && known.protocol == protocol;
-        let named = || self.ports.get(service)?.iter().find(named).map(|known| known.port);
-        let number = || port.parse().ok().filter(|number| is_number(port) && *number != 0);
-        Some((targets, number().or_else(named)))
-    }
 }
 
 /// Takes `_http._tcp.web` or `_80._tcp.web` apart. A number is the one that tasks listen on.

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use crate::diff::{Changes, diff};
 use crate::kv::Rev;
-use crate::model::{NetworkId, NodeId, ServiceId, Snapshot, TaskId};
+use crate::model::{NetworkId, NodeId, ServiceId, SharedMap, Snapshot, TaskId};
 
 /// Something that people name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,22 +77,16 @@ fn changed(old: &Snapshot, new: &Snapshot) -> BTreeSet<Thing> {
     if old.changed == new.changed {
         return things;
     }
-    things.extend(keys(diff(&old.networks, &new.networks)).map(Thing::Network));
-    things.extend(keys(diff(&old.services, &new.services)).map(Thing::Service));
-    let mut nodes: BTreeSet<NodeId> = keys(diff(&old.nodes, &new.nodes)).collect();
+    things.extend(changed_keys(&old.networks, &new.networks).map(Thing::Network));
+    things.extend(changed_keys(&old.services, &new.services).map(Thing::Service));
+    let mut nodes: BTreeSet<NodeId> = changed_keys(&old.nodes, &new.nodes).collect();
     nodes.extend(keys(diff(&old.specs, &new.specs)));
     nodes.extend(keys(diff(&old.downs, &new.downs)));
-    let mut tasks: BTreeSet<TaskId> = keys(diff(&old.tasks, &new.tasks)).collect();
+    let mut tasks: BTreeSet<TaskId> = changed_keys(&old.tasks, &new.tasks).collect();
     tasks.extend(keys(diff(&old.stops, &new.stops)));
     tasks.extend(keys(diff(&old.task_specs, &new.task_specs)));
     // Whether a task gets flows depends on its node.
-    let moved = |world: &Snapshot| -> Vec<TaskId> {
-        let on = world.tasks.values().filter(|task| nodes.contains(&task.node));
-        on.map(|task| task.id.clone()).collect()
-    };
-    if !nodes.is_empty() {
-        tasks.extend(moved(new));
-    }
+    tasks.extend(nodes.iter().flat_map(|node| new.tasks.on(node)).map(|task| task.id.clone()));
     let service = |id: &TaskId| new.tasks.get(id).or_else(|| old.tasks.get(id))?.service.clone();
     things.extend(tasks.iter().filter_map(service).map(Thing::Service));
     things.extend(tasks.into_iter().map(Thing::Task));
@@ -107,7 +101,14 @@ fn changed(old: &Snapshot, new: &Snapshot) -> BTreeSet<Thing> {
 fn lives(old: &Snapshot, new: &Snapshot) -> BTreeSet<Thing> {
     let told = |world: &Snapshot, id: &NodeId| world.live.get(id).map(|live| live.problems.clone());
     let differs = |id: &NodeId| told(old, id) != told(new, id);
-    keys(diff(&old.live, &new.live)).filter(differs).map(Thing::Node).collect()
+    changed_keys(&old.live, &new.live).filter(differs).map(Thing::Node).collect()
+}
+
+fn changed_keys<'a, K: Ord + Clone, V: PartialEq>(
+    old: &'a SharedMap<K, V>,
+    new: &'a SharedMap<K, V>,
+) -> impl Iterator<Item = K> + use<'a, K, V> {
+    old.changes(new).map(|(key, _, _)| key.clone())
 }
 
 fn keys<K: Ord, V>(changes: Changes<K, V>) -> impl Iterator<Item = K> {

@@ -6,6 +6,8 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
+use std::ops::Bound;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -28,13 +30,13 @@ impl fmt::Display for Rev {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LeaseId(pub u64);
 
-/// One key with its history in numbers.
+/// One key with its history in numbers. Copies share both texts: an agent has several.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyValue {
     /// The key.
-    pub key: String,
+    pub key: Arc<str>,
     /// Its value.
-    pub value: String,
+    pub value: Arc<str>,
     /// The revision that made it.
     pub created: Rev,
     /// The revision that last wrote it.
@@ -237,10 +239,10 @@ pub const HISTORY_BYTES: usize = 64 << 20;
 #[derive(Debug, Clone, Default)]
 pub struct KvState {
     rev: Rev,
-    entries: BTreeMap<String, KeyValue>,
+    entries: BTreeMap<Arc<str>, KeyValue>,
     log: VecDeque<Batch>,
     log_bytes: usize,
-    leases: BTreeMap<LeaseId, BTreeSet<String>>,
+    leases: BTreeMap<LeaseId, BTreeSet<Arc<str>>>,
 }
 
 impl KvState {
@@ -283,7 +285,7 @@ impl KvState {
     /// All keys that begin with a prefix, in order.
     pub fn range<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a KeyValue> {
         self.entries
-            .range(prefix.to_owned()..)
+            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
             .map(|(_, kv)| kv)
             .take_while(move |kv| kv.key.starts_with(prefix))
     }
@@ -301,7 +303,7 @@ impl KvState {
     /// The transaction that ends a lease: its keys go, all at once.
     pub fn revocation(&self, lease: LeaseId) -> Txn {
         let keys = self.leases.get(&lease).cloned().unwrap_or_default();
-        Txn { compares: Vec::new(), ops: keys.into_iter().map(Op::Delete).collect() }
+        Txn { compares: Vec::new(), ops: keys.iter().map(|key| Op::Delete(key.to_string())).collect() }
     }
 
     /// Forgets a lease.
@@ -324,7 +326,7 @@ impl KvState {
         for event in &batch.events {
             let old = match event {
                 Event::Put(kv) => self.entries.insert(kv.key.clone(), kv.clone()),
-                Event::Delete(key) => self.entries.remove(key),
+                Event::Delete(key) => self.entries.remove(key.as_str()),
             };
             if let Some(keys) = old.and_then(|kv| kv.lease).and_then(|lease| self.leases.get_mut(&lease)) {
                 keys.remove(event.key());

@@ -13,6 +13,7 @@ mod service;
 mod shared;
 mod snapshot;
 mod task;
+mod tasks;
 mod turnout;
 mod verification;
 
@@ -35,6 +36,7 @@ pub use service::{
 pub use shared::SharedMap;
 pub use snapshot::Snapshot;
 pub use task::{Ejected, Health, Origin, Sickness, Task, TaskAddress, TaskSpec, TaskState};
+pub use tasks::{Group, Tasks};
 pub use turnout::Turnout;
 pub use verification::{Verification, Verified};
 

@@ -72,7 +72,7 @@ impl Counts {
 pub fn judged(world: &Snapshot, node: &NodeId) -> BTreeMap<TaskId, BTreeSet<Place>> {
     // Who leaves refuses in the end, and gets nothing new anyway.
     let stays = |task: &&Arc<Task>| !task.state.is_terminal() && !world.is_leaving(task);
-    let own = world.tasks.values().filter(|task| task.node == *node).filter(stays);
+    let own = world.tasks.on(node).iter().filter(stays);
     own.map(|task| (task, places(world, task)))
         .filter(|(task, places)| !places.is_empty() || task.ejected.is_some())
         .map(|(task, places)| (task.id.clone(), places))

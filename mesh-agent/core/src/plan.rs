@@ -4,9 +4,11 @@
 //! problems, never a panic. A plan leaves no choice to whoever carries it out.
 
 mod balance;
+mod ground;
+mod last;
 mod mask;
-mod memo;
 mod overlay;
+mod part;
 mod ramp;
 
 pub use balance::{Backend, Balance, Family, Frontend, NetworkGate, Pool, PortGate, Site};
@@ -22,7 +24,7 @@ use crate::dns::Zone;
 use crate::kv::Rev;
 use crate::liveness::Verdict;
 use crate::model::{Node, NodeId, Snapshot, Timestamp};
-use memo::Memo;
+use last::Last;
 
 /// Something that cannot be as it should, in words for people.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,11 +52,11 @@ pub struct Desired {
     pub next: Option<Timestamp>,
 }
 
-/// Plans one node, round after round. The plans are those of [`desired`]; what comes of records that stayed is shared
-/// with the last one.
+/// Plans one node, round after round. The plans are those of [`desired`]: of what a change concerns the last plan's part is
+/// taken away and a new one put in, and the rest is shared with it.
 #[derive(Debug, Default)]
 pub struct Planner {
-    memo: Memo,
+    last: Option<Last>,
 }
 
 impl Planner {
@@ -66,39 +68,37 @@ impl Planner {
         masks: &BTreeMap<NodeId, Verdict>,
         now: Timestamp,
     ) -> Desired {
-        plan(world, node, masks, now, &mut self.memo)
+        let last = self.last.take();
+        let Some(me) = world.nodes.get(node) else {
+            return Desired { rev: world.changed, ..Desired::default() };
+        };
+        let mut problems = Vec::new();
+        let world = &without_own_underlay(world, me, &mut problems);
+        let next = last.and_then(|last| last.go_on(world, me, masks, now));
+        let last = self.last.insert(next.unwrap_or_else(|| Last::begin(world, me, masks, now)));
+        problems.extend(last.problems().cloned());
+        problems.extend(mask::problems(world, masks));
+        for (key, why) in &world.poison {
+            problems.push(Problem {
+                about: format!("record {key}"),
+                message: format!("cannot be read and is ignored: {why}"),
+            });
+        }
+        problems.sort();
+        Desired {
+            rev: world.changed,
+            overlay: last.overlay(),
+            balance: last.balance(me),
+            zone: last.zone(),
+            problems,
+            next: last.next(),
+        }
     }
 }
 
 /// Plans one node, as of now. A node that the snapshot does not know gets nothing.
 pub fn desired(world: &Snapshot, node: &NodeId, now: Timestamp) -> Desired {
-    plan(world, node, &BTreeMap::new(), now, &mut Memo::default())
-}
-
-fn plan(
-    world: &Snapshot,
-    node: &NodeId,
-    masks: &BTreeMap<NodeId, Verdict>,
-    now: Timestamp,
-    memo: &mut Memo,
-) -> Desired {
-    let Some(me) = world.nodes.get(node) else {
-        return Desired { rev: world.changed, ..Desired::default() };
-    };
-    let mut problems = Vec::new();
-    let world = &without_own_underlay(world, me, &mut problems);
-    let overlay = overlay::plan(world, me, &mut problems);
-    let mut balance = balance::plan(world, me, &overlay, masks, &mut problems, memo);
-    let next = ramp::apply(world, now, &mut balance);
-    mask::apply(world, masks, &mut balance, &mut problems);
-    for (key, why) in &world.poison {
-        problems.push(Problem {
-            about: format!("record {key}"),
-            message: format!("cannot be read and is ignored: {why}"),
-        });
-    }
-    problems.sort();
-    Desired { rev: world.changed, overlay, balance, zone: Zone::build(world, node), problems, next }
+    Planner::default().desired(world, node, &BTreeMap::new(), now)
 }
 
 /// A network around the node's own address would cut the node off: it is left out here, and said so. What else

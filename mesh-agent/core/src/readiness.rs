@@ -50,10 +50,10 @@ impl Entry<'_> {
             let (service, node) = (&service.name, &me.name);
             return Readiness::Down(format!("service {service} publishes no port on node {node}"));
         };
-        let tasks: Vec<_> = world.tasks_of(&service.id).collect();
-        let turnout = world.turnout(service, &tasks);
+        let tasks = world.tasks.of(&service.id);
+        let turnout = world.turnout(service, tasks);
         let mut shares = BTreeMap::<_, u64>::new();
-        for task in tasks.into_iter().filter(|task| world.serves(task, &turnout)) {
+        for task in tasks.iter().filter(|task| world.serves(task, &turnout)) {
             *shares.entry(&task.node).or_default() += u64::from(task.weight);
         }
         let own = shares.get(self.node).copied().unwrap_or_default();

@@ -92,7 +92,7 @@ pub fn node_of<'a>(key: &'a str, value: &'a str) -> Option<&'a str> {
 
 /// The generation that is written in a listing; 0: none ever was.
 pub fn generation<'a>(kvs: impl IntoIterator<Item = &'a KeyValue>) -> u64 {
-    let mut kvs = kvs.into_iter().filter(|kv| kv.key == GENERATION);
+    let mut kvs = kvs.into_iter().filter(|kv| *kv.key == *GENERATION);
     kvs.next().and_then(|kv| kv.value.parse().ok()).unwrap_or(0)
 }
 

@@ -74,7 +74,7 @@ pub struct Cache {
 #[derive(Debug, Clone, Default)]
 pub struct Replica {
     cluster: Option<String>,
-    kvs: BTreeMap<String, KeyValue>,
+    kvs: BTreeMap<Arc<str>, KeyValue>,
     world: Snapshot,
 }
 
@@ -172,7 +172,7 @@ impl Replica {
         if !(went_back && accept_deletions) {
             doubt?;
         }
-        let listed: BTreeMap<_, _> = listing.kvs.into_iter().map(|kv| (kv.key.clone(), kv)).collect();
+        let listed: BTreeMap<_, _> = listing.kvs.into_iter().map(|kv| (Arc::clone(&kv.key), kv)).collect();
         if !accept_deletions {
             self.within_budget("services", "svc/", &listed)?;
             self.within_budget("tasks", "task/", &listed)?;
@@ -200,7 +200,7 @@ impl Replica {
         &self,
         what: &'static str,
         prefix: &str,
-        listed: &BTreeMap<String, KeyValue>,
+        listed: &BTreeMap<Arc<str>, KeyValue>,
     ) -> Result<(), Refused> {
         let known: Vec<_> = self.kvs.keys().filter(|key| key.starts_with(prefix)).collect();
         let missing = known.iter().filter(|key| !listed.contains_key(**key)).count();
@@ -214,7 +214,7 @@ impl Replica {
         // A record that turns into another kind under the same key leaves nothing of the old one.
         self.delete(&kv.key);
         let world = &mut self.world;
-        world.revs.insert(kv.key.as_str().into(), kv.modified);
+        world.revs.insert(Arc::clone(&kv.key), kv.modified);
         match records::decode(&kv.key, &kv.value) {
             Ok(Record::Network(network)) => {
                 world.networks.insert(network.id.clone(), Arc::from(network));
@@ -244,7 +244,7 @@ impl Replica {
                 world.blocks.insert((network, block), node);
             }
             Ok(Record::Claim(claim)) => {
-                world.claims.insert(kv.key.clone(), HeldClaim { claim, modified: kv.modified });
+                world.claims.insert(Arc::clone(&kv.key), HeldClaim { claim, modified: kv.modified });
             }
             Ok(Record::Tokens(role, tokens)) => {
                 world.tokens.insert(role, tokens);
@@ -263,13 +263,13 @@ impl Replica {
             }
             Ok(Record::Other) => {}
             Err(why) => {
-                world.poison.insert(kv.key.clone(), why);
+                world.poison.insert(kv.key.to_string(), why);
             }
         }
-        if kv.key == records::GENERATION {
+        if *kv.key == *records::GENERATION {
             world.generation = records::generation([&kv]);
         }
-        self.kvs.insert(kv.key.clone(), kv);
+        self.kvs.insert(Arc::clone(&kv.key), kv);
     }
 
     fn delete(&mut self, key: &str) {
@@ -308,13 +308,7 @@ mod tests {
     use super::*;
 
     fn kv(key: &str, value: &str, rev: u64) -> KeyValue {
-        KeyValue {
-            key: key.to_owned(),
-            value: value.to_owned(),
-            created: Rev(rev),
-            modified: Rev(rev),
-            lease: None,
-        }
+        KeyValue { key: key.into(), value: value.into(), created: Rev(rev), modified: Rev(rev), lease: None }
     }
 
     fn listing(rev: u64, kvs: Vec<KeyValue>) -> Listing {

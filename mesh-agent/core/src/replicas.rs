@@ -58,7 +58,7 @@ fn place<'a>(
     lost: &BTreeSet<NodeId>,
 ) -> Vec<(u32, &'a NodeId)> {
     let crew = Crew::of(world, service, program, lost);
-    let free = (1..).filter(|slot| !world.claims.contains_key(&records::slot_claim(&service.id, *slot)));
+    let free = (1..).filter(|slot| !world.claims.contains_key(&*records::slot_claim(&service.id, *slot)));
     let mut spread = Spread::of(world, service, &crew);
     let slots = free.take(crew.missing(program));
     slots.map_while(|slot| spread.next().map(|node| (slot, node))).collect()
@@ -136,13 +136,9 @@ impl<'a> Spread<'a> {
         let takes =
             |id: &&NodeId| world.availability(id) == Availability::Active && world.live.contains_key(*id);
         let count = |tasks: &[&Task], id: &NodeId| tasks.iter().filter(|task| task.node == *id).count();
-        let mut on_node: BTreeMap<&NodeId, usize> = BTreeMap::new();
-        for task in world.tasks.values() {
-            *on_node.entry(&task.node).or_default() += 1;
-        }
         let load = world.nodes.keys().filter(takes).map(|id| {
             let (current, outdated) = (count(&crew.current, id), count(&crew.outdated, id));
-            let any = on_node.get(id).copied().unwrap_or_default();
+            let any = world.tasks.on(id).len();
             let hash = fnv64(format!("{}/{id}", service.id).as_bytes());
             (id, (current, current + outdated, any, hash))
         });

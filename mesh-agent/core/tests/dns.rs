@@ -329,8 +329,8 @@ fn drained_nodes_and_stopped_tasks_leave_the_answers() {
 #[test]
 fn the_nearest_tasks_are_those_of_the_own_node() {
     let mut world = world();
-    let elsewhere = world.tasks.get_mut(&task_id('2')).map(Arc::make_mut).unwrap();
-    elsewhere.node = NodeId::new("n2");
+    let elsewhere = Task { node: NodeId::new("n2"), ..Task::clone(&world.tasks[&task_id('2')]) };
+    world.tasks.insert(elsewhere.id.clone(), Arc::new(elsewhere));
     let node = Node {
         id: NodeId::new("n2"),
         name: "n2".parse().unwrap(),

@@ -11,13 +11,130 @@ use mesh_core::change::{
     self, AttachmentRequest, NetworkRequest, Refusal, ServiceRequest, ServiceUpdate, TaskChange, janitor,
 };
 use mesh_core::diff::diff;
+use mesh_core::dns::Zone;
 use mesh_core::liveness::Verdict;
 use mesh_core::model::{
-    Affinity, Availability, Balancing, EndpointMode, Locality, Protocol, PublishMode, PublishedPort, Snapshot,
+    Affinity, Availability, Balancing, Ejected, EndpointMode, Health, HealthCheck, Locality, Node, NodeId,
+    Probe, Program, Protocol, PublishMode, PublishedPort, Run, Service, ServiceId, Sickness, Snapshot, Task,
+    TaskId,
 };
 use mesh_core::plan;
 use proptest::prelude::*;
 use sim::Sim;
+
+/// What else plans depend on.
+#[derive(Debug, Clone)]
+struct Around {
+    /// What nodes are taken for, in their order.
+    verdicts: Vec<Option<Verdict>>,
+    /// Each of so many services or tasks.
+    odd: Vec<(Odd, usize)>,
+}
+
+/// What steps do not make of records, or no decision does: whoever wrote them may have been another.
+#[derive(Debug, Clone, Copy)]
+enum Odd {
+    /// Somebody else has a copy of a service and of all that exists once.
+    TwinService,
+    /// Somebody else has a copy of a task, with its addresses.
+    TwinTask,
+    /// A task's service is not known.
+    Orphan,
+    /// A task has a name of its own, and perhaps no service.
+    Named,
+    /// A service wants a name that another one has.
+    Alias,
+    /// A service takes its own check for sick.
+    Panics,
+    /// A service's tasks serve on a drained node until others do.
+    HandsOver,
+    /// All uplinks carry less.
+    Uplink,
+}
+
+fn around() -> impl Strategy<Value = Around> {
+    use Odd::{Alias, HandsOver, Named, Orphan, Panics, TwinService, TwinTask, Uplink};
+    use Verdict::{AgreedDown, Dead, Leaving, PathDown, Rebooted};
+    let verdict = prop::sample::select(vec![AgreedDown, Dead, Leaving, PathDown, Rebooted]);
+    let verdicts = prop::collection::vec(prop::option::weighted(0.2, verdict), 4);
+    let odd = vec![TwinService, TwinTask, Orphan, Named, Alias, Panics, HandsOver, Uplink];
+    let odd = prop::collection::vec((prop::sample::select(odd), 0..5usize), 0..3);
+    (verdicts, prop_oneof![2 => Just(Vec::new()), 1 => odd])
+        .prop_map(|(verdicts, odd)| Around { verdicts, odd })
+}
+
+impl Around {
+    fn masks(&self, world: &Snapshot) -> BTreeMap<NodeId, Verdict> {
+        let all = world.nodes.keys().zip(&self.verdicts);
+        all.filter_map(|(id, verdict)| Some((id.clone(), (*verdict)?))).collect()
+    }
+
+    /// Two may want the same.
+    fn contests(&self) -> bool {
+        self.odd.iter().any(|(odd, _)| matches!(odd, Odd::TwinService | Odd::TwinTask))
+    }
+
+    fn see(&self, world: &Snapshot) -> Snapshot {
+        let mut world = world.clone();
+        self.odd.iter().for_each(|(odd, place)| odd.put(*place, &mut world));
+        world
+    }
+}
+
+impl Odd {
+    fn put(self, place: usize, world: &mut Snapshot) {
+        let service = world.services.values().nth(place).cloned();
+        let task = world.tasks.values().nth(place).cloned();
+        let put = |world: &mut Snapshot, task: Task| _ = world.tasks.insert(task.id.clone(), Arc::new(task));
+        match (self, service, task) {
+            (Self::TwinService, Some(service), _) => {
+                for id in ["0first", "zlast"].map(ServiceId::new) {
+                    let twin = Service { id: id.clone(), ..(*service).clone() };
+                    world.services.insert(id, Arc::new(twin));
+                }
+            }
+            (Self::TwinTask, _, Some(task)) => {
+                put(world, Task { id: TaskId::new("0first"), service: None, ..(*task).clone() });
+                put(world, Task { id: TaskId::new("zlast"), ..(*task).clone() });
+            }
+            (Self::Orphan, _, Some(task)) => {
+                put(world, Task { service: Some(ServiceId::new("nobody")), ..(*task).clone() });
+            }
+            (Self::Named, _, Some(task)) => {
+                let service = task.service.clone().filter(|_| place % 2 == 0);
+                put(world, Task { name: "svc1".parse().ok(), service, ..(*task).clone() });
+            }
+            (Self::Alias, Some(service), _) => {
+                let mut service = (*service).clone();
+                let aliases = ["svc1", "svc2", "zz"].map(|name| name.parse().unwrap());
+                service.networks.iter_mut().for_each(|at| at.aliases.extend(aliases.clone()));
+                world.services.insert(service.id.clone(), Arc::new(service));
+            }
+            (Self::Panics, Some(service), _) => {
+                let check = HealthCheck { panic: 90, ..HealthCheck::new(Probe::Tcp { port: 80 }) };
+                let service = Service { health: Some(check), ..(*service).clone() };
+                world.services.insert(service.id.clone(), Arc::new(service));
+            }
+            (Self::HandsOver, Some(service), _) => {
+                let tasks: Vec<_> = world.tasks.of(&service.id).to_vec();
+                tasks.iter().for_each(|task| put(world, Task { program: Some(1), ..(**task).clone() }));
+                let run = Run { command: vec!["true".to_owned()], env: Vec::new() };
+                let (rollout, previous, update) = Default::default();
+                let program = Program { version: 1, run, replicas: 1, update, rollout, previous };
+                let service = Service { program: Some(program), ..(*service).clone() };
+                world.services.insert(service.id.clone(), Arc::new(service));
+            }
+            (Self::Uplink, _, _) => {
+                let nodes: Vec<_> = world.nodes.values().cloned().collect();
+                for node in nodes {
+                    let node = Node { uplink_mtu: 1400, ..(*node).clone() };
+                    world.nodes.insert(node.id.clone(), Arc::new(node));
+                }
+            }
+            (_, None, _) | (_, _, None) => {}
+        }
+    }
+}
 
 /// A small world, so that steps meet each other.
 #[derive(Debug, Clone)]
@@ -35,6 +152,11 @@ enum Step {
     Task(u8, u8),
     TaskSet(u8, u16, bool),
     TaskGone(u8),
+    TaskSick(u8, bool, bool),
+    TaskStop(u8),
+    TaskDrain(u8, bool),
+    Depart(u8),
+    Wait(u8),
     Blocks,
     Reattach,
     Janitor,
@@ -42,8 +164,8 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     use Step::{
-        Availability, Blocks, Janitor, Join, Leave, Mode, Move, Network, NetworkGone, Publish, Reattach,
-        Service, ServiceGone, Task, TaskGone, TaskSet,
+        Availability, Blocks, Depart, Janitor, Join, Leave, Mode, Move, Network, NetworkGone, Publish,
+        Reattach, Service, ServiceGone, Task, TaskDrain, TaskGone, TaskSet, TaskSick, TaskStop, Wait,
     };
     prop_oneof![
         3 => (0..4u8).prop_map(Join),
@@ -59,6 +181,11 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0..5u8, 0..4u8).prop_map(|(s, n)| Task(s, n)),
         2 => (any::<u8>(), 0..4u16, any::<bool>()).prop_map(|(t, w, d)| TaskSet(t, w, d)),
         2 => any::<u8>().prop_map(TaskGone),
+        2 => (any::<u8>(), any::<bool>(), any::<bool>()).prop_map(|(t, h, e)| TaskSick(t, h, e)),
+        1 => any::<u8>().prop_map(TaskStop),
+        1 => (any::<u8>(), any::<bool>()).prop_map(|(t, d)| TaskDrain(t, d)),
+        1 => (0..4u8).prop_map(Depart),
+        1 => (0..9u8).prop_map(Wait),
         2 => Just(Blocks),
         2 => Just(Reattach),
         1 => Just(Janitor),
@@ -154,6 +281,34 @@ fn take(sim: &mut Sim, step: &Step) -> Result<(), Refusal> {
                 sim.own_change(&me.id, |world, _| change::forget_task(world, &me, &task))?;
             }
         }
+        Step::TaskSick(t, healthy, ejected) => {
+            if let Some((node, task)) = pick(sim, t) {
+                let health = if healthy { Health::Healthy } else { Health::Unhealthy };
+                let ejected = ejected.then(|| Ejected { since: sim.now(), row: 1, why: Sickness::Refuses });
+                let wanted =
+                    TaskChange { health: Some(health), ejected: Some(ejected), ..TaskChange::default() };
+                sim.set(&node, &task, wanted)?;
+            }
+        }
+        Step::TaskStop(t) => {
+            if let Some((_, task)) = pick(sim, t) {
+                sim.change(|world, _| change::stop_task(world, task.as_str()))?;
+            }
+        }
+        Step::TaskDrain(t, drain) => {
+            if let Some((_, task)) = pick(sim, t) {
+                let wanted = if drain { Availability::Drain } else { Availability::Active };
+                sim.change(|world, fresh| {
+                    change::set_task_availability(world, task.as_str(), wanted, fresh)
+                })?;
+            }
+        }
+        Step::Depart(n) => {
+            if let Some(id) = sim.world().node(&format!("n{n}")).map(|node| node.id.clone()) {
+                sim.change(|world, _| change::depart(world, &id))?;
+            }
+        }
+        Step::Wait(seconds) => sim.wait(seconds.into()),
         Step::Blocks => sim.claim_blocks(),
         Step::Reattach => sim.reattach(),
         Step::Janitor => {
@@ -169,7 +324,7 @@ fn update(sim: &mut Sim, service: u8, wanted: ServiceUpdate) -> Result<(), Refus
         .map(drop)
 }
 
-fn pick(sim: &Sim, t: u8) -> Option<(String, mesh_core::model::TaskId)> {
+fn pick(sim: &Sim, t: u8) -> Option<(String, TaskId)> {
     let world = sim.world();
     let task = world.tasks.values().nth(usize::from(t) % world.tasks.len().max(1))?;
     Some((world.nodes.get(&task.node)?.name.to_string(), task.id.clone()))
@@ -256,10 +411,14 @@ fn ramps(world: &Snapshot, start: u64) {
     for now in ends.iter().flatten().map(|(now, _)| *now).collect::<BTreeSet<_>>() {
         let mut weights = BTreeMap::new();
         for node in world.nodes.keys() {
-            for (at, pool) in plan::desired(world, node, now).balance.frontends {
+            for (at, pool) in &plan::desired(world, node, now).balance.frontends {
                 let ids: Vec<_> = pool.backends.iter().map(|backend| backend.id.clone()).collect();
                 let here: Vec<_> = pool.backends.iter().map(|backend| backend.weight).collect();
-                assert_eq!(weights.entry((at, ids)).or_insert_with(|| here.clone()), &here, "nodes agree");
+                assert_eq!(
+                    weights.entry((at.clone(), ids)).or_insert_with(|| here.clone()),
+                    &here,
+                    "nodes agree"
+                );
             }
         }
     }
@@ -285,23 +444,24 @@ proptest! {
 
     /// Whoever plans round after round plans the same as who begins with this one, and makes nothing anew that stayed.
     #[test]
-    fn what_came_before_does_not_matter(steps in prop::collection::vec(step(), 0..60)) {
+    fn what_came_before_does_not_matter(steps in prop::collection::vec((step(), around()), 0..60)) {
         let mut sim = Sim::new();
         let mut planners: BTreeMap<_, plan::Planner> = BTreeMap::new();
-        for step in &steps {
+        for (step, around) in &steps {
             drop(take(&mut sim, step));
-            for node in sim.world().nodes.keys() {
+            let world = around.see(sim.world());
+            let masks = around.masks(&world);
+            for node in world.nodes.keys() {
                 let planner = planners.entry(node.clone()).or_default();
                 let now = sim.now();
-                let planned = planner.desired(sim.world(), node, &BTreeMap::new(), now);
-                prop_assert_eq!(&planned, &plan::desired(sim.world(), node, now));
-                let again = planner.desired(&sim.world().clone(), node, &BTreeMap::new(), now).balance.frontends;
-                let ramps = |pool: &plan::Pool| {
-                    let mut services = sim.world().services.values();
-                    services.any(|service| service.name == pool.service && !service.slow_start.is_zero())
-                };
-                let mut both = again.iter().zip(&planned.balance.frontends);
-                let same = both.all(|(a, b)| Arc::ptr_eq(a.1, b.1) || ramps(a.1));
+                let planned = planner.desired(&world, node, &masks, now);
+                let anew = plan::Planner::default().desired(&world, node, &masks, now);
+                prop_assert_eq!(&planned, &anew);
+                prop_assert!(around.contests() || planned.zone == Zone::build(&world, node));
+                let again = planner.desired(&world.clone(), node, &masks, now);
+                prop_assert_eq!(&again, &planned);
+                let mut both = again.balance.frontends.iter().zip(&planned.balance.frontends);
+                let same = around.contests() || both.all(|(a, b)| Arc::ptr_eq(a.1, b.1));
                 prop_assert!(same, "two plans of one world share their pools");
             }
         }

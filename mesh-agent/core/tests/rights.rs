@@ -297,16 +297,16 @@ proptest! {
         let nth = |index: usize| &kvs[index % kvs.len()];
         let mut txn = fenced(&sim);
         for (at, other, kind) in &ops {
-            let (key, own) = (nth(*at).key.clone(), nth(*at).value.clone());
+            let (key, own) = (nth(*at).key.to_string(), nth(*at).value.to_string());
             match (kind, txn.ops.iter().any(|op| op.key() == key)) {
                 (_, true) => {}
                 (0, _) => txn.delete(key),
-                (1, _) => txn.put(key, nth(*other).value.clone()),
+                (1, _) => txn.put(key, &*nth(*other).value),
                 (2, _) => txn.put(key, own.replace("n1id", "n2id")),
                 (_, _) => txn.put(key, own.replace(&theirs[0], &mine[0])),
             }
         }
-        txn.compares.extend(absent.map(|index| Compare::Absent(nth(index).key.clone())));
+        txn.compares.extend(absent.map(|index| Compare::Absent(nth(index).key.to_string())));
         if let Ok(txn) = may_commit(sim.world(), &Caller::Node(me.id, Role::Worker), txn) {
             sim.commit(&txn);
             for old in kvs {

@@ -166,7 +166,7 @@ async fn keep(config: &Config, place: &Place, control: &Control, me: &Me) -> any
 
 /// Tasks follow their service into networks and out of them.
 async fn reattach(world: &Snapshot, control: &Control, me: &Me) {
-    for task in world.tasks.values().filter(|task| task.node == me.id) {
+    for task in world.tasks.on(&me.id) {
         let networks =
             task.service.as_ref().and_then(|id| world.services.get(id)).map(|service| &service.networks);
         let settled = networks.is_none_or(|networks| {

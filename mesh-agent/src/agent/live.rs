@@ -145,7 +145,7 @@ async fn until(due: Option<tokio::time::Instant>) {
 fn overdue(world: &Snapshot, released: &mut BTreeMap<String, Instant>) -> BTreeSet<String> {
     let now = Instant::now();
     let waiting = world.claims.iter().filter(|(_, held)| held.claim.released.is_some());
-    let waiting: BTreeSet<String> = waiting.map(|(key, _)| key.clone()).collect();
+    let waiting: BTreeSet<String> = waiting.map(|(key, _)| key.to_string()).collect();
     released.retain(|key, _| waiting.contains(key));
     for key in waiting {
         released.entry(key).or_insert(now);

@@ -10,6 +10,7 @@ use super::ApiState;
 use super::answer::{Answer, Refused};
 use super::types::{AllCounters, Counters, ErrorBody};
 use crate::dataplane::ebpf::{EbpfError, View};
+use crate::metrics::BACKENDS;
 
 /// What the node's data plane counts
 #[utoipa::path(get, path = "/v1/counters", tag = "node",
@@ -32,6 +33,23 @@ pub(super) async fn all(state: &ApiState) -> Option<Result<AllCounters, EbpfErro
     Some(read.map(|(counters, served)| counters.with_services(&world, &whois, &served)))
 }
 
+/// The same for a page of metrics, and how many backends there are.
+pub(super) async fn sums(state: &ApiState) -> Option<Result<(AllCounters, usize), EbpfError>> {
+    let view = state.view.clone()?;
+    let (world, node) = (state.control.world(), state.control.node().clone());
+    let read = look(move || {
+        let (counters, served) = (read(&view)?, view.served()?);
+        let count = served.len();
+        let all = if count > BACKENDS {
+            counters.with_sums(&world, served)
+        } else {
+            counters.with_services(&world, &Whois::of(&world, &node), &served)
+        };
+        Ok((all, count))
+    });
+    Some(read.await)
+}
+
 /// The kernel's maps, where there are some.
 pub(super) fn view(state: &ApiState, what: &str, there: &str) -> Answer<Arc<View>> {
     let missing = format!("the nft data plane has no {what}; with dataplane.mode = \"ebpf\" {there}");
@@ -40,7 +58,7 @@ pub(super) fn view(state: &ApiState, what: &str, there: &str) -> Answer<Arc<View
 
 /// What is counted as a whole.
 pub(super) fn read(view: &View) -> Result<Counters, EbpfError> {
-    Ok(Counters::of(&view.events()?, view.occupancy()))
+    Ok(Counters::of(&view.events()?, view.occupancy()?))
 }
 
 /// Off the threads that answer: it may look at megabytes.

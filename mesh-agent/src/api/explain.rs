@@ -70,7 +70,7 @@ pub(super) async fn explain(
         let origin = task.map(|task| task.origin.clone());
         let leads = task.is_none_or(|task| !task.packets_only);
         let found = look(move || {
-            let mut live = view.live(&asked, FLOWS);
+            let mut live = view.live(&asked, FLOWS)?;
             // Whose namespace is gone has no sockets.
             let netns = match origin {
                 Some(origin) => Netns::of_origin(&origin).ok(),

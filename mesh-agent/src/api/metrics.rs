@@ -29,10 +29,11 @@ pub async fn serve_metrics(
 pub(super) async fn scrape(State(state): State<ApiState>) -> Response {
     let control = &state.control;
     // A data plane that cannot be asked is missed by its metrics, and by what the status says.
-    let counters = counters::all(&state).await.and_then(Result::ok);
+    let (counters, backends) = counters::sums(&state).await.and_then(Result::ok).unzip();
+    let backends = backends.unwrap_or_default();
     let (status, world, node) = (control.status(), control.world(), control.node().clone());
     let (dns, store) = (state.dns.counters(), state.times.read().collect());
-    match (Scrape { counters, status, world, node, dns, store }).text() {
+    match (Scrape { counters, backends, status, world, node, dns, store }).text() {
         Ok(text) => ([(CONTENT_TYPE, TEXT)], text).into_response(),
         Err(fmt) => (axum::http::StatusCode::INTERNAL_SERVER_ERROR, fmt.to_string()).into_response(),
     }

@@ -149,7 +149,7 @@ async fn ascend(
 
 async fn value(records: &dyn Store, key: &str) -> anyhow::Result<Option<String>> {
     let listing = records.list(key).await?;
-    Ok(listing.kvs.into_iter().find(|kv| kv.key == key).map(|kv| kv.value))
+    Ok(listing.kvs.into_iter().find(|kv| *kv.key == *key).map(|kv| kv.value.to_string()))
 }
 
 fn same_key(a: &str, b: &str) -> bool {

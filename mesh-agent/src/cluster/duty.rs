@@ -180,7 +180,7 @@ impl Duty<'_> {
                 continue;
             }
             let listing = self.etcd.list(&asked).await?;
-            let Some(request) = listing.kvs.iter().find(|kv| kv.key == asked) else { continue };
+            let Some(request) = listing.kvs.iter().find(|kv| *kv.key == *asked) else { continue };
             let own = self.cluster.own();
             let trust = self.cluster.trust(&own);
             let certificate = trust.sign(&request.value, node.id.as_str(), node.address);

@@ -62,7 +62,7 @@ impl Cluster {
                 "You are attempting to leave the cluster on a node that is participating as a manager. {more}"
             )));
         }
-        let tasks = world.tasks.values().filter(|task| task.node == self.0.node).count();
+        let tasks = world.tasks.on(&self.0.node).len();
         if tasks > 0 {
             return Err(ClusterError::Conflict(format!(
                 "{tasks} tasks run on this node and would lose their network: stop them first, or use --force"

@@ -71,9 +71,9 @@ const LOOPBACK: &str = "lo";
 /// For how many flows of TCP there is room, unless the configuration says otherwise.
 #[doc(hidden)]
 pub const FLOWS: u32 = 1 << 18;
-/// How much else the maps hold: about 70 MiB. Ten thousand services fit, each with a VIP and a published port for both
-/// families: 40,000 frontends, and for two tasks each 5.1 million slots.
-const SIZES: Sizes = Sizes { backends: 65_536, slots: 23, frontends: 65_536, peers: 4096 };
+/// How much else the maps hold: about 120 MiB. Ten thousand services of ten tasks fit, each with a VIP and a published
+/// port for IPv4: 20,000 frontends, 100,000 backends, and 10.2 million slots.
+const SIZES: Sizes = Sizes { backends: 131_072, slots: 24, frontends: 65_536, peers: 4096 };
 
 /// With room for so many flows of TCP, and half as many of UDP.
 const fn limits(flows: u32) -> Limits {
@@ -435,8 +435,13 @@ impl Plane for EbpfPlane {
             Err(error) => _ = applied.errors.insert("devices".to_owned(), error),
         }
         if depth == Depth::Sweep && active::counts(want) {
-            let (before, flows) = (self.maps.active(), self.view.active_flows());
-            self.maps.add_active(active::corrections(&flows, &before, &self.maps.active()));
+            let before = self.maps.active();
+            match self.view.active_flows() {
+                Ok(flows) => {
+                    self.maps.add_active(active::corrections(&flows, &before, &self.maps.active()));
+                }
+                Err(error) => _ = applied.errors.insert("flows of backends".to_owned(), error.in_full()),
+            }
         }
         match self.view.count(Event::TableFull) {
             Ok(count) => self.alarm.note(count, Instant::now()),

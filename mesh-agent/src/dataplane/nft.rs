@@ -15,9 +15,9 @@ mod stale;
 mod values;
 mod words;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use mesh_core::model::SharedMap;
 use mesh_core::plan::{Balance, Frontend, Pool};
 
 pub use render::{render, render_gates};
@@ -48,7 +48,7 @@ struct Known {
     ruleset: Ruleset,
     /// How nft prints it.
     printed: Listing,
-    frontends: BTreeMap<Frontend, Arc<Pool>>,
+    frontends: SharedMap<Frontend, Arc<Pool>>,
 }
 
 impl NftPlane {
@@ -154,7 +154,7 @@ async fn look(known: Option<&Known>, want: &Ruleset, drift: &Drift) -> Result<()
 
 /// UDP flows that the old rules began are forgotten where the new ones would have decided otherwise.
 async fn forget_stale(
-    before: &BTreeMap<Frontend, Arc<Pool>>,
+    before: &SharedMap<Frontend, Arc<Pool>>,
     want: &Balance,
     depth: Depth,
 ) -> Result<(), String> {
@@ -194,7 +194,7 @@ impl Plane for NftPlane {
         match result {
             Ok((printed, changed)) => {
                 applied.changed = changed;
-                let mut known = Known { ruleset, printed, frontends: BTreeMap::new() };
+                let mut known = Known { ruleset, printed, frontends: SharedMap::default() };
                 // Gates alone never translated a flow.
                 if !self.gates_only {
                     known.frontends.clone_from(&want.frontends);

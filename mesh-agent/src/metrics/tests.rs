@@ -43,7 +43,7 @@ fn scrape(backends: usize) -> String {
     let dns = DnsCounters { addresses: 12, forwarded: 5, cached: 4, ..DnsCounters::default() };
     let store = vec![("txn", Taken { requests: 8, failed: 1, micros: 2_500_000 })];
     let (status, world) = (Arc::new(status), Arc::default());
-    Scrape { counters: Some(counters), status, world, node, dns, store }.text().unwrap()
+    Scrape { counters: Some(counters), backends, status, world, node, dns, store }.text().unwrap()
 }
 
 #[test]

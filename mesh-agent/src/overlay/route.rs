@@ -31,6 +31,11 @@ impl Key {
     pub(super) fn new(table: u32, net: IpNet) -> Self {
         Self { table, net, metric: if net.addr().is_ipv4() { 0 } else { V6_METRIC } }
     }
+
+    /// All that a planned route to a prefix may have.
+    pub(super) fn all(net: IpNet) -> [Self; 2] {
+        [MAIN, LOCAL].map(|table| Self::new(table, net))
+    }
 }
 
 /// The rest of a route.

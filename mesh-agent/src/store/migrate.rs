@@ -35,7 +35,7 @@ pub async fn into_etcd(
             there.cluster
         );
     }
-    if there.kvs.iter().any(|kv| kv.key == GENERATION) {
+    if there.kvs.iter().any(|kv| *kv.key == *GENERATION) {
         bail!("the records of this mesh are there already, under {prefix}; nothing was changed");
     }
     let txns = backup.fill(Vec::new(), 0, now());

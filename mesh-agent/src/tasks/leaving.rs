@@ -36,7 +36,7 @@ impl Tasks {
     fn leaving(&self) -> Vec<(TaskId, Origin)> {
         let Ok(me) = self.me() else { return Vec::new() };
         let world = self.control.world();
-        let own = world.tasks.values().filter(|task| task.node == me.id && task.state == TaskState::Running);
+        let own = world.tasks.on(&me.id).iter().filter(|task| task.state == TaskState::Running);
         let leaving = own.filter(|task| world.is_leaving(task));
         leaving.take(MOST).map(|task| (task.id.clone(), task.origin.clone())).collect()
     }

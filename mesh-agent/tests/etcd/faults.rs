@@ -91,7 +91,7 @@ async fn while_counting(subject: &mut InEtcd, mut fault: impl AsyncFnMut(&mut In
         .iter()
         .flat_map(|batch| &batch.events)
         .filter_map(|event| match event {
-            Event::Put(kv) if kv.key == "count/n" => Some(kv.value.parse::<u64>().unwrap()),
+            Event::Put(kv) if *kv.key == *"count/n" => Some(kv.value.parse::<u64>().unwrap()),
             _ => None,
         })
         .collect();
@@ -184,7 +184,7 @@ async fn what_a_frozen_member_still_holds_is_never_done() {
             .iter()
             .flat_map(|batch| &batch.events)
             .filter_map(|event| match event {
-                Event::Put(kv) if kv.key == "n" => Some(kv.value.as_str()),
+                Event::Put(kv) if *kv.key == *"n" => Some(&*kv.value),
                 _ => None,
             })
             .collect();
@@ -246,7 +246,7 @@ async fn nobody_there_is_said_at_once() {
     subject.etcd.start().unwrap();
     let now = commit(&*subject.store, put("k", "3")).await;
     assert!(now > rev);
-    assert_eq!(subject.store.list("").await.unwrap().kvs[0].value, "3");
+    assert_eq!(&*subject.store.list("").await.unwrap().kvs[0].value, "3");
 }
 
 /// A wire that breaks again and again: of every transaction it is known in the end what became of it.
@@ -273,7 +273,7 @@ async fn marks_tell_what_became_of_a_transaction() {
                         told.push((key, me, Some(rev)));
                     }
                     Ok(TxnOutcome::Conflict { found, .. }) => {
-                        assert_ne!(found[0].value, me, "{key}: it is ours already, and nobody told");
+                        assert_ne!(*found[0].value, *me, "{key}: it is ours already, and nobody told");
                         told.push((key, me, None));
                     }
                     Ok(TxnOutcome::Unknown { .. }) => drop(unknown.fetch_add(1, Ordering::Relaxed)),
@@ -289,8 +289,8 @@ async fn marks_tell_what_became_of_a_transaction() {
     .await;
     let found = direct.list("claim/").await.unwrap();
     for (key, me, rev) in told.into_iter().flatten() {
-        let owner = found.kvs.iter().find(|kv| kv.key == key);
-        let mine = owner.filter(|kv| kv.value == me).map(|kv| kv.modified);
+        let owner = found.kvs.iter().find(|kv| *kv.key == *key);
+        let mine = owner.filter(|kv| *kv.value == *me).map(|kv| kv.modified);
         assert_eq!(mine, rev, "{key}, {me}");
     }
     let (committed, unknown, broken) = (committed.into_inner(), unknown.into_inner(), wire.broken());

@@ -31,7 +31,7 @@ async fn records_move_once_and_not_into_another_mesh() {
     assert!(told.borrow().len() > 2 && told.borrow().last() == Some(&(count + 1, count + 1)), "{told:?}");
     let there = subject.store.list("").await.unwrap();
     assert_eq!((there.cluster, there.kvs.len()), (mesh, count + 1));
-    assert!(there.kvs.iter().any(|kv| kv.key == GENERATION));
+    assert!(there.kvs.iter().any(|kv| *kv.key == *GENERATION));
 
     let again = into_etcd(&path, options(&subject.etcd.urls()), |_, _| {}).await.unwrap_err();
     assert!(again.to_string().contains("there already"), "{again:#}");

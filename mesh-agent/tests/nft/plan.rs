@@ -24,7 +24,7 @@ pub(crate) fn plan() -> Balance {
     };
     let port = |vni, v4: &str, v6| PortGate { vni, addresses: address(v4, v6) };
     Balance {
-        frontends: BTreeMap::new(),
+        frontends: Default::default(),
         networks: BTreeMap::from([
             (APP, gate(&["10.10.0.0/16", "fd10::/64"], true, "10.10.1.1", Some("fd10::1:1"))),
             (Vni(4097), gate(&["10.20.0.0/16"], true, "10.20.1.1", None)),

@@ -178,6 +178,13 @@ impl Site {
         first
     }
 
+    pub(crate) fn change_tasks(&mut self, change: impl Fn(&mut Task)) {
+        for mut task in self.world.tasks.values().cloned().collect::<Vec<_>>() {
+            change(Arc::make_mut(&mut task));
+            self.world.tasks.insert(task.id.clone(), task);
+        }
+    }
+
     pub(crate) fn want(&self, node: usize) -> Overlay {
         desired(&self.world, &node_id(node), 0).overlay
     }

@@ -115,7 +115,7 @@ async fn what_was_acknowledged_outlives_kill_9() {
                 .events
                 .iter()
                 .filter_map(|event| match event {
-                    Event::Put(kv) => Some((kv.key.as_str(), kv.value.as_str())),
+                    Event::Put(kv) => Some((&*kv.key, &*kv.value)),
                     Event::Delete(_) => None,
                 })
                 .collect();
@@ -129,7 +129,7 @@ async fn what_was_acknowledged_outlives_kill_9() {
 
         // The list: no pair torn, nothing older than what was acknowledged.
         let values: BTreeMap<_, _> =
-            listing.kvs.iter().map(|kv| (kv.key.clone(), kv.value.clone())).collect();
+            listing.kvs.iter().map(|kv| (kv.key.to_string(), kv.value.to_string())).collect();
         for (writer, n) in acknowledged.values() {
             let (a, b) = (&values[&format!("a/{writer}")], &values[&format!("b/{writer}")]);
             assert_eq!(a, b, "round {round}: torn");

@@ -146,8 +146,8 @@ async fn unknown_never_claims_and_never_lies() {
                 let mut txn = Txn::default();
                 txn.claim(key.clone(), me.clone());
                 let outcome = store.txn(txn).await;
-                let owner = local.list(&key).await.unwrap().kvs.into_iter().find(|kv| kv.key == key);
-                let mine = owner.as_ref().is_some_and(|kv| kv.value == me);
+                let owner = local.list(&key).await.unwrap().kvs.into_iter().find(|kv| *kv.key == *key);
+                let mine = owner.as_ref().is_some_and(|kv| *kv.value == *me);
                 match outcome {
                     Ok(TxnOutcome::Committed { rev }) => {
                         committed.fetch_add(1, Ordering::SeqCst);

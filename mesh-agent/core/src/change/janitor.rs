@@ -27,9 +27,9 @@ pub fn janitor(world: &Snapshot, overdue: &BTreeSet<String>) -> Txn {
     let slowest = world.nodes.keys().map(|id| world.live.get(id).map(|live| live.applied)).min().flatten();
     for (key, held) in world.claims.iter().filter(|(_, held)| held.claim.released.is_some()) {
         let all_know = slowest.is_some_and(|applied| applied >= held.modified);
-        if all_know || overdue.contains(key) {
-            txn.unchanged(key, held.modified);
-            txn.delete(key);
+        if all_know || overdue.contains(&**key) {
+            txn.unchanged(&**key, held.modified);
+            txn.delete(&**key);
         }
         if txn.ops.len() >= AT_ONCE {
             return txn;
@@ -54,7 +54,8 @@ fn orphans(world: &Snapshot, txn: &mut Txn) {
             txn.delete(key);
         }
     }
-    for task in world.tasks.values().filter(|task| gone(&records::node(&task.node))) {
+    let on_gone = world.tasks.by_node().iter().filter(|(node, _)| gone(&records::node(node)));
+    for task in on_gone.flat_map(|(_, tasks)| tasks.iter()) {
         if txn.ops.len() + 8 > MAX_OPS {
             break;
         }

@@ -55,7 +55,7 @@ pub fn create_network(
     let (v4, v6) = families(world, &request.subnets)?;
     let vni = (FIRST_VNI..=LAST_VNI)
         .map(Vni)
-        .find(|vni| !world.claims.contains_key(&records::vni_claim(*vni)))
+        .find(|vni| !world.claims.contains_key(&*records::vni_claim(*vni)))
         .ok_or_else(|| Refusal::Exhausted("every network identifier (VNI) is taken".to_owned()))?;
     let network = Network {
         id: NetworkId::from_random(fresh.id),

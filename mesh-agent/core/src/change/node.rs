@@ -254,7 +254,7 @@ pub fn remove_node(world: &Snapshot, reference: &str, force: bool) -> Result<Cha
     txn.delete(guard);
     identity::deny(world, &node.id, &mut txn);
     // As many as go into one transaction; the janitor takes the rest.
-    for task in world.tasks.values().filter(|task| task.node == node.id).take(AT_ONCE) {
+    for task in world.tasks.on(&node.id).iter().take(AT_ONCE) {
         task::delete(task, &mut txn);
     }
     for ((network, block), _) in world.blocks.iter().filter(|(_, owner)| **owner == node.id).take(AT_ONCE) {

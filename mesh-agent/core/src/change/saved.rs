@@ -15,18 +15,18 @@ pub fn go_on_alone(kvs: &[KeyValue], world: &Snapshot, me: &NodeId, now: Timesta
     let mut txn = Txn::default();
     let own = records::identity(me);
     let removed: BTreeSet<_> = world.denied.values().map(|denied| denied.node.as_str()).collect();
-    let identities = kvs.iter().filter(|kv| kv.key.starts_with("identity/") && kv.key != own);
+    let identities = kvs.iter().filter(|kv| kv.key.starts_with("identity/") && *kv.key != *own);
     for kv in identities.filter(|kv| !kv.key.strip_prefix("identity/").is_some_and(|id| removed.contains(id)))
     {
         if let Ok(identity) = serde_json::from_str::<Identity>(&kv.value)
             && identity.role == Role::Manager
         {
-            txn.put(kv.key.clone(), to_json(&Identity { role: Role::Worker, ..identity }));
+            txn.put(&*kv.key, to_json(&Identity { role: Role::Worker, ..identity }));
         }
     }
     remove_again(kvs, world, &removed, &mut txn);
     let key = records::node(me);
-    let saved = kvs.iter().find(|kv| kv.key == key);
+    let saved = kvs.iter().find(|kv| *kv.key == *key);
     let saved = saved.and_then(|kv| serde_json::from_str::<Node>(&kv.value).ok());
     if let Some(node) = world.nodes.get(me)
         && saved.is_none_or(|saved| saved.epoch < node.epoch)
@@ -40,7 +40,7 @@ pub fn go_on_alone(kvs: &[KeyValue], world: &Snapshot, me: &NodeId, now: Timesta
 
 /// A removal that only the lost ones had written down.
 fn remove_again(kvs: &[KeyValue], world: &Snapshot, removed: &BTreeSet<&str>, txn: &mut Txn) {
-    let there: BTreeSet<_> = kvs.iter().map(|kv| kv.key.as_str()).collect();
+    let there: BTreeSet<_> = kvs.iter().map(|kv| &*kv.key).collect();
     for (serial, denied) in &world.denied {
         let key = records::denied(serial);
         if !there.contains(key.as_str()) && txn.ops.len() < MAX_OPS / 2 {
@@ -50,7 +50,7 @@ fn remove_again(kvs: &[KeyValue], world: &Snapshot, removed: &BTreeSet<&str>, tx
     for KeyValue { key, value, .. } in kvs {
         let of = key.strip_prefix("identity/").or_else(|| records::node_of(key, value));
         if of.is_some_and(|node| removed.contains(node)) && txn.ops.len() < MAX_OPS - 8 {
-            txn.delete(key);
+            txn.delete(&**key);
         }
     }
 }
@@ -133,7 +133,7 @@ mod tests {
         let mut member = KvState::restore(store.rev(), behind);
         let batch = member.prepare(&txn).unwrap().unwrap();
         member.install(batch);
-        let keys: Vec<_> = member.range("").map(|kv| kv.key.as_str()).collect();
+        let keys: Vec<_> = member.range("").map(|kv| &*kv.key).collect();
         assert_eq!(keys, ["denied/of-n2", "identity/n1", "idx/node/n1", GENERATION, "node/n1"]);
     }
 }

@@ -388,7 +388,7 @@ fn claim_vip(
     let first = (fnv64(service.as_str().as_bytes()) % u64::from(count)) as u32;
     let place = (0..count)
         .map(|step| 1 + (first + step) % count)
-        .find(|place| !world.claims.contains_key(&records::vip_claim(&network.id, *place)))
+        .find(|place| !world.claims.contains_key(&*records::vip_claim(&network.id, *place)))
         .ok_or_else(|| {
             Refusal::Exhausted(format!(
                 "could not find an available IP while allocating VIP: all {count} of network {} are taken",

@@ -81,9 +81,11 @@ pub fn add_task(
             me.name, me.name
         )));
     }
-    let twin = world.tasks.values().find(|task| {
-        task.node == *node && task.origin.is_same_place(&request.origin) && !task.state.is_terminal()
-    });
+    let twin = world
+        .tasks
+        .on(node)
+        .iter()
+        .find(|task| task.origin.is_same_place(&request.origin) && !task.state.is_terminal());
     if let Some(twin) = twin {
         return Err(Refusal::Conflict(format!(
             "this namespace is registered already, as task {}",
@@ -300,7 +302,7 @@ pub(super) fn delete(task: &Task, txn: &mut Txn) {
 
 /// The number of a new task: the one that is asked for, or the first that is free.
 fn free_slot(world: &Snapshot, service: &Service, wanted: Option<u32>) -> Result<u32, Refusal> {
-    let is_free = |slot: &u32| !world.claims.contains_key(&records::slot_claim(&service.id, *slot));
+    let is_free = |slot: &u32| !world.claims.contains_key(&*records::slot_claim(&service.id, *slot));
     match wanted {
         Some(slot) if slot == 0 || !is_free(&slot) => {
             Err(Refusal::Conflict(format!("slot {slot} of service {} is taken", service.name)))

@@ -1,141 +1,168 @@
-//! **Decision.** Which names a snapshot of the world gives each network: built once per change, so that a query
-//! costs a look-up and no walk over services.
+//! **Decision.** Which names a snapshot of the world gives each network. A question costs a look-up and no walk over
+//! services, and a change of one service puts in its own names alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{NetworkNames, Target, Zone};
-use crate::model::{Attachment, EndpointMode, NetworkId, NodeId, Service, Snapshot, Task};
+use super::Zone;
+use super::names::{Attached, NetworkNames, Served};
+use crate::model::{
+    Attachment, EndpointMode, Name, NetworkId, NodeId, Service, Snapshot, Task, TaskAddress, Turnout,
+};
+
+/// What a service adds with its tasks, or a task without one.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    served: Vec<(NetworkId, Arc<Served>)>,
+    /// And whether it serves.
+    alone: Vec<(Arc<Task>, bool)>,
+    /// Never asked upstream.
+    known: BTreeSet<Name>,
+}
+
+impl Names {
+    /// Of a service and all of its tasks, as they are for tasks of a node.
+    pub(crate) fn of_service(
+        world: &Snapshot,
+        here: &NodeId,
+        service: &Service,
+        tasks: &[Arc<Task>],
+        turnout: &Turnout,
+    ) -> Self {
+        let told = |task: &Task| service.discovery.publish_not_ready && world.is_published(task);
+        let ready: Vec<&Arc<Task>> =
+            tasks.iter().filter(|task| world.serves(task, turnout) || told(task)).collect();
+        let mut left: Vec<&Arc<Task>> = tasks.iter().filter(|task| !task.state.is_terminal()).collect();
+        // While a slot changes hands it has two tasks: its name means the one that serves, else the newer.
+        left.sort_by_cached_key(|task| {
+            (task.slot, !world.in_balance(task), Reverse((task.created, task.state)), task.id.clone())
+        });
+        let mut names = Self::default();
+        names.known.extend(left.iter().filter_map(|task| task.name.clone()));
+        for attachment in &service.networks {
+            names.known.insert(service.name.clone());
+            names.known.extend(attachment.aliases.iter().cloned());
+        }
+        let mut networks: BTreeSet<&NetworkId> = left.iter().flat_map(|task| task.addresses.keys()).collect();
+        networks.extend(service.networks.iter().map(|attachment| &attachment.network));
+        for id in networks {
+            let attached = service.attachment(id).map(|at| Attached::of(service, at, &ready, here));
+            let tasks = left.iter().filter(|task| task.addresses.contains_key(id));
+            let tasks = tasks.map(|task| Arc::clone(task)).collect();
+            let (id, name) = (id.clone(), service.name.clone());
+            names.served.push((id, Arc::new(Served { id: service.id.clone(), name, attached, tasks })));
+        }
+        names
+    }
+
+    /// Of a task whose service, if it says that it has one, is not known.
+    pub(crate) fn add_alone(&mut self, world: &Snapshot, task: &Arc<Task>) {
+        if !task.state.is_terminal() {
+            self.alone.push((Arc::clone(task), world.in_balance(task)));
+            self.known.extend(task.name.clone());
+        }
+    }
+}
+
+impl Attached {
+    fn of(service: &Service, attachment: &Attachment, ready: &[&Arc<Task>], here: &NodeId) -> Self {
+        let there = || ready.iter().filter_map(|task| Some((task, task.addresses.get(&attachment.network)?)));
+        let addresses = |(_, address): (_, &TaskAddress)| address.addresses().collect::<Vec<_>>();
+        let all: Arc<[IpAddr]> = there().flat_map(addresses).collect();
+        let near: Arc<[IpAddr]> =
+            there().filter(|(task, _)| task.node == *here).flat_map(addresses).collect();
+        let nearest = if near.is_empty() { Arc::clone(&all) } else { near };
+        let vip: Option<Vec<IpAddr>> = attachment.vip.map(|vip| vip.addresses().collect());
+        let whole = match service.mode {
+            EndpointMode::Vip => vip.iter().flatten().copied().collect(),
+            EndpointMode::Dnsrr => Arc::clone(&all),
+        };
+        let (aliases, ports) = (attachment.aliases.clone(), service.discovery.port_names.clone());
+        let ready = there().map(|(task, _)| Arc::clone(task)).collect();
+        Self { aliases, whole, vip, all, nearest, ready, ports }
+    }
+}
 
 impl Zone {
     /// The names of a snapshot, as they are for tasks of a node.
     pub fn build(world: &Snapshot, here: &NodeId) -> Self {
-        let mut networks: BTreeMap<NetworkId, NetworkNames> = world
-            .networks
-            .values()
-            .map(|n| (n.id.clone(), NetworkNames { name: n.name.to_string(), ..NetworkNames::default() }))
-            .collect();
-        let mut known = BTreeSet::new();
-        let mut tasks = world.tasks_by_service();
+        let mut zone = Self::of_networks(world);
         for service in world.services.values() {
-            let mut tasks = tasks.remove(&service.id).unwrap_or_default();
-            let turnout = world.turnout(service, &tasks);
-            let told = |task: &Task| service.discovery.publish_not_ready && world.is_published(task);
-            tasks.retain(|task| world.serves(task, &turnout) || told(task));
-            for attachment in &service.networks {
-                known.insert(service.name.to_string());
-                known.extend(attachment.aliases.iter().map(ToString::to_string));
-                if let Some(names) = networks.get_mut(&attachment.network) {
-                    names.add_service(service, attachment, &tasks, here);
-                }
-            }
+            let tasks = world.tasks.of(&service.id);
+            let turnout = world.turnout(service, tasks);
+            zone.put(&Names::of_service(world, here, service, tasks, &turnout));
         }
-        let mut tasks: Vec<_> = world.tasks.values().filter(|task| !task.state.is_terminal()).collect();
-        // While a slot changes hands it has two tasks: its name means the one that serves, else the newer.
-        tasks.sort_by_cached_key(|task| {
-            (!world.in_balance(task), std::cmp::Reverse((task.created, task.state)), task.id.clone())
-        });
-        for task in tasks {
-            let name = world.task_name(task);
-            for network in task.addresses.keys() {
-                if let Some(names) = networks.get_mut(network) {
-                    names.add_task(task, &name, network);
-                }
-            }
-            known.extend(task.name.as_ref().map(ToString::to_string));
-        }
-        let subnets = world.networks.values().flat_map(|network| network.subnets()).collect();
-        let names = networks.values().map(|network| network.name.clone()).collect();
+        let mut names = Names::default();
+        let known = |task: &Task| task.service.as_ref().is_some_and(|id| world.services.contains_key(id));
+        world.tasks.values().filter(|task| !known(task)).for_each(|task| names.add_alone(world, task));
+        zone.put(&names);
+        zone
+    }
+
+    /// Networks without any name in them.
+    pub(crate) fn of_networks(world: &Snapshot) -> Self {
+        let networks = world.networks.values();
+        let names =
+            |network: &crate::model::Network| NetworkNames::of(network.id.clone(), network.name.clone());
         Self {
-            networks: Arc::new(networks),
-            known: Arc::new(known),
-            network_names: Arc::new(names),
-            subnets: Arc::new(subnets),
+            networks: networks
+                .clone()
+                .map(|network| (network.id.clone(), Arc::new(names(network))))
+                .collect(),
+            known: Default::default(),
+            network_names: Arc::new(networks.clone().map(|network| network.name.to_string()).collect()),
+            subnets: Arc::new(networks.flat_map(|network| network.subnets()).collect()),
         }
     }
-}
 
-impl NetworkNames {
-    fn add_service(
-        &mut self,
-        service: &Service,
-        attachment: &Attachment,
-        ready: &[&Arc<Task>],
-        here: &NodeId,
-    ) {
-        let there = || ready.iter().filter_map(|task| Some((task, task.addresses.get(&attachment.network)?)));
-        let all: Arc<[IpAddr]> = there().flat_map(|(_, address)| address.addresses()).collect();
-        let near: Arc<[IpAddr]> = there()
-            .filter(|(task, _)| task.node == *here)
-            .flat_map(|(_, address)| address.addresses())
-            .collect();
-        let nearest = if near.is_empty() { Arc::clone(&all) } else { near };
-        let whole: Arc<[IpAddr]> = match service.mode {
-            EndpointMode::Vip => attachment.vip.iter().flat_map(|vip| vip.addresses()).collect(),
-            EndpointMode::Dnsrr => Arc::clone(&all),
-        };
-        let largest = ready.iter().map(|task| task.weight).max().unwrap_or_default();
-        let targets: Arc<[Target]> = there()
-            .map(|(task, address)| Target {
-                name: format!("{}.{}.{}.{}", service.name, task.slot, task.id, self.name),
-                weight: srv_weight(task.weight, largest),
-                addresses: address.addresses().collect(),
-            })
-            .collect();
-        for name in std::iter::once(&service.name).chain(&attachment.aliases) {
-            // A service's own name wins over another's alias, whichever comes first.
-            if *name == service.name || !self.forward.contains_key(name.as_str()) {
-                self.forward.insert(name.to_string(), Arc::clone(&whole));
-                self.forward.insert(format!("tasks.{name}"), Arc::clone(&all));
-                self.forward.insert(format!("nearest.{name}"), Arc::clone(&nearest));
-                self.targets.insert(name.to_string(), Arc::clone(&targets));
-                self.ports.insert(name.to_string(), service.discovery.port_names.clone());
+    /// Puts names in. Says whether an address was somebody else's, which the records forbid.
+    pub(crate) fn put(&mut self, names: &Names) -> bool {
+        let Names { served, alone, known } = names;
+        let mut contested = false;
+        for (network, served) in served {
+            if let Some(there) = self.networks.get_mut(network) {
+                contested |= Arc::make_mut(there).put_service(served);
             }
         }
-        for address in attachment.vip.iter().flat_map(|vip| vip.addresses()) {
-            self.reverse.insert(address, format!("{}.{}", service.name, self.name));
-        }
-    }
-
-    /// Adds a task's names; of several tasks with one name the first that is added has it.
-    fn add_task(&mut self, task: &Task, name: &str, network: &NetworkId) {
-        let addresses: Arc<[IpAddr]> =
-            task.addresses.get(network).into_iter().flat_map(|address| address.addresses()).collect();
-        for address in addresses.iter() {
-            self.reverse.entry(*address).or_insert_with(|| format!("{name}.{}", self.name));
-        }
-        self.forward.insert(format!("{name}.{}", task.id), Arc::clone(&addresses));
-        self.forward.entry(name.to_owned()).or_insert(addresses);
-    }
-}
-
-/// A task's weight as SRV records have it (RFC 2782): times 256, or as many times as the service's largest has room for.
-/// HAProxy, which knows weights up to 256, divides by 256 and rounds up: it would take all small weights for 1.
-fn srv_weight(weight: u16, largest: u16) -> u16 {
-    weight * (u16::MAX / largest.max(1)).min(256)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::srv_weight;
-
-    /// As HAProxy 2.6 reads it (src/resolvers.c).
-    fn haproxy(weight: u16) -> u32 {
-        u32::from(weight).div_ceil(256)
-    }
-
-    #[test]
-    fn weights_keep_their_ratios_on_their_way_to_haproxy() {
-        for largest in [1, 3, 100, 255] {
-            for weight in 0..=largest {
-                assert_eq!(haproxy(srv_weight(weight, largest)), u32::from(weight), "of {largest}");
+        for (task, serves) in alone {
+            for network in task.addresses.keys() {
+                if let Some(there) = self.networks.get_mut(network) {
+                    contested |= Arc::make_mut(there).put_task(task, *serves);
+                }
             }
         }
-        assert_eq!([300, 600].map(|weight| haproxy(srv_weight(weight, 600))), [128, 256]);
-        for largest in 1..=u16::MAX {
-            assert!(haproxy(srv_weight(largest, largest)) <= 256 && srv_weight(1, largest) > 0);
+        for name in known {
+            match self.known.get_mut(name.as_str()) {
+                Some(count) => *count += 1,
+                None => _ = self.known.insert(name.as_str().into(), 1),
+            }
         }
-        assert_eq!(srv_weight(0, 0), 0);
+        contested
+    }
+
+    /// Takes those out that were put in.
+    pub(crate) fn take(&mut self, names: &Names) {
+        let Names { served, alone, known } = names;
+        for (network, served) in served {
+            if let Some(there) = self.networks.get_mut(network) {
+                Arc::make_mut(there).take_service(served);
+            }
+        }
+        for (task, _) in alone {
+            for network in task.addresses.keys() {
+                if let Some(there) = self.networks.get_mut(network) {
+                    Arc::make_mut(there).take_task(task);
+                }
+            }
+        }
+        for name in known {
+            let Some(count) = self.known.get_mut(name.as_str()) else { continue };
+            *count -= 1;
+            if *count == 0 {
+                self.known.remove(name.as_str());
+            }
+        }
     }
 }

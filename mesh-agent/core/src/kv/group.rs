@@ -1,6 +1,7 @@
 //! **Decision.** Transactions prepared one upon another, so that one write to disk can carry many of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::{Batch, Compare, Event, InvalidTxn, KeyValue, KvState, LeaseId, Op, Rev, Txn};
 
@@ -9,7 +10,7 @@ use super::{Batch, Compare, Event, InvalidTxn, KeyValue, KvState, LeaseId, Op, R
 #[derive(Debug)]
 pub struct Group<'a> {
     base: &'a KvState,
-    written: BTreeMap<String, Option<KeyValue>>,
+    written: BTreeMap<Arc<str>, Option<KeyValue>>,
     ended: BTreeSet<LeaseId>,
     rev: Rev,
 }
@@ -45,7 +46,7 @@ impl<'a> Group<'a> {
         keys.extend(self.written.keys().cloned());
         keys.retain(|key| self.get(key).is_some_and(|kv| kv.lease == Some(lease)));
         self.ended.insert(lease);
-        self.write(&keys.into_iter().map(Op::Delete).collect::<Vec<_>>())
+        self.write(&keys.iter().map(|key| Op::Delete(key.to_string())).collect::<Vec<_>>())
     }
 
     fn write(&mut self, ops: &[Op]) -> Batch {
@@ -54,8 +55,8 @@ impl<'a> Group<'a> {
             .iter()
             .filter_map(|op| match op {
                 Op::Put { key, value, lease } => Some(Event::Put(KeyValue {
-                    key: key.clone(),
-                    value: value.clone(),
+                    key: self.get(key).map_or_else(|| key.as_str().into(), |kv| Arc::clone(&kv.key)),
+                    value: value.as_str().into(),
                     created: self.get(key).map_or(rev, |kv| kv.created),
                     modified: rev,
                     lease: *lease,
@@ -71,7 +72,7 @@ impl<'a> Group<'a> {
                 Event::Put(kv) => Some(kv.clone()),
                 Event::Delete(_) => None,
             };
-            self.written.insert(event.key().to_owned(), now);
+            self.written.insert(event.key().into(), now);
         }
         self.rev = rev;
         Batch { rev, events }

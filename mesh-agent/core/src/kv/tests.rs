@@ -20,7 +20,7 @@ fn a_claim_is_given_once() {
     claim.claim("claim/vni/4096", "a");
     assert_eq!(commit(&mut state, &claim), Rev(1));
     let found = state.prepare(&claim).unwrap().unwrap_err();
-    assert_eq!(found[0].value, "a");
+    assert_eq!(&*found[0].value, "a");
     assert_eq!(state.rev(), Rev(1));
 }
 
@@ -89,7 +89,7 @@ fn a_group_sees_its_own_writes_and_leaves_the_state_alone() {
     let mut claim = Txn::default();
     claim.claim("c", "a");
     let first = group.txn(&claim).unwrap().unwrap();
-    assert_eq!(group.txn(&claim).unwrap().unwrap_err()[0].value, "a");
+    assert_eq!(&*group.txn(&claim).unwrap().unwrap_err()[0].value, "a");
     let second = group.txn(&Txn { compares: vec![], ops: vec![leased.clone()] }).unwrap().unwrap();
     let third = group.revoke(LeaseId(1));
     assert_eq!((first.rev, second.rev, third.rev, group.rev()), (Rev(1), Rev(2), Rev(3), Rev(3)));
@@ -100,7 +100,7 @@ fn a_group_sees_its_own_writes_and_leaves_the_state_alone() {
     for batch in [first, second, third] {
         state.install(batch);
     }
-    assert_eq!(state.range("").map(|kv| kv.key.as_str()).collect::<Vec<_>>(), ["c"]);
+    assert_eq!(state.range("").map(|kv| &*kv.key).collect::<Vec<_>>(), ["c"]);
 }
 
 #[test]

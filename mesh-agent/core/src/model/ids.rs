@@ -81,6 +81,11 @@ impl<T> Ord for Id<T> {
         self.text.cmp(&other.text)
     }
 }
+impl<T> std::borrow::Borrow<str> for Id<T> {
+    fn borrow(&self) -> &str {
+        &self.text
+    }
+}
 impl<T> std::hash::Hash for Id<T> {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         self.text.hash(state);

@@ -4,12 +4,13 @@
 //! copied, and a pointer to each of the others.
 
 use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::fmt;
 use std::ops::{Bound, Index, RangeBounds};
 use std::slice;
 use std::sync::Arc;
 
-/// A chunk that is longer is cut in two.
+/// A chunk that would be longer is cut in two.
 const CHUNK: usize = 64;
 
 /// An ordered map, as [`std::collections::BTreeMap`]. A copy costs a pointer for each 32 to 64 entries.
@@ -69,6 +70,15 @@ impl<K: Ord, V> SharedMap<K, V> {
         self.chunks.get(chunk)?.get(place).map(|(_, value)| value)
     }
 
+    /// A key that is equal to this one, with its value.
+    pub fn get_key_value<Q: Ord + ?Sized>(&self, key: &Q) -> Option<(&K, &V)>
+    where
+        K: Borrow<Q>,
+    {
+        let (chunk, Ok(place)) = self.find(key) else { return None };
+        self.chunks.get(chunk)?.get(place).map(|(key, value)| (key, value))
+    }
+
     /// Whether there is such a key.
     pub fn contains_key<Q: Ord + ?Sized>(&self, key: &Q) -> bool
     where
@@ -111,19 +121,31 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
             chunks if at == chunks => (at - 1, Err(self.chunks.last().map_or(0, |chunk| chunk.len()))),
             _ => (at, found),
         };
-        let chunk = Arc::make_mut(self.chunks.get_mut(at)?);
         match found {
-            Ok(place) => chunk.get_mut(place).map(|(_, there)| std::mem::replace(there, value)),
+            Ok(place) => {
+                let chunk = Arc::make_mut(self.chunks.get_mut(at)?);
+                chunk.get_mut(place).map(|(_, there)| std::mem::replace(there, value))
+            }
             Err(place) => {
-                chunk.insert(place, (key, value));
-                let more = (chunk.len() > CHUNK).then(|| chunk.split_off(CHUNK / 2));
+                let (at, place) = self.room(at, place);
+                Arc::make_mut(self.chunks.get_mut(at)?).insert(place, (key, value));
                 self.len += 1;
-                if let Some(more) = more {
-                    self.chunks.insert(at + 1, Arc::new(more));
-                }
                 None
             }
         }
+    }
+
+    /// Where there is room for an entry that belongs to this place of this chunk.
+    fn room(&mut self, at: usize, place: usize) -> (usize, usize) {
+        let last = at + 1 == self.chunks.len();
+        let Some(chunk) = self.chunks.get_mut(at).filter(|chunk| chunk.len() == CHUNK) else {
+            return (at, place);
+        };
+        // What comes in the order of its keys leaves full chunks behind.
+        let cut = if last && place == CHUNK { CHUNK } else { CHUNK / 2 };
+        let more = Arc::make_mut(chunk).split_off(cut);
+        self.chunks.insert(at + 1, Arc::new(more));
+        place.checked_sub(cut).map_or((at, place), |place| (at + 1, place))
     }
 
     /// The value of a key, to be changed.
@@ -185,6 +207,74 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
         if let Some(chunk) = self.chunks.get_mut(at) {
             Arc::make_mut(chunk).extend(next.iter().cloned());
         }
+    }
+}
+
+impl<K: Ord, V: PartialEq> SharedMap<K, V> {
+    /// What another copy has otherwise, by key: what is here, and what is there. What both share is not looked at.
+    pub fn changes<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = Difference<'a, K, V>> {
+        let (mut here, mut there) = (Cursor::of(self), Cursor::of(other));
+        std::iter::from_fn(move || {
+            loop {
+                if here.at == 0
+                    && there.at == 0
+                    && let (Some(one), Some(two)) = (here.chunks.first(), there.chunks.first())
+                    && Arc::ptr_eq(one, two)
+                {
+                    here.skip();
+                    there.skip();
+                    continue;
+                }
+                let order = match (here.entry(), there.entry()) {
+                    (None, None) => return None,
+                    (Some(_), None) => Ordering::Less,
+                    (None, Some(_)) => Ordering::Greater,
+                    (Some((one, _)), Some((two, _))) => one.cmp(two),
+                };
+                let was = if order.is_le() { here.next() } else { None };
+                let is = if order.is_ge() { there.next() } else { None };
+                let key = was.or(is).map(|(key, _)| key)?;
+                let (was, is) = (was.map(|(_, value)| value), is.map(|(_, value)| value));
+                if was != is {
+                    return Some((key, was, is));
+                }
+            }
+        })
+    }
+}
+
+/// A key, what one copy has there, and what the other.
+type Difference<'a, K, V> = (&'a K, Option<&'a V>, Option<&'a V>);
+
+/// A place in a map.
+struct Cursor<'a, K, V> {
+    chunks: &'a [Arc<Vec<(K, V)>>],
+    /// In the first of them.
+    at: usize,
+}
+
+impl<'a, K, V> Cursor<'a, K, V> {
+    fn of(map: &'a SharedMap<K, V>) -> Self {
+        Self { chunks: &map.chunks, at: 0 }
+    }
+
+    fn entry(&self) -> Option<&'a (K, V)> {
+        self.chunks.first()?.get(self.at)
+    }
+
+    fn next(&mut self) -> Option<&'a (K, V)> {
+        let entry = self.entry()?;
+        self.at += 1;
+        if self.entry().is_none() {
+            self.skip();
+        }
+        Some(entry)
+    }
+
+    /// To where the next chunk begins.
+    fn skip(&mut self) {
+        self.chunks = self.chunks.get(1..).unwrap_or_default();
+        self.at = 0;
     }
 }
 
@@ -322,6 +412,14 @@ mod tests {
             prop_assert!(map.range(50..=200).eq(model.range(50..=200)));
             prop_assert!(map.range((from, to)).eq(model.range((from, to))) && map.range(..).eq(&model));
             prop_assert!(copies.iter().all(|(one, model)| (*one == map) == (model == &copies.last().unwrap().1)));
+            for (one, before) in &copies {
+                let changes = crate::diff::diff(before, &model);
+                let mut expected: BTreeMap<_, _> = changes.added.iter().map(|(key, is)| (*key, (None, Some(*is)))).collect();
+                expected.extend(changes.removed.iter().map(|(key, was)| (*key, (Some(*was), None))));
+                expected.extend(changes.changed.iter().map(|(key, is)| (*key, (Some(before[key]), Some(*is)))));
+                let found = one.changes(&map).map(|(key, was, is)| (*key, (was.copied(), is.copied())));
+                prop_assert!(found.eq(expected));
+            }
         }
     }
 
@@ -332,6 +430,28 @@ mod tests {
         map.insert(5_000, 1);
         let apart = map.chunks.iter().zip(&copy.chunks).filter(|(one, two)| !Arc::ptr_eq(one, two)).count();
         assert_eq!((apart, copy.get(&5_000), map.get(&5_000)), (1, Some(&5_000), Some(&1)));
+    }
+
+    /// Whoever looks at this one is stopped.
+    #[derive(Clone)]
+    struct Unseen(u32);
+
+    impl PartialEq for Unseen {
+        fn eq(&self, other: &Self) -> bool {
+            assert!(self.0.abs_diff(5_000) < 128 && other.0 != 1_000_000, "a look at what both share");
+            self.0 == other.0
+        }
+    }
+
+    #[test]
+    fn changes_are_found_without_a_look_at_the_rest() {
+        let map: SharedMap<u32, Unseen> = (0..10_000).map(|n| (n * 2, Unseen(n))).collect();
+        let mut other = map.clone();
+        other.insert(10_001, Unseen(5_000));
+        other.remove(&9_990);
+        let found: Vec<_> =
+            map.changes(&other).map(|(key, was, is)| (*key, was.is_some(), is.is_some())).collect();
+        assert_eq!(found, [(9_990, true, false), (10_001, false, true)]);
     }
 
     #[test]

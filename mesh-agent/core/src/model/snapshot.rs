@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     Availability, Block, Denied, Down, Identity, Live, MemberRotation, Name, Network, NetworkId, Node,
-    NodeId, NodeSpec, Program, Role, Rotation, Service, ServiceId, SharedMap, Task, TaskId, TaskSpec,
+    NodeId, NodeSpec, Program, Role, Rotation, Service, ServiceId, SharedMap, Task, TaskId, TaskSpec, Tasks,
     Timestamp, Tokens, Verification,
 };
 use crate::kv::Rev;
@@ -23,7 +23,7 @@ pub struct Snapshot {
     /// By id.
     pub services: SharedMap<ServiceId, Arc<Service>>,
     /// By id.
-    pub tasks: SharedMap<TaskId, Arc<Task>>,
+    pub tasks: Tasks,
     /// By id.
     pub nodes: SharedMap<NodeId, Arc<Node>>,
     /// What operators said; a node without one is active.
@@ -41,7 +41,7 @@ pub struct Snapshot {
     /// Tasks that someone asked to stop; their nodes carry it out.
     pub stops: BTreeMap<TaskId, Rev>,
     /// Everything that exists once and is held or waits to be given out again, by key.
-    pub claims: SharedMap<String, HeldClaim>,
+    pub claims: SharedMap<Arc<str>, HeldClaim>,
     /// Tokens to join with, by what they make of who joins.
     pub tokens: BTreeMap<Role, Tokens>,
     /// Which nodes have certificates.
@@ -86,7 +86,7 @@ impl Snapshot {
         if let Some((service, slot)) = reference.rsplit_once('.') {
             let service = &self.service(service)?.id;
             let slot: u32 = slot.parse().ok()?;
-            return self.tasks.values().find(|t| t.service.as_ref() == Some(service) && t.slot == slot);
+            return self.tasks.of(service).iter().find(|task| task.slot == slot);
         }
         let named =
             self.tasks.values().find(|t| t.name.as_ref().is_some_and(|name| name.as_str() == reference));
@@ -103,26 +103,9 @@ impl Snapshot {
         }
     }
 
-    /// A service's tasks by slot.
-    pub fn tasks_of<'a>(&'a self, service: &'a ServiceId) -> impl Iterator<Item = &'a Arc<Task>> {
-        let mut tasks: Vec<_> =
-            self.tasks.values().filter(move |t| t.service.as_ref() == Some(service)).collect();
-        tasks.sort_by_key(|t| (t.slot, t.id.clone()));
-        tasks.into_iter()
-    }
-
-    /// All tasks of all services, each by slot: for decisions that look at every service.
-    pub fn tasks_by_service(&self) -> BTreeMap<&ServiceId, Vec<&Arc<Task>>> {
-        let mut all: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for task in self.tasks.values() {
-            if let Some(service) = &task.service {
-                all.entry(service).or_default().push(task);
-            }
-        }
-        for tasks in all.values_mut() {
-            tasks.sort_by_key(|task| (task.slot, &task.id));
-        }
-        all
+    /// A service's tasks, by slot.
+    pub fn tasks_of(&self, service: &ServiceId) -> impl Iterator<Item = &Arc<Task>> {
+        self.tasks.of(service).iter()
     }
 
     /// What the operator wants of a node.
@@ -137,7 +120,8 @@ impl Snapshot {
 
     /// The nodes that are dead, as managers agree; whoever has started since is not meant.
     pub fn down_nodes(&self) -> impl Iterator<Item = &NodeId> {
-        let meant = |(id, down): &(&NodeId, &Down)| self.nodes.get(id).is_some_and(|n| n.epoch == down.epoch);
+        let meant =
+            |(id, down): &(&NodeId, &Down)| self.nodes.get(*id).is_some_and(|n| n.epoch == down.epoch);
         self.downs.iter().filter(meant).map(|(id, _)| id)
     }
 
@@ -190,8 +174,7 @@ impl Snapshot {
 
     /// Whether a node that is, or would be, drained serves until others do in its tasks' stead.
     pub fn hands_over(&self, node: &NodeId) -> bool {
-        let serves = |task: &&Arc<Task>| self.is_handed_over(task) && self.in_balance(task);
-        self.tasks.values().filter(|task| task.node == *node).any(|task| serves(&task))
+        self.tasks.on(node).iter().any(|task| self.is_handed_over(task) && self.in_balance(task))
     }
 
     /// Whether a task is on its way out of the balance, with connections that may go on for a while.

@@ -30,7 +30,7 @@ impl Turnout {
 
 impl Snapshot {
     /// Of a service and all of its tasks.
-    pub fn turnout(&self, service: &Service, tasks: &[&Arc<Task>]) -> Turnout {
+    pub fn turnout(&self, service: &Service, tasks: &[Arc<Task>]) -> Turnout {
         self.turnout_where_heard(service, tasks, |_| true)
     }
 
@@ -39,13 +39,13 @@ impl Snapshot {
     pub fn turnout_where_heard(
         &self,
         service: &Service,
-        tasks: &[&Arc<Task>],
+        tasks: &[Arc<Task>],
         is_heard: impl Fn(&NodeId) -> bool,
     ) -> Turnout {
         let mut turnout = Turnout { panics: self.panics(service, tasks), ..Turnout::default() };
         if service.passive_health && tasks.iter().any(|task| task.ejected.is_some()) {
-            let heard: Vec<_> = tasks.iter().copied().filter(|task| is_heard(&task.node)).collect();
-            self.leave_out(service, &heard, &mut turnout);
+            let heard = tasks.iter().filter(|task| is_heard(&task.node));
+            self.leave_out(service, heard, &mut turnout);
         }
         turnout
     }
@@ -54,10 +54,9 @@ impl Snapshot {
     pub fn turnout_for(&self, task: &Task) -> Turnout {
         let service = task.service.as_ref().and_then(|id| self.services.get(id));
         let concerned = task.health == Health::Unhealthy || task.ejected.is_some();
-        service.filter(|_| concerned).map_or_else(Turnout::default, |service| {
-            let tasks: Vec<_> = self.tasks_of(&service.id).collect();
-            self.turnout(service, &tasks)
-        })
+        service
+            .filter(|_| concerned)
+            .map_or_else(Turnout::default, |service| self.turnout(service, self.tasks.of(&service.id)))
     }
 
     /// Whether a task gets new flows.
@@ -73,13 +72,13 @@ impl Snapshot {
 
     /// Whether so few of a service's tasks are healthy that it is rather the check that is sick. Those that are ejected
     /// count as their check finds them.
-    fn panics(&self, service: &Service, tasks: &[&Arc<Task>]) -> bool {
+    fn panics(&self, service: &Service, tasks: &[Arc<Task>]) -> bool {
         let Some(least) =
             service.health.as_ref().map(|check| usize::from(check.panic)).filter(|least| *least > 0)
         else {
             return false;
         };
-        let judged = |task: &&&Arc<Task>| {
+        let judged = |task: &&Arc<Task>| {
             task.would_be_ready() && task.health != Health::Starting && self.is_wanted(task)
         };
         let all = tasks.iter().filter(judged).count();
@@ -89,11 +88,16 @@ impl Snapshot {
 
     /// Half of those that could serve at most, those first that have been sick for longest: what all make wrong may be
     /// their clients', and someone must go on trying. Where a node's tasks alone get what comes to it, half of these.
-    fn leave_out(&self, service: &Service, tasks: &[&Arc<Task>], turnout: &mut Turnout) {
+    fn leave_out<'a>(
+        &self,
+        service: &Service,
+        tasks: impl Iterator<Item = &'a Arc<Task>>,
+        turnout: &mut Turnout,
+    ) {
         let apart = service.locality == Locality::LocalOnly
             || service.ports.iter().any(|port| port.mode == PublishMode::Host);
         let mut groups: BTreeMap<_, Vec<&Arc<Task>>> = BTreeMap::new();
-        for task in tasks.iter().filter(|task| self.could_serve(task, turnout.panics)) {
+        for task in tasks.filter(|task| self.could_serve(task, turnout.panics)) {
             groups.entry(apart.then_some(&task.node)).or_default().push(task);
         }
         for group in groups.into_values() {

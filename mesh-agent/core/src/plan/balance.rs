@@ -9,13 +9,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::Problem;
-use super::memo::{Memo, Part};
-use super::overlay::{Mac, Overlay, endpoint_device, own_address};
-use crate::liveness::Verdict;
+use super::mask;
+use super::overlay::{Mac, endpoint_device};
+use super::part::Scene;
 use crate::model::{
     Affinity, Balancing, Locality, Name, NetworkId, Node, NodeId, Origin, Protocol, PublishMode,
-    PublishedPort, ReturnPath, Service, Snapshot, Task, TaskAddress, TaskId, TaskState, Vni,
+    PublishedPort, ReturnPath, Service, SharedMap, Snapshot, Task, TaskAddress, TaskId, TaskState, Vni,
 };
 
 /// An address family.
@@ -152,9 +151,9 @@ pub struct Balance {
     /// Those of the nodes that it tunnels to.
     pub peers: BTreeSet<IpAddr>,
     /// Running tasks: flows that they have go on, also while they get no new ones.
-    pub sites: BTreeMap<(Vni, IpAddr), Arc<Site>>,
+    pub sites: SharedMap<(Vni, IpAddr), Arc<Site>>,
     /// Frontends and what is behind them. What a plan shares with the one before is compared by its address.
-    pub frontends: BTreeMap<Frontend, Arc<Pool>>,
+    pub frontends: SharedMap<Frontend, Arc<Pool>>,
     /// Networks.
     pub networks: BTreeMap<Vni, NetworkGate>,
     /// Local tasks' devices.
@@ -163,106 +162,46 @@ pub struct Balance {
     pub origins: BTreeMap<String, Origin>,
 }
 
-pub(super) fn plan(
-    world: &Snapshot,
-    me: &Node,
-    overlay: &Overlay,
-    masks: &BTreeMap<NodeId, Verdict>,
-    problems: &mut Vec<Problem>,
-    memo: &mut Memo,
-) -> Balance {
-    let mut balance = Balance {
-        node: Some(me.address),
-        tunnel_mtu: overlay.vtep.as_ref().map_or(0, |vtep| vtep.mtu),
-        tunnel_port: overlay.vtep.as_ref().map_or(0, |vtep| vtep.port),
-        peers: overlay.peers.keys().copied().collect(),
-        ..Balance::default()
-    };
-    for network in world.networks.values() {
-        let gate = NetworkGate {
-            subnets: network.subnets().collect(),
-            egress: !network.internal,
-            gateway: own_address(world, me, &network.id),
-        };
-        balance.networks.insert(network.vni, gate);
-    }
-    for (device, endpoint) in &overlay.endpoints {
-        balance.ports.insert(device.clone(), PortGate { vni: endpoint.vni, addresses: endpoint.addresses });
-        if world.tasks.get(&endpoint.task).is_none_or(|task| !task.packets_only) {
-            balance.origins.insert(device.clone(), endpoint.origin.clone());
-        }
-    }
-    let mut tasks = world.tasks_by_service();
-    memo.begin(world, me);
-    for service in world.services.values() {
-        let tasks = tasks.remove(&service.id).unwrap_or_default();
-        let turnout = world.turnout_where_heard(service, &tasks, |node| !masks.contains_key(node));
-        let mut problem = |message: &str| {
-            problems
-                .push(Problem { about: format!("service {}", service.name), message: message.to_owned() });
-        };
-        if turnout.panics {
-            problem("most of its tasks fail their health check: all get flows, as --health-panic has it");
-        }
-        if turnout.overfull {
-            problem(
-                "more of its tasks than may be left out refuse connections or do not answer: some get flows all the \
-                     same (mesh service ps shows them)",
-            );
-        }
-        let tasks = tasks.into_iter().map(|task| (Arc::clone(task), world.serves(task, &turnout))).collect();
-        let part = memo.part(service, tasks, |tasks| plan_service(world, me, service, tasks, overlay));
-        balance.frontends.extend(part.frontends.iter().cloned());
-        balance.sites.extend(part.sites.iter().cloned());
-    }
-    let alone = world.tasks.values().filter(|task| task.service.is_none());
-    for task in alone.chain(tasks.into_values().flatten()) {
-        balance.sites.extend(sites(world, me, task, overlay));
-    }
-    balance
-}
-
-/// What a service adds. It depends on nothing but these records, the nodes and the networks: see [`Memo`].
-fn plan_service(
-    world: &Snapshot,
-    me: &Node,
-    service: &Service,
-    tasks: &[(Arc<Task>, bool)],
-    overlay: &Overlay,
-) -> Part {
-    let mut part = Part::default();
-    for (task, _) in tasks {
-        part.sites.extend(sites(world, me, task, overlay));
-    }
-    let tasks: Vec<&Arc<Task>> =
-        tasks.iter().filter(|(_, balanced)| *balanced).map(|(task, _)| task).collect();
-    plan_vips(world, me, service, &tasks, &mut part);
-    for port in &service.ports {
-        plan_port(world, me, service, &tasks, port, &mut part);
-    }
-    part
-}
-
 /// Where a running task is reached.
-fn sites(world: &Snapshot, me: &Node, task: &Task, overlay: &Overlay) -> Vec<((Vni, IpAddr), Arc<Site>)> {
+pub(super) fn sites(scene: Scene<'_>, task: &Task) -> Vec<((Vni, IpAddr), Arc<Site>)> {
     let mut sites = Vec::new();
-    let peer = match world.nodes.get(&task.node) {
+    let peer = match scene.world.nodes.get(&task.node) {
         _ if task.state != TaskState::Running => return sites,
-        Some(node) if node.id == me.id => None,
-        Some(node) if overlay.peers.contains_key(&node.address) => Some(node.address),
+        Some(node) if node.id == *scene.me => None,
+        Some(node) if scene.base.peers.contains_key(&node.address) => Some(node.address),
         _ => return sites,
     };
+    let silent = peer.is_some() && mask::is_dead(scene.masks, &task.node);
     for (id, address) in &task.addresses {
-        let Some(network) = world.networks.get(id) else { continue };
+        let Some(network) = scene.world.networks.get(id) else { continue };
         let device = endpoint_device(&task.id, id);
-        let site =
-            Arc::new(Site { mac: Mac::of_task(&device), device, peer, weight: task.weight, silent: false });
+        let site = Arc::new(Site { mac: Mac::of_task(&device), device, peer, weight: task.weight, silent });
         sites.extend(address.addresses().map(|address| ((network.vni, address), Arc::clone(&site))));
     }
     sites
 }
 
-fn plan_vips(world: &Snapshot, me: &Node, service: &Service, tasks: &[&Arc<Task>], part: &mut Part) {
+/// What clients of a service send to, with those of its tasks behind it that serve.
+pub(super) fn frontends(
+    scene: Scene<'_>,
+    service: &Service,
+    tasks: &[&Arc<Task>],
+    frontends: &mut BTreeMap<Frontend, Arc<Pool>>,
+) {
+    let Some(me) = scene.world.nodes.get(scene.me) else { return };
+    plan_vips(scene.world, me, service, tasks, frontends);
+    for port in &service.ports {
+        plan_port(scene.world, me, service, tasks, port, frontends);
+    }
+}
+
+fn plan_vips(
+    world: &Snapshot,
+    me: &Node,
+    service: &Service,
+    tasks: &[&Arc<Task>],
+    frontends: &mut BTreeMap<Frontend, Arc<Pool>>,
+) {
     for attachment in &service.networks {
         let (Some(vip), Some(network)) = (attachment.vip, world.networks.get(&attachment.network)) else {
             continue;
@@ -271,7 +210,7 @@ fn plan_vips(world: &Snapshot, me: &Node, service: &Service, tasks: &[&Arc<Task>
             let family = Family::of(address);
             let backends = backends(world, me, service, tasks, &attachment.network, family, service.locality);
             let pool = pool(service, network.vni, None, &[], backends);
-            part.frontends.push((Frontend::Vip { vni: network.vni, address }, pool));
+            frontends.insert(Frontend::Vip { vni: network.vni, address }, pool);
         }
     }
 }
@@ -282,7 +221,7 @@ fn plan_port(
     service: &Service,
     tasks: &[&Arc<Task>],
     port: &PublishedPort,
-    part: &mut Part,
+    frontends: &mut BTreeMap<Frontend, Arc<Pool>>,
 ) {
     if !port.nodes.is_empty() && !port.nodes.contains(&me.name) {
         return;
@@ -310,7 +249,7 @@ fn plan_port(
         let mut insert = |address| {
             let frontend =
                 Frontend::Published { protocol: port.protocol, port: port.published, address, family };
-            part.frontends.push((frontend, Arc::clone(&pool)));
+            frontends.insert(frontend, Arc::clone(&pool));
         };
         if port.host_ip.is_empty() {
             insert(None);

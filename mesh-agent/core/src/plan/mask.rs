@@ -1,21 +1,15 @@
 //! **Decision.** Nodes that do not answer get no new flows, where others serve; nodes that leave get none.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Backend, Balance, Problem};
+use super::{Backend, Pool, Problem};
 use crate::liveness::Verdict;
 use crate::model::{NodeId, Snapshot};
 
-/// Takes their tasks out of all pools. A pool that would be empty stays as it is: whom we do not hear may serve all
-/// the same, and nobody certainly does not. Who says itself that it leaves
-/// serves nobody, nor does who was started anew. Datagrams do not wait for a node that is dead either.
-pub(super) fn apply(
-    world: &Snapshot,
-    masks: &BTreeMap<NodeId, Verdict>,
-    balance: &mut Balance,
-    problems: &mut Vec<Problem>,
-) {
+/// What people are told of it.
+pub(super) fn problems(world: &Snapshot, masks: &BTreeMap<NodeId, Verdict>) -> Vec<Problem> {
+    let mut problems = Vec::new();
     for (id, verdict) in masks {
         let Some(node) = world.nodes.get(id) else { continue };
         let why = match verdict {
@@ -32,15 +26,22 @@ pub(super) fn apply(
         let message = format!("{why}; its tasks get no new flows by this node, where others serve");
         problems.push(Problem { about: format!("node {}", node.name), message });
     }
+    problems
+}
+
+/// Whether datagrams do not wait for a node's tasks either.
+pub(super) fn is_dead(masks: &BTreeMap<NodeId, Verdict>, node: &NodeId) -> bool {
+    matches!(masks.get(node), Some(Verdict::Dead | Verdict::AgreedDown))
+}
+
+/// Takes their tasks out of pools. A pool that would be empty stays as it is: whom we do not hear may serve all
+/// the same, and nobody certainly does not. Who says itself that it leaves
+/// serves nobody, nor does who was started anew.
+pub(super) fn apply<'a>(masks: &BTreeMap<NodeId, Verdict>, pools: impl Iterator<Item = &'a mut Arc<Pool>>) {
     if masks.is_empty() {
         return;
     }
-    let dead = masks.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Dead | Verdict::AgreedDown));
-    let dead: BTreeSet<_> = dead.filter_map(|(id, _)| Some(world.nodes.get(id)?.address)).collect();
-    for site in balance.sites.values_mut().filter(|site| site.peer.is_some_and(|peer| dead.contains(&peer))) {
-        Arc::make_mut(site).silent = true;
-    }
-    for pool in balance.frontends.values_mut() {
+    for pool in pools {
         let leaves = |backend: &Backend| {
             matches!(masks.get(&backend.node), Some(Verdict::Leaving | Verdict::Rebooted))
         };

@@ -7,12 +7,16 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::ground::Base;
+use super::part::Scene;
 use super::{Family, Problem};
 use crate::model::{
-    Block, Network, NetworkId, Node, Origin, Snapshot, Task, TaskAddress, TaskId, TaskState, Vni, fnv64,
+    Block, Network, NetworkId, Node, Origin, Service, SharedMap, Snapshot, Task, TaskAddress, TaskId,
+    TaskState, Vni, fnv64,
 };
 
 /// All our devices' names begin with it.
@@ -133,7 +137,7 @@ pub struct Overlay {
     /// MACs of other nodes' tunnel devices, by underlay address.
     pub peers: BTreeMap<IpAddr, Mac>,
     /// Routes by prefix.
-    pub routes: BTreeMap<IpNet, Route>,
+    pub routes: SharedMap<IpNet, Route>,
     /// Local tasks' connections, by the name of the host's device.
     pub endpoints: BTreeMap<String, Endpoint>,
 }
@@ -144,12 +148,12 @@ pub fn endpoint_device(task: &TaskId, network: &NetworkId) -> String {
     format!("{DEVICE_PREFIX}{:011x}", hash >> 20)
 }
 
-pub(super) fn plan(world: &Snapshot, me: &Node, problems: &mut Vec<Problem>) -> Overlay {
-    let mut overlay = Overlay::default();
+/// The tunnel device, other nodes, and networks.
+pub(super) fn lay(world: &Snapshot, me: &Node, base: &mut Base) {
     let overhead = if me.address.is_ipv4() { OVERHEAD_V4 } else { OVERHEAD_V6 };
     let mtu = me.uplink_mtu.saturating_sub(overhead);
     if mtu < MIN_MTU {
-        problems.push(Problem {
+        base.problems.push(Problem {
             about: format!("node {}", me.name),
             message: format!(
                 "its uplink carries {} bytes, which leaves {mtu} for the overlay; at least {} are needed",
@@ -159,80 +163,72 @@ pub(super) fn plan(world: &Snapshot, me: &Node, problems: &mut Vec<Problem>) -> 
         });
     }
     let mtu = mtu.max(576);
-    overlay.vtep = Some(Vtep { mac: Mac::of_vtep(me.address), port: me.vxlan_port, mtu });
+    base.vtep = Some(Vtep { mac: Mac::of_vtep(me.address), port: me.vxlan_port, mtu });
     for peer in world.nodes.values().filter(|peer| peer.id != me.id) {
         // Two address families cannot tunnel to each other.
         if peer.address.is_ipv4() == me.address.is_ipv4() && peer.address != me.address {
-            overlay.peers.insert(peer.address, Mac::of_vtep(peer.address));
+            base.peers.insert(peer.address, Mac::of_vtep(peer.address));
         } else {
-            problems.push(Problem {
+            base.problems.push(Problem {
                 about: format!("node {}", peer.name),
                 message: format!("its address {} cannot be tunnelled to from {}", peer.address, me.address),
             });
         }
     }
     for network in world.networks.values() {
-        plan_network(world, me, network, &mut overlay, problems);
+        lay_network(world, me, network, base);
     }
-    plan_vips(world, me, &mut overlay);
-    for task in world.tasks.values().filter(|task| task.node == me.id && !task.state.is_terminal()) {
-        plan_task(world, me, task, mtu, &mut overlay);
-    }
-    overlay
 }
 
-fn plan_network(
-    world: &Snapshot,
-    me: &Node,
-    network: &Network,
-    overlay: &mut Overlay,
-    problems: &mut Vec<Problem>,
-) {
+fn lay_network(world: &Snapshot, me: &Node, network: &Network, base: &mut Base) {
     for subnet in network.subnets() {
-        overlay.routes.insert(subnet, Route::Unreachable);
+        base.routes.insert(subnet, Route::Unreachable);
     }
-    let node_own = own_address(world, me, &network.id);
+    let node_own = base.own.get(&network.id).copied();
     let blocks = world.blocks.range((network.id.clone(), Block(0))..=(network.id.clone(), Block(u32::MAX)));
     for ((_, block), owner) in blocks {
         if !network.blocks().contains(&block.0) {
-            problems.push(Problem {
+            base.problems.push(Problem {
                 about: format!("network {}", network.name),
                 message: format!("block {} lies outside of it and is ignored", block.0),
             });
         } else if *owner == me.id {
             let own = network.gateway(*block);
             for address in own.addresses() {
-                overlay.routes.insert(IpNet::from(address), Route::Local { source: None });
+                base.routes.insert(IpNet::from(address), Route::Local { source: None });
             }
         } else if let Some(peer) =
-            world.nodes.get(owner).filter(|peer| overlay.peers.contains_key(&peer.address))
+            world.nodes.get(owner).filter(|peer| base.peers.contains_key(&peer.address))
         {
             let (vni, local, remote) = (network.vni, me.address, peer.address);
             for net in network.block_nets(*block) {
                 let source = node_own.and_then(|own| Family::of(net.addr()).pick(own));
-                overlay.routes.insert(net, Route::Tunnel { vni, local, remote, source });
+                base.routes.insert(net, Route::Tunnel { vni, local, remote, source });
             }
         }
     }
 }
 
-fn plan_vips(world: &Snapshot, me: &Node, overlay: &mut Overlay) {
-    let mut tasks = world.tasks_by_service();
-    let gateways: BTreeMap<_, _> = world.networks.keys().map(|id| (id, own_address(world, me, id))).collect();
-    for service in world.services.values() {
-        let tasks = tasks.remove(&service.id).unwrap_or_default();
-        for attachment in &service.networks {
-            let (Some(vip), Some(gateway)) = (attachment.vip, gateways.get(&attachment.network)) else {
-                continue;
-            };
-            // While a task runs, flows to it go on even if it gets no new ones: the data plane refuses those. Without
-            // any the VIP is unreachable.
-            let mut running = tasks.iter().filter(|task| task.state == TaskState::Running);
-            if running.any(|task| task.addresses.contains_key(&attachment.network)) {
-                for address in vip.addresses() {
-                    let source = gateway.and_then(|own| Family::of(address).pick(own));
-                    overlay.routes.insert(IpNet::from(address), Route::Local { source });
-                }
+/// The VIPs of a service.
+pub(super) fn vips(
+    scene: Scene<'_>,
+    service: &Service,
+    tasks: &[Arc<Task>],
+    routes: &mut BTreeMap<IpNet, Route>,
+) {
+    for attachment in &service.networks {
+        let Some(vip) = attachment.vip.filter(|_| scene.world.networks.contains_key(&attachment.network))
+        else {
+            continue;
+        };
+        let own = scene.base.own.get(&attachment.network).copied();
+        // While a task runs, flows to it go on even if it gets no new ones: the data plane refuses those. Without
+        // any the VIP is unreachable.
+        let mut running = tasks.iter().filter(|task| task.state == TaskState::Running);
+        if running.any(|task| task.addresses.contains_key(&attachment.network)) {
+            for address in vip.addresses() {
+                let source = own.and_then(|own| Family::of(address).pick(own));
+                routes.insert(IpNet::from(address), Route::Local { source });
             }
         }
     }
@@ -246,20 +242,28 @@ pub fn own_address(world: &Snapshot, me: &Node, id: &NetworkId) -> Option<TaskAd
     own.map(|((_, block), _)| network.gateway(*block))
 }
 
-fn plan_task(world: &Snapshot, me: &Node, task: &Task, mtu: u32, overlay: &mut Overlay) {
+/// The connections of a task of this node.
+pub(super) fn attach(
+    scene: Scene<'_>,
+    service: Option<&Service>,
+    task: &Task,
+    routes: &mut BTreeMap<IpNet, Route>,
+    endpoints: &mut BTreeMap<String, Endpoint>,
+) {
     let mut default_given = false;
-    let attached = ordered_networks(world, task);
-    for (index, (network, addresses)) in attached.into_iter().enumerate() {
+    let mtu = scene.base.vtep.as_ref().map_or(MIN_MTU, |vtep| vtep.mtu);
+    for (index, (network, addresses)) in ordered_networks(scene.world, service, task).into_iter().enumerate()
+    {
         let device = endpoint_device(&task.id, &network.id);
-        let own = own_address(world, me, &network.id);
+        let own = scene.base.own.get(&network.id).copied();
         for address in addresses.addresses() {
             let source = own.and_then(|own| Family::of(address).pick(own));
-            overlay.routes.insert(IpNet::from(address), Route::Endpoint { device: device.clone(), source });
+            routes.insert(IpNet::from(address), Route::Endpoint { device: device.clone(), source });
         }
-        let mut routes: Vec<IpNet> = network.subnets().collect();
+        let mut inside: Vec<IpNet> = network.subnets().collect();
         if !network.internal && !default_given {
             default_given = true;
-            routes.extend(DEFAULT_ROUTES.iter().filter(|net| net.addr().is_ipv4() || network.v6.is_some()));
+            inside.extend(DEFAULT_ROUTES.iter().filter(|net| net.addr().is_ipv4() || network.v6.is_some()));
         }
         let endpoint = Endpoint {
             task: task.id.clone(),
@@ -269,9 +273,9 @@ fn plan_task(world: &Snapshot, me: &Node, task: &Task, mtu: u32, overlay: &mut O
             addresses,
             mtu: network.mtu.map_or(mtu, |wanted| mtu.min(u32::from(wanted))),
             inside: format!("eth{index}"),
-            routes,
+            routes: inside,
         };
-        overlay.endpoints.insert(device, endpoint);
+        endpoints.insert(device, endpoint);
     }
 }
 
@@ -281,8 +285,11 @@ const DEFAULT_ROUTES: [IpNet; 2] = [
 ];
 
 /// A task's networks in the order of its service, then by id: `eth0` is the first.
-fn ordered_networks<'a>(world: &'a Snapshot, task: &Task) -> Vec<(&'a Network, TaskAddress)> {
-    let service = task.service.as_ref().and_then(|id| world.services.get(id));
+fn ordered_networks<'a>(
+    world: &'a Snapshot,
+    service: Option<&Service>,
+    task: &Task,
+) -> Vec<(&'a Network, TaskAddress)> {
     let place = |id: &NetworkId| {
         service.and_then(|s| s.networks.iter().position(|a| a.network == *id)).unwrap_or(usize::MAX)
     };

@@ -3,32 +3,30 @@
 //! Ages count from what the store says ([`Snapshot::in_balance_since`]) and matter in steps only, so that nodes
 //! differ for no longer at each step than their clocks do, and their tables are the same in between.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Backend, Balance};
+use super::{Backend, Pool};
 use crate::maglev::{next_step, slow_start};
-use crate::model::{Name, Snapshot, Timestamp};
+use crate::model::{Snapshot, Timestamp};
 
 /// Weights are so many times as large while somebody's is only a part of it: of 1 there are no parts.
 const ROOM: u16 = 10;
 
-/// Takes from new backends what they do not get yet. Says when that changes next by itself.
-pub(super) fn apply(world: &Snapshot, now: Timestamp, balance: &mut Balance) -> Option<Timestamp> {
-    let slow = world.services.values().filter(|service| !service.slow_start.is_zero());
-    let windows: BTreeMap<&Name, Duration> =
-        slow.map(|service| (&service.name, service.slow_start)).collect();
-    if windows.is_empty() {
+/// Takes from a service's new backends what they do not get yet. Says when that changes next by itself.
+pub(super) fn apply<'a>(
+    world: &Snapshot,
+    window: Duration,
+    now: Timestamp,
+    pools: impl Iterator<Item = &'a mut Arc<Pool>>,
+) -> Option<Timestamp> {
+    if window.is_zero() {
         return None;
     }
-    let pools = balance.frontends.values_mut();
+    let since =
+        |backend: &Backend| world.tasks.get(&backend.id).map_or(0, |task| world.in_balance_since(task));
     pools
         .filter_map(|pool| {
-            let window = *windows.get(&pool.service)?;
-            let since = |backend: &Backend| {
-                world.tasks.get(&backend.id).map_or(0, |task| world.in_balance_since(task))
-            };
             let sinces: Vec<_> = pool.backends.iter().map(since).collect();
             // What others share stays as it is.
             if alike(&sinces, window) {

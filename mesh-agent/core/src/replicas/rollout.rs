@@ -169,7 +169,7 @@ fn failure(
     crew: &Crew<'_>,
     lost: &BTreeSet<NodeId>,
 ) -> Option<String> {
-    let ended = world.live.iter().filter(|(id, _)| !lost.contains(id)).find_map(|(id, live)| {
+    let ended = world.live.iter().filter(|(id, _)| !lost.contains(*id)).find_map(|(id, live)| {
         let failure = live.failures.get(&service.id).filter(|f| f.version == program.version)?;
         let node = world.nodes.get(id)?;
         Some(format!("a task on node {}: {}", node.name, failure.message))

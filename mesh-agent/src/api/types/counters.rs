@@ -1,8 +1,10 @@
 //! **Fact.** What the data plane counts, on the wire.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
 
-use mesh_core::model::Snapshot;
+use mesh_core::model::{Snapshot, Vni};
 use mesh_core::whois::Whois;
 use mesh_ebpf::abi::Stats;
 use mesh_ebpf::verdict::Event;
@@ -92,6 +94,33 @@ impl Counters {
             events: events.iter().map(|(event, count)| (event.name().to_owned(), *count)).collect(),
             tables: [("tcp".to_owned(), table(tcp)), ("udp".to_owned(), table(udp))].into(),
         }
+    }
+
+    /// With what each service got, and nothing of single backends: of very many nobody is told more.
+    pub fn with_sums(self, world: &Snapshot, mut served: Vec<Served>) -> AllCounters {
+        served.sort_unstable_by_key(|served| (served.vni, served.address));
+        let stats = |vni: Vni, address: IpAddr| {
+            let at =
+                served.binary_search_by_key(&(vni, address), |served| (served.vni, served.address)).ok()?;
+            served.get(at).map(|served| served.stats)
+        };
+        let sum = |service: &Arc<mesh_core::model::Service>| {
+            let mut sum = ServiceCounters { name: service.name.to_string(), ..ServiceCounters::default() };
+            for (id, address) in world.tasks_of(&service.id).flat_map(|task| &task.addresses) {
+                let Some(network) = world.networks.get(id) else { continue };
+                for Stats { flows, packets, bytes } in
+                    address.addresses().filter_map(|address| stats(network.vni, address))
+                {
+                    sum.flows += flows;
+                    sum.packets += packets;
+                    sum.bytes += bytes;
+                }
+            }
+            sum
+        };
+        let mut services: Vec<_> = world.services.values().map(sum).collect();
+        services.sort_by(|a, b| a.name.cmp(&b.name));
+        AllCounters { events: self.events, tables: self.tables, services }
     }
 
     /// With what each service got. A backend whose task is gone from the records belongs to none.

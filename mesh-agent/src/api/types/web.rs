@@ -213,21 +213,21 @@ impl WebState {
             let place = (service.is_none(), name, task.slot, task.id.clone());
             told.push((place, WebTask::of(world, task, turnout, node)));
         };
-        let mut of_service = world.tasks_by_service();
         let mut services = Vec::new();
         for service in world.services.values() {
-            let own = of_service.remove(&service.id).unwrap_or_default();
-            let turnout = world.turnout(service, &own);
+            let own = world.tasks.of(&service.id);
+            let turnout = world.turnout(service, own);
             let reached = |task: &model::Task| {
                 known.get(task.node.as_str()).is_some_and(|state| Condition::is_reached(state))
             };
-            services.push(WebService::of(world, service, &own, &turnout, reached));
+            services.push(WebService::of(world, service, own, &turnout, reached));
             own.iter().for_each(|task| tell(Some(service), task, &turnout));
         }
         // Those of services that are gone, and those that never had one.
-        let alone = world.tasks.values().filter(|task| task.service.is_none());
-        let orphans = of_service.into_values().flatten();
-        alone.chain(orphans).for_each(|task| tell(None, task, &Turnout::default()));
+        let is_of =
+            |task: &model::Task| task.service.as_ref().is_some_and(|id| world.services.contains_key(id));
+        let alone = world.tasks.values().filter(|task| !is_of(task));
+        alone.for_each(|task| tell(None, task, &Turnout::default()));
 
         nodes.extend(strange.into_values());
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
@@ -302,7 +302,7 @@ impl WebService {
     fn of(
         world: &Snapshot,
         service: &model::Service,
-        tasks: &[&std::sync::Arc<model::Task>],
+        tasks: &[std::sync::Arc<model::Task>],
         turnout: &Turnout,
         reached: impl Fn(&model::Task) -> bool,
     ) -> Self {

@@ -13,8 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use mesh_core::diff::{Changes, diff};
-use mesh_core::model::Vni;
+use mesh_core::model::{SharedMap, Vni};
 use mesh_core::plan::{Balance, Site};
 use mesh_ebpf::abi::{
     Addr16, Backend, Endpoint, Frontend, FrontendKey, MacKey, Network, Peer, SlotLine, SourceKey,
@@ -95,7 +94,7 @@ impl Books {
             backends: Backends::open(&sizes, &found),
             frontends: Frontends::open(&sizes, &found),
             node: node::NodeTables::open(&sizes, found),
-            sites: BTreeMap::new(),
+            sites: Sites::default(),
         }
     }
 
@@ -119,11 +118,15 @@ impl Books {
         problems: &mut Problems,
     ) {
         let first = self.sites.is_empty();
-        let Changes { added, changed, removed, unchanged: _ } = diff(&self.sites, &want.sites);
-        let mut put = added;
-        put.extend(changed);
+        let (mut put, mut gone) = (BTreeMap::new(), Vec::new());
+        for (key, _, site) in self.sites.changes(&want.sites) {
+            match site {
+                Some(site) => _ = put.insert(*key, Arc::clone(site)),
+                None => gone.push(*key),
+            }
+        }
         if self.node.peers_changed() {
-            put.clone_from(&want.sites);
+            put.extend(want.sites.iter().map(|(key, site)| (*key, Arc::clone(site))));
         } else if self.node.devices_changed() {
             put.extend(here(want));
         }
@@ -131,14 +134,13 @@ impl Books {
         if first {
             self.backends.leave_all_but(&want.sites);
         } else {
-            self.backends.leave(removed.keys());
+            self.backends.leave(gone.iter());
         }
-        for key in removed.keys() {
+        self.sites.clone_from(&want.sites);
+        // What there was no room for is asked for again.
+        for key in put.keys().filter(|key| self.backends.id(key).is_none()) {
             self.sites.remove(key);
         }
-        // What there was no room for is asked for again.
-        put.retain(|key, _| self.backends.id(key).is_some());
-        self.sites.extend(put);
     }
 }
 
@@ -149,7 +151,7 @@ fn here(want: &Balance) -> impl Iterator<Item = ((Vni, IpAddr), Arc<Site>)> {
 }
 
 /// Where running tasks are, by network and address.
-type Sites = BTreeMap<(Vni, IpAddr), Arc<Site>>;
+type Sites = SharedMap<(Vni, IpAddr), Arc<Site>>;
 
 #[cfg(test)]
 mod tests;

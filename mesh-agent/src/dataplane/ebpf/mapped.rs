@@ -1,10 +1,12 @@
 //! **Effect.** An array map whose memory the agent shares with the programs.
 //!
-//! A write is a store and no system call: that is what makes a table of 1,024 slots as cheap as it must be.
+//! A write is a store and no system call: that is what makes a table of 1,024 slots as cheap as it must be. What is large
+//! and looked at now and then is shared only meanwhile ([`Paged`]), for all that is shared counts as the agent's memory.
 
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::AsFd;
+use std::ops::Range;
+use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -12,9 +14,10 @@ use aya::Pod;
 use mesh_ebpf::flow::{Bucket, Flow, Shared};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-/// The values of an array map that was made with `BPF_F_MMAPABLE`.
+/// The values of an array map that was made with `BPF_F_MMAPABLE`, or some of them.
 pub(super) struct Mapped<T> {
     memory: NonNull<T>,
+    first: usize,
     len: usize,
     values: PhantomData<T>,
 }
@@ -27,7 +30,11 @@ unsafe impl<T: Pod + Sync> Sync for Mapped<T> {}
 impl<T: Pod> Mapped<T> {
     /// Maps all values of a map.
     pub(super) fn new(map: impl AsFd, len: u32) -> io::Result<Self> {
-        let len = len as usize;
+        Self::part(map, 0, len as usize)
+    }
+
+    /// Maps so many, from one on that is at the beginning of a page.
+    fn part(map: impl AsFd, first: usize, len: usize) -> io::Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choice; a size that is not the map's is refused.
         let memory = unsafe {
             mmap(
@@ -36,11 +43,11 @@ impl<T: Pod> Mapped<T> {
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::SHARED,
                 map,
-                0,
+                (first * Self::STRIDE) as u64,
             )
         }?;
         let memory = NonNull::new(memory.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { memory, len, values: PhantomData })
+        Ok(Self { memory, first, len, values: PhantomData })
     }
 
     /// The kernel puts values 8 bytes apart, or multiples of it.
@@ -52,12 +59,13 @@ impl<T: Pod> Mapped<T> {
     }
 
     fn place(&self, index: usize) -> *mut T {
-        assert!(index < self.len, "index {index} of {}", self.len);
+        let at = index.wrapping_sub(self.first);
+        assert!(at < self.len, "index {index} of {} from {}", self.len, self.first);
         // SAFETY: within the mapping, as was just checked.
-        unsafe { self.memory.as_ptr().cast::<u8>().add(index * Self::STRIDE).cast() }
+        unsafe { self.memory.as_ptr().cast::<u8>().add(at * Self::STRIDE).cast() }
     }
 
-    /// The value at an index below [`Self::len`].
+    /// The value at an index that is mapped.
     pub(super) fn get(&self, index: usize) -> T {
         // SAFETY: within the mapping; any bytes are a value of a `Pod`.
         unsafe { self.place(index).read_volatile() }
@@ -67,6 +75,40 @@ impl<T: Pod> Mapped<T> {
     pub(super) fn set(&mut self, index: usize, value: T) {
         // SAFETY: within the mapping.
         unsafe { self.place(index).write_volatile(value) };
+    }
+}
+
+/// The values of such a map, shared where and while they are looked at.
+pub(super) struct Paged<T> {
+    map: OwnedFd,
+    len: usize,
+    values: PhantomData<T>,
+}
+
+impl<T: Pod> Paged<T> {
+    /// The smallest page of any machine that we run on, bytes. Values do not lie across the borders of pages.
+    const PAGE: usize = 4096;
+
+    pub(super) fn new(map: impl AsFd, len: u32) -> io::Result<Self> {
+        let map = map.as_fd().try_clone_to_owned()?;
+        Ok(Self { map, len: len as usize, values: PhantomData })
+    }
+
+    /// How many values there are.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> io::Result<Mapped<T>> {
+        Mapped::part(&self.map, 0, self.len)
+    }
+
+    /// Those at indexes below [`Self::len`], with others of their pages.
+    pub(super) fn some(&self, wanted: Range<usize>) -> io::Result<Mapped<T>> {
+        let in_page = Self::PAGE / Mapped::<T>::STRIDE;
+        let first = wanted.start / in_page * in_page;
+        Mapped::part(&self.map, first, wanted.end.min(self.len).saturating_sub(first))
     }
 }
 

@@ -17,7 +17,7 @@ use mesh_ebpf::verdict::EVENTS;
 
 use super::EbpfError;
 use super::books::{Found, Sizes, Step};
-use super::mapped::Mapped;
+use super::mapped::{Mapped, Paged};
 use super::pinned::Pinned;
 use crate::plane::{DIFFERS, Drift, MISSING, UNPLANNED};
 
@@ -66,7 +66,7 @@ impl Limits {
 /// All maps that the agent reads or writes.
 pub(super) struct Maps {
     frontends: HashMap<MapData, FrontendKey, Frontend>,
-    slots: Mapped<SlotLine>,
+    slots: Paged<SlotLine>,
     backends: Mapped<Backend>,
     peers: aya::maps::Array<MapData, Peer>,
     peer_ids: HashMap<MapData, Addr16, u32>,
@@ -88,7 +88,7 @@ impl Maps {
     pub(super) fn open(maps: &Pinned) -> Result<Self, EbpfError> {
         Ok(Self {
             frontends: maps.open(map::FRONTENDS)?,
-            slots: maps.mapped(map::SLOTS)?,
+            slots: maps.paged(map::SLOTS)?,
             backends: maps.mapped(map::BACKENDS)?,
             peers: maps.open(map::PEERS)?,
             peer_ids: maps.open(map::PEER_IDS)?,
@@ -151,11 +151,11 @@ impl Maps {
     pub(super) fn write(&mut self, step: &Step) -> Result<bool, EbpfError> {
         match step {
             Step::Slots(start, lines) => {
-                let first = (start / mesh_ebpf::abi::SLOT_LINE) as usize;
+                let (first, mut slots) = self.slots(*start, lines)?;
                 let mut changed = false;
                 for (line, index) in lines.iter().zip(first..) {
-                    if self.slots.get(index) != *line {
-                        self.slots.set(index, *line);
+                    if slots.get(index) != *line {
+                        slots.set(index, *line);
                         changed = true;
                     }
                 }
@@ -194,8 +194,13 @@ impl Maps {
                 (format!("backend {}", IpAddr::from(backend.addr)), differs(Some(is), Some(*backend)))
             }
             Step::Slots(start, lines) => {
-                let first = (start / mesh_ebpf::abi::SLOT_LINE) as usize;
-                let differ = lines.iter().zip(first..).any(|(line, index)| self.slots.get(index) != *line);
+                let differ = match self.slots(*start, lines) {
+                    Ok((first, slots)) => {
+                        lines.iter().zip(first..).any(|(line, index)| slots.get(index) != *line)
+                    }
+                    // What cannot be looked at is not known to be as planned.
+                    Err(_) => true,
+                };
                 (format!("slots from {start}"), differ.then_some(DIFFERS))
             }
             Step::Source(bits, key, there) => {
@@ -217,6 +222,13 @@ impl Maps {
         if let Some(why) = why {
             drift.note(object, why);
         }
+    }
+
+    /// Where a table begins, and its memory.
+    fn slots(&self, start: u32, lines: &[SlotLine]) -> Result<(usize, Mapped<SlotLine>), EbpfError> {
+        let first = (start / mesh_ebpf::abi::SLOT_LINE) as usize;
+        let slots = self.slots.some(first..first + lines.len());
+        Ok((first, slots.map_err(|source| EbpfError::Share { map: map::SLOTS, source })?))
     }
 
     fn put_entry(&mut self, step: &Step) -> Result<(), EbpfError> {

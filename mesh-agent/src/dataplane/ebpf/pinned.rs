@@ -6,7 +6,7 @@ use aya::Pod;
 use aya::maps::{Map, MapData, MapError, MapInfo};
 
 use super::EbpfError;
-use super::mapped::Mapped;
+use super::mapped::{Mapped, Paged};
 use super::maps::map_error;
 
 /// A directory of pinned maps.
@@ -43,13 +43,25 @@ impl Pinned {
 
     /// All values of an array map.
     pub(super) fn mapped<T: Pod>(&self, name: &'static str) -> Result<Mapped<T>, EbpfError> {
+        let (data, len) = self.array::<T>(name)?;
+        Mapped::new(data.fd(), len).map_err(|source| EbpfError::Share { map: name, source })
+    }
+
+    /// The values of an array map, to be mapped when they are looked at.
+    pub(super) fn paged<T: Pod>(&self, name: &'static str) -> Result<Paged<T>, EbpfError> {
+        let (data, len) = self.array::<T>(name)?;
+        Paged::new(data.fd(), len).map_err(|source| EbpfError::Share { map: name, source })
+    }
+
+    fn array<T: Pod>(&self, name: &'static str) -> Result<(MapData, u32), EbpfError> {
         let data = self.data(name)?;
         let info = data.info().map_err(|source| map_error(name, source))?;
         if info.value_size() as usize != size_of::<T>() {
             let (size, expected) = (size_of::<T>(), info.value_size() as usize);
             return Err(map_error(name, MapError::InvalidValueSize { size, expected }));
         }
-        Mapped::new(data.fd(), info.max_entries()).map_err(|source| EbpfError::Share { map: name, source })
+        let len = info.max_entries();
+        Ok((data, len))
     }
 
     fn data(&self, name: &'static str) -> Result<MapData, EbpfError> {

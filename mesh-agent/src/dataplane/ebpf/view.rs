@@ -27,7 +27,7 @@ pub use self::flows::{Asked, Live, Occupancy, State};
 use super::EbpfError;
 use super::active;
 use super::clock::now;
-use super::mapped::Mapped;
+use super::mapped::{Mapped, Paged};
 use super::maps::map_error;
 use super::monitor::{Monitor, Watching};
 use super::pinned::Pinned;
@@ -44,14 +44,14 @@ pub struct View {
     sources: LpmTrie<MapData, SourceKey, u32>,
     origins: HashMap<MapData, SocketKey, SocketOrigin>,
     peers: Array<MapData, Peer>,
-    slots: Mapped<SlotLine>,
+    slots: Paged<SlotLine>,
     ports: Mapped<u64>,
     vips: Mapped<u64>,
     backends: Mapped<Backend>,
     config: Mapped<Config>,
     active: Mapped<i64>,
-    flows_tcp: Mapped<Bucket>,
-    flows_udp: Mapped<Bucket>,
+    flows_tcp: Paged<Bucket>,
+    flows_udp: Paged<Bucket>,
     monitor: Arc<Monitor>,
     /// Whether sockets of this node are led to tasks.
     sockets: bool,
@@ -84,14 +84,14 @@ impl View {
             sources: maps.open(map::SOURCES)?,
             origins: maps.open(map::SOCK_REV)?,
             peers: maps.open(map::PEERS)?,
-            slots: maps.mapped(map::SLOTS)?,
+            slots: maps.paged(map::SLOTS)?,
             ports: maps.mapped(map::PORTS)?,
             vips: maps.mapped(map::VIP_BITS)?,
             backends: maps.mapped(map::BACKENDS)?,
             config: maps.mapped(map::CONFIG)?,
             active: maps.mapped(map::ACTIVE)?,
-            flows_tcp: maps.mapped(map::FLOWS_TCP)?,
-            flows_udp: maps.mapped(map::FLOWS_UDP)?,
+            flows_tcp: maps.paged(map::FLOWS_TCP)?,
+            flows_udp: maps.paged(map::FLOWS_UDP)?,
             monitor,
             sockets,
         })
@@ -128,9 +128,7 @@ impl View {
     /// All backends that there are now, and how many flows each has at this node. Looks at every entry: some milliseconds.
     pub fn loads(&self) -> Result<Vec<(Served, u64)>, EbpfError> {
         let mut flows = BTreeMap::new();
-        for active::Flow { backend, generation, counted: _ } in self.balanced() {
-            *flows.entry((backend, generation)).or_default() += 1;
-        }
+        self.balanced(|flow| *flows.entry((flow.backend, flow.generation)).or_default() += 1)?;
         let all = (1..self.backends.len()).map(|id| (id as u32, self.backends.get(id)));
         all.filter(|(_, backend)| backend.state != BackendState::Gone as u8)
             .map(|(id, backend)| {
@@ -161,29 +159,33 @@ impl View {
     }
 
     /// How full the tables of flows are, of TCP and of UDP. Looks at every entry: some milliseconds.
-    pub fn occupancy(&self) -> [Occupancy; 2] {
+    pub fn occupancy(&self) -> Result<[Occupancy; 2], EbpfError> {
         let (now, timeouts) = (now(), self.config.get(0).timeouts);
-        [TCP, UDP].map(|proto| {
-            let table = self.table(proto);
+        let of = |proto| {
+            let table = self.table(proto)?;
             let slots = table.len() * WAYS;
-            Occupancy::of(table.flows(), slots as u64, proto, now, &timeouts)
-        })
+            Ok(Occupancy::of(table.flows(), slots as u64, proto, now, &timeouts))
+        };
+        Ok([of(TCP)?, of(UDP)?])
     }
 
     /// How many flows each backend has, of those that are counted.
-    pub(super) fn active_flows(&self) -> BTreeMap<u32, i64> {
+    pub(super) fn active_flows(&self) -> Result<BTreeMap<u32, i64>, EbpfError> {
         let mut flows = BTreeMap::new();
-        for flow in self.balanced().filter(|flow| flow.counted) {
-            *flows.entry(flow.backend).or_default() += 1;
-        }
-        flows
+        self.balanced(|flow| {
+            if flow.counted {
+                *flows.entry(flow.backend).or_default() += 1;
+            }
+        })?;
+        Ok(flows)
     }
 
-    fn balanced(&self) -> impl Iterator<Item = active::Flow> {
+    fn balanced(&self, mut each: impl FnMut(active::Flow)) -> Result<(), EbpfError> {
         let (now, timeouts) = (now(), self.config.get(0).timeouts);
-        [TCP, UDP]
-            .into_iter()
-            .flat_map(move |proto| active::flows(self.table(proto).flows(), proto, now, timeouts))
+        for proto in [TCP, UDP] {
+            active::flows(self.table(proto)?.flows(), proto, now, timeouts).for_each(&mut each);
+        }
+        Ok(())
     }
 
     /// What would become of a flow that began now. The maps stay as they are.
@@ -192,10 +194,11 @@ impl View {
     }
 
     /// The flows of a client that this node balances or serves for another node, at most so many.
-    pub fn live(&self, asked: &Asked, most: usize) -> Vec<Live> {
+    pub fn live(&self, asked: &Asked, most: usize) -> Result<Vec<Live>, EbpfError> {
         let (now, timeouts) = (now(), self.config.get(0).timeouts);
-        let flows = self.table(asked.proto).flows();
-        flows.filter_map(|flow| self.name(asked.read(&flow, now, &timeouts)?, asked)).take(most).collect()
+        let table = self.table(asked.proto)?;
+        let named = table.flows().filter_map(|flow| self.name(asked.read(&flow, now, &timeouts)?, asked));
+        Ok(named.take(most).collect())
     }
 
     /// Whether an address is the node's own, in the mesh or outside.
@@ -232,7 +235,11 @@ impl View {
         Some(live)
     }
 
-    fn table(&self, proto: u8) -> &Mapped<Bucket> {
-        if proto == TCP { &self.flows_tcp } else { &self.flows_udp }
+    fn table(&self, proto: u8) -> Result<Mapped<Bucket>, EbpfError> {
+        let (table, map) = match proto {
+            TCP => (&self.flows_tcp, map::FLOWS_TCP),
+            _ => (&self.flows_udp, map::FLOWS_UDP),
+        };
+        table.all().map_err(|source| EbpfError::Share { map, source })
     }
 }

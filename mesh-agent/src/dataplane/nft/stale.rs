@@ -9,8 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use mesh_core::diff::diff;
-use mesh_core::model::Protocol;
+use mesh_core::model::{Protocol, SharedMap};
 use mesh_core::plan::{Balance, Family, Frontend, Pool};
 
 use crate::dataplane::conntrack::UdpFlow;
@@ -31,21 +30,16 @@ impl Stale {
     /// Looks at the frontends that differ from before, and in a sweep at all of them, for flows of an earlier
     /// agent, or of a time when the table was damaged.
     pub(super) fn after(
-        before: &BTreeMap<Frontend, Arc<Pool>>,
+        before: &SharedMap<Frontend, Arc<Pool>>,
         now: &Balance,
         depth: Depth,
         local: BTreeSet<IpAddr>,
     ) -> Self {
-        let changes = diff(before, &now.frontends);
-        let mut frontends = BTreeMap::new();
-        let look_at = match depth {
-            Depth::Delta => changes.added.into_iter().chain(changes.changed).collect(),
-            Depth::Sweep | Depth::Look => now.frontends.clone(),
-        };
-        for (at, pool) in look_at {
-            frontends.insert(at, Some(pool).filter(|pool| !pool.backends.is_empty()));
-        }
-        frontends.extend(changes.removed.into_keys().map(|at| (at, None)));
+        let changed = before.changes(&now.frontends).map(|(at, _, is)| (at, is));
+        let all = now.frontends.iter().filter(|_| depth != Depth::Delta).map(|(at, pool)| (at, Some(pool)));
+        let served = |pool: Option<&Arc<Pool>>| pool.filter(|pool| !pool.backends.is_empty()).cloned();
+        let mut frontends: BTreeMap<_, _> =
+            changed.chain(all).map(|(at, pool)| (at.clone(), served(pool))).collect();
         frontends.retain(|at, _| !matches!(at, Frontend::Published { protocol: Protocol::Tcp, .. }));
         let subnets = now.networks.values().flat_map(|network| network.subnets.iter().copied()).collect();
         Self { frontends, subnets, local }

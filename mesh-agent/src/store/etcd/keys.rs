@@ -47,8 +47,8 @@ impl Keys {
     /// there.
     pub(super) fn read(&self, raw: &etcd_client::KeyValue) -> Option<KeyValue> {
         Some(KeyValue {
-            key: self.name(raw.key())?,
-            value: String::from_utf8_lossy(raw.value()).into_owned(),
+            key: self.name(raw.key())?.into(),
+            value: String::from_utf8_lossy(raw.value()).into(),
             created: rev(raw.create_revision()),
             modified: rev(raw.mod_revision()),
             lease: u64::try_from(raw.lease()).ok().filter(|lease| *lease != 0).map(LeaseId),
@@ -60,13 +60,13 @@ impl Keys {
         let kv = raw.kv()?;
         let event = match raw.event_type() {
             etcd_client::EventType::Put => Event::Put(self.read(kv)?),
-            etcd_client::EventType::Delete => Event::Delete(self.name(kv.key())?),
+            etcd_client::EventType::Delete => Event::Delete(self.name(kv.key())?.to_owned()),
         };
         Some((rev(kv.mod_revision()), event))
     }
 
-    fn name(&self, key: &[u8]) -> Option<String> {
-        std::str::from_utf8(key).ok()?.strip_prefix(&self.records).map(str::to_owned)
+    fn name<'a>(&self, key: &'a [u8]) -> Option<&'a str> {
+        std::str::from_utf8(key).ok()?.strip_prefix(&self.records)
     }
 }
 

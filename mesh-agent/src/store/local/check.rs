@@ -89,7 +89,7 @@ pub(super) fn load(db: &Database) -> Result<Content, String> {
     rows(&txn, ENTRIES, |key, value| {
         let kv: KeyValue = serde_json::from_str(value).map_err(|error| format!("key '{key}': {error}"))?;
         let leased = kv.lease.is_none_or(|lease| known.contains(&lease));
-        if kv.key != key || kv.created > kv.modified || kv.modified > rev || !leased {
+        if *kv.key != *key || kv.created > kv.modified || kv.modified > rev || !leased {
             return Err(format!("key '{key}' contradicts the rest"));
         }
         entries.push(kv);

@@ -105,7 +105,7 @@ impl Disk {
             for batch in &addition.batches {
                 for event in &batch.events {
                     match event {
-                        Event::Put(kv) => drop(entries.insert(kv.key.as_str(), json(kv).as_str())?),
+                        Event::Put(kv) => drop(entries.insert(&*kv.key, json(kv).as_str())?),
                         Event::Delete(key) => drop(entries.remove(key.as_str())?),
                     }
                 }

@@ -256,8 +256,8 @@ impl Service {
             target: attachment.network.to_string(),
             aliases: attachment.aliases.iter().map(ToString::to_string).collect(),
         });
-        let tasks: Vec<_> = world.tasks_of(id).collect();
-        let turnout = world.turnout(service, &tasks);
+        let tasks = world.tasks.of(id);
+        let turnout = world.turnout(service, tasks);
         let running = tasks.iter().filter(|task| world.serves(task, &turnout)).count();
         let registered = tasks.iter().filter(|task| !task.state.is_terminal()).count();
         let desired = program.as_ref().map_or(registered, |program| program.replicas as usize);

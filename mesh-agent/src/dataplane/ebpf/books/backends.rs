@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use mesh_core::model::Vni;
+use mesh_core::model::{SharedMap, Vni};
 use mesh_core::plan::Site;
 use mesh_ebpf::abi::{Backend, BackendState, NO_BACKEND};
 
@@ -137,7 +137,7 @@ impl Backends {
     }
 
     /// All others are.
-    pub(super) fn leave_all_but(&mut self, sites: &BTreeMap<Key, Arc<Site>>) {
+    pub(super) fn leave_all_but(&mut self, sites: &SharedMap<Key, Arc<Site>>) {
         self.leaving.extend(self.known.keys().filter(|key| !sites.contains_key(key)));
     }
 

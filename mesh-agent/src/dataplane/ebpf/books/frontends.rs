@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use mesh_core::diff::{Changes, diff};
 use mesh_core::maglev::Weighted;
-use mesh_core::model::{Affinity, Balancing, Protocol, ReturnPath, fnv64};
+use mesh_core::model::{Affinity, Balancing, Protocol, ReturnPath, SharedMap, fnv64};
 use mesh_core::plan::{self, Family, Pool};
 use mesh_ebpf::abi::{Addr16, FrontendKey, NetPort, Published, SourceKey, TCP, UDP, VIP_WORDS};
 use mesh_ebpf::hash;
@@ -39,7 +38,7 @@ struct Asked {
 /// All frontends.
 pub(in super::super) struct Frontends {
     /// As they were put: of the backends those that could be reached.
-    pools: BTreeMap<plan::Frontend, Arc<Pool>>,
+    pools: SharedMap<plan::Frontend, Arc<Pool>>,
     known: BTreeMap<FrontendKey, Known>,
     ids: Ids,
     tables: Tables,
@@ -59,7 +58,7 @@ struct VipBits(BTreeMap<u32, u32>);
 impl Frontends {
     pub(super) fn open(sizes: &Sizes, found: &Found) -> Self {
         let mut all = Self {
-            pools: BTreeMap::new(),
+            pools: SharedMap::default(),
             known: BTreeMap::new(),
             ids: Ids::new(1..sizes.frontends),
             tables: Tables::new(sizes.slots),
@@ -90,7 +89,7 @@ impl Frontends {
 
     pub(super) fn put(
         &mut self,
-        want: &BTreeMap<plan::Frontend, Arc<Pool>>,
+        want: &SharedMap<plan::Frontend, Arc<Pool>>,
         backends: &mut Backends,
         steps: &mut Vec<Step>,
         problems: &mut Problems,
@@ -98,31 +97,41 @@ impl Frontends {
         self.tables.begin();
         // The first round: what another agent left may be nobody's any more.
         let first = self.pools.is_empty();
-        let Changes { added, changed, removed, unchanged: _ } = diff(&self.pools, want);
-        let came: BTreeSet<FrontendKey> = added.keys().map(key_of).collect();
-        let left: Vec<FrontendKey> =
-            if first { self.known.keys().copied().collect() } else { removed.keys().map(key_of).collect() };
-        for at in removed.keys() {
-            self.pools.remove(at);
-        }
-        let mut todo = Vec::new();
-        for (at, pool) in added.into_iter().chain(changed) {
-            let (pool, content) = reached(pool, backends);
-            let key = key_of(&at);
+        let before = std::mem::replace(&mut self.pools, want.clone());
+        let (mut came, mut left, mut todo) = (BTreeSet::new(), Vec::new(), Vec::new());
+        for (at, was, is) in before.changes(want) {
+            let key = key_of(at);
+            let Some(wanted) = is else {
+                left.push(key);
+                continue;
+            };
+            if was.is_none() {
+                came.insert(key);
+            }
+            let (pool, content) = reached(Arc::clone(wanted), backends);
+            if !Arc::ptr_eq(&pool, wanted) {
+                self.pools.insert(at.clone(), Arc::clone(&pool));
+            }
             // A backend may have become known since.
-            if self.pools.get(&at) == Some(&pool) {
+            if was == Some(&pool) {
                 continue;
             }
             let table = self.known.get(&key).and_then(|known| known.table);
             if let (Some(table), Some(content)) = (table, &content) {
                 self.tables.announce(table, content);
             }
-            todo.push(Asked { at, key, pool, content });
+            todo.push(Asked { at: at.clone(), key, pool, content });
+        }
+        if first {
+            left.extend(self.known.keys().copied());
         }
         for asked in todo {
-            match self.put_one(&asked, backends, steps) {
-                Ok(()) => _ = self.pools.insert(asked.at, asked.pool),
-                Err(why) => _ = problems.insert(format!("service {}", asked.pool.service), why),
+            let Err(why) = self.put_one(&asked, backends, steps) else { continue };
+            problems.insert(format!("service {}", asked.pool.service), why);
+            // It is as it was, and is asked for again.
+            match before.get(&asked.at) {
+                Some(was) => _ = self.pools.insert(asked.at, Arc::clone(was)),
+                None => _ = self.pools.remove(&asked.at),
             }
         }
         for key in left.iter().filter(|key| !came.contains(key)) {
@@ -131,9 +140,11 @@ impl Frontends {
         let (frontends, sources) = std::mem::take(&mut self.strays);
         let is_stray = |key: &FrontendKey| !self.known.contains_key(key);
         steps.extend(frontends.into_iter().filter(is_stray).map(|key| Step::Frontend(key, None)));
-        let now: BTreeSet<_> = self.known.values().flat_map(|known| &known.sources).collect();
-        let sources = sources.iter().filter(|source| !now.contains(source));
-        steps.extend(sources.map(|(bits, source)| Step::Source(*bits, *source, false)));
+        if !sources.is_empty() {
+            let now: BTreeSet<_> = self.known.values().flat_map(|known| &known.sources).collect();
+            let sources = sources.iter().filter(|source| !now.contains(source));
+            steps.extend(sources.map(|(bits, source)| Step::Source(*bits, *source, false)));
+        }
     }
 
     fn put_one(

@@ -255,7 +255,8 @@ fn a_vip_that_goes_to_another_network_stays() {
     let wanted = Wanted { running: [true; 6], services: [Some([true; 6]), None, None], silent: HEARD };
     let balance = |vni| {
         let mut balance = wanted.balance();
-        let (_, pool) = balance.frontends.pop_first().unwrap();
+        let pool = Arc::clone(balance.frontends.values().next().unwrap());
+        balance.frontends.clear();
         balance.frontends.insert(plan::Frontend::Vip { vni, address }, pool);
         balance
     };

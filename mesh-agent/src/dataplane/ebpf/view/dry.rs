@@ -175,11 +175,9 @@ impl Kernel for Dry<'_> {
 
     fn slot(&self, slot: u32) -> u32 {
         let line = (slot / SLOT_LINE) as usize;
-        if line < self.view.slots.len() {
-            self.view.slots.get(line)[(slot % SLOT_LINE) as usize]
-        } else {
-            NO_BACKEND
-        }
+        let there = line < self.view.slots.len();
+        let lines = there.then(|| self.view.slots.some(line..line + 1)).and_then(Result::ok);
+        lines.map_or(NO_BACKEND, |lines| lines.get(line)[(slot % SLOT_LINE) as usize])
     }
 
     fn backend(&self, id: u32) -> Option<&Backend> {
