@@ -218,7 +218,13 @@ mod tests {
     use crate::Mesh;
 
     fn listing(all: Vec<(String, String)>) -> Listing {
-        let kv = |(key, value): (String, String)| KeyValue { key: key.into(), value: value.into(), created: Rev(1), modified: Rev(1), lease: None };
+        let kv = |(key, value): (String, String)| KeyValue {
+            key: key.into(),
+            value: value.into(),
+            created: Rev(1),
+            modified: Rev(1),
+            lease: None,
+        };
         Listing { cluster: "bench".to_owned(), rev: Rev(1), kvs: all.into_iter().map(kv).collect() }
     }
 

@@ -54,7 +54,11 @@ impl Backup {
     /// with the authority of another cluster.
     pub fn of(listing: Listing) -> Self {
         let generation = records::generation(&listing.kvs);
-        let kept = listing.kvs.into_iter().filter(|kv| is_kept(&kv.key)).map(|kv| (kv.key.to_string(), kv.value.to_string()));
+        let kept = listing
+            .kvs
+            .into_iter()
+            .filter(|kv| is_kept(&kv.key))
+            .map(|kv| (kv.key.to_string(), kv.value.to_string()));
         Self { cluster: listing.cluster, generation, rev: listing.rev, records: kept.collect() }
     }
 

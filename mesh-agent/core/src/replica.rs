@@ -308,13 +308,7 @@ mod tests {
     use super::*;
 
     fn kv(key: &str, value: &str, rev: u64) -> KeyValue {
-        KeyValue {
-            key: key.into(),
-            value: value.into(),
-            created: Rev(rev),
-            modified: Rev(rev),
-            lease: None,
-        }
+        KeyValue { key: key.into(), value: value.into(), created: Rev(rev), modified: Rev(rev), lease: None }
     }
 
     fn listing(rev: u64, kvs: Vec<KeyValue>) -> Listing {

@@ -14,8 +14,9 @@ use mesh_core::diff::diff;
 use mesh_core::dns::Zone;
 use mesh_core::liveness::Verdict;
 use mesh_core::model::{
-    Affinity, Availability, Balancing, Ejected, EndpointMode, Health, HealthCheck, Locality, Node, NodeId, Probe,
-    Program, Protocol, PublishMode, PublishedPort, Run, Service, ServiceId, Sickness, Snapshot, Task, TaskId,
+    Affinity, Availability, Balancing, Ejected, EndpointMode, Health, HealthCheck, Locality, Node, NodeId,
+    Probe, Program, Protocol, PublishMode, PublishedPort, Run, Service, ServiceId, Sickness, Snapshot, Task,
+    TaskId,
 };
 use mesh_core::plan;
 use proptest::prelude::*;

@@ -224,7 +224,8 @@ impl WebState {
             own.iter().for_each(|task| tell(Some(service), task, &turnout));
         }
         // Those of services that are gone, and those that never had one.
-        let is_of = |task: &model::Task| task.service.as_ref().is_some_and(|id| world.services.contains_key(id));
+        let is_of =
+            |task: &model::Task| task.service.as_ref().is_some_and(|id| world.services.contains_key(id));
         let alone = world.tasks.values().filter(|task| !is_of(task));
         alone.for_each(|task| tell(None, task, &Turnout::default()));
 

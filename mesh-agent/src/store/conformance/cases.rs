@@ -212,6 +212,9 @@ pub async fn large_values_are_kept(subject: &impl Subject) {
         commit(&*store, put("big", value)).await;
         assert!(listed(&*store, "big").await["big"].value[..] == *value, "listed as written");
         let batch = next_events(&mut watch).await;
-        assert!(matches!(&batch.events[..], [Event::Put(kv)] if kv.value[..] == *value), "watched as written");
+        assert!(
+            matches!(&batch.events[..], [Event::Put(kv)] if kv.value[..] == *value),
+            "watched as written"
+        );
     }
 }
