@@ -1,6 +1,6 @@
 //! `mesh events`: what happens, told by every node.
 
-use std::fs;
+use std::{fs, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use mesh_tests::{Node, Process, eventually};
@@ -167,6 +167,8 @@ fn nodes_go_down_and_come_up() -> Result<()> {
     mesh(3, |lab| {
         let n1 = lab.node("n1")?;
         let follower = Follower::start(n1, "--filter node=n3 --filter type=node --since 1s --format json")?;
+        // Whoever was never heard is not judged: some probes have to be answered first.
+        thread::sleep(Duration::from_secs(2));
         lab.unplug("n3")?;
         let down = follower.tells(&["node down n3"])?;
         let attributes = &down[0]["Actor"]["Attributes"];
