@@ -251,9 +251,9 @@ impl KvState {
         let mut state = Self { rev, ..Self::default() };
         for kv in entries {
             if let Some(lease) = kv.lease {
-                state.leases.entry(lease).or_default().insert(kv.key.clone());
+                state.leases.entry(lease).or_default().insert(Arc::clone(&kv.key));
             }
-            state.entries.insert(kv.key.clone(), kv);
+            state.entries.insert(Arc::clone(&kv.key), kv);
         }
         state
     }
@@ -325,14 +325,14 @@ impl KvState {
         self.rev = batch.rev;
         for event in &batch.events {
             let old = match event {
-                Event::Put(kv) => self.entries.insert(kv.key.clone(), kv.clone()),
+                Event::Put(kv) => self.entries.insert(Arc::clone(&kv.key), kv.clone()),
                 Event::Delete(key) => self.entries.remove(key.as_str()),
             };
             if let Some(keys) = old.and_then(|kv| kv.lease).and_then(|lease| self.leases.get_mut(&lease)) {
                 keys.remove(event.key());
             }
             if let Event::Put(KeyValue { key, lease: Some(lease), .. }) = event {
-                self.leases.entry(*lease).or_default().insert(key.clone());
+                self.leases.entry(*lease).or_default().insert(Arc::clone(key));
             }
         }
         self.remember(batch);

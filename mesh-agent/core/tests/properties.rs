@@ -101,7 +101,7 @@ impl Odd {
                 put(world, Task { service: Some(ServiceId::new("nobody")), ..(*task).clone() });
             }
             (Self::Named, _, Some(task)) => {
-                let service = task.service.clone().filter(|_| place % 2 == 0);
+                let service = task.service.clone().filter(|_| place.is_multiple_of(2));
                 put(world, Task { name: "svc1".parse().ok(), service, ..(*task).clone() });
             }
             (Self::Alias, Some(service), _) => {

@@ -115,14 +115,14 @@ pub async fn end_of(watch: &mut Batches) -> WatchEnd {
 /// What a list says, by key.
 async fn listed(store: &dyn Store, prefix: &str) -> BTreeMap<Arc<str>, KeyValue> {
     let listing = store.list(prefix).await.expect("a list");
-    listing.kvs.into_iter().map(|kv| (kv.key.clone(), kv)).collect()
+    listing.kvs.into_iter().map(|kv| (Arc::clone(&kv.key), kv)).collect()
 }
 
 /// Plays events on what was listed.
 fn play(all: &mut BTreeMap<Arc<str>, KeyValue>, batch: Batch) {
     for event in batch.events {
         match event {
-            Event::Put(kv) => drop(all.insert(kv.key.clone(), kv)),
+            Event::Put(kv) => drop(all.insert(Arc::clone(&kv.key), kv)),
             Event::Delete(key) => drop(all.remove(key.as_str())),
         }
     }

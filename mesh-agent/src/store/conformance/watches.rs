@@ -38,7 +38,7 @@ pub async fn watches_have_no_gap(subject: &impl Subject) {
     let watching = async {
         let mut watch = store.watch("", before.rev).await.expect("a watch");
         let mut all: std::collections::BTreeMap<_, _> =
-            before.kvs.iter().map(|kv| (kv.key.clone(), kv.clone())).collect();
+            before.kvs.iter().map(|kv| (std::sync::Arc::clone(&kv.key), kv.clone())).collect();
         let mut seen = before.rev;
         while seen < Rev(before.rev.0 + 650) {
             let batch = next_events(&mut watch).await;
