@@ -39,6 +39,7 @@ pub use metrics::serve_metrics;
 pub use socket::bind;
 pub use web::{Stage, serve_web};
 
+use self::types::WebState;
 use crate::cluster::Cluster;
 use crate::control::Control;
 use crate::dataplane::ebpf::View;
@@ -81,6 +82,14 @@ pub struct ApiState {
     pub logs: PathBuf,
     /// Where web pages listen.
     pub stage: Stage,
+}
+
+impl ApiState {
+    /// The mesh as this node sees it, for web pages and for `mesh top`.
+    fn seen(&self) -> WebState {
+        let Self { control, view, heard, .. } = self;
+        WebState::of(&control.world(), control.node(), &control.status(), &heard.load(), view.is_some())
+    }
 }
 
 /// Serves until `stop`, then lets requests that are under way end.

@@ -61,12 +61,10 @@ pub(super) fn read(view: &View) -> Result<Counters, EbpfError> {
     Ok(Counters::of(&view.events()?, view.occupancy()?))
 }
 
-/// Off the threads that answer: it may look at megabytes.
-pub(super) async fn look<T: Send + 'static>(
-    what: impl FnOnce() -> Result<T, EbpfError> + Send + 'static,
-) -> Result<T, EbpfError> {
+/// Off the threads that answer: it may look at megabytes of flows, and at thousands of tasks.
+pub(super) async fn look<T: Send + 'static>(what: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(what).await {
-        Ok(result) => result,
+        Ok(seen) => seen,
         Err(broken) => std::panic::resume_unwind(broken.into_panic()),
     }
 }

@@ -15,7 +15,7 @@ use super::answer::{Answer, Body, Refused};
 use super::counters::look;
 use super::types::{ErrorBody, ExplainRequest, Explanation, InKernel, LiveFlow, Protocol};
 use crate::control::now;
-use crate::dataplane::ebpf::Asked;
+use crate::dataplane::ebpf::{Asked, EbpfError};
 use crate::netns::Netns;
 
 /// Flows that are told of.
@@ -82,7 +82,7 @@ pub(super) async fn explain(
             }
             let mut foreseen = view.foresee(&asked);
             foreseen.at_socket &= leads;
-            Ok((foreseen, live))
+            Ok::<_, EbpfError>((foreseen, live))
         });
         let found = found.await;
         let (foreseen, live) = found.map_err(|error| Refused::unavailable(error.in_full()))?;

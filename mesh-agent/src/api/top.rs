@@ -6,8 +6,8 @@ use axum::Json;
 use axum::extract::State;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::ApiState;
-use super::types::{Top, TopCounted, WebState, sums};
+use super::types::{Top, TopCounted, sums};
+use super::{ApiState, counters};
 
 /// The mesh as this node sees it, and what it sent to tasks
 ///
@@ -15,22 +15,16 @@ use super::types::{Top, TopCounted, WebState, sums};
 #[utoipa::path(get, path = "/v1/top", tag = "node",
     responses((status = 200, description = "The mesh at this moment", body = Top)))]
 pub(super) async fn top(State(state): State<ApiState>) -> Json<Top> {
-    // Off the threads that answer: there may be thousands of tasks, and megabytes of flows.
-    match tokio::task::spawn_blocking(move || look(&state)).await {
-        Ok(top) => Json(top),
-        Err(broken) => std::panic::resume_unwind(broken.into_panic()),
-    }
+    Json(counters::look(move || look(&state)).await)
 }
 
 fn look(state: &ApiState) -> Top {
-    let ApiState { control, view, heard, .. } = state;
-    let world = control.world();
-    let seen = WebState::of(&world, control.node(), &control.status(), &heard.load(), view.is_some());
-    let counted = view.as_ref().and_then(|view| {
+    let seen = state.seen();
+    let counted = state.view.as_ref().and_then(|view| {
         let at = clock_gettime(ClockId::Monotonic);
         let loads = view.loads().ok()?;
         let at = Duration::new(at.tv_sec.cast_unsigned(), at.tv_nsec.try_into().ok()?);
-        Some(TopCounted::of(at, &sums(&world, &loads)))
+        Some(TopCounted::of(at, &sums(&state.control.world(), &loads)))
     });
     Top { state: seen, counted }
 }

@@ -17,7 +17,8 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::ApiState;
-use crate::api::types::{EventMessage, Sum, WebRates, WebState, sums};
+use crate::api::counters::look;
+use crate::api::types::{EventMessage, Sum, WebRates, sums};
 
 /// How many pages may be open.
 const PAGES: usize = 64;
@@ -192,25 +193,18 @@ struct Seen {
 }
 
 impl Eye {
-    /// Off the threads that answer: there may be thousands of tasks, and megabytes of flows.
     async fn look(mut self, count: bool) -> (Self, Seen) {
-        let looked = tokio::task::spawn_blocking(move || {
+        look(move || {
             let state = self.state();
             let rates = if count { self.rates() } else { None };
             (self, Seen { state, rates })
-        });
-        match looked.await {
-            Ok(looked) => looked,
-            Err(broken) => std::panic::resume_unwind(broken.into_panic()),
-        }
+        })
+        .await
     }
 
     /// The state, if it is another than before.
     fn state(&mut self) -> Option<Bytes> {
-        let ApiState { control, view, heard, .. } = &self.state;
-        let state =
-            WebState::of(&control.world(), control.node(), &control.status(), &heard.load(), view.is_some());
-        let text = event("state", &state);
+        let text = event("state", &self.state.seen());
         (text != self.text).then(|| {
             self.text = text.clone();
             text
