@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use mesh_tests::{Exec, Lab, Load, Node, eventually};
+use mesh_tests::{Lab, Load, Node, eventually};
 use nix::sys::signal::{Signal, kill};
 
 use crate::kit::{Cli, READY, SOON, Task, mentions, served_by, text, url};
@@ -285,11 +285,11 @@ fn the_authority_of_members_is_replaced_while_everything_goes_on() -> Result<()>
 /// The names of the secrets that managers keep in etcd.
 fn secrets(node: &Node) -> Result<Vec<String>> {
     let file = |name: &str| node.state_dir().join("etcd").join(name).display().to_string();
-    let mut command = Command::new("etcdctl");
-    command.env("ETCDCTL_API", "3").args(["--endpoints=https://127.0.0.1:7301", "--command-timeout=2s"]);
-    command.args(["--cacert", &file("ca.pem"), "--cert", &file("member.pem"), "--key", &file("member.key")]);
-    command.args(["get", "--prefix", "--keys-only", "/mesh/secret/"]);
-    let found = Exec::new(node.netns(), command, "etcdctl get".to_owned()).run()?.ok()?;
+    let (ca, cert, key) = (file("ca.pem"), file("member.pem"), file("member.key"));
+    let argv =
+        ["etcdctl", "--endpoints=https://127.0.0.1:7301", "--cacert", &ca, "--cert", &cert, "--key", &key];
+    let get = ["get", "--prefix", "--keys-only", "/mesh/secret/"];
+    let found = node.command(argv.into_iter().chain(get)).env("ETCDCTL_API", "3").run()?.ok()?;
     let names = found.lines().filter(|line| !line.is_empty()).map(|key| key.replace("/mesh/secret/", ""));
     Ok(names.collect())
 }
