@@ -179,6 +179,9 @@ pub fn slot_claim(service: &ServiceId, slot: u32) -> String {
     format!("claim/slot/{service}/{slot}")
 }
 
+/// What keys of tokens begin with.
+pub const TOKENS: &str = "token/";
+
 /// `token/<role>`
 pub fn tokens(role: Role) -> String {
     format!("token/{role}")

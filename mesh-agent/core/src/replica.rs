@@ -212,12 +212,21 @@ impl Replica {
     /// Takes over a listing of the signs of life alone, which a cache does not hold. The revision stays, so
     /// that a watch still brings everything else from there.
     pub fn refresh_live(&mut self, listing: Listing) -> Result<(), Refused> {
+        self.refresh(listing, |key| !records::matters(key))
+    }
+
+    /// The same of tokens, which a copy lacks that was made while the node was a worker.
+    pub fn refresh_tokens(&mut self, listing: Listing) -> Result<(), Refused> {
+        self.refresh(listing, |key| key.starts_with(records::TOKENS))
+    }
+
+    fn refresh(&mut self, listing: Listing, is_meant: impl Fn(&str) -> bool) -> Result<(), Refused> {
         self.doubt(&listing.cluster, listing.rev)?;
-        let gone: Vec<_> = self.kvs.keys().filter(|key| !records::matters(key)).cloned().collect();
+        let gone: Vec<_> = self.kvs.keys().filter(|key| is_meant(key)).cloned().collect();
         for key in gone {
             self.delete(&key);
         }
-        for kv in listing.kvs.into_iter().filter(|kv| !records::matters(&kv.key)) {
+        for kv in listing.kvs.into_iter().filter(|kv| is_meant(&kv.key)) {
             self.put(kv);
         }
         Ok(())

@@ -230,6 +230,10 @@ impl Sync {
         let listing = timeout(LISTING, self.store.list("live/")).await.map_err(|_| silent(LISTING))?;
         let listing = listing.map_err(|error| error.to_string())?;
         self.replica.refresh_live(listing).map_err(|refused| refused.to_string())?;
+        // A worker is not told of them, and this node may have become a manager.
+        let tokens = timeout(LISTING, self.store.list(records::TOKENS)).await.map_err(|_| silent(LISTING))?;
+        let tokens = tokens.map_err(|error| error.to_string())?;
+        self.replica.refresh_tokens(tokens).map_err(|refused| refused.to_string())?;
         self.live_known = true;
         self.publish();
         Ok(())

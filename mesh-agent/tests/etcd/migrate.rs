@@ -66,13 +66,13 @@ async fn records_come_back_to_the_only_node() {
     std::fs::remove_file(&path).unwrap();
     let me = NodeId::new("n1id");
     let back = async |mesh: &str| from_etcd(dir.path(), &subject.store, &me, Some(mesh), |_, _| {}).await;
-    commit(&subject.store, put("nodespec/n1", r#"{"availability":"drain"}"#)).await;
-    commit(&subject.store, put("idx/node/n2", "n2id")).await;
+    commit(&*subject.store, put("nodespec/n1", r#"{"availability":"drain"}"#)).await;
+    commit(&*subject.store, put("idx/node/n2", "n2id")).await;
     let refused = back(&mesh).await.unwrap_err();
     assert!(refused.to_string().contains("n2, whose agent does not answer"), "{refused:#}");
     let mut gone = Txn::default();
     gone.delete("idx/node/n2");
-    commit(&subject.store, gone).await;
+    commit(&*subject.store, gone).await;
     let refused = back("another").await.unwrap_err();
     assert!(refused.to_string().contains("this node belongs to another"), "{refused:#}");
     assert!(!path.exists(), "nothing was changed");

@@ -97,6 +97,21 @@ fn signs_of_life_listed_apart_are_not_undone_by_what_is_older() {
     assert!(matches!(replica.refresh_live(other), Err(Refused::WrongCluster { .. })));
 }
 
+/// Or a worker that becomes a manager could neither make one nor let anybody in.
+#[test]
+fn tokens_are_listed_apart_and_not_undone_by_what_is_older() {
+    let mut replica = Replica::default();
+    replica.resync(listing(5, vec![kv("stop/t", "{}", 5)]), false).unwrap();
+    let token = |rev| kv("token/worker", r#"{"tokens":[]}"#, rev);
+    replica.refresh_tokens(listing(9, vec![token(8)])).unwrap();
+    assert_eq!((replica.world().rev, replica.world().rev_of("token/worker")), (Rev(5), Rev(8)));
+    written(&mut replica, "token/worker", r#"{"tokens":[]}"#, 7);
+    assert_eq!((replica.world().tokens.len(), replica.world().rev_of("token/worker")), (1, Rev(8)));
+    // Whoever may not read them has none.
+    replica.refresh_tokens(listing(9, Vec::new())).unwrap();
+    assert!(replica.world().tokens.is_empty() && replica.world().stops.len() == 1);
+}
+
 #[test]
 fn poison_is_set_aside_and_leaves_when_mended() {
     let mut replica = Replica::default();
