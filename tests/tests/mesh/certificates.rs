@@ -321,7 +321,7 @@ fn a_node_becomes_a_manager_while_authorities_are_replaced() -> Result<()> {
         let tasks = [Task::web(lab, n2, "web")?, Task::web(lab, n4, "web")?];
         served_by(lab.client(), &url(n1, 8080), &[&tasks[0], &tasks[1]])?;
         let load = Load::start(lab.client().netns(), &[(n1.address(), 8080).into()], 50)?;
-        for (turn, pause) in [0, 4, 9].into_iter().enumerate() {
+        for (turn, pause) in [0, 6].into_iter().enumerate() {
             let begun = Instant::now();
             n1.ok("cluster ca --rotate --members --detach")?;
             n2.ok("cluster ca --rotate --detach")?;
