@@ -9,6 +9,8 @@ mod lock;
 mod log;
 mod privileges;
 
+pub(crate) use lock::{node_id, take as take_node};
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use mesh_core::dns::Zone;
 use mesh_core::etcd::GATEWAY_PORT;
 use mesh_core::kv::Rev;
 use mesh_core::model::{NodeId, Role, Snapshot};
+use mesh_core::plan;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -27,14 +30,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use crate::attempts::{self, Attempts};
 use crate::checks;
 use crate::cluster::{self, Cluster, ClusterFile, Identity, Way};
 use crate::config::{self, Config, StoreMode};
-use crate::control::Control;
+use crate::control::{Control, now};
 use crate::dataplane::Dataplane;
 use crate::dns::{DnsConfig, DnsServer};
 use crate::facts::devices;
-use crate::facts::sync::{self, SyncOptions};
+use crate::facts::sync::{self, Caution, Plans, SyncOptions};
 use crate::liveness::{self, Masks, Messenger};
 use crate::overlay::OverlayPlane;
 use crate::pki::renewal::{self, Source};
@@ -95,6 +99,7 @@ pub fn main(args: &AgentArgs) -> anyhow::Result<()> {
         return runtime.block_on(cleanup::run(&config, args.purge));
     }
     log::start(&config.log)?;
+    attempts::remember_panics();
     let result = runtime.block_on(run(config, args.accept_deletions));
     if let Err(error) = &result {
         error!("{error:#}");
@@ -139,8 +144,8 @@ pub(crate) fn configuration(file: Option<&Path>, set: &[String]) -> anyhow::Resu
 }
 
 async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
-    let lock = lock::take(&config.node.run_dir)?;
-    let id = lock::node_id(&config.node.state_dir)?;
+    let lock = take_node(&config.node.run_dir)?;
+    let id = node_id(&config.node.state_dir)?;
     let name = join::name(&config)?;
     let address = join::address(&config).await?;
     info!(node = %name, %id, %address, "mesh agent {} starts", env!("CARGO_PKG_VERSION"));
@@ -172,8 +177,14 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
     let (status_tx, status) = watch::channel(Arc::new(Status::default()));
     let (masks_tx, masks) = watch::channel(Masks::default());
     let (me_tx, me) = watch::channel(None);
+    let attempts = Attempts::open(config.node.run_dir.join("attempt"));
+    let (complaints, complained) = watch::channel(None);
     let options = SyncOptions { accept_deletions };
-    parts.spawn(sync::run(Arc::clone(&store), Some(cache), options, world_tx, health_tx, stop.clone()));
+    let caution = Caution::new(attempts.clone(), complained, plans(id.clone()));
+    parts.spawn(sync::ripen(cache.clone(), stop.clone()));
+    let synced =
+        sync::run(Arc::clone(&store), Some(cache), options, caution, world_tx, health_tx, stop.clone());
+    parts.spawn(synced);
 
     let messenger = messenger(&id, address, &world);
     let control = Control::new(id.clone(), Arc::clone(&store), world.clone(), status);
@@ -244,6 +255,9 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
         zone,
         dns: dns.clone(),
         status: status_tx,
+        attempts: attempts.clone(),
+        complaints,
+        good: Arc::default(),
         sweep: Duration::from_secs(config.dataplane.sweep.max(1)),
         repair: Default::default(),
     };
@@ -315,13 +329,20 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
             End::Stopped
         }),
         () = changed(&cluster) => Ok(End::Again),
-        result = &mut joined => result.context("a part of the agent broke")?.map(|()| End::Stopped),
+        result = &mut joined => match result {
+            Ok(joined) => joined.map(|()| End::Stopped),
+            Err(_) => Err(Broke.into()),
+        },
         () = stop.cancelled() => match tokio::time::timeout(REASON, &mut joined).await {
             // What ends first says that it ends before it says why.
             Ok(Ok(Err(why))) => Err(why),
-            _ => Err(anyhow::anyhow!("a part of the agent broke; the data plane goes on")),
+            _ => Err(Broke.into()),
         },
     };
+    match &ended {
+        Err(error) if error.is::<Broke>() => attempts.broke(&attempts::last_panic()),
+        _ => attempts.close(),
+    }
     // One that starts anew does not stop: systemd would end it soon, and for good.
     if !matches!(ended, Ok(End::Again)) {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
@@ -344,6 +365,16 @@ fn messenger(
 ) -> Option<Arc<Messenger>> {
     let opened = Messenger::open(node.clone(), address, world.clone());
     opened.map(Arc::new).map_err(|error| warn!(%error, "cannot speak to other nodes by UDP port 7304")).ok()
+}
+
+/// A part of the agent ended that was to go on.
+#[derive(Debug, thiserror::Error)]
+#[error("a part of the agent broke; the data plane goes on")]
+struct Broke;
+
+/// Whether a plan of a node can be made of a world.
+fn plans(node: NodeId) -> Plans {
+    Arc::new(move |world| attempts::guarded(|| plan::desired(world, &node, now())).is_ok())
 }
 
 /// How long a part that broke may take to say why.

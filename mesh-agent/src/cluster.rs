@@ -9,7 +9,8 @@
 mod ascend;
 mod begin;
 mod binary;
-mod disk;
+pub(crate) mod disk;
+mod dissolve;
 mod duty;
 mod file;
 mod join;
@@ -25,15 +26,17 @@ mod trust_rotation;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mesh_core::etcd::GATEWAY_PORT;
+use mesh_core::kv::Rev;
 use mesh_core::model::{Name, NodeId, Role, Snapshot};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use self::dissolve::dissolve;
 pub use self::file::ClusterFile;
 pub use self::own::Own;
 pub use self::supervise::{EtcdArgs, main as supervise};
@@ -163,6 +166,8 @@ struct Inner {
     changes: AtomicBool,
     /// One verb at a time.
     busy: tokio::sync::Mutex<()>,
+    /// Of which replacement of an authority, by kind, the secrets of former ones were removed.
+    forgotten: Mutex<BTreeMap<&'static str, Rev>>,
 }
 
 /// What this node is to its cluster, and the way to change that. Cheap to clone.
@@ -187,6 +192,7 @@ impl Cluster {
             again: Notify::new(),
             changes: AtomicBool::new(false),
             busy: tokio::sync::Mutex::default(),
+            forgotten: Mutex::default(),
         };
         Self(Arc::new(inner))
     }
@@ -294,7 +300,7 @@ pub fn forget_former(state_dir: &Path) -> anyhow::Result<()> {
     if !marker.exists() {
         return Ok(());
     }
-    ["cache", "cache.old", "cache.new"]
+    ["cache", "cache.old", "cache.new", "cache.good", "cache.ripe"]
         .into_iter()
         .try_for_each(|name| disk::remove(&state_dir.join(name)))?;
     disk::remove(&marker)

@@ -9,6 +9,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod attempts;
 pub mod checks;
 pub mod cli;
 pub mod cluster;

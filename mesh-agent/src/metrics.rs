@@ -83,6 +83,11 @@ impl Scrape {
         let bad = problems.len() + planes.values().map(|plane| plane.last.errors.len()).sum::<usize>();
         page.one("problems", "What is not as it should be on this node, as in mesh status", bad as f64)?;
         page.one(
+            "records_set_aside",
+            "Records that make no sense: what they were before stays in force",
+            self.world.poison.len() as f64,
+        )?;
+        page.one(
             "store_connected",
             "Whether the agent is in step with the store",
             f64::from(u8::from(store.connected)),

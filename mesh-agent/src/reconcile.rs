@@ -3,6 +3,9 @@
 //!
 //! It also wakes when a plan changes by itself, as during a slow start.
 //!
+//! A plan that cannot be made, for its decision panics, leaves the kernel as it is and is told to whoever can find the records
+//! by which that is (`facts::sync`).
+//!
 //! Rounds are level-triggered: each is right by itself, whatever was lost or half-done before. Nothing is
 //! touched before this node is in the snapshot, so that a start without a store leaves the kernel as it is.
 
@@ -14,15 +17,18 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use mesh_core::dns::Zone;
 use mesh_core::model::{NetworkId, NodeId, Snapshot, TaskId, Timestamp, Verification, Verified};
-use mesh_core::plan::{Desired, Planner};
+use mesh_core::plan::{Desired, Planner, Problem};
+use mesh_core::{quarantine, records};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::attempts::{Attempts, guarded};
 use crate::control::now;
 use crate::dataplane::Dataplane;
 use crate::dns::{DnsError, DnsServer};
+use crate::facts::sync::Complaint;
 use crate::liveness::Masks;
 use crate::netns::Netns;
 use crate::overlay::OverlayPlane;
@@ -51,6 +57,12 @@ pub struct Reconciler {
     pub dns: DnsServer,
     /// Where the status is published.
     pub status: watch::Sender<Arc<Status>>,
+    /// Where it is written down that a round is under way.
+    pub attempts: Attempts,
+    /// Who finds out why no plan can be made.
+    pub complaints: watch::Sender<Option<Arc<Complaint>>>,
+    /// The last world of which one could be made; at first none.
+    pub good: Arc<Snapshot>,
     /// How often the kernel is looked at even if nothing changed.
     pub sweep: Duration,
     /// Tasks' rules of DNS that are being set again.
@@ -116,7 +128,7 @@ impl Reconciler {
     /// `next` is when the last plan changes by itself; so is what comes back.
     async fn round(
         &mut self,
-        world: &Snapshot,
+        world: &Arc<Snapshot>,
         masks: &Masks,
         depth: Depth,
         next: Option<Timestamp>,
@@ -129,7 +141,17 @@ impl Reconciler {
             // Only signs of life: the same world for the kernel.
             return next;
         }
-        let desired = planner.desired(world, &self.node, masks, now);
+        self.attempts.begin();
+        let desired = match guarded(|| planner.desired(world, &self.node, masks, now)) {
+            Ok(desired) => desired,
+            Err(why) => {
+                *planner = Planner::default();
+                self.complain(world, why);
+                self.attempts.end();
+                return None;
+            }
+        };
+        self.good = Arc::clone(world);
         let next = desired.next;
         // Routes before rules: what a rule sends somewhere must have a way there.
         let overlay = timed(&mut self.overlay, &desired.overlay, depth).await;
@@ -137,14 +159,41 @@ impl Reconciler {
         self.zone.store(Arc::new(desired.zone.clone()));
         let dns = self.name(world, &desired, depth, named).await;
         self.finish(desired, masks, overlay, balance, dns);
+        self.attempts.end();
         next
+    }
+
+    /// No plan can be made of a world. Once for each change: it may be by something else than the records.
+    fn complain(&self, world: &Snapshot, why: String) {
+        let message = format!(
+            "revision {} cannot be planned ({why}): the kernel stays as it was planned last",
+            world.changed
+        );
+        let problem = Problem { about: "plan".to_owned(), message };
+        let known = self.status.borrow().problems.contains(&problem);
+        if known {
+            return;
+        }
+        warn!(problem.message, "no plan");
+        self.publish(|status| {
+            status.problems.retain(|other| other.about != problem.about);
+            status.problems.push(problem);
+        });
+        let mut suspects = quarantine::news(&self.good, world);
+        // Without this node's own record there is nothing to plan.
+        suspects.remove(&*records::node(&self.node));
+        self.complaints.send_replace(Some(Arc::new(Complaint {
+            good: Arc::clone(&self.good),
+            suspects,
+            why,
+        })));
     }
 
     /// Compares the kernel with the plan, mends it if that is asked for, and says what was found.
     async fn answer(
         &mut self,
         asked: &Verification,
-        world: &Snapshot,
+        world: &Arc<Snapshot>,
         masks: &Masks,
         mut next: Option<Timestamp>,
         planner: &mut Planner,
@@ -169,7 +218,13 @@ impl Reconciler {
         planner: &mut Planner,
         named: &BTreeMap<TaskId, Vec<NetworkId>>,
     ) -> BTreeMap<String, String> {
-        let desired = planner.desired(world, &self.node, masks, now());
+        let desired = match guarded(|| planner.desired(world, &self.node, masks, now())) {
+            Ok(desired) => desired,
+            Err(why) => {
+                *planner = Planner::default();
+                return [("plan".to_owned(), why)].into();
+            }
+        };
         let mut dns = Applied::default();
         let tasks = desired.overlay.endpoints.values().map(|endpoint| &endpoint.task);
         for task in tasks.filter(|task| !named.contains_key(*task)) {
@@ -191,7 +246,9 @@ impl Reconciler {
         let found = planes.into_iter().flat_map(|(plane, Applied { drift, errors, changed: _ })| {
             drift.into_iter().chain(errors).map(move |(object, why)| (format!("{plane}: {object}"), why))
         });
-        found.collect()
+        let aside =
+            world.poison.iter().map(|(key, why)| (format!("records: {key}"), format!("set aside: {why}")));
+        found.chain(aside).collect()
     }
 
     /// Gives DNS to every task that is attached, and takes it from those that are gone.

@@ -68,6 +68,8 @@ mod passive;
 mod ping;
 #[path = "mesh/plane.rs"]
 mod plane;
+#[path = "mesh/poison.rs"]
+mod poison;
 #[path = "mesh/privileges.rs"]
 mod privileges;
 #[path = "mesh/published.rs"]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use mesh_agent::agent::live;
 use mesh_agent::control::Control;
-use mesh_agent::facts::sync::{self, SyncOptions};
+use mesh_agent::facts::sync::{self, Caution, SyncOptions};
 use mesh_agent::status::{Status, StoreHealth};
 use mesh_agent::store::Store;
 use mesh_agent::tasks::Told;
@@ -104,7 +104,8 @@ fn begin(store: impl Store, me: Me) -> Node {
     let (health_tx, health) = watch::channel(StoreHealth::default());
     let (status_tx, status) = watch::channel(Arc::new(Status::default()));
     // A thousand nodes would write their files to one disk.
-    let copy = sync::run(Arc::clone(&store), None, SyncOptions::default(), world_tx, health_tx, stop.clone());
+    let (options, caution) = (SyncOptions::default(), Caution::default());
+    let copy = sync::run(Arc::clone(&store), None, options, caution, world_tx, health_tx, stop.clone());
     TaskTracker::new().spawn(copy);
     TaskTracker::new().spawn(reconcile(world.clone(), status_tx));
     let control = Control::new(me.id.clone(), Arc::clone(&store), world.clone(), status);

@@ -3,6 +3,8 @@
 //! Text, a line per record, so that people can read it and any engine can take it: a head, the records, and an end
 //! that proves that nothing is missing.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::kv::{Listing, Op, Rev, Txn};
@@ -60,6 +62,34 @@ impl Backup {
             .filter(|kv| is_kept(&kv.key))
             .map(|kv| (kv.key.to_string(), kv.value.to_string()));
         Self { cluster: listing.cluster, generation, rev: listing.rev, records: kept.collect() }
+    }
+
+    /// Whether no other node has its records here. `Err` says in words which have, and what to do; `live` are the nodes that
+    /// show that they live.
+    pub fn is_sole(&self, me: &NodeId, live: &BTreeSet<NodeId>) -> Result<(), String> {
+        let mut others = Vec::new();
+        let mut own = false;
+        for (key, id) in &self.records {
+            let Some(name) = key.strip_prefix("idx/node/") else { continue };
+            if id == me.as_str() {
+                own = true;
+            } else if live.contains(&NodeId::new(id)) {
+                others
+                    .push(format!("{name}: run 'mesh cluster leave' there, then 'mesh node rm {name}' here"));
+            } else {
+                others.push(format!(
+                    "{name}, whose agent does not answer: 'mesh node rm {name}' here, if it is gone for good"
+                ));
+            }
+        }
+        if !others.is_empty() {
+            return Err(format!(
+                "{} other nodes have their records there, too, and would be left without ({})",
+                others.len(),
+                others.join("; ")
+            ));
+        }
+        if own { Ok(()) } else { Err("this node has no record there: it is not of that mesh".to_owned()) }
     }
 
     /// As a file has it.
@@ -178,6 +208,22 @@ mod tests {
         assert!(wrong(&text.replace("\"mesh_backup\":1", "\"mesh_backup\":2")).contains("newer"));
         let cut: Vec<_> = text.lines().take(2).collect();
         assert!(wrong(&(cut.join("\n") + "\n")).contains("cut off"));
+    }
+
+    #[test]
+    fn records_of_other_nodes_are_not_left_behind() {
+        let kv = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let me = NodeId::new("a");
+        let live = [NodeId::new("a"), NodeId::new("b")].into();
+        let sole = |names: &[(&str, &str)]| {
+            let names = names.iter().map(|(name, id)| kv(&format!("idx/node/{name}"), id));
+            backup(names.chain([kv("svc/s", "{}")]).collect()).is_sole(&me, &live)
+        };
+        assert_eq!(sole(&[("n1", "a")]), Ok(()));
+        let why = sole(&[("n1", "a"), ("n2", "b"), ("n3", "c")]).unwrap_err();
+        assert!(why.contains("2 other nodes") && why.contains("n2: run 'mesh cluster leave' there"), "{why}");
+        assert!(why.contains("n3, whose agent does not answer"), "{why}");
+        assert!(sole(&[]).unwrap_err().contains("no record there"));
     }
 
     /// It has to join again anyway, by another id; and whoever was removed since the backup was made is not to come back.

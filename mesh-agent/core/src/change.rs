@@ -26,11 +26,11 @@ pub use identity::{Applicant, admit, begin, is_certified, renew, set_role, stand
 pub use janitor::{is_first, janitor};
 pub(crate) use network::overlap;
 pub use network::{NetworkRequest, create_network, remove_network};
-pub use node::{Me, NodeFacts, claim_blocks, depart, join, refresh, remove_node, set_availability};
+pub use node::{Me, NodeFacts, claim_blocks, depart, join, reassert, refresh, remove_node, set_availability};
 pub use ports::protected_ports;
 pub use program::ProgramWish;
 pub use promotion::{demote, promote};
-pub use rotation::{Follow, begin_rotation, follow, rotated, settle_rotation};
+pub use rotation::{Follow, begin_rotation, follow, rotated, settle_rotation, spent};
 pub use saved::go_on_alone;
 pub use service::{
     AttachmentRequest, PortPattern, ServiceRequest, ServiceUpdate, create_service, remove_service,

@@ -27,6 +27,8 @@ word_enum! {
         Task = "task",
         /// A node.
         Node = "node",
+        /// A record, as it is in the store.
+        Record = "record",
         /// The agent that tells.
         Agent = "agent",
     }

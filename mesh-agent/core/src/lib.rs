@@ -31,6 +31,7 @@ pub mod message;
 pub mod model;
 pub mod passive;
 pub mod plan;
+pub mod quarantine;
 pub mod readiness;
 pub mod records;
 pub mod replica;

@@ -12,6 +12,7 @@ mod program;
 mod service;
 mod shared;
 mod snapshot;
+mod sound;
 mod task;
 mod tasks;
 mod turnout;
@@ -35,6 +36,8 @@ pub use service::{
 };
 pub use shared::SharedMap;
 pub use snapshot::Snapshot;
+pub use sound::MOST_REPLICAS;
+pub(crate) use sound::{is_usable, moments};
 pub use task::{Ejected, Health, Origin, Sickness, Task, TaskAddress, TaskSpec, TaskState};
 pub use tasks::{Group, Tasks};
 pub use turnout::Turnout;

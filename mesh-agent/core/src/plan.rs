@@ -25,6 +25,7 @@ use crate::dns::Zone;
 use crate::kv::Rev;
 use crate::liveness::Verdict;
 use crate::model::{Node, NodeId, Snapshot, Timestamp};
+use crate::records;
 use last::Last;
 
 /// Something that cannot be as it should, in words for people.
@@ -80,10 +81,12 @@ impl Planner {
         problems.extend(last.problems().cloned());
         problems.extend(mask::problems(world, masks));
         for (key, why) in &world.poison {
-            problems.push(Problem {
-                about: format!("record {key}"),
-                message: format!("cannot be read and is ignored: {why}"),
-            });
+            let instead = match records::in_force(world, key) {
+                Some(_) => "and what it was before stays in force",
+                None => "as if it were not there",
+            };
+            let message = format!("is set aside, {instead}, until it is written anew: {why}");
+            problems.push(Problem { about: format!("record {key}"), message });
         }
         problems.sort();
         Desired {

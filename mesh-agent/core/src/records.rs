@@ -32,7 +32,8 @@ use serde::{Deserialize, Serialize};
 use crate::kv::{KeyValue, Rev};
 use crate::model::{
     Block, Denied, Down, Identity, Live, MemberRotation, Name, Network, NetworkId, Node, NodeId, NodeSpec,
-    Role, Rotation, Service, ServiceId, Task, TaskId, TaskSpec, Timestamp, Tokens, Verification, Vni,
+    Role, Rotation, Service, ServiceId, Snapshot, Task, TaskId, TaskSpec, Timestamp, Tokens, Verification,
+    Vni, moments,
 };
 
 /// Who holds something that exists once.
@@ -178,6 +179,9 @@ pub fn slot_claim(service: &ServiceId, slot: u32) -> String {
     format!("claim/slot/{service}/{slot}")
 }
 
+/// What keys of tokens begin with.
+pub const TOKENS: &str = "token/";
+
 /// `token/<role>`
 pub fn tokens(role: Role) -> String {
     format!("token/{role}")
@@ -246,26 +250,37 @@ pub fn decode(key: &str, value: &str) -> Result<Record, String> {
         "net" => {
             let network: Network = json(value)?;
             same(rest, network.id.as_str())?;
-            network.check_sizes()?;
+            network.check()?;
             Record::Network(Box::new(network))
         }
         "svc" => {
             let service: Service = json(value)?;
             same(rest, service.id.as_str())?;
+            service.check()?;
             Record::Service(Box::new(service))
         }
         "task" => {
             let task: Task = json(value)?;
             same(rest, task.id.as_str())?;
+            task.check()?;
             Record::Task(Box::new(task))
         }
         "node" => {
             let node: Node = json(value)?;
             same(rest, node.id.as_str())?;
+            node.check()?;
             Record::Node(Box::new(node))
         }
-        "nodespec" => Record::NodeSpec(NodeId::new(rest), json(value)?),
-        "taskspec" => Record::TaskSpec(TaskId::new(rest), json(value)?),
+        "nodespec" => {
+            let spec: NodeSpec = json(value)?;
+            moments(&[spec.drained, spec.undrained])?;
+            Record::NodeSpec(NodeId::new(rest), spec)
+        }
+        "taskspec" => {
+            let spec: TaskSpec = json(value)?;
+            moments(&[spec.undrained])?;
+            Record::TaskSpec(TaskId::new(rest), spec)
+        }
         "live" => Record::Live(NodeId::new(rest), json(value)?),
         "down" => Record::Down(NodeId::new(rest), json(value)?),
         "token" => Record::Tokens(rest.parse()?, json(value)?),
@@ -287,6 +302,34 @@ pub fn decode(key: &str, value: &str) -> Result<Record, String> {
         }
         _ => Record::Other,
     })
+}
+
+/// The value of a record as a world has it in force; none: it has none, or holds no such records.
+pub fn in_force(world: &Snapshot, key: &str) -> Option<String> {
+    let (kind, rest) = key.split_once('/')?;
+    match kind {
+        "net" => world.networks.get(rest).map(|network| to_json(&**network)),
+        "svc" => world.services.get(rest).map(|service| to_json(&**service)),
+        "task" => world.tasks.get(rest).map(|task| to_json(&**task)),
+        "node" => world.nodes.get(rest).map(|node| to_json(&**node)),
+        "nodespec" => world.specs.get(rest).map(to_json),
+        "taskspec" => world.task_specs.get(rest).map(to_json),
+        "down" => world.downs.get(rest).map(to_json),
+        "identity" => world.identities.get(rest).map(to_json),
+        "denied" => world.denied.get(rest).map(to_json),
+        "token" => world.tokens.get(&rest.parse::<Role>().ok()?).map(to_json),
+        "authority" if key == ROTATION => world.rotation.as_ref().map(to_json),
+        "authority" if key == MEMBER_ROTATION => world.member_rotation.as_ref().map(to_json),
+        "stop" => world.stops.get(rest).map(|_| "{}".to_owned()),
+        "claim" => match rest.strip_prefix("block/").and_then(|rest| rest.split_once('/')) {
+            Some((network, number)) => {
+                let place = (NetworkId::new(network), Block(number.parse().ok()?));
+                world.blocks.get(&place).map(|node| Claim::held(node.as_str()))
+            }
+            None => world.claims.get(key).map(|held| to_json(&held.claim)),
+        },
+        _ => None,
+    }
 }
 
 fn json<T: DeserializeOwned>(value: &str) -> Result<T, String> {

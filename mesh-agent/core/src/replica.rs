@@ -2,8 +2,11 @@
 //!
 //! A copy only ever moves forward. A full listing that would make much of the world vanish is held back until
 //! someone says that it is meant: an empty or wrong store must not empty the balance.
+//!
+//! Nor does a record that makes no sense: it is set aside, and the form that it had before stays in force, until it is
+//! written anew. So is one that the agent would break by ([`Replica::bar`], `quarantine`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -58,7 +61,7 @@ pub enum Refused {
 }
 
 /// What is kept on disk, so that a node serves what it knew when it starts without a store.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cache {
     /// Which store this is a copy of.
     pub cluster: String,
@@ -68,13 +71,38 @@ pub struct Cache {
     pub rev: Rev,
     /// Everything but signs of life.
     pub kvs: Vec<KeyValue>,
+    /// Records that are set aside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aside: Vec<Aside>,
+    /// The version of the agent that wrote it down. Another one may not break by what this one did.
+    #[serde(default)]
+    pub agent: String,
 }
+
+/// A record whose newest form is not in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Aside {
+    /// Its key.
+    pub key: Arc<str>,
+    /// The form that is in force; none: none was known.
+    pub former: Option<KeyValue>,
+    /// Which form can be read and is not to be in force all the same, and why.
+    pub barred: Option<(Rev, String)>,
+}
+
+/// Of this agent.
+const AGENT: &str = env!("CARGO_PKG_VERSION");
 
 /// A node's copy of the world.
 #[derive(Debug, Clone, Default)]
 pub struct Replica {
     cluster: Option<String>,
+    /// The newest form of each record, whether it is in force or not.
     kvs: BTreeMap<Arc<str>, KeyValue>,
+    /// What is in force of those that are set aside.
+    former: BTreeMap<Arc<str>, KeyValue>,
+    /// Which form of a record is not to be brought into force, and why.
+    barred: BTreeMap<Arc<str>, (Rev, String)>,
     world: Snapshot,
 }
 
@@ -82,6 +110,10 @@ impl Replica {
     /// Begins with what was kept on disk.
     pub fn from_cache(cache: Cache) -> Self {
         let mut replica = Self { cluster: Some(cache.cluster), ..Self::default() };
+        for Aside { key, former, barred } in cache.aside {
+            former.into_iter().for_each(|former| replica.put(former));
+            replica.barred.extend(barred.filter(|_| cache.agent == AGENT).map(|barred| (key, barred)));
+        }
         for kv in cache.kvs {
             replica.put(kv);
         }
@@ -97,7 +129,36 @@ impl Replica {
             rev: self.world.rev,
             changed: self.world.changed,
             kvs: self.kvs.values().filter(|kv| records::matters(&kv.key)).cloned().collect(),
+            aside: self.aside(),
+            agent: AGENT.to_owned(),
         })
+    }
+
+    fn aside(&self) -> Vec<Aside> {
+        let keys: BTreeSet<&Arc<str>> = self.former.keys().chain(self.barred.keys()).collect();
+        let aside = |key: &Arc<str>| Aside {
+            key: Arc::clone(key),
+            former: self.former.get(key).cloned(),
+            barred: self.barred.get(key).cloned(),
+        };
+        keys.into_iter().map(aside).collect()
+    }
+
+    /// This form of a record is not to be brought into force, now or when it comes, for the agent would break by it. `former`
+    /// is what was in force before, where the copy does not have that any more.
+    pub fn bar(&mut self, key: &str, rev: Rev, why: &str, former: Option<KeyValue>) {
+        self.barred.insert(key.into(), (rev, why.to_owned()));
+        let Some(kv) = self.kvs.get(key).filter(|kv| kv.modified == rev).cloned() else { return };
+        let former = self.former.get(key).cloned().or(former);
+        self.delete(key);
+        former.into_iter().for_each(|former| self.put(former));
+        self.put(kv);
+    }
+
+    /// Takes that back.
+    pub fn admit(&mut self, key: &str) {
+        self.barred.remove(key);
+        self.kvs.get(key).cloned().into_iter().for_each(|kv| self.put(kv));
     }
 
     /// The world as of now.
@@ -151,12 +212,21 @@ impl Replica {
     /// Takes over a listing of the signs of life alone, which a cache does not hold. The revision stays, so
     /// that a watch still brings everything else from there.
     pub fn refresh_live(&mut self, listing: Listing) -> Result<(), Refused> {
+        self.refresh(listing, |key| !records::matters(key))
+    }
+
+    /// The same of tokens, which a copy lacks that was made while the node was a worker.
+    pub fn refresh_tokens(&mut self, listing: Listing) -> Result<(), Refused> {
+        self.refresh(listing, |key| key.starts_with(records::TOKENS))
+    }
+
+    fn refresh(&mut self, listing: Listing, is_meant: impl Fn(&str) -> bool) -> Result<(), Refused> {
         self.doubt(&listing.cluster, listing.rev)?;
-        let gone: Vec<_> = self.kvs.keys().filter(|key| !records::matters(key)).cloned().collect();
+        let gone: Vec<_> = self.kvs.keys().filter(|key| is_meant(key)).cloned().collect();
         for key in gone {
             self.delete(&key);
         }
-        for kv in listing.kvs.into_iter().filter(|kv| !records::matters(&kv.key)) {
+        for kv in listing.kvs.into_iter().filter(|kv| is_meant(&kv.key)) {
             self.put(kv);
         }
         Ok(())
@@ -176,6 +246,10 @@ impl Replica {
         if !accept_deletions {
             self.within_budget("services", "svc/", &listed)?;
             self.within_budget("tasks", "task/", &listed)?;
+        }
+        if went_back || renewed {
+            // Revisions are others from now on.
+            self.barred.clear();
         }
         let gone: Vec<_> = self.kvs.keys().filter(|key| !listed.contains_key(*key)).cloned().collect();
         let mut changed = went_back || renewed || gone.iter().any(|key| records::matters(key));
@@ -211,69 +285,105 @@ impl Replica {
     }
 
     fn put(&mut self, kv: KeyValue) {
-        // A record that turns into another kind under the same key leaves nothing of the old one.
-        self.delete(&kv.key);
+        let (key, rev) = (Arc::clone(&kv.key), kv.modified);
+        match self.read(&kv) {
+            Ok(record) => {
+                // A record that turns into another kind under the same key leaves nothing of the old one.
+                self.delete(&key);
+                self.enforce(record, &kv);
+                if self.barred.get(&key).is_some_and(|(barred, _)| *barred < rev) {
+                    self.barred.remove(&key);
+                }
+            }
+            Err(why) => self.set_aside(&kv, why),
+        }
+        self.world.revs.insert(Arc::clone(&key), rev);
+        if *key == *records::GENERATION {
+            self.world.generation = records::generation([&kv]);
+        }
+        self.kvs.insert(key, kv);
+    }
+
+    /// What a record says; `Err` says in words why that is not to be brought into force.
+    fn read(&self, kv: &KeyValue) -> Result<Record, String> {
+        match self.barred.get(&kv.key) {
+            Some((rev, why)) if *rev == kv.modified => Err(why.clone()),
+            _ => records::decode(&kv.key, &kv.value),
+        }
+    }
+
+    /// Leaves in force what is, if anything. Of what says that a node lives nothing old counts.
+    fn set_aside(&mut self, kv: &KeyValue, why: String) {
+        let key = &kv.key;
+        if !records::matters(key) {
+            self.delete(key);
+        } else if !self.world.poison.contains_key(&**key)
+            && let Some(former) = self.kvs.get(key)
+        {
+            self.former.insert(Arc::clone(key), former.clone());
+        }
+        // Whoever writes it next does so on the condition that it is as it is now.
+        if let Some(held) = self.world.claims.get_mut(&**key) {
+            held.modified = kv.modified;
+        }
+        self.world.poison.insert(key.to_string(), why);
+    }
+
+    fn enforce(&mut self, record: Record, kv: &KeyValue) {
         let world = &mut self.world;
-        world.revs.insert(Arc::clone(&kv.key), kv.modified);
-        match records::decode(&kv.key, &kv.value) {
-            Ok(Record::Network(network)) => {
+        match record {
+            Record::Network(network) => {
                 world.networks.insert(network.id.clone(), Arc::from(network));
             }
-            Ok(Record::Service(service)) => {
+            Record::Service(service) => {
                 world.services.insert(service.id.clone(), Arc::from(service));
             }
-            Ok(Record::Task(task)) => {
+            Record::Task(task) => {
                 world.tasks.insert(task.id.clone(), Arc::from(task));
             }
-            Ok(Record::Node(node)) => {
+            Record::Node(node) => {
                 world.nodes.insert(node.id.clone(), Arc::from(node));
             }
-            Ok(Record::NodeSpec(id, spec)) => {
+            Record::NodeSpec(id, spec) => {
                 world.specs.insert(id, spec);
             }
-            Ok(Record::TaskSpec(id, spec)) => {
+            Record::TaskSpec(id, spec) => {
                 world.task_specs.insert(id, spec);
             }
-            Ok(Record::Live(id, live)) => {
+            Record::Live(id, live) => {
                 world.live.insert(id, live);
             }
-            Ok(Record::Down(id, down)) => {
+            Record::Down(id, down) => {
                 world.downs.insert(id, down);
             }
-            Ok(Record::Block(network, block, node)) => {
+            Record::Block(network, block, node) => {
                 world.blocks.insert((network, block), node);
             }
-            Ok(Record::Claim(claim)) => {
+            Record::Claim(claim) => {
                 world.claims.insert(Arc::clone(&kv.key), HeldClaim { claim, modified: kv.modified });
             }
-            Ok(Record::Tokens(role, tokens)) => {
+            Record::Tokens(role, tokens) => {
                 world.tokens.insert(role, tokens);
             }
-            Ok(Record::Identity(id, identity)) => {
+            Record::Identity(id, identity) => {
                 world.identities.insert(id, identity);
             }
-            Ok(Record::Denied(serial, denied)) => {
+            Record::Denied(serial, denied) => {
                 world.denied.insert(serial, denied);
             }
-            Ok(Record::Rotation(rotation)) => world.rotation = Some(rotation),
-            Ok(Record::Verification(asked)) => world.verification = Some(asked),
-            Ok(Record::MemberRotation(rotation)) => world.member_rotation = Some(rotation),
-            Ok(Record::Stop(task)) => {
+            Record::Rotation(rotation) => world.rotation = Some(rotation),
+            Record::Verification(asked) => world.verification = Some(asked),
+            Record::MemberRotation(rotation) => world.member_rotation = Some(rotation),
+            Record::Stop(task) => {
                 world.stops.insert(task, kv.modified);
             }
-            Ok(Record::Other) => {}
-            Err(why) => {
-                world.poison.insert(kv.key.to_string(), why);
-            }
+            Record::Other => {}
         }
-        if *kv.key == *records::GENERATION {
-            world.generation = records::generation([&kv]);
-        }
-        self.kvs.insert(Arc::clone(&kv.key), kv);
     }
 
     fn delete(&mut self, key: &str) {
-        let Some(kv) = self.kvs.remove(key) else { return };
+        let Some(newest) = self.kvs.remove(key) else { return };
+        let kv = self.former.remove(key).unwrap_or(newest);
         let world = &mut self.world;
         world.revs.remove(key);
         world.poison.remove(key);
@@ -304,120 +414,4 @@ impl Replica {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn kv(key: &str, value: &str, rev: u64) -> KeyValue {
-        KeyValue { key: key.into(), value: value.into(), created: Rev(rev), modified: Rev(rev), lease: None }
-    }
-
-    fn listing(rev: u64, kvs: Vec<KeyValue>) -> Listing {
-        Listing { cluster: "c1".to_owned(), rev: Rev(rev), kvs }
-    }
-
-    fn stops(count: usize, rev: u64) -> Vec<KeyValue> {
-        (0..count).map(|n| kv(&format!("svc/{n}"), "poison", rev)).collect()
-    }
-
-    #[test]
-    fn old_revisions_are_passed_over() {
-        let mut replica = Replica::default();
-        replica.resync(listing(5, vec![kv("stop/t", "{}", 5)]), false).unwrap();
-        replica.apply(Batch { rev: Rev(5), events: vec![Event::Delete("stop/t".to_owned())] });
-        assert_eq!(replica.world().stops.len(), 1);
-        replica.apply(Batch { rev: Rev(6), events: vec![Event::Delete("stop/t".to_owned())] });
-        assert!(replica.world().stops.is_empty());
-    }
-
-    #[test]
-    fn signs_of_life_do_not_count_as_change() {
-        let mut replica = Replica::default();
-        replica.resync(listing(5, vec![]), false).unwrap();
-        let live = kv("live/n1", r#"{"epoch":1,"applied":5}"#, 6);
-        replica.apply(Batch { rev: Rev(6), events: vec![Event::Put(live)] });
-        assert_eq!((replica.world().rev, replica.world().changed), (Rev(6), Rev(0)));
-        assert_eq!(replica.world().live.len(), 1);
-        assert!(replica.to_cache().unwrap().kvs.is_empty());
-    }
-
-    #[test]
-    fn an_empty_store_does_not_empty_the_world() {
-        let mut replica = Replica::default();
-        replica.resync(listing(5, stops(20, 5)), false).unwrap();
-        let refused = replica.resync(listing(9, vec![]), false).unwrap_err();
-        assert_eq!(refused, Refused::TooManyDeletions { what: "services", missing: 20, known: 20 });
-        assert_eq!(replica.kvs.len(), 20, "nothing half-applied");
-        replica.resync(listing(9, stops(16, 5)), false).unwrap();
-        replica.resync(listing(9, vec![]), true).unwrap();
-        assert!(replica.kvs.is_empty());
-    }
-
-    #[test]
-    fn another_store_or_an_older_one_changes_nothing() {
-        let mut replica = Replica::default();
-        replica.resync(listing(5, vec![]), false).unwrap();
-        assert!(matches!(replica.resync(listing(4, vec![]), false), Err(Refused::WentBack { .. })));
-        let other = Listing { cluster: "c2".to_owned(), rev: Rev(9), kvs: vec![] };
-        assert!(matches!(replica.resync(other, true), Err(Refused::WrongCluster { .. })));
-    }
-
-    #[test]
-    fn a_later_generation_is_meant() {
-        let generation = |number: u64, rev| {
-            let mut kvs = stops(1, rev);
-            kvs.push(kv(records::GENERATION, &number.to_string(), rev));
-            listing(rev, kvs)
-        };
-        let mut replica = Replica::default();
-        replica.resync(listing(90, stops(20, 5)), false).unwrap();
-        replica.resync(generation(7, 3), false).unwrap();
-        assert_eq!((replica.world().rev, replica.world().changed, replica.kvs.len()), (Rev(3), Rev(3), 2));
-        assert!(matches!(replica.resync(generation(7, 2), false), Err(Refused::WentBack { .. })));
-        assert!(matches!(replica.resync(generation(6, 2), false), Err(Refused::WentBack { .. })));
-        replica.resync(generation(8, 2), false).unwrap();
-        let other = Listing { cluster: "c2".to_owned(), ..generation(9, 9) };
-        assert!(matches!(replica.resync(other, false), Err(Refused::WrongCluster { .. })));
-    }
-
-    #[test]
-    fn going_back_on_purpose_is_a_change() {
-        let mut replica = Replica::default();
-        replica.resync(listing(5, vec![kv("stop/t", "{}", 5)]), false).unwrap();
-        replica.resync(listing(3, vec![kv("stop/t", "{}", 3)]), true).unwrap();
-        assert_eq!((replica.world().rev, replica.world().changed), (Rev(3), Rev(3)));
-    }
-
-    #[test]
-    fn signs_of_life_listed_apart_are_not_undone_by_what_is_older() {
-        let mut replica = Replica::default();
-        replica.resync(listing(5, vec![kv("stop/t", "{}", 5)]), false).unwrap();
-        let live = |rev| kv("live/n1", r#"{"epoch":1,"applied":5}"#, rev);
-        replica.refresh_live(listing(9, vec![live(8)])).unwrap();
-        assert_eq!(replica.world().rev, Rev(5), "the rest is still to come");
-        replica.apply(Batch { rev: Rev(6), events: vec![Event::Put(live(6))] });
-        replica.apply(Batch { rev: Rev(7), events: vec![Event::Delete("live/n1".to_owned())] });
-        assert_eq!(replica.kvs["live/n1"].modified, Rev(8));
-        replica.apply(Batch { rev: Rev(10), events: vec![Event::Delete("live/n1".to_owned())] });
-        assert!(replica.world().live.is_empty());
-        let other = Listing { cluster: "c2".to_owned(), rev: Rev(99), kvs: vec![] };
-        assert!(matches!(replica.refresh_live(other), Err(Refused::WrongCluster { .. })));
-    }
-
-    #[test]
-    fn poison_is_set_aside_and_leaves_when_mended() {
-        let mut replica = Replica::default();
-        replica.resync(listing(1, vec![kv("svc/a", "{", 1), kv("stop/t", "{}", 1)]), false).unwrap();
-        assert_eq!(replica.world().poison.len(), 1);
-        assert_eq!(replica.world().stops.len(), 1);
-        replica.apply(Batch { rev: Rev(2), events: vec![Event::Delete("svc/a".to_owned())] });
-        assert!(replica.world().poison.is_empty());
-    }
-
-    #[test]
-    fn the_cache_gives_the_same_world_back() {
-        let mut replica = Replica::default();
-        replica.resync(listing(3, vec![kv("stop/t", "{}", 3), kv("guard/ports", "1", 2)]), false).unwrap();
-        let again = Replica::from_cache(replica.to_cache().unwrap());
-        assert_eq!(again.world(), replica.world());
-    }
-}
+mod tests;

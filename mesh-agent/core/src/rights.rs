@@ -9,6 +9,7 @@ mod worker;
 
 use crate::kv::Txn;
 use crate::model::{NodeId, Role, Snapshot};
+use crate::records;
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,5 +35,5 @@ pub fn may_commit(world: &Snapshot, caller: &Caller, txn: Txn) -> Result<Txn, Fo
 
 /// Whether who asks may read a key. Hashes of tokens are nobody's business who cannot make any.
 pub fn may_read(caller: &Caller, key: &str) -> bool {
-    !matches!(caller, Caller::Node(_, Role::Worker)) || !key.starts_with("token/")
+    !matches!(caller, Caller::Node(_, Role::Worker)) || !key.starts_with(records::TOKENS)
 }

@@ -189,8 +189,8 @@ fn an_authority_is_replaced_when_all_nodes_say_so() {
     };
     ids.iter().for_each(|id| says(&mut sim, id, "old"));
     assert_eq!((follow(&sim, "old", 1), change::settle_rotation(sim.world())), (Follow::Nothing, None));
-    sim.change(|world, _| change::begin_rotation(world, "new")).unwrap();
-    let again = sim.change(|world, _| change::begin_rotation(world, "newer")).unwrap_err().to_string();
+    sim.change(|world, _| change::begin_rotation(world, "old", "new")).unwrap();
+    let again = sim.change(|world, _| change::begin_rotation(world, "new", "newer")).unwrap_err().to_string();
     assert!(again.contains("being replaced already"), "{again}");
     assert_eq!((follow(&sim, "old", 1), follow(&sim, "new", 2)), (Follow::Renew, Follow::Nothing));
     says(&mut sim, &ids[0], "new");
@@ -200,7 +200,9 @@ fn an_authority_is_replaced_when_all_nodes_say_so() {
     assert!(sim.commit(&settled));
     assert_eq!(change::settle_rotation(sim.world()), None);
     assert_eq!((follow(&sim, "new", 2), follow(&sim, "new", 1)), (Follow::Forget, Follow::Nothing));
-    sim.change(|world, _| change::begin_rotation(world, "newer")).unwrap();
+    let late = sim.change(|world, _| change::begin_rotation(world, "old", "newer")).unwrap_err().to_string();
+    assert!(late.contains("just now"), "{late}");
+    sim.change(|world, _| change::begin_rotation(world, "new", "newer")).unwrap();
     assert!(sim.world().poison.is_empty());
 }
 

@@ -30,13 +30,14 @@ pub(super) async fn run(config: &Config, purge: bool) -> anyhow::Result<()> {
         errors.extend(applied.errors.into_iter().map(|(object, error)| format!("{object}: {error}")));
     }
     let (run_dir, state_dir) = (&config.node.run_dir, &config.node.state_dir);
-    remove(run_dir, &["mesh.sock", "agent.lock"], &mut errors);
+    remove(run_dir, &["mesh.sock", "agent.lock", "attempt"], &mut errors);
     drop(lock);
     if purge {
         if let Err(error) = cluster::purge(state_dir).await {
             errors.push(format!("{error:#}"));
         }
-        remove(state_dir, &["node-id", "store.redb", "cache", "cache.old", "cache.new"], &mut errors);
+        let copies = ["cache", "cache.old", "cache.new", "cache.good", "cache.ripe"];
+        remove(state_dir, &[&["node-id", "store.redb"], &copies[..]].concat(), &mut errors);
     }
     if !errors.is_empty() {
         bail!("these are left:\n  {}", errors.join("\n  "));

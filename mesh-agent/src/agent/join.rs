@@ -160,6 +160,11 @@ async fn keep(config: &Config, place: &Place, control: &Control, me: &Me) -> any
             }
             Err(error) => debug!("cannot claim blocks: {error}"),
         }
+        if !world.poison.is_empty()
+            && let Err(error) = control.change(|world, _| change::reassert(world, me)).await
+        {
+            debug!("cannot write anew what is this node's own: {error}");
+        }
         reattach(&world, control, me).await;
     }
 }

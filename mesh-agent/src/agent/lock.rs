@@ -12,10 +12,10 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::control::random;
 
 /// Held as long as the agent lives; the kernel lets go of it whatever ends the agent.
-pub(super) struct Lock(#[expect(dead_code, reason = "held, not read")] Flock<File>);
+pub(crate) struct Lock(#[expect(dead_code, reason = "held, not read")] Flock<File>);
 
 /// Takes the node, or says who has it.
-pub(super) fn take(run_dir: &Path) -> anyhow::Result<Lock> {
+pub(crate) fn take(run_dir: &Path) -> anyhow::Result<Lock> {
     directory(run_dir, 0o755)?;
     let path = run_dir.join("agent.lock");
     let file = OpenOptions::new()
@@ -47,7 +47,7 @@ pub(super) fn take(run_dir: &Path) -> anyhow::Result<Lock> {
 }
 
 /// The node's id: made once, kept with its state.
-pub(super) fn node_id(state_dir: &Path) -> anyhow::Result<NodeId> {
+pub(crate) fn node_id(state_dir: &Path) -> anyhow::Result<NodeId> {
     directory(state_dir, 0o700)?;
     let path = state_dir.join("node-id");
     match std::fs::read_to_string(&path) {

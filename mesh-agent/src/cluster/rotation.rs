@@ -3,9 +3,12 @@
 //! Its key is among the secrets of etcd under its name before the records say that it counts, so whoever crashes in
 //! between leaves nothing half done. Nodes follow by their next certificate (`pki::renewal`).
 
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+
 use anyhow::Context;
 use mesh_core::change;
-use mesh_core::kv::TxnOutcome;
+use mesh_core::kv::{Rev, TxnOutcome};
 use mesh_core::model::{Role, Snapshot};
 use mesh_core::records;
 use serde::{Deserialize, Serialize};
@@ -23,8 +26,10 @@ struct Secret {
     key: String,
 }
 
+const SECRETS: &str = "authority/";
+
 fn name_of(authority: &str) -> String {
-    format!("authority/{authority}")
+    format!("{SECRETS}{authority}")
 }
 
 impl Cluster {
@@ -39,12 +44,13 @@ impl Cluster {
         let authority = self.files().authority().map_err(anyhow::Error::from)?;
         let authority =
             authority.context("this manager has not got the authority's key yet; try again soon")?;
+        let former = authority.name().map_err(anyhow::Error::from)?;
         let next = authority.rotate(now()).map_err(anyhow::Error::from)?;
         let name = next.name().map_err(anyhow::Error::from)?;
         let secret = Secret { roots: next.roots_pem(), key: next.key_pem() };
         let secret = records::to_json(&secret);
         etcd.put_secret(&name_of(&name), secret.as_bytes()).await.map_err(anyhow::Error::from)?;
-        match self.0.control.change(|world, _| change::begin_rotation(world, &name)).await {
+        match self.0.control.change(|world, _| change::begin_rotation(world, &former, &name)).await {
             Ok(_) => {
                 tracing::info!(authority = name, "the authority is being replaced");
                 Ok(())
@@ -83,10 +89,34 @@ impl Cluster {
                 "took over the authority"
             );
         }
+        if rotation.settled {
+            let settled = world.rev_of(records::ROTATION);
+            return self.forget_secrets(etcd, SECRETS, &name_of(&rotation.authority), settled).await;
+        }
         let Some(txn) = change::settle_rotation(world) else { return Ok(()) };
         if let TxnOutcome::Committed { .. } = etcd.txn(txn).await? {
             tracing::info!(authority = rotation.authority, "the former authority is trusted no longer");
         }
+        Ok(())
+    }
+
+    /// Removes the secrets of authorities that are none any more. Once for each replacement: nobody makes such.
+    pub(super) async fn forget_secrets(
+        &self,
+        etcd: &EtcdStore,
+        kind: &'static str,
+        present: &str,
+        settled: Rev,
+    ) -> anyhow::Result<()> {
+        let known = |forgotten: &BTreeMap<&str, Rev>| forgotten.get(kind) == Some(&settled);
+        if known(&self.0.forgotten.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(());
+        }
+        for (name, written) in change::spent(etcd.secrets(kind).await?, present, settled) {
+            etcd.remove_secret(&name, written).await?;
+            tracing::info!(name, "nobody needs this authority's key any more: it is removed");
+        }
+        self.0.forgotten.lock().unwrap_or_else(PoisonError::into_inner).insert(kind, settled);
         Ok(())
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use mesh_core::change::{self, Change, TrustDuty};
 use mesh_core::kv::{Txn, TxnOutcome};
-use mesh_core::model::{Role, Snapshot};
-use mesh_core::records;
+use mesh_core::model::{Role, Snapshot, TrustStep};
+use mesh_core::records::{self, MEMBER_ROTATION};
 use tokio::time::{Instant, sleep};
 
 use super::begin::AUTHORITY;
@@ -20,8 +20,10 @@ use crate::store::etcd::EtcdStore;
 /// How long a member may take to be well after it was started anew.
 const WELL: Duration = Duration::from_secs(30);
 
+const SECRETS: &str = "etcd-authority/";
+
 fn name_of(authority: &str) -> String {
-    format!("etcd-authority/{authority}")
+    format!("{SECRETS}{authority}")
 }
 
 impl Cluster {
@@ -30,13 +32,15 @@ impl Cluster {
         let _busy = self.0.busy.lock().await;
         self.require(Role::Manager)?;
         let Way::Manager(etcd) = &self.0.way else { return Ok(()) };
-        if change::members_rotate(&self.0.control.world()) {
+        let world = self.0.control.world();
+        if change::members_rotate(&world) {
             return Ok(());
         }
+        let seen = world.rev_of(MEMBER_ROTATION);
         let next = Authority::make()?;
         let secret = records::to_json(&next);
         etcd.put_secret(&name_of(&next.name), secret.as_bytes()).await.map_err(anyhow::Error::from)?;
-        match self.0.control.change(|world, _| change::begin_member_rotation(world, &next.name)).await {
+        match self.0.control.change(|world, _| change::begin_member_rotation(world, seen, &next.name)).await {
             Ok(_) => {
                 tracing::info!(authority = next.name, "the authority of etcd's members is being replaced");
                 Ok(())
@@ -61,6 +65,10 @@ impl Cluster {
         // Whoever was broken off between two files signs by none.
         let signs = trust.signs().unwrap_or_default();
         match change::trust_duty(world, &inner.node, &signs, others_well, well) {
+            TrustDuty::Nothing if rotation.step == TrustStep::Settled => {
+                let settled = world.rev_of(MEMBER_ROTATION);
+                self.forget_secrets(etcd, SECRETS, &name_of(&rotation.authority), settled).await?;
+            }
             TrustDuty::Nothing => {}
             TrustDuty::Write(txn) => drop(committed(etcd, txn).await?),
             TrustDuty::TakeOver => {

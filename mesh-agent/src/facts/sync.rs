@@ -3,8 +3,11 @@
 //! A node forwards with what it knows. So the copy is kept on disk for the next start, a store that is gone
 //! only stops it from growing, and one that seems wrong (another one, an older one, one that lost much)
 //! changes nothing until someone says so. What a copy takes over is `mesh_core::replica`'s decision.
+//!
+//! Records that the agent breaks by are set aside (`caution`).
 
 mod cache;
+mod caution;
 mod keeper;
 
 use std::path::{Path, PathBuf};
@@ -14,12 +17,15 @@ use std::time::Duration;
 use futures_util::{FutureExt, StreamExt};
 use mesh_core::kv::{Batch, Rev};
 use mesh_core::model::Snapshot;
+use mesh_core::quarantine;
 use mesh_core::records;
 use mesh_core::replica::{Refused, Replica};
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+pub use self::caution::{Caution, Complaint, Plans, ripen};
 use self::keeper::Keeper;
 use crate::status::StoreHealth;
 use crate::store::etcd::Known;
@@ -64,11 +70,18 @@ pub async fn run(
     store: Arc<dyn Store>,
     cache: Option<PathBuf>,
     options: SyncOptions,
+    caution: Caution,
     world: watch::Sender<Arc<Snapshot>>,
     health: watch::Sender<StoreHealth>,
     stop: CancellationToken,
 ) {
-    let mut sync = Sync::begin(store, cache, options, world, health).await;
+    if caution.holds() {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = caution.hold(cache.as_deref(), &world, &health) => {}
+        }
+    }
+    let mut sync = Sync::begin(store, cache, options, caution, world, health).await;
     let mut wait = BACKOFF.0;
     loop {
         let problem = tokio::select! {
@@ -85,6 +98,7 @@ pub async fn run(
         tokio::select! {
             () = stop.cancelled() => break,
             () = sleep(jitter(wait)) => {}
+            complaint = sync.caution.complaint() => sync.blame(complaint).await,
         }
         wait = (wait * 2).min(BACKOFF.1);
     }
@@ -107,6 +121,7 @@ struct Sync {
     store_problem: Option<String>,
     engine: String,
     keeper: Keeper,
+    caution: Caution,
     world: watch::Sender<Arc<Snapshot>>,
     health: watch::Sender<StoreHealth>,
 }
@@ -117,9 +132,11 @@ impl Sync {
         store: Arc<dyn Store>,
         cache: Option<PathBuf>,
         options: SyncOptions,
+        caution: Caution,
         world: watch::Sender<Arc<Snapshot>>,
         health: watch::Sender<StoreHealth>,
     ) -> Self {
+        let good = cache.clone();
         let (keeper, kept) = Keeper::open(cache).await;
         let engine = health.borrow().engine.clone();
         let mut sync = Self {
@@ -132,9 +149,11 @@ impl Sync {
             store_problem: None,
             engine,
             keeper,
+            caution,
             world,
             health,
         };
+        sync.caution.leave_out(&mut sync.replica, good.as_deref());
         if sync.replica.cluster().is_some() {
             sync.publish();
         }
@@ -211,6 +230,10 @@ impl Sync {
         let listing = timeout(LISTING, self.store.list("live/")).await.map_err(|_| silent(LISTING))?;
         let listing = listing.map_err(|error| error.to_string())?;
         self.replica.refresh_live(listing).map_err(|refused| refused.to_string())?;
+        // A worker is not told of them, and this node may have become a manager.
+        let tokens = timeout(LISTING, self.store.list(records::TOKENS)).await.map_err(|_| silent(LISTING))?;
+        let tokens = tokens.map_err(|error| error.to_string())?;
+        self.replica.refresh_tokens(tokens).map_err(|refused| refused.to_string())?;
         self.live_known = true;
         self.publish();
         Ok(())
@@ -224,6 +247,12 @@ impl Sync {
                 biased;
                 () = self.keeper.due() => {
                     self.keeper.begin(&self.replica);
+                    continue;
+                }
+                complaint = self.caution.complaint() => {
+                    self.blame(complaint).await;
+                    // That may have taken a while, and what came meanwhile waits.
+                    deadline = Instant::now() + SILENCE;
                     continue;
                 }
                 item = timeout_at(deadline, watch.next()) => item,
@@ -279,9 +308,33 @@ impl Sync {
     fn publish(&mut self) {
         let world = Arc::new(self.replica.world().clone());
         self.keeper.note(&world);
+        self.caution.attempts.learned(&self.world.borrow(), &world);
         let before = self.world.send_replace(Arc::clone(&world));
         for (key, why) in world.poison.iter().filter(|(key, _)| !before.poison.contains_key(*key)) {
-            tracing::warn!(%key, %why, "a record that cannot be read is left out");
+            tracing::warn!(%key, %why, "a record is set aside");
+        }
+        for key in before.poison.keys().filter(|key| !world.poison.contains_key(*key)) {
+            tracing::info!(%key, "a record that was set aside is in force again, or gone");
+        }
+    }
+
+    /// No plan can be made: finds out by which records, and sets those aside.
+    async fn blame(&mut self, complaint: Arc<Complaint>) {
+        let (mut replica, plans) = (self.replica.clone(), self.caution.plans());
+        let found = move || {
+            let Complaint { good, suspects, why } = &*complaint;
+            let why = format!("no plan can be made with it: {why}");
+            let barred = quarantine::isolate(&mut replica, good, suspects, &why, |world| plans(world));
+            (replica, barred)
+        };
+        match spawn_blocking(found).await {
+            Ok((replica, barred)) if !barred.is_empty() => {
+                self.replica = replica;
+                self.keeper.again();
+                self.publish();
+            }
+            Ok(_) => tracing::error!("no plan can be made, and it is by no record that changed"),
+            Err(error) => tracing::error!(%error, "no plan can be made, nor found out by which record"),
         }
     }
 

@@ -15,6 +15,7 @@ mod marks;
 mod members;
 mod options;
 mod order;
+mod secrets;
 mod session;
 mod txn;
 mod version;

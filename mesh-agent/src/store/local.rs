@@ -88,6 +88,12 @@ impl LocalStore {
         Self::start(disk, content)
     }
 
+    /// Makes an empty one for a mesh that there is already, and whose records come here. What is at the path goes.
+    pub fn make(path: impl AsRef<Path>, mesh: &str) -> Result<Self, StoreError> {
+        let (disk, content) = Disk::make(path.as_ref(), mesh)?;
+        Self::start(disk, content)
+    }
+
     fn start(disk: Disk, content: Content) -> Result<Self, StoreError> {
         let shared = Arc::new(Shared {
             at: disk.path.display().to_string(),

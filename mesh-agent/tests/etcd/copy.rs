@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_agent::facts::sync::{self, SyncOptions};
+use mesh_agent::facts::sync::{self, Caution, SyncOptions};
 use mesh_agent::status::StoreHealth;
 use mesh_agent::store::conformance::{commit, put};
 use mesh_agent::store::etcd::{EtcdOptions, EtcdStore};
@@ -38,6 +38,7 @@ impl Copy {
             store,
             Some(cache),
             SyncOptions::default(),
+            Caution::default(),
             world,
             health,
             copy.stop.clone(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use mesh_agent::control::{Control, now};
-use mesh_agent::facts::sync::{self, SyncOptions};
+use mesh_agent::facts::sync::{self, Caution, SyncOptions};
 use mesh_agent::pki::{self, Admission, Authority, Files, Joined, Tls, create_ca};
 use mesh_agent::status::{Status, StoreHealth};
 use mesh_agent::store::Store;
@@ -49,6 +49,7 @@ impl Follower {
             Arc::clone(&store),
             Some(dir.join("cache")),
             options,
+            Caution::default(),
             world_tx,
             health_tx,
             stop.clone(),

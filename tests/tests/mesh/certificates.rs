@@ -18,7 +18,7 @@ use mesh_tests::{Lab, Load, Node, eventually};
 use nix::sys::signal::{Signal, kill};
 
 use crate::kit::{Cli, READY, SOON, Task, mentions, served_by, text, url};
-use crate::managed::{clustered_with, etcd, is, leader};
+use crate::managed::{clustered_with, etcd, is, leader, patiently};
 
 /// How long they are good.
 const LIFE: Duration = Duration::from_secs(15);
@@ -277,6 +277,69 @@ fn the_authority_of_members_is_replaced_while_everything_goes_on() -> Result<()>
         ensure!(members_trust(managers)? != next, "it was replaced again");
         for number in 0..3 {
             a_change_is_everywhere(lab, number)?;
+        }
+        load.stop()?.lossless()
+    })
+}
+
+/// The names of the secrets that managers keep in etcd.
+fn secrets(node: &Node) -> Result<Vec<String>> {
+    let file = |name: &str| node.state_dir().join("etcd").join(name).display().to_string();
+    let (ca, cert, key) = (file("ca.pem"), file("member.pem"), file("member.key"));
+    let argv =
+        ["etcdctl", "--endpoints=https://127.0.0.1:7301", "--cacert", &ca, "--cert", &cert, "--key", &key];
+    let get = ["get", "--prefix", "--keys-only", "/mesh/secret/"];
+    let found = node.command(argv.into_iter().chain(get)).env("ETCDCTL_API", "3").run()?.ok()?;
+    let names = found.lines().filter(|line| !line.is_empty()).map(|key| key.replace("/mesh/secret/", ""));
+    Ok(names.collect())
+}
+
+/// All managers trust and use one authority of their members, all nodes one of theirs, and of former ones no secret is left.
+fn all_is_of_one_authority(lab: &Lab, managers: &[Node]) -> Result<()> {
+    eventually(READY, "all is of one authority, and nothing is left of those before", || {
+        members_trust(managers)?;
+        let roots = trusted(&managers[0])?;
+        ensure!(roots.len() == 1, "{} trusts {}", managers[0].name(), roots.len());
+        for node in lab.nodes() {
+            ensure!(trusted(node)? == roots, "{} trusts others", node.name());
+        }
+        let secrets = secrets(&managers[0])?;
+        let kinds: Vec<_> = secrets.iter().map(|name| name.split('/').next().unwrap_or_default()).collect();
+        ensure!(kinds == ["authority", "etcd-authority", "etcd-ca.key"], "{secrets:?}");
+        Ok(())
+    })
+}
+
+/// A node that becomes a manager while the authority of members, and then that of nodes, is replaced does its part of it; in
+/// the end it has certificates of the next ones and can give some, and nobody's request is lost.
+#[test]
+fn a_node_becomes_a_manager_while_authorities_are_replaced() -> Result<()> {
+    clustered_with(4, 3, "", |lab| {
+        let [n1, n2, _, n4] = lab.nodes() else { bail!("not four nodes") };
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app -p 8080:80")?;
+        let tasks = [Task::web(lab, n2, "web")?, Task::web(lab, n4, "web")?];
+        served_by(lab.client(), &url(n1, 8080), &[&tasks[0], &tasks[1]])?;
+        let load = Load::start(lab.client().netns(), &[(n1.address(), 8080).into()], 50)?;
+        for (turn, pause) in [0, 6].into_iter().enumerate() {
+            let begun = Instant::now();
+            n1.ok("cluster ca --rotate --members --detach")?;
+            n2.ok("cluster ca --rotate --detach")?;
+            thread::sleep(Duration::from_secs(pause));
+            patiently(n1, "cluster promote n4")?;
+            is(n4, "managed")?;
+            println!("a manager {:?} after the replacement had begun", begun.elapsed());
+            for option in ["--members", ""] {
+                let command = format!("cluster ca --rotate {option}");
+                let words: Vec<_> = command.split_whitespace().collect();
+                // Joins what goes on, and begins another where that has come to its end.
+                n1.mesh_command(words).timeout(READY * 2).run()?.ok()?;
+            }
+            all_is_of_one_authority(lab, lab.nodes())?;
+            n4.ok("cluster token worker --quiet")?;
+            a_change_is_everywhere(lab, turn)?;
+            patiently(n1, "cluster demote n4")?;
+            is(n4, "gateway")?;
         }
         load.stop()?.lossless()
     })

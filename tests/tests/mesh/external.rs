@@ -15,7 +15,7 @@ const ENDPOINT: &str = "http://192.168.77.100:2379";
 const REFUSED: Duration = Duration::from_secs(15);
 
 /// Runs a test in a mesh of two nodes on an etcd.
-fn on_etcd(test: impl FnOnce(&Lab, &mut Etcd) -> Result<()>) -> Result<()> {
+pub(crate) fn on_etcd(test: impl FnOnce(&Lab, &mut Etcd) -> Result<()>) -> Result<()> {
     let store = format!("[store]\nmode = \"external\"\nendpoints = [\"{ENDPOINT}\"]\n");
     lab_test(lab()?.nodes(2).config(&store), |lab| {
         let mut etcd = Etcd::on_host(lab.client())?;

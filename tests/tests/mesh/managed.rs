@@ -431,3 +431,52 @@ fn a_node_that_leaves_takes_no_connection_with_it() -> Result<()> {
         served_by(lab.client(), &url(n1, 8080), &[&tasks[0]])
     })
 }
+
+/// The only node of a cluster keeps its records itself again: services, tasks and connections stay, and it can begin another
+/// cluster. As long as it is not the only one nothing is changed.
+#[test]
+fn the_records_come_back_from_a_cluster_without_a_loss() -> Result<()> {
+    clustered(2, 1, |lab| {
+        let [n1, n2] = [lab.node("n1")?, lab.node("n2")?];
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app -p 8080:80")?;
+        let tasks = [Task::web(lab, n1, "web")?, Task::web(lab, n1, "web")?];
+        served_by(lab.client(), &url(n1, 8080), &[&tasks[0], &tasks[1]])?;
+        let back = |node: &Node| {
+            let config = node.config_file().display().to_string();
+            node.mesh_command(["store", "migrate", "--back", "--config", &config]).timeout(PROMOTED).run()
+        };
+        let refused = |node: &Node, words: &[&str]| mentions(&one_message(back(node)?)?, words);
+        refused(n1, &["stop the agent first"])?;
+        n1.stop_agent()?;
+        refused(n1, &["1 other nodes", "n2: run 'mesh cluster leave' there"])?;
+        n2.stop_agent()?;
+        refused(n2, &["is a worker", "mesh cluster leave"])?;
+        n1.start_agent()?;
+        is(n1, "managed")?;
+        n1.ok("node rm --force n2")?;
+        knows(n1, 1)?;
+
+        let before = n1.inspect("service", "web")?;
+        let mut talk = Talk::open(lab.client(), (n1.address(), 8080))?;
+        let first = talk.ask()?;
+        let load = Load::start(lab.client().netns(), &[(n1.address(), 8080).into()], 100)?;
+        n1.stop_agent()?;
+        mentions(&back(n1)?.ok()?, &["records are here"])?;
+        refused(n1, &["keeps its records itself already"])?;
+        ensure!(!n1.state_dir().join("etcd").exists(), "nothing is left of its member of etcd");
+        n1.start_agent()?;
+        is(n1, "local")?;
+        ensure!(talk.ask()? == first, "the connection goes on");
+        ensure!(n1.inspect("service", "web")?["Endpoint"] == before["Endpoint"], "the VIP stays");
+        ensure!(n1.rows("task ls")?.len() == 2, "the tasks stay");
+        mentions(&n1.refused("cluster status")?, &["not part of a cluster"])?;
+        n1.ok("service update --label-add changed=yes web")?;
+        n1.restart_agent(READY)?;
+        is(n1, "local")?;
+        patiently(n1, "cluster init")?;
+        is(n1, "managed")?;
+        ensure!(n1.names("service")? == ["web"] && talk.ask()? == first, "all is as it was");
+        load.stop()?.lossless()
+    })
+}

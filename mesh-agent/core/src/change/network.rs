@@ -10,7 +10,7 @@ use super::{Change, Fresh, Refusal};
 use crate::kv::Txn;
 use crate::model::{
     FIRST_VNI, LAST_VNI, MAX_V4_PREFIX, MAX_V6_PREFIX, MIN_V4_PREFIX, MIN_V6_PREFIX, Name, Network,
-    NetworkId, Snapshot, Vni,
+    NetworkId, Snapshot, Vni, is_usable,
 };
 use crate::records::{self, Claim};
 
@@ -142,22 +142,7 @@ fn check_shape(subnet: IpNet) -> Result<(), Refusal> {
     if subnet.trunc() != subnet {
         return refuse(format!("it has host bits set; did you mean {}?", subnet.trunc()));
     }
-    let usable = match subnet {
-        IpNet::V4(net) => {
-            let a = net.network();
-            !(a.is_loopback()
-                || a.is_multicast()
-                || a.is_link_local()
-                || a.octets()[0] == 0
-                || a.octets()[0] >= 224)
-        }
-        IpNet::V6(net) => {
-            !(net.network().is_loopback()
-                || net.network().is_multicast()
-                || net.network().is_unicast_link_local())
-        }
-    };
-    if !usable {
+    if !is_usable(subnet) {
         return refuse("these addresses have a meaning of their own".to_owned());
     }
     match subnet {

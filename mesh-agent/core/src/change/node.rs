@@ -142,6 +142,27 @@ pub fn refresh(world: &Snapshot, me: &Me, facts: &NodeFacts) -> Result<Change<No
     Ok(Change { txn, result: node })
 }
 
+/// What this node says of itself and of its tasks is written anew, as it was, where somebody has made it make no sense:
+/// nobody else does.
+pub fn reassert(world: &Snapshot, me: &Me) -> Result<Change<()>, Refusal> {
+    let mut txn = Txn::default();
+    own_guard(world, me, &mut txn)?;
+    for key in world.poison.keys() {
+        let own = match key.split_once('/') {
+            Some(("node", id)) => id == me.id.as_str(),
+            Some(("task", id)) => world.tasks.get(id).is_some_and(|task| task.node == me.id),
+            _ => false,
+        };
+        if let Some(value) = records::in_force(world, key).filter(|_| own) {
+            if *key != records::node(&me.id) {
+                txn.unchanged(key, world.rev_of(key));
+            }
+            txn.put(key, value);
+        }
+    }
+    Ok(Change { txn, result: () })
+}
+
 /// The node leaves the mesh on purpose. Its record stays until it is removed, and says so.
 pub fn depart(world: &Snapshot, id: &NodeId) -> Result<Change<()>, Refusal> {
     let old = world.nodes.get(id).ok_or_else(|| Refusal::not_found("node", id.as_str()))?;

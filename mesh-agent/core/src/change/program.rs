@@ -4,11 +4,9 @@ use std::time::Duration;
 
 use super::Refusal;
 use crate::model::{
-    FailureAction, Program, Rollout, RolloutState, Run, Service, Timestamp, UpdateConfig, UpdateOrder,
+    FailureAction, MOST_REPLICAS, Program, Rollout, RolloutState, Run, Service, Timestamp, UpdateConfig,
+    UpdateOrder,
 };
-
-/// The most tasks that one service can have run.
-const MOST_REPLICAS: u32 = 10_000;
 
 /// A wish for what the mesh runs; what is not named stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

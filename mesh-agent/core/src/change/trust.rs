@@ -7,8 +7,9 @@
 
 use std::collections::BTreeSet;
 
+use super::rotation::replaced_meanwhile;
 use super::{Change, Refusal};
-use crate::kv::Txn;
+use crate::kv::{Rev, Txn};
 use crate::model::{MemberRotation, NodeId, Snapshot, TrustStep};
 use crate::records::{self, MEMBER_ROTATION};
 
@@ -30,8 +31,12 @@ pub enum TrustDuty {
     },
 }
 
-/// Says that members need certificates of the authority of this name. Its key is among etcd's secrets already.
-pub fn begin_member_rotation(world: &Snapshot, authority: &str) -> Result<Change<()>, Refusal> {
+/// Says that members need certificates of the authority of this name. Its key is among etcd's secrets already: since the
+/// record was as it was at `seen`.
+pub fn begin_member_rotation(world: &Snapshot, seen: Rev, authority: &str) -> Result<Change<()>, Refusal> {
+    if world.rev_of(MEMBER_ROTATION) != seen && !is_rotating(world) {
+        return Err(replaced_meanwhile());
+    }
     if is_rotating(world) {
         return Err(Refusal::Conflict(
             "the authority of etcd's members is being replaced already: 'mesh cluster ca' says how far that is".to_owned(),

@@ -37,6 +37,7 @@ pub fn between(old: &Snapshot, new: &Snapshot, things: &BTreeSet<Thing>) -> Vec<
             Thing::Node(id) => node(old, new, id, &mut events),
         }
     }
+    events.extend(records(old, new));
     let rank = |event: &Event| {
         let order = match event.kind {
             Kind::Agent => 0,
@@ -44,11 +45,27 @@ pub fn between(old: &Snapshot, new: &Snapshot, things: &BTreeSet<Thing>) -> Vec<
             Kind::Network => 2,
             Kind::Service => 3,
             Kind::Task => 4,
+            Kind::Record => 5,
         };
         if event.action == "remove" { 10 - order } else { order }
     };
     events.sort_by_key(rank);
     events
+}
+
+/// Records that are set aside, each time anew that they make no sense, and those that are no longer.
+fn records<'a>(old: &'a Snapshot, new: &'a Snapshot) -> impl Iterator<Item = Event> + 'a {
+    let about = |action, key: &String| Event::of(Kind::Record, action, key, key);
+    let aside = new
+        .poison
+        .iter()
+        .filter(|(key, why)| old.poison.get(*key) != Some(*why) || old.rev_of(key) != new.rev_of(key));
+    let aside = aside.map(move |(key, why)| about("set aside", key).because(why));
+    let again = old.poison.keys().filter(|key| !new.poison.contains_key(*key));
+    aside.chain(again.map(move |key| {
+        let there = new.rev_of(key) != crate::kv::Rev(0);
+        about(if there { "in force" } else { "remove" }, key)
+    }))
 }
 
 /// Whom a node hears no more, and whom it hears again. What managers agree on and who leaves is in the records.

@@ -25,11 +25,13 @@ pub struct EventMessage {
     /// The same in nanoseconds. No two events of a node that it learned of together have the same.
     #[serde(rename = "timeNano")]
     pub time_nano: u64,
-    /// What it happened to: `network`, `service`, `task` or `node`; `agent` is the one that tells.
+    /// What it happened to: `network`, `service`, `task` or `node`; `record` is one as the store has it; `agent` is the one
+    /// that tells.
     #[serde(rename = "Type")]
     pub kind: String,
     /// What happened: `create`, `update`, `remove`; `start`, `stop`, `die`, `health_status: healthy`, `ejected`,
-    /// `let in`; `up`, `down`, `leave`; `active`, `pause`, `drain`. Of an agent `missed`: so many were not told,
+    /// `let in`; `up`, `down`, `leave`; `active`, `pause`, `drain`. Of a record that makes no sense `set aside`, and later
+    /// `in force` or `remove`. Of an agent `missed`: so many were not told,
     /// because they were read too slowly or are forgotten.
     #[serde(rename = "Action")]
     pub action: String,

@@ -16,6 +16,26 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// The copy that was good for long.
+pub(super) fn good(path: &Path) -> PathBuf {
+    beside(path, ".good")
+}
+
+/// The copy of now becomes the one that was good for long, if the one that was set aside for that at the last call is still
+/// so: the agent has lived with it in between.
+pub(super) fn ripen(path: &Path, since_before: bool) -> io::Result<()> {
+    let ripe = beside(path, ".ripe");
+    if since_before {
+        std::fs::rename(&ripe, good(path))?;
+    }
+    match std::fs::remove_file(&ripe) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    // What is kept is written anew each time: this one stays as it is.
+    std::fs::hard_link(path, &ripe)
+}
+
 /// The newest generation that is whole; and what was wrong, in words.
 pub(super) fn load(path: &Path) -> (Option<Cache>, Option<String>) {
     let mut wrong = Vec::new();
@@ -83,7 +103,13 @@ mod tests {
     use super::*;
 
     fn cache(rev: u64) -> Cache {
-        Cache { cluster: "c".to_owned(), changed: Rev(rev), rev: Rev(rev), kvs: Vec::new() }
+        Cache {
+            cluster: "c".to_owned(),
+            changed: Rev(rev),
+            rev: Rev(rev),
+            kvs: Vec::new(),
+            ..Cache::default()
+        }
     }
 
     #[test]

@@ -58,6 +58,11 @@ impl Keeper {
         self.latest = Some((world.rev, world.changed));
     }
 
+    /// What is there is to be written though its revision is on disk.
+    pub(super) fn again(&mut self) {
+        self.kept = None;
+    }
+
     fn wanted(&self) -> bool {
         match (self.kept, self.latest) {
             _ if self.path.is_none() => false,

@@ -4,10 +4,12 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use mesh_core::kv::{LeaseId, Listing, Op, Txn, TxnOutcome};
 use mesh_core::model::{Availability, NodeId};
+use mesh_core::replica::Cache;
 use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
 
 use super::*;
+use crate::attempts::Attempts;
 use crate::store::conformance::{commit, put};
 use crate::store::local::LocalStore;
 use crate::store::{StoreError, StoreStatus};
@@ -60,6 +62,7 @@ struct Node {
     store: Arc<Switch>,
     world: watch::Receiver<Arc<Snapshot>>,
     health: watch::Receiver<StoreHealth>,
+    caution: Caution,
     running: Option<(CancellationToken, TaskTracker)>,
 }
 
@@ -68,7 +71,8 @@ impl Node {
         let switch = Switch::default();
         switch.to(store);
         let (world, health) = (watch::channel(Arc::default()).1, watch::channel(StoreHealth::default()).1);
-        Self { dir: tempfile::tempdir().unwrap(), store: Arc::new(switch), world, health, running: None }
+        let (dir, caution) = (tempfile::tempdir().unwrap(), Caution::default());
+        Self { dir, store: Arc::new(switch), world, health, caution, running: None }
     }
 
     fn cache(&self) -> PathBuf {
@@ -81,7 +85,8 @@ impl Node {
             (watch::Sender::new(Arc::default()), watch::Sender::new(StoreHealth::default()));
         (self.world, self.health) = (world.subscribe(), health.subscribe());
         let store = Arc::clone(&self.store) as Arc<dyn Store>;
-        tasks.spawn(run(store, Some(self.cache()), options, world, health, stop.clone()));
+        let caution = self.caution.clone();
+        tasks.spawn(run(store, Some(self.cache()), options, caution, world, health, stop.clone()));
         tasks.close();
         self.running = Some((stop, tasks));
     }
@@ -373,6 +378,7 @@ async fn a_store_that_never_answers_is_asked_again_and_again_but_not_too_often()
         Arc::new(Mute(asked)),
         Some(dir.path().join("cache")),
         SyncOptions::default(),
+        Caution::default(),
         world,
         health,
         stop.clone(),
@@ -385,4 +391,107 @@ async fn a_store_that_never_answers_is_asked_again_and_again_but_not_too_often()
     let times = *times.borrow();
     assert!((350..=720).contains(&times), "asked {times} times in an hour");
     assert!(seen.borrow().problem.as_ref().is_some_and(|problem| problem.contains("nothing for 5 s")));
+}
+
+#[tokio::test]
+async fn a_record_that_no_plan_can_be_made_with_is_set_aside_until_it_is_written_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = local(dir.path());
+    let mut node = Node::new(Some(Arc::clone(&store)));
+    let (complain, complaints) = watch::channel(None);
+    let plans = |world: &Snapshot| world.availability(&NodeId::new("n1")) != Availability::Drain;
+    node.caution = Caution::new(Attempts::default(), complaints, Arc::new(plans));
+    commit(&*store, pause("n1")).await;
+    node.start(SyncOptions::default());
+    let good = node.sees(|world| paused(world, "n1")).await;
+    let mut txn = put("nodespec/n1", r#"{"availability":"drain"}"#);
+    txn.put("nodespec/n2", r#"{"availability":"pause"}"#);
+    commit(&*store, txn).await;
+    let world = node.sees(|world| paused(world, "n2")).await;
+    assert!(!paused(&world, "n1"));
+    let complaint = |good: Arc<Snapshot>, world: &Snapshot| {
+        let suspects = quarantine::news(&good, world);
+        complain.send_replace(Some(Arc::new(Complaint { good, suspects, why: "it panicked".to_owned() })));
+    };
+    complaint(good, &world);
+    let world = node.sees(|world| paused(world, "n1")).await;
+    assert!(paused(&world, "n2"), "the other one stays");
+    assert!(world.poison["nodespec/n1"].contains("it panicked"), "{:?}", world.poison);
+    // The next start knows it, and so it does without its store.
+    node.stop().await;
+    node.store.to(None);
+    node.start(SyncOptions::default());
+    let again = node.sees(|world| world.rev > Rev(0)).await;
+    assert_eq!((&again.specs, &again.poison), (&world.specs, &world.poison));
+    // While the store is away complaints are heard, too. One that is by no record changes nothing.
+    complaint(Arc::default(), &again);
+    node.store.to(Some(Arc::clone(&store)));
+    commit(&*store, put("nodespec/n1", r#"{"availability":"active"}"#)).await;
+    let world = node.sees(|world| world.poison.is_empty()).await;
+    assert!(!paused(&world, "n1") && paused(&world, "n2"));
+    node.stop().await;
+}
+
+/// An agent that finds how often those before it broke.
+fn broken(node: &mut Node, failures: u32, suspects: quarantine::Forms) {
+    let attempt = quarantine::Attempt { failures, suspects, ..quarantine::Attempt::default() };
+    let path = node.dir.path().join("attempt");
+    std::fs::write(&path, records::to_json(&attempt)).unwrap();
+    node.caution = Caution::new(Attempts::open(path), watch::channel(None).1, Arc::new(|_| true));
+}
+
+#[tokio::test]
+async fn after_some_that_broke_an_agent_leaves_out_what_was_new_or_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = local(dir.path());
+    let mut node = Node::new(Some(Arc::clone(&store)));
+    commit(&*store, pause("n1")).await;
+    node.start(SyncOptions::default());
+    node.sees(|world| paused(world, "n1")).await;
+    node.stop().await;
+    std::fs::copy(node.cache(), cache::good(&node.cache())).unwrap();
+    let rev = commit(&*store, put("nodespec/n1", r#"{"availability":"drain"}"#)).await;
+    let suspects: quarantine::Forms = [("nodespec/n1".into(), rev)].into();
+
+    broken(&mut node, 1, suspects.clone());
+    node.start(SyncOptions::default());
+    node.sees(|world| world.rev == rev && !paused(world, "n1")).await;
+    node.stop().await;
+
+    // What was good is that of the copy which was.
+    broken(&mut node, 2, suspects.clone());
+    node.start(SyncOptions::default());
+    let world = node.sees(|world| world.rev == rev).await;
+    assert!(paused(&world, "n1") && world.poison["nodespec/n1"].contains("3 times"), "{:?}", world.poison);
+    node.is(|health| health.connected).await;
+    node.stop().await;
+
+    broken(&mut node, 5, suspects);
+    node.start(SyncOptions::default());
+    node.complains("tries again in 10 minutes").await;
+    let world = Arc::clone(&node.world.borrow());
+    assert!(paused(&world, "n1") && world.rev < rev && world.poison.is_empty());
+    node.stop().await;
+    // Whoever starts it anew has it try.
+    node.caution = Caution::default();
+    node.start(SyncOptions::default());
+    commit(&*store, put("nodespec/n1", r#"{"availability":"active"}"#)).await;
+    node.sees(|world| world.poison.is_empty() && !paused(world, "n1")).await;
+    node.stop().await;
+}
+
+#[test]
+fn a_copy_is_good_when_the_agent_has_lived_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cache");
+    let copy = |rev: u64| Cache { cluster: "c".to_owned(), rev: Rev(rev), ..Cache::default() };
+    let good = || cache::load(&cache::good(&path)).0.map(|cache| cache.rev.0);
+    assert!(cache::ripen(&path, false).is_err(), "there is none yet");
+    for (rev, since_before, expected) in
+        [(1, false, None), (2, true, Some(1)), (3, true, Some(2)), (4, false, Some(2))]
+    {
+        cache::save(&path, &copy(rev)).unwrap();
+        cache::ripen(&path, since_before).unwrap();
+        assert_eq!(good(), expected, "at {rev}");
+    }
 }

@@ -1,10 +1,9 @@
-//! **Effect.** What managers ask of their own etcd beside records: who is a member, how each fares, and what only
-//! managers may know.
+//! **Effect.** What managers ask of their own etcd beside records: who is a member, and how each fares.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{Client, Error, MemberAddOptions, PutOptions};
+use etcd_client::{Client, Error, MemberAddOptions};
 use tokio::time::timeout;
 
 use super::dial::dial;
@@ -127,29 +126,6 @@ impl EtcdStore {
         };
         began.await.map_err(|failure: Failure| failure.into_error(&at))?;
         Ok(store)
-    }
-
-    /// Reads what only managers may read.
-    pub async fn secret(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let key = self.link.keys().secret(name);
-        let found = self.link.ask(Whom::Own, |session| {
-            let (mut kv, key) = (session.kv(), key.clone());
-            async move { session.ask(0, async move { kv.get(key, None).await }).await }
-        });
-        let found = found.await.map_err(|failure| self.failed(failure))?;
-        Ok(found.kvs().first().map(|kv| kv.value().to_vec()))
-    }
-
-    /// Writes what only managers may read.
-    pub async fn put_secret(&self, name: &str, value: &[u8]) -> Result<(), StoreError> {
-        let key = self.link.keys().secret(name);
-        let put = self.link.ask(Whom::Own, |session| {
-            let (mut kv, key, value) = (session.kv(), key.clone(), value.to_vec());
-            async move {
-                session.ask(value.len(), async move { kv.put(key, value, None::<PutOptions>).await }).await
-            }
-        });
-        put.await.map(drop).map_err(|failure| self.failed(failure))
     }
 }
 

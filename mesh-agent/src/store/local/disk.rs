@@ -69,7 +69,7 @@ impl Disk {
         let lock = lock(path)?;
         match path.try_exists() {
             Ok(true) => {}
-            Ok(false) => create(path, parent)?,
+            Ok(false) => create(path, parent, &new_cluster())?,
             Err(error) => return Err(failed("it cannot be looked at", error)),
         }
         let content = inspect(path)?;
@@ -83,12 +83,22 @@ impl Disk {
         Ok((Self { path: path.to_owned(), db, _lock: lock }, content))
     }
 
+    /// Makes an empty store for a mesh that there is already; what is at the path goes.
+    pub(super) fn make(path: &Path, cluster: &str) -> Result<(Self, Content), StoreError> {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        {
+            let _lock = lock(path)?;
+            create(path, parent, cluster)?;
+        }
+        Self::open(path)
+    }
+
     /// On a storage of its own, to see what becomes of its failures.
     #[cfg(test)]
     pub(super) fn on(path: &Path, backend: impl redb::StorageBackend) -> Result<(Self, Content), StoreError> {
         let lock = lock(path)?;
         let db = Builder::new().create_with_backend(backend).map_err(|error| corrupt(path, &error))?;
-        initialize(&db).map_err(|error| corrupt(path, &error))?;
+        initialize(&db, &new_cluster()).map_err(|error| corrupt(path, &error))?;
         let content = super::check::load(&db).map_err(|why| corrupt(path, &why))?;
         Ok((Self { path: path.to_owned(), db, _lock: lock }, content))
     }
@@ -171,7 +181,7 @@ fn lock(path: &Path) -> Result<File, StoreError> {
 }
 
 /// Makes an empty store, which gets its name only when it is whole: a crash leaves nothing that looks damaged.
-fn create(path: &Path, parent: &Path) -> Result<(), StoreError> {
+fn create(path: &Path, parent: &Path, cluster: &str) -> Result<(), StoreError> {
     let new = path.with_extension("new");
     let made = (|| -> Result<(), Box<dyn std::error::Error>> {
         match std::fs::remove_file(&new) {
@@ -180,7 +190,7 @@ fn create(path: &Path, parent: &Path) -> Result<(), StoreError> {
         }
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&new)?;
         let db = Builder::new().set_cache_size(CACHE).create_file(file)?;
-        initialize(&db)?;
+        initialize(&db, cluster)?;
         drop(db);
         File::open(&new)?.sync_all()?;
         std::fs::rename(&new, path)?;
@@ -193,12 +203,12 @@ fn create(path: &Path, parent: &Path) -> Result<(), StoreError> {
     })
 }
 
-fn initialize(db: &Database) -> Result<(), redb::Error> {
+fn initialize(db: &Database, cluster: &str) -> Result<(), redb::Error> {
     let txn = db.begin_write()?;
     {
         let mut meta = txn.open_table(META)?;
         meta.insert("schema", SCHEMA)?;
-        meta.insert("cluster", new_cluster().as_str())?;
+        meta.insert("cluster", cluster)?;
         meta.insert("rev", "0")?;
         meta.insert("next_lease", "1")?;
         txn.open_table(ENTRIES)?;
