@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::kv::{Batch, Event, KeyValue, Listing, Rev};
-use crate::model::Snapshot;
+use crate::kv::{Batch, Event, KeyValue, LeaseId, Listing, Rev};
+use crate::model::{NetworkId, SharedMap, Snapshot, Task, TaskId};
 use crate::records::{self, HeldClaim, Record};
 
 /// A resync may remove this share of services or tasks before it is held back…
@@ -74,8 +74,17 @@ pub struct Cache {
 #[derive(Debug, Clone, Default)]
 pub struct Replica {
     cluster: Option<String>,
-    kvs: BTreeMap<Arc<str>, KeyValue>,
+    /// Of the keys that the world knows revisions of.
+    texts: SharedMap<Arc<str>, Text>,
     world: Snapshot,
+}
+
+/// A record as it was written; what a snapshot does not say of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Text {
+    value: Arc<str>,
+    created: Rev,
+    lease: Option<LeaseId>,
 }
 
 impl Replica {
@@ -96,7 +105,23 @@ impl Replica {
             cluster: self.cluster.clone()?,
             rev: self.world.rev,
             changed: self.world.changed,
-            kvs: self.kvs.values().filter(|kv| records::matters(&kv.key)).cloned().collect(),
+            kvs: self.kvs().filter(|kv| records::matters(&kv.key)).collect(),
+        })
+    }
+
+    /// All records as they were written.
+    fn kvs(&self) -> impl Iterator<Item = KeyValue> {
+        self.texts.iter().map(|(key, text)| {
+            let Text { value, created, lease } = text.clone();
+            KeyValue { key: Arc::clone(key), value, created, modified: self.world.rev_of(key), lease }
+        })
+    }
+
+    /// Whether it has just that.
+    fn has(&self, kv: &KeyValue) -> bool {
+        self.texts.get(&kv.key).is_some_and(|Text { value, created, lease }| {
+            (value, created, lease) == (&kv.value, &kv.created, &kv.lease)
+                && self.world.rev_of(&kv.key) == kv.modified
         })
     }
 
@@ -126,7 +151,7 @@ impl Replica {
         for event in batch.events {
             // Signs of life may have been listed apart, at a later revision than the rest; what is told again
             // on the way there is old news.
-            if self.kvs.get(event.key()).is_some_and(|kv| kv.modified > batch.rev) {
+            if self.world.rev_of(event.key()) > batch.rev {
                 continue;
             }
             match event {
@@ -152,7 +177,7 @@ impl Replica {
     /// that a watch still brings everything else from there.
     pub fn refresh_live(&mut self, listing: Listing) -> Result<(), Refused> {
         self.doubt(&listing.cluster, listing.rev)?;
-        let gone: Vec<_> = self.kvs.keys().filter(|key| !records::matters(key)).cloned().collect();
+        let gone: Vec<_> = self.texts.keys().filter(|key| !records::matters(key)).cloned().collect();
         for key in gone {
             self.delete(&key);
         }
@@ -177,13 +202,13 @@ impl Replica {
             self.within_budget("services", "svc/", &listed)?;
             self.within_budget("tasks", "task/", &listed)?;
         }
-        let gone: Vec<_> = self.kvs.keys().filter(|key| !listed.contains_key(*key)).cloned().collect();
+        let gone: Vec<_> = self.texts.keys().filter(|key| !listed.contains_key(*key)).cloned().collect();
         let mut changed = went_back || renewed || gone.iter().any(|key| records::matters(key));
         for key in gone {
             self.delete(&key);
         }
         for (key, kv) in listed {
-            if self.kvs.get(&key) != Some(&kv) {
+            if !self.has(&kv) {
                 changed |= records::matters(&key);
                 self.put(kv);
             }
@@ -202,7 +227,7 @@ impl Replica {
         prefix: &str,
         listed: &BTreeMap<Arc<str>, KeyValue>,
     ) -> Result<(), Refused> {
-        let known: Vec<_> = self.kvs.keys().filter(|key| key.starts_with(prefix)).collect();
+        let known: Vec<_> = self.texts.keys().filter(|key| key.starts_with(prefix)).collect();
         let missing = known.iter().filter(|key| !listed.contains_key(**key)).count();
         if missing > BUDGET_COUNT && missing as f64 > known.len() as f64 * BUDGET_SHARE {
             return Err(Refused::TooManyDeletions { what, missing, known: known.len() });
@@ -222,7 +247,8 @@ impl Replica {
             Ok(Record::Service(service)) => {
                 world.services.insert(service.id.clone(), Arc::from(service));
             }
-            Ok(Record::Task(task)) => {
+            Ok(Record::Task(mut task)) => {
+                share_ids(world, &mut task);
                 world.tasks.insert(task.id.clone(), Arc::from(task));
             }
             Ok(Record::Node(node)) => {
@@ -269,18 +295,19 @@ impl Replica {
         if *kv.key == *records::GENERATION {
             world.generation = records::generation([&kv]);
         }
-        self.kvs.insert(Arc::clone(&kv.key), kv);
+        let KeyValue { key, value, created, modified: _, lease } = kv;
+        self.texts.insert(key, Text { value, created, lease });
     }
 
     fn delete(&mut self, key: &str) {
-        let Some(kv) = self.kvs.remove(key) else { return };
+        let Some(text) = self.texts.remove(key) else { return };
         let world = &mut self.world;
         world.revs.remove(key);
         world.poison.remove(key);
         if key == records::GENERATION {
             world.generation = 0;
         }
-        match records::decode(key, &kv.value) {
+        match records::decode(key, &text.value) {
             Ok(Record::Network(network)) => drop(world.networks.remove(&network.id)),
             Ok(Record::Service(service)) => drop(world.services.remove(&service.id)),
             Ok(Record::Task(task)) => drop(world.tasks.remove(&task.id)),
@@ -301,6 +328,24 @@ impl Replica {
             Ok(Record::Other) | Err(_) => {}
         }
     }
+}
+
+/// Ids that many tasks have are one text in all of them, and a task's own is that of its claim.
+fn share_ids(world: &Snapshot, task: &mut Task) {
+    let claim = task.service.as_ref().map(|service| records::slot_claim(service, task.slot));
+    let owner = claim.and_then(|claim| Some(&world.claims.get(&*claim)?.claim.owner));
+    if let Some(owner) = owner.filter(|owner| ***owner == *task.id.as_str()) {
+        task.id = TaskId::new(Arc::clone(owner));
+    }
+    if let Some((known, _)) = world.nodes.get_key_value(&task.node) {
+        task.node = known.clone();
+    }
+    if let Some((known, _)) = task.service.as_ref().and_then(|id| world.services.get_key_value(id)) {
+        task.service = Some(known.clone());
+    }
+    let known = |id: NetworkId| world.networks.get_key_value(&id).map_or(id.clone(), |(known, _)| known.clone());
+    let addresses = std::mem::take(&mut task.addresses);
+    task.addresses = addresses.into_iter().map(|(id, address)| (known(id), address)).collect();
 }
 
 #[cfg(test)]
@@ -346,10 +391,10 @@ mod tests {
         replica.resync(listing(5, stops(20, 5)), false).unwrap();
         let refused = replica.resync(listing(9, vec![]), false).unwrap_err();
         assert_eq!(refused, Refused::TooManyDeletions { what: "services", missing: 20, known: 20 });
-        assert_eq!(replica.kvs.len(), 20, "nothing half-applied");
+        assert_eq!(replica.texts.len(), 20, "nothing half-applied");
         replica.resync(listing(9, stops(16, 5)), false).unwrap();
         replica.resync(listing(9, vec![]), true).unwrap();
-        assert!(replica.kvs.is_empty());
+        assert!(replica.texts.is_empty());
     }
 
     #[test]
@@ -371,7 +416,7 @@ mod tests {
         let mut replica = Replica::default();
         replica.resync(listing(90, stops(20, 5)), false).unwrap();
         replica.resync(generation(7, 3), false).unwrap();
-        assert_eq!((replica.world().rev, replica.world().changed, replica.kvs.len()), (Rev(3), Rev(3), 2));
+        assert_eq!((replica.world().rev, replica.world().changed, replica.texts.len()), (Rev(3), Rev(3), 2));
         assert!(matches!(replica.resync(generation(7, 2), false), Err(Refused::WentBack { .. })));
         assert!(matches!(replica.resync(generation(6, 2), false), Err(Refused::WentBack { .. })));
         replica.resync(generation(8, 2), false).unwrap();
@@ -396,7 +441,7 @@ mod tests {
         assert_eq!(replica.world().rev, Rev(5), "the rest is still to come");
         replica.apply(Batch { rev: Rev(6), events: vec![Event::Put(live(6))] });
         replica.apply(Batch { rev: Rev(7), events: vec![Event::Delete("live/n1".to_owned())] });
-        assert_eq!(replica.kvs["live/n1"].modified, Rev(8));
+        assert_eq!(replica.world().rev_of("live/n1"), Rev(8));
         replica.apply(Batch { rev: Rev(10), events: vec![Event::Delete("live/n1".to_owned())] });
         assert!(replica.world().live.is_empty());
         let other = Listing { cluster: "c2".to_owned(), rev: Rev(99), kvs: vec![] };

@@ -46,11 +46,16 @@ pub(super) fn apply<'a>(masks: &BTreeMap<NodeId, Verdict>, pools: impl Iterator<
             matches!(masks.get(&backend.node), Some(Verdict::Leaving | Verdict::Rebooted))
         };
         if pool.backends.iter().any(leaves) {
-            Arc::make_mut(pool).backends.retain(|backend| !leaves(backend));
+            keep(pool, |backend| !leaves(backend));
         }
         let masked = pool.backends.iter().filter(|backend| masks.contains_key(&backend.node)).count();
         if masked > 0 && masked < pool.backends.len() {
-            Arc::make_mut(pool).backends.retain(|backend| !masks.contains_key(&backend.node));
+            keep(pool, |backend| !masks.contains_key(&backend.node));
         }
     }
+}
+
+fn keep(pool: &mut Arc<Pool>, stays: impl Fn(&Backend) -> bool) {
+    let backends = pool.backends.iter().filter(|backend| stays(backend)).cloned().collect();
+    Arc::make_mut(pool).backends = backends;
 }
