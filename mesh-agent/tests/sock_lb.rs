@@ -68,7 +68,7 @@ impl Node {
             plan.origins.insert(device.clone(), Origin::Netns { path: netns.path().into() });
             for address in addresses {
                 let mac = Mac([2, 0x54, 0, 0, 0, 1]);
-                let site = Site { mac, device: device.clone(), peer: None, weight: 1, silent: false };
+                let site = Site { mac, device: device.as_str().into(), peer: None, weight: 1, silent: false };
                 plan.sites.insert((APP, address.parse().unwrap()), site.into());
             }
         }

@@ -101,7 +101,7 @@ fn balance(services: u32, tasks: u32, families: &[Family]) -> Balance {
             let peer = node(1 + (service + task) % (NODES - 1));
             let device = format!("m{}", backend.id);
             let site =
-                Site { mac: Mac::of_task(&device), device, peer: Some(peer), weight: 1, silent: false };
+                Site { mac: Mac::of_task(&device), device: device.into(), peer: Some(peer), weight: 1, silent: false };
             balance.sites.insert((VNI, backend.address), Arc::new(site));
         }
         let pool = Arc::new(Pool {

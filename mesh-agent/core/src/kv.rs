@@ -234,7 +234,7 @@ pub const MAX_BYTES: usize = 4 << 20;
 /// How many revisions are kept for watches to resume from…
 pub const HISTORY: usize = 10_000;
 /// …as long as they are no more bytes than this: a few huge values must not fill the memory.
-pub const HISTORY_BYTES: usize = 16 << 20;
+pub const HISTORY_BYTES: usize = 8 << 20;
 
 /// An entry, found and ordered by its key.
 #[derive(Debug, Clone)]

@@ -84,7 +84,15 @@ pub struct Replica {
 struct Text {
     value: Arc<str>,
     created: Rev,
-    lease: Option<LeaseId>,
+    /// 0: none.
+    lease: u64,
+}
+
+impl Text {
+    fn of(kv: &KeyValue) -> Self {
+        let lease = kv.lease.map_or(0, |LeaseId(lease)| lease);
+        Self { value: Arc::clone(&kv.value), created: kv.created, lease }
+    }
 }
 
 impl Replica {
@@ -113,16 +121,14 @@ impl Replica {
     fn kvs(&self) -> impl Iterator<Item = KeyValue> {
         self.texts.iter().map(|(key, text)| {
             let Text { value, created, lease } = text.clone();
+            let lease = (lease != 0).then_some(LeaseId(lease));
             KeyValue { key: Arc::clone(key), value, created, modified: self.world.rev_of(key), lease }
         })
     }
 
     /// Whether it has just that.
     fn has(&self, kv: &KeyValue) -> bool {
-        self.texts.get(&kv.key).is_some_and(|Text { value, created, lease }| {
-            (value, created, lease) == (&kv.value, &kv.created, &kv.lease)
-                && self.world.rev_of(&kv.key) == kv.modified
-        })
+        self.texts.get(&kv.key) == Some(&Text::of(kv)) && self.world.rev_of(&kv.key) == kv.modified
     }
 
     /// The world as of now.
@@ -295,8 +301,8 @@ impl Replica {
         if *kv.key == *records::GENERATION {
             world.generation = records::generation([&kv]);
         }
-        let KeyValue { key, value, created, modified: _, lease } = kv;
-        self.texts.insert(key, Text { value, created, lease });
+        let text = Text::of(&kv);
+        self.texts.insert(kv.key, text);
     }
 
     fn delete(&mut self, key: &str) {

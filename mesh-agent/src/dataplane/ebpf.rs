@@ -47,6 +47,7 @@ use tracing::warn;
 
 pub use clock::{CLOCK, clock, now};
 pub use error::EbpfError;
+pub(crate) use kill::listening;
 pub use monitor::{Reader, Watching};
 pub use reflector::Reflector;
 pub use signs::Signs;

@@ -172,9 +172,17 @@ fn connect() -> io::Result<Handle> {
 
 /// Every TCP port that is listened on and every UDP port that takes packets from anybody.
 pub async fn listeners() -> BTreeSet<Listener> {
-    let tables =
-        [("tcp", Protocol::Tcp), ("tcp6", Protocol::Tcp), ("udp", Protocol::Udp), ("udp6", Protocol::Udp)];
     let mut listeners = BTreeSet::new();
+    let mut tables = vec![("udp", Protocol::Udp), ("udp6", Protocol::Udp)];
+    match crate::dataplane::ebpf::listening() {
+        Ok(all) => listeners.extend(all.into_iter().map(|at| Listener {
+            protocol: Protocol::Tcp,
+            port: at.port(),
+            address: at.ip(),
+        })),
+        // A kernel without the sockets' diagnosis.
+        Err(_) => tables.extend([("tcp", Protocol::Tcp), ("tcp6", Protocol::Tcp)]),
+    }
     for (table, protocol) in tables {
         // Of this thread's namespace: `/proc/net` is that of the process's first thread.
         let path = format!("/proc/thread-self/net/{table}");

@@ -137,7 +137,7 @@ pub struct Site {
     /// The MAC of the task's end of its veth.
     pub mac: Mac,
     /// The host's end, on this node; empty: it is elsewhere.
-    pub device: String,
+    pub device: Box<str>,
     /// The underlay address of the task's node; none: this one.
     pub peer: Option<IpAddr>,
     /// The task's share of flows in relation to others'; never 0.
@@ -183,7 +183,7 @@ pub(super) fn sites(scene: Scene<'_>, task: &Task) -> Vec<((Vni, IpAddr), Arc<Si
         let Some(network) = scene.world.networks.get(id) else { continue };
         let device = endpoint_device(&task.id, id);
         let mac = Mac::of_task(&device);
-        let device = if peer.is_none() { device } else { String::new() };
+        let device = if peer.is_none() { device.into() } else { Box::default() };
         let site = Arc::new(Site { mac, device, peer, weight: task.weight, silent });
         sites.extend(address.addresses().map(|address| ((network.vni, address), Arc::clone(&site))));
     }

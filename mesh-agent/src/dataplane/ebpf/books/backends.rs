@@ -105,7 +105,7 @@ impl Backends {
         for (key, site) in sites {
             let (device, peer) = match site.peer {
                 Some(underlay) => (0, node.peer(underlay).unwrap_or_default()),
-                None => (facts.devices.get(&site.device).copied().unwrap_or_default(), 0),
+                None => (facts.devices.get(&*site.device).copied().unwrap_or_default(), 0),
             };
             // One that cannot be reached yet is none.
             if device == 0 && peer == 0 {

@@ -63,7 +63,7 @@ impl Wanted {
                 balance.ports.insert(device.clone(), gate);
             }
             let site =
-                Site { mac: plan::Mac::of_task(&device), device, peer, weight: 1, silent: self.silent[task] };
+                Site { mac: plan::Mac::of_task(&device), device: device.into(), peer, weight: 1, silent: self.silent[task] };
             balance.sites.insert((NET, address(task)), site.into());
         }
         for (number, members) in self.services.iter().enumerate() {
