@@ -11,7 +11,7 @@ mod mesh;
 mod peer;
 mod report;
 pub(crate) mod samples;
-mod server;
+pub(crate) mod server;
 mod target;
 
 use std::path::PathBuf;

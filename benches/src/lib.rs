@@ -1,7 +1,8 @@
 //! A mesh of any size, without a kernel: what the benchmarks decide about. And [`datapath`], with one; [`lab`] and
-//! [`dns`] and [`liveness`], with real programs; [`cluster`], with a real store; [`scale`], with records of a large one.
+//! [`dns`], [`liveness`] and [`checks`], with real programs; [`cluster`], with a real store; [`scale`], with records of a large one.
 #![forbid(unsafe_code)]
 
+pub mod checks;
 pub mod cluster;
 pub mod datapath;
 pub mod dns;

@@ -3,7 +3,7 @@
 mod agent;
 mod changes;
 mod plans;
-mod records;
+pub(crate) mod records;
 mod report;
 
 use std::time::{Duration, Instant};

@@ -177,7 +177,7 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
 
     let messenger = messenger(&id, address, &world);
     let control = Control::new(id.clone(), Arc::clone(&store), world.clone(), status);
-    let tasks = Tasks::new(control.clone(), me.clone());
+    let tasks = Tasks::new(control.clone(), me.clone(), Duration::from_secs(config.dns.ttl.into()));
     let (past, keep) = crate::events::record(id.clone(), control.worlds(), masks.clone());
     let life = Duration::from_secs(config.cluster.certificate_life);
     let admission = tls.clone().map(|tls| Admission::new(tls, control.clone(), GATEWAY_PORT, life));
@@ -230,6 +230,9 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
     let (devices_tx, devices) = watch::channel(());
     parts.spawn(devices::run(devices_tx, stop.clone()));
     let dns = DnsServer::new(dns_config(&config), Arc::clone(&zone));
+    if config.dns.upstreams.is_empty() {
+        parts.spawn(crate::dns::follow(dns.clone(), Path::new("/etc/resolv.conf"), stop.clone()));
+    }
     let reconciler = Reconciler {
         node: id.clone(),
         world,
@@ -242,6 +245,7 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
         dns: dns.clone(),
         status: status_tx,
         sweep: Duration::from_secs(config.dataplane.sweep.max(1)),
+        repair: None,
     };
     parts.spawn(reconciler.run(stop.clone()));
     parts.spawn(tasks.clone().run(stop.clone()));
@@ -466,15 +470,10 @@ fn dns_config(config: &Config) -> DnsConfig {
     let parse = |text: &String| {
         text.parse::<SocketAddr>().ok().or_else(|| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, 53)))
     };
-    let mut upstreams: Vec<SocketAddr> = config.dns.upstreams.iter().filter_map(parse).collect();
-    if upstreams.is_empty() {
-        let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        upstreams = crate::dns::upstreams_from_resolv_conf(&text);
-    }
     DnsConfig {
         ttl: Duration::from_secs(config.dns.ttl.into()),
         cache: config.dns.cache as usize,
-        upstreams,
+        upstreams: config.dns.upstreams.iter().filter_map(parse).collect(),
         ..DnsConfig::default()
     }
 }

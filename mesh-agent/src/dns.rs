@@ -12,10 +12,11 @@ mod forward;
 mod inside;
 mod listen;
 mod probe;
+mod upstreams;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use mesh_core::model::{NetworkId, TaskId};
 
 pub use self::count::DnsCounters;
 pub use self::inside::DnsError;
+pub use self::upstreams::{follow, from_resolv_conf as upstreams_from_resolv_conf};
 
 /// Where every task finds its server.
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
@@ -128,11 +130,13 @@ impl DnsServer {
     }
 
     /// Sets the rules of all namespaces again, for a task may have flushed them; says where that failed. Runs nft
-    /// once per task, so it is for sweeps, not for every round.
+    /// once per task, which takes long where there are many: others have their turns in between.
     pub async fn repair(&self) -> BTreeMap<TaskId, DnsError> {
-        let _turn = self.turn.lock().await;
         let mut errors = BTreeMap::new();
-        for (task, (netns, ports)) in self.places() {
+        for task in self.serving() {
+            let _turn = self.turn.lock().await;
+            // It may be gone by now, and its rules with it.
+            let Some((netns, ports)) = self.all().get(&task).map(listen::Listener::place) else { continue };
             if let Err(error) = inside::redirect(&task, &netns, ports).await {
                 errors.insert(task, error);
             }
@@ -189,46 +193,4 @@ impl DnsServer {
 /// Takes our rules out of a task's namespace, whoever set them.
 pub async fn forget(task: &TaskId, netns: &Arc<File>) -> Result<(), DnsError> {
     inside::clear(task, netns).await
-}
-
-/// The name servers of a resolv.conf(5), port 53, without ourselves and without doubles. An address with a
-/// device's name (`fe80::1%eth0`) is left out: it means something in one namespace only.
-pub fn upstreams_from_resolv_conf(text: &str) -> Vec<SocketAddr> {
-    let mut upstreams = Vec::new();
-    for line in text.lines() {
-        let mut words = line.split_whitespace();
-        if words.next() != Some("nameserver") {
-            continue;
-        }
-        let Some(address) = words.next().and_then(|word| word.parse::<IpAddr>().ok()) else {
-            continue;
-        };
-        let upstream = SocketAddr::new(address, 53);
-        if may_ask(upstream) && !upstreams.contains(&upstream) {
-            upstreams.push(upstream);
-        }
-    }
-    upstreams
-}
-
-/// Not ourselves: a question would come back to us for ever.
-fn may_ask(upstream: SocketAddr) -> bool {
-    let ip = upstream.ip().to_canonical();
-    ip != IpAddr::V4(SERVER) && !ip.is_unspecified()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn resolv_conf_gives_upstreams() {
-        let text = "# nameserver 1.1.1.1\nsearch example.com\nnameserver 127.0.0.11\nnameserver 10.0.0.2\n\
-                    nameserver\nnameserver  127.0.0.53 # the stub\nnameserver 10.0.0.2\nnameserver fd00::53\n\
-                    nameserver fe80::1%eth0\nnameserver ::ffff:127.0.0.11\nnameserver 0.0.0.0\noptions ndots:0\n\
-                    \tnameserver nonsense";
-        let upstreams: Vec<_> = upstreams_from_resolv_conf(text).iter().map(ToString::to_string).collect();
-        assert_eq!(upstreams, ["10.0.0.2:53", "127.0.0.53:53", "[fd00::53]:53"]);
-        assert!(upstreams_from_resolv_conf("").is_empty());
-    }
 }

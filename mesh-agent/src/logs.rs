@@ -7,11 +7,11 @@
 mod read;
 mod write;
 
-use std::ffi::OsStr;
-use std::fs::{File, OpenOptions};
+use std::fs::{DirEntry, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -91,17 +91,46 @@ pub fn file(dir: &Path, service: &str, slot: u32) -> PathBuf {
 
 /// Which of a service's tasks have one here, by their numbers.
 pub fn slots(dir: &Path, service: &str) -> io::Result<Vec<u32>> {
-    let entries = match std::fs::read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
+    let slot = |entry: DirEntry| {
+        let name = entry.file_name();
+        let (of, slot) = whose(name.to_str()?.strip_suffix(".log")?)?;
+        (of == service).then_some(slot)
     };
-    let slot = |name: &OsStr| {
-        let (of, slot) = name.to_str()?.strip_suffix(".log")?.rsplit_once('.')?;
-        slot.parse().ok().filter(|_| of == service)
-    };
-    let mut slots: Vec<u32> = entries.flatten().filter_map(|entry| slot(&entry.file_name())).collect();
+    let mut slots: Vec<u32> = entries(dir)?.filter_map(slot).collect();
     slots.sort_unstable();
     Ok(slots)
+}
+
+/// Removes those of services that are gone, once nobody has written to them for so long.
+pub fn discard(dir: &Path, exists: impl Fn(&str) -> bool, after: Duration) -> io::Result<()> {
+    for entry in entries(dir)? {
+        let name = entry.file_name();
+        let name = name.to_str().unwrap_or_default();
+        let Some((service, _)) = name.trim_end_matches(".old").strip_suffix(".log").and_then(whose) else {
+            continue;
+        };
+        // One whose age cannot be told is not old.
+        let old = || Some(entry.metadata().ok()?.modified().ok()?.elapsed().ok()? > after);
+        if !exists(service) && old() == Some(true) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// A directory that is not there has none.
+fn entries(dir: &Path) -> io::Result<impl Iterator<Item = DirEntry> + use<>> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        entries => Some(entries?),
+    };
+    Ok(entries.into_iter().flatten().flatten())
+}
+
+/// The service and the slot of `web.1`.
+fn whose(stem: &str) -> Option<(&str, u32)> {
+    let (service, slot) = stem.rsplit_once('.')?;
+    Some((service, slot.parse().ok()?))
 }
 
 /// What a file becomes when it is full.
@@ -158,5 +187,23 @@ mod tests {
         std::fs::write(dir.path().join("web.x.log"), "").unwrap();
         assert_eq!(slots(dir.path(), "web").unwrap(), [2, 10]);
         assert_eq!(slots(dir.path(), "web.x").unwrap(), [3]);
+    }
+
+    #[test]
+    fn what_services_printed_that_are_gone_is_kept_for_a_while() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = ["web.1.log", "web.1.log.old", "db.1.log", "db.2.log.old", "db.log", "notes"];
+        for name in names {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        let left = || entries(dir.path()).unwrap().count();
+        let web = |service: &str| service == "web";
+        discard(dir.path(), web, Duration::from_secs(3600)).unwrap();
+        assert_eq!(left(), names.len(), "somebody may want to know why it went");
+        std::thread::sleep(Duration::from_millis(2));
+        discard(dir.path(), web, Duration::ZERO).unwrap();
+        assert_eq!(left(), names.len() - 2);
+        assert_eq!((slots(dir.path(), "web").unwrap(), slots(dir.path(), "db").unwrap()), (vec![1], vec![]));
+        discard(&dir.path().join("none"), web, Duration::ZERO).unwrap();
     }
 }

@@ -16,12 +16,13 @@ use mesh_core::dns::Zone;
 use mesh_core::model::{NetworkId, NodeId, Snapshot, TaskId, Timestamp, Verification, Verified};
 use mesh_core::plan::{Desired, Planner};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::control::now;
 use crate::dataplane::Dataplane;
-use crate::dns::DnsServer;
+use crate::dns::{DnsError, DnsServer};
 use crate::liveness::Masks;
 use crate::netns::Netns;
 use crate::overlay::OverlayPlane;
@@ -52,7 +53,12 @@ pub struct Reconciler {
     pub status: watch::Sender<Arc<Status>>,
     /// How often the kernel is looked at even if nothing changed.
     pub sweep: Duration,
+    /// Tasks' rules of DNS that are being set again.
+    pub repair: Repair,
 }
+
+/// At work beside the rounds: with many tasks it takes longer than a round may. What came of it is in the next sweep's.
+pub type Repair = Option<JoinHandle<BTreeMap<TaskId, DnsError>>>;
 
 impl Reconciler {
     /// Runs until told to stop. The kernel stays as it is then.
@@ -148,6 +154,7 @@ impl Reconciler {
         let mut left = found.len();
         if asked.repair && left > 0 {
             next = self.round(world, masks, Depth::Sweep, next, planner, named).await;
+            self.dns.repair().await;
             left = self.look(world, masks, planner, named).await.len();
         }
         self.publish(|status| status.verified = Some(Verified::new(&asked.id, found, left)));
@@ -189,7 +196,7 @@ impl Reconciler {
 
     /// Gives DNS to every task that is attached, and takes it from those that are gone.
     async fn name(
-        &self,
+        &mut self,
         world: &Snapshot,
         desired: &Desired,
         depth: Depth,
@@ -230,8 +237,14 @@ impl Reconciler {
                 result => applied.record(object, result),
             }
         }
-        if depth == Depth::Sweep {
-            for (id, error) in self.dns.repair().await {
+        if depth == Depth::Sweep && self.repair.as_ref().is_none_or(JoinHandle::is_finished) {
+            let dns = self.dns.clone();
+            let next = tokio::spawn(async move { dns.repair().await });
+            let last = match self.repair.replace(next) {
+                Some(last) => last.await.unwrap_or_default(),
+                None => BTreeMap::new(),
+            };
+            for (id, error) in last {
                 applied.record(format!("DNS of task {id}"), Err(error));
             }
         }

@@ -27,6 +27,9 @@ use launch::Ended;
 
 /// How often to look even if nothing changed: delays pass by themselves.
 const LOOK: Duration = Duration::from_millis(500);
+/// How often logs of services that are gone are looked for, and how long they are kept.
+const TIDY: Duration = Duration::from_secs(3600);
+const KEPT: Duration = Duration::from_secs(24 * 3600);
 /// A node that shows no life for so long is taken for lost, as long as most others do.
 const LOST: Duration = Duration::from_secs(60);
 
@@ -63,6 +66,7 @@ impl Replicas {
         let mut worlds = self.control.worlds();
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut tidied: Option<Instant> = None;
         let mut running: JoinSet<Ended> = JoinSet::new();
         let mut memory = Memory::default();
         loop {
@@ -78,6 +82,10 @@ impl Replicas {
             }
             let Ok(me) = self.tasks.me() else { continue };
             let world = Arc::clone(&worlds.borrow_and_update());
+            if tidied.is_none_or(|last| last.elapsed() > TIDY) {
+                tidied = Some(Instant::now());
+                self.tidy(&world);
+            }
             let lost = memory.look(&world);
             if self.janitor || change::is_first(&world, &me.id) {
                 self.conduct(&world, &lost).await;
@@ -89,6 +97,14 @@ impl Replicas {
                 }
             }
             self.tasks.tell(|told| told.failures = memory.backoff.failures());
+        }
+    }
+
+    /// Logs of a node that runs for years have an end.
+    fn tidy(&self, world: &Snapshot) {
+        let exists = |name: &str| world.services.values().any(|service| service.name.as_str() == name);
+        if let Err(error) = logs::discard(&self.logs, exists, KEPT) {
+            warn!(dir = %self.logs.display(), %error, "cannot remove logs of services that are gone");
         }
     }
 

@@ -49,12 +49,14 @@ pub struct Tasks {
     control: Control,
     me: watch::Receiver<Option<Me>>,
     told: Arc<watch::Sender<Told>>,
+    /// How long clients may go on with addresses that they were told.
+    ttl: Duration,
 }
 
 impl Tasks {
-    /// Tasks of the node that `control` speaks for, once it has joined.
-    pub fn new(control: Control, me: watch::Receiver<Option<Me>>) -> Self {
-        Self { control, me, told: Arc::new(watch::Sender::new(Told::default())) }
+    /// Tasks of the node that `control` speaks for, once it has joined; `ttl` is how long names' answers hold.
+    pub fn new(control: Control, me: watch::Receiver<Option<Me>>, ttl: Duration) -> Self {
+        Self { control, me, told: Arc::new(watch::Sender::new(Told::default())), ttl }
     }
 
     /// What is told of them.

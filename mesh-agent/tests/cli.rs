@@ -79,13 +79,12 @@ async fn a_service_from_first_to_last() {
     assert_eq!((&rows[1]["Name"], &rows[1]["Replicas"]), (&json!("web"), &json!("1/1")));
     let ps = m.stdout(&["service", "ps", "web"]).await;
     assert!(ps.contains("web.1   n1     Running         Running"), "{ps}");
-    let labels = ["--label-add", "a=b", "--network-add", "app"];
+    let labels = ["--label-add", "a=b", "--network-add", "nope"];
     let (said, code) = m.refused(&[&["service", "update"], &labels[..], &["web"]].concat()).await;
-    assert_eq!((said.as_str(), code), ("mesh: service web is in network app already\n", 1));
-    assert_eq!(
-        m.stdout(&["service", "update", "--label-add", "a=b", "--balancing", "maglev", "web"]).await,
-        "web\n"
-    );
+    assert_eq!((said.as_str(), code), ("mesh: network nope not found\n", 1));
+    let again = ["--network-add", "app", "--balancing", "maglev", "web"];
+    let update = [&["service", "update", "--label-add", "a=b"], &again[..]].concat();
+    assert_eq!(m.stdout(&update).await, "web\n", "it is in that network already");
     let shown =
         m.stdout(&["service", "inspect", "--format", "{{.Spec.Labels.a}} {{.Spec.Balancing}}", "web"]).await;
     assert_eq!(shown, "b maglev\n");

@@ -296,9 +296,7 @@ fn sockets_of_a_backend_that_has_gone_end_and_others_do_not() {
     }
     // Draining changes nothing.
     for vip in [VIP, VIP6] {
-        node.change(vip, |pool| {
-            keep(pool, |backend| ![A, A6].contains(&&*backend.address.to_string()))
-        });
+        node.change(vip, |pool| keep(pool, |backend| ![A, A6].contains(&&*backend.address.to_string())));
     }
     for (netns, what, who, process) in &mut open {
         let answer = process.does("again");

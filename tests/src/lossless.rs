@@ -56,7 +56,7 @@ impl fmt::Display for Report {
 /// A change of the mesh.
 type Change = fn(&Lab, &Path) -> Result<()>;
 
-const CHANGES: [(&str, Change); 11] = [
+const CHANGES: [(&str, Change); 17] = [
     ("scale up", |lab, _| first(lab, "service scale web=6")),
     ("scale down", |lab, _| first(lab, "service scale web=3")),
     ("rolling replacement, start-first", |lab, _| {
@@ -71,13 +71,34 @@ const CHANGES: [(&str, Change); 11] = [
     }),
     ("a drained node comes back", |lab, _| first(lab, "node update --availability active n3")),
     ("drain of a task", |lab, _| {
-        let text = node(lab, 0)?.mesh(["service", "ps", "-q", "web"])?.ok()?;
-        let task = text.lines().next().context("the service has no task")?.to_owned();
+        let task = a_task(lab)?;
         first(lab, &format!("task drain {task}"))?;
         first(lab, &format!("task update --availability active {task}"))
     }),
     ("another port is published", |lab, _| first(lab, "service update --publish-add 8081:80 web")),
     ("another port is unpublished", |lab, _| first(lab, "service update --publish-rm 8081:80 web")),
+    ("another network", |lab, _| first(lab, "service update --network-add back web")),
+    ("the other network is left", |lab, _| first(lab, "service update --network-rm back web")),
+    ("another weight of a task", |lab, _| {
+        let task = a_task(lab)?;
+        ["3", "1"].iter().try_for_each(|weight| first(lab, &format!("task update --weight {weight} {task}")))
+    }),
+    ("other balancing", |lab, _| {
+        let ways = ["maglev", "least-conn", "random"];
+        ways.iter().try_for_each(|way| first(lab, &format!("service update --balancing {way} web")))
+    }),
+    ("a health check, and none", |lab, _| {
+        first(lab, "service update --health-tcp 80 --health-interval 1s web")?;
+        thread::sleep(Duration::from_secs(2));
+        first(lab, "service update --no-healthcheck web")
+    }),
+    ("another command, and back", |lab, _| {
+        let server = lab.programs().web(80).join(" ");
+        let update = "service update --update-order start-first --update-monitor 1s --env OTHER=1 --cmd";
+        let update: Vec<_> = update.split(' ').chain([server.as_str(), "web"]).collect();
+        node(lab, 0)?.mesh_command(update).timeout(PATIENCE).ok()?;
+        first(lab, "service update --rollback web")
+    }),
     ("restart of every agent", |lab, _| restart(lab)),
     ("upgrade of every agent", |lab, program| {
         // Another file in its place, as packages do it.
@@ -104,6 +125,7 @@ pub fn run(mesh: &Path, options: Options) -> Result<Report> {
 fn run_in(lab: &Lab, program: &Path, options: Options) -> Result<Report> {
     lab.start_agents(PATIENCE)?;
     first(lab, "network create app")?;
+    first(lab, "network create back")?;
     let server = lab.programs().web(80).join(" ");
     let words = "service create --name web --network app -p 8080:80 --drain-timeout 10s --replicas 3 --cmd";
     let create: Vec<_> = words.split(' ').chain([server.as_str()]).collect();
@@ -148,6 +170,12 @@ fn node(lab: &Lab, place: usize) -> Result<&Node> {
 /// A command on the first node.
 fn first(lab: &Lab, command: &str) -> Result<()> {
     node(lab, 0)?.mesh_command(command.split(' ')).timeout(PATIENCE).ok().map(drop)
+}
+
+/// One of the service's tasks.
+fn a_task(lab: &Lab) -> Result<String> {
+    let text = node(lab, 0)?.mesh(["service", "ps", "-q", "web"])?.ok()?;
+    Ok(text.lines().next().context("the service has no task")?.to_owned())
 }
 
 /// Waits until as many tasks serve as should, and no more.

@@ -48,7 +48,6 @@ impl Node {
         let mut socket = OsString::from("unix://");
         socket.push(host.dir().join("run/mesh.sock"));
         host.set_env("MESH_HOST", socket);
-        host.set_env("NOTIFY_SOCKET", host.dir().join("notify").into_os_string());
         let node = Self { host, mesh: mesh.into(), agent: Mutex::default() };
         for dir in [node.run_dir(), node.state_dir()] {
             fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -145,7 +144,11 @@ impl Node {
             bail!("the agent of {} runs already, as process {}", self.name(), agent.id());
         }
         let config = self.config_file();
-        let argv = [self.mesh.as_os_str(), "agent".as_ref(), "--config".as_ref(), config.as_os_str()];
+        // Its own only: some servers end when nobody listens there.
+        let mut notify = OsString::from("NOTIFY_SOCKET=");
+        notify.push(self.notify_socket());
+        let argv = ["env".as_ref(), notify.as_os_str(), self.mesh.as_os_str(), "agent".as_ref()];
+        let argv = argv.into_iter().chain(["--config".as_ref(), config.as_os_str()]);
         *slot = Some(self.spawn_daemon("agent", argv)?);
         Ok(())
     }

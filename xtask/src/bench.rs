@@ -54,6 +54,8 @@ enum What {
     Liveness,
     /// What 100, 1,000 and 10,000 services of ten tasks cost one node, and how soon a change of a task is in its kernel
     Scale,
+    /// What health checks of 10,000 tasks cost a node
+    Checks,
 }
 
 impl What {
@@ -66,6 +68,7 @@ impl What {
             Self::Cluster => &[("mesh-benches", "cluster")],
             Self::Liveness => &[("mesh-benches", "liveness"), ("mesh-agent", "mesh")],
             Self::Scale => &[("mesh-benches", "scale"), ("mesh-agent", "mesh")],
+            Self::Checks => &[("mesh-benches", "checks"), ("mesh-agent", "mesh")],
         }
     }
 }

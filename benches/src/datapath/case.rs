@@ -85,9 +85,17 @@ struct Bench<'a> {
 /// Times of packets of one kind.
 #[derive(Default)]
 struct Times {
-    mesh: Vec<u32>,
+    mesh: Taken,
     /// None where Katran is not measured.
-    katran: Vec<u32>,
+    katran: Taken,
+}
+
+/// By one balancer.
+#[derive(Default)]
+pub(super) struct Taken {
+    pub(super) packets: Vec<u32>,
+    /// Of the program that does nothing, meanwhile.
+    pub(super) empty: Vec<u32>,
 }
 
 /// Measures all cases at one place, and Katran beside where it does the same: it only sends to other nodes.
@@ -103,37 +111,43 @@ pub(super) fn measure(
     let beside = match &other {
         None => None,
         Some(other) => {
-            let (program, nothing, empty) = (other.program()?, node.empty_xdp()?, &mut katran.empty);
-            Some((other, Side { program, nothing, pass: XDP_PASS, forward: XDP_TX, empty }))
+            let (program, nothing) = (other.program()?, node.empty_xdp()?);
+            Some((other, Side { program, nothing, pass: XDP_PASS, forward: XDP_TX }))
         }
     };
     let (program, nothing) = (node.program("mesh_from_net")?, node.program("empty")?);
-    let ours = Side { program, nothing, pass: PASS, forward: REDIRECT, empty: &mut mesh.empty };
+    let ours = Side { program, nothing, pass: PASS, forward: REDIRECT };
     let mut bench = Bench { place, node: &node, mesh: ours, katran: beside };
     for proto in [TCP, UDP] {
         for (case, times) in bench.cases(proto)? {
-            mesh.rows.push(row("Mesh", case, place, proto, times.mesh));
-            if !times.katran.is_empty() {
-                katran.rows.push(row("Katran", case, place, proto, times.katran));
+            mesh.add("Mesh", case, place, proto, times.mesh);
+            if !times.katran.packets.is_empty() {
+                katran.add("Katran", case, place, proto, times.katran);
             }
         }
     }
     Ok(())
 }
 
-fn row(whose: &str, case: &'static str, place: Place, proto: u8, mut times: Vec<u32>) -> Row {
-    let row = Row {
-        case,
-        proto: if proto == TCP { "tcp" } else { "udp" },
-        family: if place.v6 { 6 } else { 4 },
-        path: place.path.name(),
-        services: place.services,
-        ns_median: quantile(&mut times, 0.5),
-        ns_p99: quantile(&mut times, 0.99),
-    };
-    let Row { proto, ns_median, ns_p99, .. } = row;
-    eprintln!("{whose}, {place}, {proto}: {case} {ns_median} ns, 99 % within {ns_p99} ns");
-    row
+impl Measured {
+    fn add(&mut self, whose: &str, case: &'static str, place: Place, proto: u8, mut taken: Taken) {
+        let row = Row {
+            case,
+            proto: if proto == TCP { "tcp" } else { "udp" },
+            family: if place.v6 { 6 } else { 4 },
+            path: place.path.name(),
+            services: place.services,
+            ns_median: quantile(&mut taken.packets, 0.5),
+            ns_p99: quantile(&mut taken.packets, 0.99),
+            empty_ns: quantile(&mut taken.empty, 0.5),
+        };
+        let Row { proto, ns_median, ns_p99, empty_ns, .. } = row;
+        eprintln!(
+            "{whose}, {place}, {proto}: {case} {ns_median} ns, 99 % within {ns_p99} ns; nothing {empty_ns} ns"
+        );
+        self.empty.append(&mut taken.empty);
+        self.rows.push(row);
+    }
 }
 
 impl Bench<'_> {

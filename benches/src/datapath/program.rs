@@ -100,8 +100,13 @@ fn balance(services: u32, tasks: u32, families: &[Family]) -> Balance {
         for (task, backend) in (0..).zip(backends.iter()) {
             let peer = node(1 + (service + task) % (NODES - 1));
             let device = format!("m{}", backend.id);
-            let site =
-                Site { mac: Mac::of_task(&device), device: device.into(), peer: Some(peer), weight: 1, silent: false };
+            let site = Site {
+                mac: Mac::of_task(&device),
+                device: device.into(),
+                peer: Some(peer),
+                weight: 1,
+                silent: false,
+            };
             balance.sites.insert((VNI, backend.address), Arc::new(site));
         }
         let pool = Arc::new(Pool {
@@ -126,7 +131,7 @@ fn balance(services: u32, tasks: u32, families: &[Family]) -> Balance {
 fn remove_task(balance: &mut Balance, service: u32) {
     for frontend in frontends(service) {
         let Some(pool) = balance.frontends.get_mut(&frontend) else { continue };
-        if let Some((gone, left)) = pool.backends.clone().split_last() {
+        if let Some((gone, left)) = Arc::clone(&pool.backends).split_last() {
             Arc::make_mut(pool).backends = left.into();
             balance.sites.remove(&(VNI, gone.address));
         }

@@ -56,6 +56,8 @@ pub struct Row {
     pub ns_median: u32,
     /// 99 of 100 took no longer.
     pub ns_p99: u32,
+    /// What the program that does nothing took meanwhile: median. A processor that others share is not always as fast.
+    pub empty_ns: u32,
 }
 
 /// What the agent takes to write the maps.
@@ -103,12 +105,12 @@ impl Report {
     /// For people.
     pub fn table(&self) -> String {
         let mut text = format!("nothing at all: {} ns\n\n", self.empty_ns);
-        text.push_str("case        proto  family  path   services  median ns  99 % ns\n");
+        text.push_str("case        proto  family  path   services  median ns  99 % ns  nothing ns\n");
         for row in &self.rows {
-            let Row { case, proto, family, path, services, ns_median, ns_p99 } = row;
+            let Row { case, proto, family, path, services, ns_median, ns_p99, empty_ns } = row;
             let _ = writeln!(
                 text,
-                "{case:<10}  {proto:<5}  IPv{family}    {path:<5}  {services:>8}  {ns_median:>9}  {ns_p99:>7}"
+                "{case:<10}  {proto:<5}  IPv{family}    {path:<5}  {services:>8}  {ns_median:>9}  {ns_p99:>7}  {empty_ns:>10}"
             );
         }
         text.push_str("\nservices  families  one change us  all ms\n");
@@ -127,7 +129,7 @@ impl Beside {
         let _ = write!(text, "\nKatran, {} flows, nothing at all: {} ns\n\n", self.flows, self.empty_ns);
         text.push_str("case        proto  family  services  median ns  99 % ns  Mesh / Katran\n");
         for Compared { row, ratio } in &self.rows {
-            let Row { case, proto, family, path: _, services, ns_median, ns_p99 } = row;
+            let Row { case, proto, family, path: _, services, ns_median, ns_p99, empty_ns: _ } = row;
             let _ = writeln!(
                 text,
                 "{case:<10}  {proto:<5}  IPv{family}    {services:>8}  {ns_median:>9}  {ns_p99:>7}  {ratio:>13.2}"

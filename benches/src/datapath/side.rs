@@ -5,6 +5,7 @@ use std::ops::Range;
 use anyhow::{Context, Result, ensure};
 use aya::programs::{TestRun, TestRunOptions, TestRunResult};
 
+use super::case::Taken;
 use super::frame::Frame;
 
 /// The program that does nothing has a turn after so many of the other's.
@@ -25,29 +26,27 @@ pub(super) struct Side<'a, P> {
     pub(super) nothing: &'a P,
     pub(super) pass: i32,
     pub(super) forward: i32,
-    /// Times of the program that does nothing, in nanoseconds.
-    pub(super) empty: &'a mut Vec<u32>,
 }
 
 impl<P> Side<'_, P>
 where
     P: for<'b> TestRun<Opts<'b> = TestRunOptions<'b>, Result = TestRunResult>,
 {
-    /// Adds the times of some packets, each of some client to some port.
+    /// Adds the times of some packets, each of some client to some port, in nanoseconds.
     pub(super) fn times(
-        &mut self,
+        &self,
         frame: &mut Frame,
         turns: Range<u32>,
         want: Fate,
         packet: impl Fn(u32) -> (u32, u16),
-        times: &mut Vec<u32>,
+        taken: &mut Taken,
     ) -> Result<()> {
         for turn in turns {
             let (client, port) = packet(turn);
-            times.push(self.send(frame, client, port, want)?);
+            taken.packets.push(self.send(frame, client, port, want)?);
             if turn % BETWEEN == 0 {
                 let (_, ns) = run(self.nothing, frame.from(client, port))?;
-                self.empty.push(ns);
+                taken.empty.push(ns);
             }
         }
         Ok(())

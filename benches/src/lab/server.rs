@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use mesh_tests::Lab;
 
 /// The port of the web server, inside.
-pub(super) const WEB: u16 = 80;
+pub(crate) const WEB: u16 = 80;
 /// The port of the sink, inside and outside.
 pub(super) const SINK: u16 = 5201;
 /// What the web server says.
@@ -18,7 +18,7 @@ pub(super) const SERVER_CPUS: [&str; 3] = ["taskset", "--cpu-list", "0"];
 pub(super) const CLIENT_CPUS: [&str; 3] = ["taskset", "--cpu-list", "1"];
 
 /// The command that serves, in the foreground.
-pub(super) fn command(lab: &Lab) -> Result<Vec<String>> {
+pub(crate) fn command(lab: &Lab) -> Result<Vec<String>> {
     let dir = lab.dir().join("server");
     fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let (dir, file) = (dir.display().to_string(), dir.join("nginx.conf"));

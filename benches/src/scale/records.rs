@@ -18,21 +18,21 @@ pub(super) const TASKS: u32 = 10;
 /// Nodes that are records and nothing else.
 const NODES: u32 = 10;
 /// Room for all.
-const SUBNET: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8);
+pub(crate) const SUBNET: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8);
 const VNI: Vni = Vni(4096);
 
 /// A mesh of one network, as records.
-pub(super) struct Records {
+pub(crate) struct Records {
     /// By service, each with its tasks by slot.
-    pub(super) services: Vec<(Service, Vec<Task>)>,
+    pub(crate) services: Vec<(Service, Vec<Task>)>,
     network: Network,
-    nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
     blocks: Vec<(Block, NodeId)>,
 }
 
 impl Records {
     /// Every service has a VIP, a published port, and its tasks spread over nodes, the first of which is at `first`.
-    pub(super) fn of(services: u16, first: Ipv4Addr) -> Self {
+    pub(crate) fn of(services: u16, first: Ipv4Addr) -> Self {
         let nodes: Vec<Node> = (0..NODES).map(|number| node(number, first)).collect();
         let network = network();
         let places: Vec<u32> = network.task_places().collect();
@@ -63,7 +63,7 @@ impl Records {
     }
 
     /// Keys and values.
-    pub(super) fn all(&self) -> Vec<(String, String)> {
+    pub(crate) fn all(&self) -> Vec<(String, String)> {
         let Self { services, network, nodes, blocks } = self;
         let mut all = vec![
             (records::network(&network.id), to_json(network)),

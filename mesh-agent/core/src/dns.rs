@@ -117,19 +117,27 @@ impl Zone {
         asker.iter().filter_map(|id| self.networks.get(id)).map(AsRef::as_ref)
     }
 
+    /// Whether labels are made of a name of ours.
+    fn knows(&self, labels: &[&str]) -> bool {
+        match labels {
+            [name] | ["tasks" | "nearest", name] => self.known.contains_key(*name),
+            [name, part] => (is_number(part) || is_task_id(part)) && self.known.contains_key(*name),
+            [name, slot, id] => is_number(slot) && is_task_id(id) && self.known.contains_key(*name),
+            _ => false,
+        }
+    }
+
     /// Whether a name that the asker cannot see is ours to deny all the same: it is made of a service's, an
     /// alias' or a task's name. A network's name alone makes nothing ours, for `dev` and `app` are also
     /// top-level domains.
     fn owns(&self, name: &str) -> bool {
         let labels: Vec<_> = name.split('.').collect();
+        // Whatever a port or a protocol is called, nobody else knows it of a name of ours.
         let known = |labels: &[&str]| match labels {
-            [name] | ["tasks" | "nearest", name] => self.known.contains_key(*name),
-            [name, part] => (is_number(part) || is_task_id(part)) && self.known.contains_key(*name),
-            [port, protocol, name] if port.starts_with('_') => {
-                matches!(*protocol, "_tcp" | "_udp") && self.known.contains_key(*name)
+            [port, protocol, rest @ ..] if port.starts_with('_') && protocol.starts_with('_') => {
+                self.knows(rest)
             }
-            [name, slot, id] => is_number(slot) && is_task_id(id) && self.known.contains_key(*name),
-            _ => false,
+            labels => self.knows(labels),
         };
         match labels.split_last() {
             Some((last, front)) if self.network_names.contains(*last) => known(front) || known(&labels),

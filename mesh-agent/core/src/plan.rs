@@ -12,6 +12,7 @@ mod part;
 mod ramp;
 
 pub use balance::{Backend, Balance, Family, Frontend, NetworkGate, Pool, PortGate, Site};
+pub(crate) use mask::leave_out;
 pub use overlay::{
     DEVICE_PREFIX, Endpoint, Mac, Overlay, Route, VTEP_DEVICE, Vtep, endpoint_device, own_address,
 };

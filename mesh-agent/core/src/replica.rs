@@ -349,7 +349,8 @@ fn share_ids(world: &Snapshot, task: &mut Task) {
     if let Some((known, _)) = task.service.as_ref().and_then(|id| world.services.get_key_value(id)) {
         task.service = Some(known.clone());
     }
-    let known = |id: NetworkId| world.networks.get_key_value(&id).map_or(id.clone(), |(known, _)| known.clone());
+    let known =
+        |id: NetworkId| world.networks.get_key_value(&id).map_or(id.clone(), |(known, _)| known.clone());
     let addresses = std::mem::take(&mut task.addresses);
     task.addresses = addresses.into_iter().map(|(id, address)| (known(id), address)).collect();
 }

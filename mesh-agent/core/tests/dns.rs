@@ -282,7 +282,10 @@ fn names_answer_as_documented() {
         ("app", "_80._tcp.secret", Srv, "nxdomain"),
         ("app", "_http._tcp.web", Srv, "nxdomain"),
         ("app", "_0._tcp.web", Srv, "nxdomain"),
-        ("app", "_80._sctp.web", Srv, "forward"),
+        ("app", "_80._sctp.web", Srv, "nxdomain"),
+        ("app", "_http._tcp.nearest.web", Srv, "nxdomain"),
+        ("app", "_http._tcp.web.1", Srv, "nxdomain"),
+        ("app", "_http._tcp.example.com", Srv, "forward"),
         ("app", "_sip._tcp.example.com", Srv, "forward"),
         // The world's, also where it looks like ours: `dev` is a network and a top-level domain.
         ("app", "example.com", A, "forward"),

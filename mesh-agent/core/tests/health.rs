@@ -3,8 +3,11 @@
 
 mod sim;
 
-use mesh_core::change::{self, HealthWish, NetworkRequest, ServiceRequest, ServiceUpdate, TaskChange};
+use std::collections::BTreeMap;
+
+use mesh_core::change::{self, Fresh, HealthWish, NetworkRequest, ServiceRequest, ServiceUpdate, TaskChange};
 use mesh_core::dns::{Answer, Question};
+use mesh_core::liveness::Verdict;
 use mesh_core::model::{Health, HealthCheck, Probe, Task, TaskState};
 use mesh_core::plan::{self, Frontend};
 use sim::Sim;
@@ -41,9 +44,12 @@ fn set(sim: &mut Sim, task: &Task, health: Health, checked: bool) -> Result<Task
 
 /// How many get flows, how many the name has, and what is to be told.
 fn serve(sim: &Sim) -> (usize, usize, usize) {
+    let node = sim.world().nodes.keys().next().unwrap();
+    shown(sim, &plan::desired(sim.world(), node, 0))
+}
+
+fn shown(sim: &Sim, desired: &plan::Desired) -> (usize, usize, usize) {
     let world = sim.world();
-    let node = world.nodes.keys().next().unwrap();
-    let desired = plan::desired(world, node, 0);
     let vip = |frontend: &&Frontend| matches!(frontend, Frontend::Vip { .. });
     let frontend = desired.balance.frontends.keys().find(vip).unwrap();
     let network = world.networks.keys().next().unwrap().clone();
@@ -88,6 +94,45 @@ fn most_of_them_cannot_be_sick() {
     assert!(tasks.iter().all(serves));
     set(&mut sim, &tasks[1], Health::Healthy, true).unwrap();
     assert_eq!(serve(&sim), (2, 2, 0));
+}
+
+/// A node that does not answer has no well tasks for this one, neither by VIP nor by name; and where that leaves the sick
+/// alone, these get all, as they would without it.
+#[test]
+fn whom_nobody_hears_is_not_found_and_does_not_count_as_well() {
+    let (mut sim, mut tasks) = three(HealthWish { panic: Some(50), ..tcp() });
+    sim.join("n2", "192.0.2.2").unwrap();
+    tasks.push(sim.task("web", "n2").unwrap());
+    for task in &tasks {
+        set(&mut sim, task, Health::Healthy, true).unwrap();
+    }
+    let silent = &tasks[3].node;
+    let masked = |sim: &Sim, verdict| {
+        let masks = BTreeMap::from([(silent.clone(), verdict)]);
+        shown(sim, &plan::Planner::default().desired(sim.world(), &tasks[0].node, &masks, 0))
+    };
+    assert_eq!(serve(&sim), (4, 4, 0));
+    for verdict in [Verdict::Dead, Verdict::PathDown, Verdict::Leaving] {
+        assert_eq!(masked(&sim, verdict), (3, 3, 0), "{verdict:?}");
+    }
+    for task in &tasks[1..3] {
+        set(&mut sim, task, Health::Unhealthy, true).unwrap();
+    }
+    assert_eq!(serve(&sim), (2, 2, 0), "half are well");
+    assert_eq!(masked(&sim, Verdict::Dead), (3, 3, 1), "one of three");
+    set(&mut sim, &tasks[0], Health::Unhealthy, true).unwrap();
+    assert_eq!(masked(&sim, Verdict::Dead), (3, 3, 1), "sick ones, and not the dead");
+    sim.change(|world, _| change::update_service(world, "web", no_panic(), Fresh { id: [7; 16], now: 0 }))
+        .unwrap();
+    assert_eq!(masked(&sim, Verdict::Dead), (1, 1, 0), "the only one that may serve all the same");
+    assert_eq!(masked(&sim, Verdict::Leaving), (0, 0, 0), "who leaves serves nobody");
+}
+
+fn no_panic() -> ServiceUpdate {
+    ServiceUpdate {
+        health: HealthWish { panic: Some(0), ..HealthWish::default() },
+        ..ServiceUpdate::default()
+    }
 }
 
 /// Whoever registered a task may say how it is, unless a check finds out.

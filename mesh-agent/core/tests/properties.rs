@@ -457,7 +457,7 @@ proptest! {
                 let planned = planner.desired(&world, node, &masks, now);
                 let anew = plan::Planner::default().desired(&world, node, &masks, now);
                 prop_assert_eq!(&planned, &anew);
-                prop_assert!(around.contests() || planned.zone == Zone::build(&world, node));
+                prop_assert!(around.contests() || planned.zone == Zone::build_where_heard(&world, node, &masks));
                 let again = planner.desired(&world.clone(), node, &masks, now);
                 prop_assert_eq!(&again, &planned);
                 let mut both = again.balance.frontends.iter().zip(&planned.balance.frontends);

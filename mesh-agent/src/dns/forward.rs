@@ -23,7 +23,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::probe::Probes;
-use super::{DnsConfig, inside, may_ask};
+use super::upstreams::may_ask;
+use super::{DnsConfig, inside};
 
 /// How long a probe may take to come back.
 const PROBE: Duration = Duration::from_millis(250);

@@ -58,7 +58,8 @@ pub async fn uplink_mtu(address: IpAddr) -> Result<u32, UplinkError> {
 pub async fn uplink(address: IpAddr) -> Result<(String, u32), UplinkError> {
     let listed = async {
         let handle = connect()?;
-        let mut links: Vec<_> = handle.link().get().execute().try_collect().await.map_err(io::Error::other)?;
+        let mut links: Vec<_> =
+            handle.link().get().execute().try_collect().await.map_err(io::Error::other)?;
         // The mesh's own carry no underlay, and one of them has the VIPs of all services.
         links.retain(|link| name_of(link).is_some_and(|name| !name.starts_with(DEVICE_PREFIX)));
         let mut addresses = Vec::new();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mesh_core::kv::Rev;
-use mesh_core::model::{Origin, Task, TaskId};
+use mesh_core::model::{EndpointMode, Origin, Task, TaskId};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tracing::{info, warn};
@@ -28,7 +28,11 @@ impl Tasks {
         let asked = world.stops.get(&task.id).copied().unwrap_or(world.changed);
         self.acknowledged(asked).await;
         if let Origin::Process { pid, start, supervised: true } = &task.origin {
-            tokio::time::sleep(SETTLE).await;
+            // Whoever was told its own address, and not that of a VIP, may have it for a while.
+            let is_told =
+                |id| world.services.get(id).is_some_and(|service| service.mode == EndpointMode::Dnsrr);
+            let told = task.service.as_ref().is_some_and(is_told);
+            tokio::time::sleep(if told { self.ttl + SETTLE } else { SETTLE }).await;
             if task.service.is_some() {
                 let idle = flows::ended(*pid);
                 if tokio::time::timeout(patience, idle).await.is_err() {

@@ -5,7 +5,7 @@ use std::{thread, time::Duration};
 use anyhow::{Result, ensure};
 use mesh_tests::{Lab, Node, STORE_PORT, eventually};
 
-use crate::kit::{Cli, Datagrams, Place, READY, Task, curl, mentions, mesh, served_by, text, url};
+use crate::kit::{Cli, Datagrams, Place, READY, Task, curl, dig, mentions, mesh, served_by, text, url};
 
 /// How a node is listed by another.
 fn is(by: &Node, name: &str, state: &str) -> Result<()> {
@@ -53,6 +53,7 @@ fn a_node_that_is_cut_off_gets_no_new_connections() -> Result<()> {
             mentions(&node.mesh(["status"])?.stdout, &["node n3", "does not answer"])?;
         }
         all_answered(&idle, "http://web/")?;
+        ensure!(dig(&idle, "tasks.web")?.ips()? == [tasks[0].address()?], "who is dead is not found by name");
         ensure!(n1.names("task")?.contains(&tasks[1].name), "its tasks' records stay");
         // From where it stands, all others are gone. Its own task serves it.
         all_answered(n3, "http://127.0.0.1:8080/")?;
@@ -61,6 +62,7 @@ fn a_node_that_is_cut_off_gets_no_new_connections() -> Result<()> {
             is(node, "n3", "ready")?;
             served_by(lab.client(), &url(node, 8080), &[&tasks[0], &tasks[1]])?;
         }
+        ensure!(dig(&idle, "tasks.web")?.ips()?.len() == 2, "and found again");
         is(n3, "n1", "ready")
     })
 }

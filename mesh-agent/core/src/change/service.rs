@@ -186,8 +186,11 @@ pub fn create_service(
         updated: fresh.now,
     };
     service.program = request.program.apply(&service, fresh.now)?;
-    for wish in &request.networks {
+    for (place, wish) in request.networks.iter().enumerate() {
         attach(world, &mut service, wish, &mut txn)?;
+        if service.networks.len() == place {
+            return Err(Refusal::Invalid(format!("network {} is named twice", wish.network)));
+        }
     }
     txn.claim(records::service_name(&service.name), service.id.as_str());
     txn.claim(records::service(&service.id), records::to_json(&service));
@@ -326,13 +329,14 @@ fn attach(
     txn: &mut Txn,
 ) -> Result<(), Refusal> {
     let network = world.network(&wish.network).ok_or_else(|| Refusal::not_found("network", &wish.network))?;
-    if service.attachment(&network.id).is_some() {
-        return Err(Refusal::Invalid(format!(
-            "service {} is in network {} already",
-            service.name, network.name
-        )));
-    }
     let aliases = wish.aliases.iter().map(|alias| alias.parse()).collect::<Result<Vec<Name>, _>>()?;
+    if let Some(there) = service.networks.iter_mut().find(|there| there.network == network.id) {
+        // The command can be repeated, and gives other aliases without taking the VIP away.
+        if !aliases.is_empty() {
+            there.aliases = aliases;
+        }
+        return Ok(());
+    }
     let vip = match service.mode {
         EndpointMode::Vip => Some(claim_vip(world, network, &service.id, txn)?),
         EndpointMode::Dnsrr => None,

@@ -2,15 +2,17 @@
 //! services, and a change of one service puts in its own names alone.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Zone;
 use super::names::{Attached, NetworkNames, Served};
+use crate::liveness::Verdict;
 use crate::model::{
     Attachment, EndpointMode, Name, NetworkId, NodeId, Service, Snapshot, Task, TaskAddress, Turnout,
 };
+use crate::plan::leave_out;
 
 /// What a service adds with its tasks, or a task without one.
 #[derive(Debug, Default)]
@@ -23,17 +25,22 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// Of a service and all of its tasks, as they are for tasks of a node.
+    /// Of a service and all of its tasks, as they are for tasks of a node that does not hear some others.
     pub(crate) fn of_service(
         world: &Snapshot,
         here: &NodeId,
         service: &Service,
         tasks: &[Arc<Task>],
         turnout: &Turnout,
+        masks: &BTreeMap<NodeId, Verdict>,
     ) -> Self {
-        let told = |task: &Task| service.discovery.publish_not_ready && world.is_published(task);
-        let ready: Vec<&Arc<Task>> =
+        let all = service.discovery.publish_not_ready;
+        let told = |task: &Task| all && world.is_published(task);
+        let mut ready: Vec<&Arc<Task>> =
             tasks.iter().filter(|task| world.serves(task, turnout) || told(task)).collect();
+        if !all {
+            leave_out(masks, &mut ready, |task| &task.node);
+        }
         let mut left: Vec<&Arc<Task>> = tasks.iter().filter(|task| !task.state.is_terminal()).collect();
         // While a slot changes hands it has two tasks: its name means the one that serves, else the newer.
         left.sort_by_cached_key(|task| {
@@ -88,13 +95,18 @@ impl Attached {
 }
 
 impl Zone {
-    /// The names of a snapshot, as they are for tasks of a node.
+    /// The names of a snapshot, as they are for tasks of a node that hears all others.
     pub fn build(world: &Snapshot, here: &NodeId) -> Self {
+        Self::build_where_heard(world, here, &BTreeMap::new())
+    }
+
+    /// The same for a node that does not hear some others: their tasks are not found where there are others.
+    pub fn build_where_heard(world: &Snapshot, here: &NodeId, masks: &BTreeMap<NodeId, Verdict>) -> Self {
         let mut zone = Self::of_networks(world);
         for service in world.services.values() {
             let tasks = world.tasks.of(&service.id);
-            let turnout = world.turnout(service, tasks);
-            zone.put(&Names::of_service(world, here, service, tasks, &turnout));
+            let turnout = world.turnout_where_heard(service, tasks, |node| !masks.contains_key(node));
+            zone.put(&Names::of_service(world, here, service, tasks, &turnout, masks));
         }
         let mut names = Names::default();
         let known = |task: &Task| task.service.as_ref().is_some_and(|id| world.services.contains_key(id));

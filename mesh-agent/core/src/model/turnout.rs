@@ -42,10 +42,10 @@ impl Snapshot {
         tasks: &[Arc<Task>],
         is_heard: impl Fn(&NodeId) -> bool,
     ) -> Turnout {
-        let mut turnout = Turnout { panics: self.panics(service, tasks), ..Turnout::default() };
+        let heard = || tasks.iter().filter(|task| is_heard(&task.node));
+        let mut turnout = Turnout { panics: self.panics(service, heard), ..Turnout::default() };
         if service.passive_health && tasks.iter().any(|task| task.ejected.is_some()) {
-            let heard = tasks.iter().filter(|task| is_heard(&task.node));
-            self.leave_out(service, heard, &mut turnout);
+            self.leave_out(service, heard(), &mut turnout);
         }
         turnout
     }
@@ -72,7 +72,11 @@ impl Snapshot {
 
     /// Whether so few of a service's tasks are healthy that it is rather the check that is sick. Those that are ejected
     /// count as their check finds them.
-    fn panics(&self, service: &Service, tasks: &[Arc<Task>]) -> bool {
+    fn panics<'a, I: Iterator<Item = &'a Arc<Task>>>(
+        &self,
+        service: &Service,
+        tasks: impl Fn() -> I,
+    ) -> bool {
         let Some(least) =
             service.health.as_ref().map(|check| usize::from(check.panic)).filter(|least| *least > 0)
         else {
@@ -81,8 +85,8 @@ impl Snapshot {
         let judged = |task: &&Arc<Task>| {
             task.would_be_ready() && task.health != Health::Starting && self.is_wanted(task)
         };
-        let all = tasks.iter().filter(judged).count();
-        let healthy = tasks.iter().filter(|task| self.in_balance(task)).count();
+        let all = tasks().filter(judged).count();
+        let healthy = tasks().filter(|task| self.in_balance(task)).count();
         healthy * 100 < all * least
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Backend, Pool, Problem};
+use super::{Pool, Problem};
 use crate::liveness::Verdict;
 use crate::model::{NodeId, Snapshot};
 
@@ -34,28 +34,33 @@ pub(super) fn is_dead(masks: &BTreeMap<NodeId, Verdict>, node: &NodeId) -> bool 
     matches!(masks.get(node), Some(Verdict::Dead | Verdict::AgreedDown))
 }
 
-/// Takes their tasks out of pools. A pool that would be empty stays as it is: whom we do not hear may serve all
-/// the same, and nobody certainly does not. Who says itself that it leaves
-/// serves nobody, nor does who was started anew.
+/// Takes their tasks out of pools.
 pub(super) fn apply<'a>(masks: &BTreeMap<NodeId, Verdict>, pools: impl Iterator<Item = &'a mut Arc<Pool>>) {
     if masks.is_empty() {
         return;
     }
     for pool in pools {
-        let leaves = |backend: &Backend| {
-            matches!(masks.get(&backend.node), Some(Verdict::Leaving | Verdict::Rebooted))
-        };
-        if pool.backends.iter().any(leaves) {
-            keep(pool, |backend| !leaves(backend));
-        }
-        let masked = pool.backends.iter().filter(|backend| masks.contains_key(&backend.node)).count();
-        if masked > 0 && masked < pool.backends.len() {
-            keep(pool, |backend| !masks.contains_key(&backend.node));
+        // What others share stays as it is.
+        if pool.backends.iter().any(|backend| masks.contains_key(&backend.node)) {
+            let mut left = pool.backends.to_vec();
+            leave_out(masks, &mut left, |backend| &backend.node);
+            if left.len() < pool.backends.len() {
+                Arc::make_mut(pool).backends = left.into();
+            }
         }
     }
 }
 
-fn keep(pool: &mut Arc<Pool>, stays: impl Fn(&Backend) -> bool) {
-    let backends = pool.backends.iter().filter(|backend| stays(backend)).cloned().collect();
-    Arc::make_mut(pool).backends = backends;
+/// Leaves out what is on nodes that do not answer. Where nothing would be left all of that stays: whom we do not hear may
+/// serve all the same, and nobody certainly does not. Who says itself that it leaves serves nobody, nor does who was
+/// started anew.
+pub(crate) fn leave_out<T>(
+    masks: &BTreeMap<NodeId, Verdict>,
+    all: &mut Vec<T>,
+    node: impl Fn(&T) -> &NodeId,
+) {
+    all.retain(|one| !matches!(masks.get(node(one)), Some(Verdict::Leaving | Verdict::Rebooted)));
+    if all.iter().any(|one| !masks.contains_key(node(one))) {
+        all.retain(|one| !masks.contains_key(node(one)));
+    }
 }

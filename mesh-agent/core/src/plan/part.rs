@@ -117,8 +117,6 @@ impl Part {
         balance::frontends(scene, service, &serving, &mut self.frontends);
         self.next = ramp::apply(world, service.slow_start, scene.now, self.frontends.values_mut());
         mask::apply(scene.masks, self.frontends.values_mut());
-        // Names do not change with what this node hears of others.
-        let turnout = world.turnout(service, tasks);
-        self.names = Names::of_service(world, scene.me, service, tasks, &turnout);
+        self.names = Names::of_service(world, scene.me, service, tasks, &turnout, scene.masks);
     }
 }

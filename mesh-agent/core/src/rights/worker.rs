@@ -227,7 +227,8 @@ impl<'a> Judge<'a> {
                 if task.is_some_and(fits) { Ok(()) } else { self.with_its_task(key) }
             }
             ("slot", Op::Delete(_)) => {
-                let holder = self.world.claims.get(key).map(|held| TaskId::new(Arc::clone(&held.claim.owner)));
+                let holder =
+                    self.world.claims.get(key).map(|held| TaskId::new(Arc::clone(&held.claim.owner)));
                 self.pin(key.to_owned());
                 let gone = self.world.rev_of(key) == Rev(0);
                 let fits = holder.map_or(gone, |holder| self.deletes.contains(&holder));

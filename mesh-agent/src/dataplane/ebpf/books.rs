@@ -15,9 +15,7 @@ use std::sync::Arc;
 
 use mesh_core::model::{SharedMap, Vni};
 use mesh_core::plan::{Balance, Site};
-use mesh_ebpf::abi::{
-    Addr16, Backend, Endpoint, Frontend, FrontendKey, MacKey, Network, Peer, SourceKey,
-};
+use mesh_ebpf::abi::{Addr16, Backend, Endpoint, Frontend, FrontendKey, MacKey, Network, Peer, SourceKey};
 
 pub(super) use self::backends::Backends;
 pub(super) use self::frontends::Frontends;

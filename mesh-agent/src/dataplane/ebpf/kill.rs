@@ -142,14 +142,7 @@ impl Diag {
     }
 
     /// Asks about sockets of a family and protocol, with what is wanted beside.
-    fn send(
-        &mut self,
-        kind: u16,
-        flags: u16,
-        about: [u8; 3],
-        states: u32,
-        id: &[u8; ID],
-    ) -> io::Result<()> {
+    fn send(&mut self, kind: u16, flags: u16, about: [u8; 3], states: u32, id: &[u8; ID]) -> io::Result<()> {
         self.sequence += 1;
         let mut bytes = Vec::with_capacity(REQUEST);
         bytes.extend(u32::try_from(REQUEST).map_err(io::Error::other)?.to_ne_bytes());

@@ -190,7 +190,9 @@ impl Maps {
             Step::Backend(id, backend) => {
                 match all {
                     Some(all) => self.put_backend(all, *id, *backend)?,
-                    None => self.put_backend(&mut self.near(*id as usize..*id as usize + 1)?, *id, *backend)?,
+                    None => {
+                        self.put_backend(&mut self.near(*id as usize..*id as usize + 1)?, *id, *backend)?
+                    }
                 }
                 Ok(true)
             }

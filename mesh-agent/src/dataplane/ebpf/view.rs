@@ -242,4 +242,3 @@ fn one<T: Pod>(values: &Paged<T>, index: u32) -> Option<T> {
     let at = index as usize;
     if at < values.len() { Some(values.some(at..at + 1).ok()?.get(at)) } else { None }
 }
-

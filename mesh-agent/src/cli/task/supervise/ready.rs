@@ -8,22 +8,28 @@ use crate::api::types::{PortConfig, Protocol};
 
 /// How often to look.
 const LOOK: Duration = Duration::from_millis(20);
+/// How long the other ports may take when one is open. A port that the command never opens is not what it serves by.
+const REST: Duration = Duration::from_secs(3);
 
-/// Waits until something listens on one of the ports. Without a port there is nothing to wait for.
+/// Waits until something listens on one of the ports, and a while for the others. Without a port there is nothing to wait
+/// for.
 pub(super) async fn listens(ports: &[PortConfig]) {
-    while !ports.is_empty() && !any(ports) {
+    wait(|| ports.is_empty() || ports.iter().any(listening)).await;
+    let _ = tokio::time::timeout(REST, wait(|| ports.iter().all(listening))).await;
+}
+
+async fn wait(done: impl Fn() -> bool) {
+    while !done() {
         tokio::time::sleep(LOOK).await;
     }
 }
 
-fn any(ports: &[PortConfig]) -> bool {
-    ports.iter().any(|port| {
-        let name = port.protocol.as_str();
-        // This process lives in the task's network namespace.
-        ["", "6"].iter().any(|family| {
-            let table = std::fs::read_to_string(format!("/proc/self/net/{name}{family}")).unwrap_or_default();
-            table.lines().skip(1).any(|line| is_open(line, port.protocol, port.target_port))
-        })
+fn listening(port: &PortConfig) -> bool {
+    let name = port.protocol.as_str();
+    // This process lives in the task's network namespace.
+    ["", "6"].iter().any(|family| {
+        let table = std::fs::read_to_string(format!("/proc/self/net/{name}{family}")).unwrap_or_default();
+        table.lines().skip(1).any(|line| is_open(line, port.protocol, port.target_port))
     })
 }
 
@@ -62,6 +68,8 @@ pub(super) fn missing(ports: &[PortConfig]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -97,11 +105,24 @@ mod tests {
             nodes: Vec::new(),
             allow: Vec::new(),
         };
-        let ports = [port(1), port(listener.local_addr().unwrap().port())];
-        listens(&ports).await;
-        listens(&[]).await;
+        let [closed, open] = [port(1), port(listener.local_addr().unwrap().port())];
+        let began = std::time::Instant::now();
+        for ports in [&[][..], std::slice::from_ref(&open), &[open.clone(), open.clone()]] {
+            listens(ports).await;
+        }
+        assert!(began.elapsed() < REST, "all are open");
+        let other = TcpListener::bind("0.0.0.0:0").await.unwrap();
+        let later = port(other.local_addr().unwrap().port());
+        drop(other);
+        let opens = async {
+            tokio::time::sleep(LOOK * 2).await;
+            TcpListener::bind(("0.0.0.0", later.target_port)).await.unwrap()
+        };
+        let ports = [open.clone(), later.clone()];
+        let (_, _other) = tokio::join!(listens(&ports), opens);
+        assert!(listening(&later), "the second was waited for");
         drop(listener);
-        assert!(!any(&ports));
+        assert!(!listening(&closed) && !listening(&open));
         assert_eq!(
             missing(&[port(80), port(81)]),
             "gets no traffic yet: nothing listens on 80/tcp or 81/tcp"

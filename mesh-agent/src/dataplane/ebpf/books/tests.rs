@@ -62,8 +62,13 @@ impl Wanted {
                 let gate = PortGate { vni: NET, addresses: TaskAddress { v4, v6: None } };
                 balance.ports.insert(device.clone(), gate);
             }
-            let site =
-                Site { mac: plan::Mac::of_task(&device), device: device.into(), peer, weight: 1, silent: self.silent[task] };
+            let site = Site {
+                mac: plan::Mac::of_task(&device),
+                device: device.into(),
+                peer,
+                weight: 1,
+                silent: self.silent[task],
+            };
             balance.sites.insert((NET, address(task)), site.into());
         }
         for (number, members) in self.services.iter().enumerate() {
