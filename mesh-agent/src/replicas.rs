@@ -30,6 +30,8 @@ const LOOK: Duration = Duration::from_millis(500);
 /// How often logs of services that are gone are looked for, and how long they are kept.
 const TIDY: Duration = Duration::from_secs(3600);
 const KEPT: Duration = Duration::from_secs(24 * 3600);
+/// A task's record goes before its supervisor is heard to have ended, by less than this.
+const ASKED: Duration = Duration::from_secs(60);
 /// A node that shows no life for so long is taken for lost, as long as most others do.
 const LOST: Duration = Duration::from_secs(60);
 
@@ -52,8 +54,8 @@ pub struct Replicas {
 struct Memory {
     /// Started here, and not ended.
     busy: BTreeSet<(ServiceId, u32)>,
-    /// Tasks that someone asked to stop: their end is no failure.
-    asked: BTreeSet<TaskId>,
+    /// Tasks that someone asked to stop, and until when the records said so: their end is no failure.
+    asked: BTreeMap<TaskId, Instant>,
     /// Commands that do not run.
     backoff: Backoff,
     /// Nodes without a sign of life, and since when.
@@ -136,10 +138,10 @@ impl Replicas {
 impl Memory {
     /// Remembers what can be seen now only; the nodes that are lost.
     fn look(&mut self, world: &Snapshot) -> BTreeSet<NodeId> {
-        self.asked.retain(|id| world.tasks.contains_key(id) || self.busy.len() > 1);
-        self.asked.extend(world.stops.keys().cloned());
-        self.backoff.forget(world);
         let now = Instant::now();
+        self.asked.retain(|_, last| now - *last < ASKED);
+        self.asked.extend(world.stops.keys().map(|id| (id.clone(), now)));
+        self.backoff.forget(world);
         let mute = |id: &&NodeId| !world.live.contains_key(*id);
         self.silent.retain(|id, _| world.nodes.contains_key(id) && !world.live.contains_key(id));
         for id in world.nodes.keys().filter(mute) {
@@ -155,7 +157,7 @@ impl Memory {
         // Another node, or the command before it, has the slot.
         let taken = || world.claims.contains_key(&*records::slot_claim(&start.service, start.slot));
         let meant = match &task {
-            Some(id) => self.asked.remove(id),
+            Some(id) => self.asked.remove(id).is_some(),
             None => taken(),
         };
         let gone = !world.services.contains_key(&start.service);

@@ -19,6 +19,8 @@ pub(super) async fn converged(session: &Session, changed: &Changed) -> anyhow::R
         return Ok(OK);
     }
     let (mut step, mut shown) = (Instant::now(), None);
+    // Only then is a rollback not what was asked for.
+    let mut updated = false;
     loop {
         let service: Service = session.client.get(&path).await?;
         let tasks: Vec<Task> = session.client.get(&format!("{path}/tasks")).await?;
@@ -28,6 +30,7 @@ pub(super) async fn converged(session: &Session, changed: &Changed) -> anyhow::R
             let message = service.update_status.map(|status| status.message).unwrap_or_default();
             bail!("service {message}");
         }
+        updated |= state == "updating";
         let replacing = matches!(state, "updating" | "rollback_started");
         // While tasks are replaced, only those of the newest version count.
         let newest = tasks.iter().filter_map(|task| task.program).max();
@@ -42,7 +45,7 @@ pub(super) async fn converged(session: &Session, changed: &Changed) -> anyhow::R
         }
         if done == wanted && !replacing && !others {
             session.out.done("verify: Service converged");
-            if state == "rollback_completed" {
+            if updated && state == "rollback_completed" {
                 bail!(
                     "service rolled back: {}",
                     service.update_status.map(|s| s.message).unwrap_or_default()

@@ -88,6 +88,49 @@ fn a_bad_update_stops_or_goes_back() -> Result<()> {
 }
 
 /// Drains a node, which takes as long as a start elsewhere.
+/// Whoever asks for the former command gets it, and no error; nor is it one for what is changed later.
+#[test]
+fn a_rollback_that_is_asked_for_succeeds() -> Result<()> {
+    mesh(1, |lab| {
+        let n1 = lab.node("n1")?;
+        n1.ok("network create app")?;
+        create(lab, n1, "--replicas 2 --update-monitor 0s")?;
+        n1.ok("service update --env-add NEXT=1 web")?;
+        n1.ok("service update --rollback web")?;
+        let state = text(&n1.inspect("service", "web")?["UpdateStatus"]["State"]);
+        ensure!(state == "rollback_completed", "{state}");
+        n1.ok("service scale web=1")?;
+        settles(n1, "1/1")
+    })
+}
+
+/// One that is stopped before it serves has not failed: nobody waits longer for the next one, and no update stops.
+#[test]
+fn a_task_that_is_stopped_while_it_starts_has_not_failed() -> Result<()> {
+    mesh(1, |lab| {
+        let n1 = lab.node("n1")?;
+        n1.ok("network create app")?;
+        let create = "service create -d --name web --network app -p 8080:80 --replicas 1 --cmd";
+        n1.mesh(create.split(' ').chain(["sleep 1000"]))?.ok()?;
+        eventually(SOON, "it has begun", || {
+            let found = tasks(n1)?;
+            ensure!(
+                found.iter().any(|task| text(&task["CurrentState"]).starts_with("Starting")),
+                "{found:?}"
+            );
+            Ok(())
+        })?;
+        n1.ok("service scale -d web=0")?;
+        eventually(READY, "it is gone", || {
+            ensure!(tasks(n1)?.is_empty());
+            Ok(())
+        })?;
+        let said = n1.log_tail(200);
+        ensure!(said.contains("asked to stop") && !said.contains("a task ended"), "{said}");
+        Ok(())
+    })
+}
+
 fn drain(by: &Node, node: &str) -> Result<()> {
     by.mesh_command(["node", "update", "--availability", "drain", node]).timeout(READY).ok().map(drop)
 }

@@ -132,7 +132,7 @@ impl Supervisor<'_> {
                 status = child.wait() => {
                     let status = status.context("cannot wait for the command")?;
                     if !told.get() {
-                        self.ended_early(task, status);
+                        self.ended_early(task, status, signals.asked);
                     }
                     // What it has started may have its output still, and go on.
                     if !ends {
@@ -217,15 +217,15 @@ impl Supervisor<'_> {
         let _ = self.client.patch::<Changed>(path, &update).await;
     }
 
-    /// A command that is done before it was told to run is only a failure if it failed.
-    fn ended_early(&self, task: &Changed, status: ExitStatus) {
+    /// A command that is done before it was told to run is only a failure if it failed, and nobody asked it to end.
+    fn ended_early(&self, task: &Changed, status: ExitStatus, asked: bool) {
         if !self.args.supervise {
             return;
         }
         tell(
             self.out,
             &match program::status_code(status) {
-                0 => Started::Running { id: task.id.clone(), revision: 0 },
+                code if code == 0 || asked => Started::Running { id: task.id.clone(), revision: 0 },
                 code => Started::Failed { message: format!("the command ended at once ({status})"), code },
             },
         );
