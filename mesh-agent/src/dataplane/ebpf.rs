@@ -442,10 +442,11 @@ impl Plane for EbpfPlane {
             }
             Err(error) => _ = applied.errors.insert("devices".to_owned(), error),
         }
-        if depth == Depth::Sweep && active::counts(want) {
-            if let Err(error) = self.correct_active() {
-                applied.errors.insert("flows of backends".to_owned(), error.in_full());
-            }
+        if depth == Depth::Sweep
+            && active::counts(want)
+            && let Err(error) = self.correct_active()
+        {
+            applied.errors.insert("flows of backends".to_owned(), error.in_full());
         }
         match self.view.count(Event::TableFull) {
             Ok(count) => self.alarm.note(count, Instant::now()),
