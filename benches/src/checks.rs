@@ -99,14 +99,17 @@ fn measure(node: &Host, plan: Plan, name: &'static str, check: &HealthCheck) -> 
         let (_joined, me) = watch::channel(Some(Me { id: owner, epoch: 1 }));
         let tasks = Tasks::new(control.clone(), me, plan.interval);
         let (histories, stop) = (Histories::default(), CancellationToken::new());
-        let checking = tokio::spawn(health::run(control, tasks, histories.clone(), stop.clone()));
-        // Each has begun at a moment of its own, within the first interval.
-        tokio::time::sleep(plan.interval * 2).await;
-        let (from, began, before) = (now(), Instant::now(), processor()?);
-        tokio::time::sleep(plan.lasts).await;
-        let (spent, took, to) = (processor()? - before, began.elapsed(), now());
-        stop.cancel();
-        checking.await?;
+        let checking = health::run(control, tasks, histories.clone(), stop.clone());
+        let watching = async {
+            let _stop = stop.drop_guard();
+            // Each has begun at a moment of its own, within the first interval.
+            tokio::time::sleep(plan.interval * 2).await;
+            let (from, began, before) = (now(), Instant::now(), processor()?);
+            tokio::time::sleep(plan.lasts).await;
+            anyhow::Ok((from, now(), began.elapsed(), processor()? - before))
+        };
+        let ((), watched) = tokio::join!(checking, watching);
+        let (from, to, took, spent) = watched?;
         let probes = probes(&ids, &histories, from, to)?;
         let (count, seconds) = (probes.len() as f64, took.as_secs_f64());
         Ok(Row {

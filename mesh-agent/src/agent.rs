@@ -245,7 +245,7 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
         dns: dns.clone(),
         status: status_tx,
         sweep: Duration::from_secs(config.dataplane.sweep.max(1)),
-        repair: None,
+        repair: Default::default(),
     };
     parts.spawn(reconciler.run(stop.clone()));
     parts.spawn(tasks.clone().run(stop.clone()));

@@ -16,7 +16,7 @@ use mesh_core::dns::Zone;
 use mesh_core::model::{NetworkId, NodeId, Snapshot, TaskId, Timestamp, Verification, Verified};
 use mesh_core::plan::{Desired, Planner};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -58,7 +58,7 @@ pub struct Reconciler {
 }
 
 /// At work beside the rounds: with many tasks it takes longer than a round may. What came of it is in the next sweep's.
-pub type Repair = Option<JoinHandle<BTreeMap<TaskId, DnsError>>>;
+pub type Repair = JoinSet<BTreeMap<TaskId, DnsError>>;
 
 impl Reconciler {
     /// Runs until told to stop. The kernel stays as it is then.
@@ -237,15 +237,13 @@ impl Reconciler {
                 result => applied.record(object, result),
             }
         }
-        if depth == Depth::Sweep && self.repair.as_ref().is_none_or(JoinHandle::is_finished) {
-            let dns = self.dns.clone();
-            let next = tokio::spawn(async move { dns.repair().await });
-            let last = match self.repair.replace(next) {
-                Some(last) => last.await.unwrap_or_default(),
-                None => BTreeMap::new(),
-            };
-            for (id, error) in last {
+        if depth == Depth::Sweep {
+            for (id, error) in self.repair.try_join_next().and_then(Result::ok).unwrap_or_default() {
                 applied.record(format!("DNS of task {id}"), Err(error));
+            }
+            if self.repair.is_empty() {
+                let dns = self.dns.clone();
+                self.repair.spawn(async move { dns.repair().await });
             }
         }
         (applied, began.elapsed())
