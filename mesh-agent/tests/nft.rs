@@ -43,7 +43,7 @@ fn a_vip_spreads_every_port_of_both_protocols_by_weight() {
     refused(|| lab.a.tcp("10.10.0.5:82"));
 
     let at = Frontend::Vip { vni: APP, address: VIP.parse().unwrap() };
-    behind(&mut plan, &at).backends[0].weight = 9;
+    Arc::make_mut(&mut behind(&mut plan, &at).backends)[0].weight = 9;
     assert_eq!(step(&lab.node, &mut plane, &plan, Depth::Delta), 1);
     let seen = names((0..100).map(|_| lab.b.tcp("10.10.0.5:80").unwrap()));
     assert!(seen["a"] > 75 && seen.get("b").is_some_and(|b| *b > 0), "9 to 1: {seen:?}");
@@ -129,7 +129,7 @@ fn without_backends_it_is_refused_at_once() {
     let mut running =
         [lab.a.connect("10.10.0.5:80").unwrap(), lab.client.connect("203.0.113.1:8080").unwrap()];
 
-    plan.frontends.values_mut().for_each(|pool| Arc::make_mut(pool).backends.clear());
+    plan.frontends.values_mut().for_each(|pool| Arc::make_mut(pool).backends = [].into());
     step(&lab.node, &mut plane, &plan, Depth::Delta);
     for who in [&lab.a, &lab.node] {
         refused(|| who.tcp("10.10.0.5:80"));

@@ -45,6 +45,11 @@ struct Node {
     plane: Option<EbpfPlane>,
 }
 
+/// Takes backends out of a pool.
+fn keep(pool: &mut Pool, stays: impl Fn(&mesh_core::plan::Backend) -> bool) {
+    pool.backends = pool.backends.iter().filter(|backend| stays(backend)).cloned().collect();
+}
+
 impl Node {
     fn new() -> Self {
         let lab = Lab::new();
@@ -63,7 +68,7 @@ impl Node {
             plan.origins.insert(device.clone(), Origin::Netns { path: netns.path().into() });
             for address in addresses {
                 let mac = Mac([2, 0x54, 0, 0, 0, 1]);
-                let site = Site { mac, device: device.clone(), peer: None, weight: 1, silent: false };
+                let site = Site { mac, device: device.as_str().into(), peer: None, weight: 1, silent: false };
                 plan.sites.insert((APP, address.parse().unwrap()), site.into());
             }
         }
@@ -75,7 +80,7 @@ impl Node {
             let target = if protocol == Protocol::Tcp { 80 } else { 53 };
             for (family, backends) in [(Family::V4, [A, B]), (Family::V6, [A6, B6])] {
                 let mut pool = pool(Some(target), &backends);
-                pool.backends.truncate(1);
+                pool.backends = pool.backends[..1].into();
                 plan.frontends.insert(published(protocol, 8080, None, family), pool.into());
             }
         }
@@ -127,7 +132,7 @@ impl Node {
             let address: IpAddr = address.parse().unwrap();
             self.plan.sites.remove(&(APP, address));
             for pool in self.plan.frontends.values_mut() {
-                Arc::make_mut(pool).backends.retain(|backend| backend.address != address);
+                keep(Arc::make_mut(pool), |backend| backend.address != address);
             }
         }
         self.apply(Depth::Delta);
@@ -229,7 +234,7 @@ fn others_are_not_touched_and_are_served_by_packets() {
     by_packets(&mut elsewhere.process(&node.lab.node));
     by_packets(&mut elsewhere.process(&node.lab.b));
     // A task that only reaches itself, by its packets.
-    node.change(VIP, |pool| pool.backends.truncate(1));
+    node.change(VIP, |pool| pool.backends = pool.backends[..1].into());
     let mut a = node.process(&node.lab.a);
     assert_eq!(a.does(&format!("tcp {VIP} 80")), format!("a is 10.10.1.1, told {VIP}:80, really {VIP}:80"));
     // Somebody of another network, and somebody of none.
@@ -256,7 +261,7 @@ fn others_are_not_touched_and_are_served_by_packets() {
 fn a_vip_without_backends_refuses_at_once() {
     let mut node = Node::new();
     for vip in [VIP, VIP6] {
-        node.change(vip, |pool| pool.backends.clear());
+        node.change(vip, |pool| keep(pool, |_| false));
         for netns in [&node.lab.node, &node.lab.b] {
             let mut process = node.process(netns);
             for kind in ["tcp", "udp", "sendto"] {
@@ -291,9 +296,7 @@ fn sockets_of_a_backend_that_has_gone_end_and_others_do_not() {
     }
     // Draining changes nothing.
     for vip in [VIP, VIP6] {
-        node.change(vip, |pool| {
-            pool.backends.retain(|backend| ![A, A6].contains(&&*backend.address.to_string()))
-        });
+        node.change(vip, |pool| keep(pool, |backend| ![A, A6].contains(&&*backend.address.to_string())));
     }
     for (netns, what, who, process) in &mut open {
         let answer = process.does("again");

@@ -96,12 +96,17 @@ fn balance(services: u32, tasks: u32, families: &[Family]) -> Balance {
     for (service, family) in
         (0..services).flat_map(|service| families.iter().map(move |family| (service, *family)))
     {
-        let backends: Vec<Backend> = (0..tasks).map(|task| backend(service, task, family)).collect();
-        for (task, backend) in (0..).zip(&backends) {
+        let backends: Arc<[Backend]> = (0..tasks).map(|task| backend(service, task, family)).collect();
+        for (task, backend) in (0..).zip(backends.iter()) {
             let peer = node(1 + (service + task) % (NODES - 1));
             let device = format!("m{}", backend.id);
-            let site =
-                Site { mac: Mac::of_task(&device), device, peer: Some(peer), weight: 1, silent: false };
+            let site = Site {
+                mac: Mac::of_task(&device),
+                device: device.into(),
+                peer: Some(peer),
+                weight: 1,
+                silent: false,
+            };
             balance.sites.insert((VNI, backend.address), Arc::new(site));
         }
         let pool = Arc::new(Pool {
@@ -125,8 +130,9 @@ fn balance(services: u32, tasks: u32, families: &[Family]) -> Balance {
 /// The last task of a service ends.
 fn remove_task(balance: &mut Balance, service: u32) {
     for frontend in frontends(service) {
-        let pool = balance.frontends.get_mut(&frontend).and_then(|pool| Arc::make_mut(pool).backends.pop());
-        if let Some(gone) = pool {
+        let Some(pool) = balance.frontends.get_mut(&frontend) else { continue };
+        if let Some((gone, left)) = Arc::clone(&pool.backends).split_last() {
+            Arc::make_mut(pool).backends = left.into();
             balance.sites.remove(&(VNI, gone.address));
         }
     }
@@ -153,7 +159,7 @@ fn family_of(frontend: &Frontend) -> Family {
 fn backend(service: u32, task: u32, family: Family) -> Backend {
     Backend {
         id: TaskId::new(format!("{service:08x}{task:08x}")),
-        task: format!("svc{service}.{task}"),
+        slot: task,
         address: address(family, TASKS, (service << 6) + task + 1),
         node: NodeId::new("n"),
         local: false,

@@ -52,7 +52,7 @@ impl Records {
                         }
                         let address = network.address_in(block[owner], places[next[owner]]);
                         next[owner] += 1;
-                        let addresses = BTreeMap::from([(network.id.clone(), address)]);
+                        let addresses = [(network.id.clone(), address)].into();
                         task(&service, place + 1, &nodes[owner].id, addresses)
                     })
                     .collect();
@@ -172,7 +172,7 @@ fn task(
     service: &Service,
     slot: u32,
     node: &NodeId,
-    addresses: BTreeMap<NetworkId, mesh_core::model::TaskAddress>,
+    addresses: mesh_core::model::Few<NetworkId, mesh_core::model::TaskAddress>,
 ) -> Task {
     let seed = fnv(service.id.as_str()) ^ u64::from(slot);
     Task {

@@ -73,7 +73,7 @@ impl Backup {
             let Some(name) = key.strip_prefix("idx/node/") else { continue };
             if id == me.as_str() {
                 own = true;
-            } else if live.contains(&NodeId::new(id)) {
+            } else if live.contains(&NodeId::new(id.as_str())) {
                 others
                     .push(format!("{name}: run 'mesh cluster leave' there, then 'mesh node rm {name}' here"));
             } else {

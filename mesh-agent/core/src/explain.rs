@@ -135,7 +135,7 @@ fn through(world: &Snapshot, node: &str, flow: &Flow, frontend: &Frontend, pool:
         .backends
         .iter()
         .map(|backend| Share {
-            task: backend.task.clone(),
+            task: pool.task(backend),
             address: backend.address,
             port: pool.target.unwrap_or(flow.port),
             node: world.nodes.get(&backend.node).map_or_else(String::new, |node| node.name.to_string()),

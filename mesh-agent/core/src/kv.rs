@@ -3,7 +3,8 @@
 //! [`KvState`] is the whole semantics, pure and in memory; an engine adds durability around it. Values are
 //! UTF-8 (JSON), so that people can read what is stored.
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::ops::Bound;
@@ -233,13 +234,39 @@ pub const MAX_BYTES: usize = 4 << 20;
 /// How many revisions are kept for watches to resume from…
 pub const HISTORY: usize = 10_000;
 /// …as long as they are no more bytes than this: a few huge values must not fill the memory.
-pub const HISTORY_BYTES: usize = 64 << 20;
+pub const HISTORY_BYTES: usize = 8 << 20;
+
+/// An entry, found and ordered by its key.
+#[derive(Debug, Clone)]
+struct ByKey(KeyValue);
+
+impl Borrow<str> for ByKey {
+    fn borrow(&self) -> &str {
+        &self.0.key
+    }
+}
+impl PartialEq for ByKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key == other.0.key
+    }
+}
+impl Eq for ByKey {}
+impl PartialOrd for ByKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for ByKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.key.cmp(&other.0.key)
+    }
+}
 
 /// The state of a store, and the rules by which it changes.
 #[derive(Debug, Clone, Default)]
 pub struct KvState {
     rev: Rev,
-    entries: BTreeMap<Arc<str>, KeyValue>,
+    entries: BTreeSet<ByKey>,
     log: VecDeque<Batch>,
     log_bytes: usize,
     leases: BTreeMap<LeaseId, BTreeSet<Arc<str>>>,
@@ -249,22 +276,34 @@ impl KvState {
     /// The state as it was written down.
     pub fn restore(rev: Rev, entries: impl IntoIterator<Item = KeyValue>) -> Self {
         let mut state = Self { rev, ..Self::default() };
-        for kv in entries {
+        let entries = entries.into_iter().inspect(|kv| {
             if let Some(lease) = kv.lease {
                 state.leases.entry(lease).or_default().insert(Arc::clone(&kv.key));
             }
-            state.entries.insert(Arc::clone(&kv.key), kv);
-        }
+        });
+        // At once: what comes one after the other would leave half of the room empty.
+        state.entries = entries.map(ByKey).collect();
         state
     }
 
-    /// Adds the history that was written down: whole revisions without a gap, the last one the present one.
+    /// Adds the history that was written down: whole revisions without a gap, the last one the present one. What is in
+    /// both is kept once.
     #[must_use]
     pub fn with_history(mut self, log: impl IntoIterator<Item = Batch>) -> Self {
-        for batch in log {
-            self.remember(batch);
-        }
+        log.into_iter().for_each(|batch| self.recall(batch));
         self
+    }
+
+    /// Adds one more revision of that.
+    pub fn recall(&mut self, mut batch: Batch) {
+        for event in &mut batch.events {
+            if let Event::Put(kv) = event
+                && let Some(same) = self.get(&kv.key).filter(|same| *same == kv)
+            {
+                *kv = same.clone();
+            }
+        }
+        self.remember(batch);
     }
 
     /// The present revision.
@@ -279,14 +318,14 @@ impl KvState {
 
     /// One key.
     pub fn get(&self, key: &str) -> Option<&KeyValue> {
-        self.entries.get(key)
+        self.entries.get(key).map(|ByKey(kv)| kv)
     }
 
     /// All keys that begin with a prefix, in order.
     pub fn range<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a KeyValue> {
         self.entries
             .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
-            .map(|(_, kv)| kv)
+            .map(|ByKey(kv)| kv)
             .take_while(move |kv| kv.key.starts_with(prefix))
     }
 
@@ -325,10 +364,11 @@ impl KvState {
         self.rev = batch.rev;
         for event in &batch.events {
             let old = match event {
-                Event::Put(kv) => self.entries.insert(Arc::clone(&kv.key), kv.clone()),
-                Event::Delete(key) => self.entries.remove(key.as_str()),
+                Event::Put(kv) => self.entries.replace(ByKey(kv.clone())),
+                Event::Delete(key) => self.entries.take(key.as_str()),
             };
-            if let Some(keys) = old.and_then(|kv| kv.lease).and_then(|lease| self.leases.get_mut(&lease)) {
+            let lease = old.and_then(|ByKey(old)| old.lease);
+            if let Some(keys) = lease.and_then(|lease| self.leases.get_mut(&lease)) {
                 keys.remove(event.key());
             }
             if let Event::Put(KeyValue { key, lease: Some(lease), .. }) = event {

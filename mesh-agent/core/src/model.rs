@@ -3,6 +3,7 @@
 //! Values are parsed once, at the door, into types that cannot hold nonsense ([`Name`], [`Block`], [`Vni`]).
 
 mod block;
+mod few;
 mod health;
 mod identity;
 mod ids;
@@ -19,6 +20,7 @@ mod turnout;
 mod verification;
 
 pub use block::{Block, MAX_V4_PREFIX, MAX_V6_PREFIX, MIN_V4_PREFIX, MIN_V6_PREFIX};
+pub use few::Few;
 pub use health::{HealthCheck, Probe};
 pub use identity::{
     Certificate, Denied, Identity, MemberRotation, Role, Rotation, StoredToken, Tokens, TrustStep,

@@ -26,6 +26,8 @@
 //! Claims are never under a lease. Fields that a newer version adds are ignored; a value that cannot be
 //! read is set aside as poison and never stops the rest.
 
+use std::sync::Arc;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -40,7 +42,7 @@ use crate::model::{
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     /// The id of the holder.
-    pub owner: String,
+    pub owner: Arc<str>,
     /// Set when it was given back: it waits until every live node has applied that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub released: Option<Timestamp>,
@@ -49,12 +51,12 @@ pub struct Claim {
 impl Claim {
     /// A claim's value, as stored.
     pub fn held(owner: &str) -> String {
-        to_json(&Self { owner: owner.to_owned(), released: None })
+        to_json(&Self { owner: owner.into(), released: None })
     }
 
     /// The value of a claim that was given back.
     pub fn given_back(owner: &str, at: Timestamp) -> String {
-        to_json(&Self { owner: owner.to_owned(), released: Some(at) })
+        to_json(&Self { owner: owner.into(), released: Some(at) })
     }
 }
 

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::kv::{Batch, Event, KeyValue, Listing, Rev};
-use crate::model::Snapshot;
+use crate::kv::{Batch, Event, KeyValue, LeaseId, Listing, Rev};
+use crate::model::{NetworkId, SharedMap, Snapshot, Task, TaskId};
 use crate::records::{self, HeldClaim, Record};
 
 /// A resync may remove this share of services or tasks before it is held back…
@@ -98,12 +98,28 @@ const AGENT: &str = env!("CARGO_PKG_VERSION");
 pub struct Replica {
     cluster: Option<String>,
     /// The newest form of each record, whether it is in force or not.
-    kvs: BTreeMap<Arc<str>, KeyValue>,
+    texts: SharedMap<Arc<str>, Text>,
     /// What is in force of those that are set aside.
     former: BTreeMap<Arc<str>, KeyValue>,
     /// Which form of a record is not to be brought into force, and why.
     barred: BTreeMap<Arc<str>, (Rev, String)>,
     world: Snapshot,
+}
+
+/// A record as it was written; what a snapshot does not say of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Text {
+    value: Arc<str>,
+    created: Rev,
+    /// 0: none.
+    lease: u64,
+}
+
+impl Text {
+    fn of(kv: &KeyValue) -> Self {
+        let lease = kv.lease.map_or(0, |LeaseId(lease)| lease);
+        Self { value: Arc::clone(&kv.value), created: kv.created, lease }
+    }
 }
 
 impl Replica {
@@ -128,10 +144,31 @@ impl Replica {
             cluster: self.cluster.clone()?,
             rev: self.world.rev,
             changed: self.world.changed,
-            kvs: self.kvs.values().filter(|kv| records::matters(&kv.key)).cloned().collect(),
+            kvs: self.kvs().filter(|kv| records::matters(&kv.key)).collect(),
             aside: self.aside(),
             agent: AGENT.to_owned(),
         })
+    }
+
+    /// The newest form of all records.
+    fn kvs(&self) -> impl Iterator<Item = KeyValue> {
+        self.texts.iter().map(|(key, text)| self.record(key, text))
+    }
+
+    /// The newest form of one.
+    fn newest(&self, key: &str) -> Option<KeyValue> {
+        self.texts.get_key_value(key).map(|(key, text)| self.record(key, text))
+    }
+
+    fn record(&self, key: &Arc<str>, text: &Text) -> KeyValue {
+        let Text { value, created, lease } = text.clone();
+        let lease = (lease != 0).then_some(LeaseId(lease));
+        KeyValue { key: Arc::clone(key), value, created, modified: self.world.rev_of(key), lease }
+    }
+
+    /// Whether it has just that.
+    fn has(&self, kv: &KeyValue) -> bool {
+        self.texts.get(&kv.key) == Some(&Text::of(kv)) && self.world.rev_of(&kv.key) == kv.modified
     }
 
     fn aside(&self) -> Vec<Aside> {
@@ -148,7 +185,7 @@ impl Replica {
     /// is what was in force before, where the copy does not have that any more.
     pub fn bar(&mut self, key: &str, rev: Rev, why: &str, former: Option<KeyValue>) {
         self.barred.insert(key.into(), (rev, why.to_owned()));
-        let Some(kv) = self.kvs.get(key).filter(|kv| kv.modified == rev).cloned() else { return };
+        let Some(kv) = self.newest(key).filter(|kv| kv.modified == rev) else { return };
         let former = self.former.get(key).cloned().or(former);
         self.delete(key);
         former.into_iter().for_each(|former| self.put(former));
@@ -158,7 +195,7 @@ impl Replica {
     /// Takes that back.
     pub fn admit(&mut self, key: &str) {
         self.barred.remove(key);
-        self.kvs.get(key).cloned().into_iter().for_each(|kv| self.put(kv));
+        self.newest(key).into_iter().for_each(|kv| self.put(kv));
     }
 
     /// The world as of now.
@@ -187,7 +224,7 @@ impl Replica {
         for event in batch.events {
             // Signs of life may have been listed apart, at a later revision than the rest; what is told again
             // on the way there is old news.
-            if self.kvs.get(event.key()).is_some_and(|kv| kv.modified > batch.rev) {
+            if self.world.rev_of(event.key()) > batch.rev {
                 continue;
             }
             match event {
@@ -222,7 +259,7 @@ impl Replica {
 
     fn refresh(&mut self, listing: Listing, is_meant: impl Fn(&str) -> bool) -> Result<(), Refused> {
         self.doubt(&listing.cluster, listing.rev)?;
-        let gone: Vec<_> = self.kvs.keys().filter(|key| is_meant(key)).cloned().collect();
+        let gone: Vec<_> = self.texts.keys().filter(|key| is_meant(key)).cloned().collect();
         for key in gone {
             self.delete(&key);
         }
@@ -251,13 +288,13 @@ impl Replica {
             // Revisions are others from now on.
             self.barred.clear();
         }
-        let gone: Vec<_> = self.kvs.keys().filter(|key| !listed.contains_key(*key)).cloned().collect();
+        let gone: Vec<_> = self.texts.keys().filter(|key| !listed.contains_key(*key)).cloned().collect();
         let mut changed = went_back || renewed || gone.iter().any(|key| records::matters(key));
         for key in gone {
             self.delete(&key);
         }
         for (key, kv) in listed {
-            if self.kvs.get(&key) != Some(&kv) {
+            if !self.has(&kv) {
                 changed |= records::matters(&key);
                 self.put(kv);
             }
@@ -276,7 +313,7 @@ impl Replica {
         prefix: &str,
         listed: &BTreeMap<Arc<str>, KeyValue>,
     ) -> Result<(), Refused> {
-        let known: Vec<_> = self.kvs.keys().filter(|key| key.starts_with(prefix)).collect();
+        let known: Vec<_> = self.texts.keys().filter(|key| key.starts_with(prefix)).collect();
         let missing = known.iter().filter(|key| !listed.contains_key(**key)).count();
         if missing > BUDGET_COUNT && missing as f64 > known.len() as f64 * BUDGET_SHARE {
             return Err(Refused::TooManyDeletions { what, missing, known: known.len() });
@@ -301,7 +338,7 @@ impl Replica {
         if *key == *records::GENERATION {
             self.world.generation = records::generation([&kv]);
         }
-        self.kvs.insert(key, kv);
+        self.texts.insert(key, Text::of(&kv));
     }
 
     /// What a record says; `Err` says in words why that is not to be brought into force.
@@ -318,9 +355,9 @@ impl Replica {
         if !records::matters(key) {
             self.delete(key);
         } else if !self.world.poison.contains_key(&**key)
-            && let Some(former) = self.kvs.get(key)
+            && let Some(former) = self.newest(key)
         {
-            self.former.insert(Arc::clone(key), former.clone());
+            self.former.insert(Arc::clone(key), former);
         }
         // Whoever writes it next does so on the condition that it is as it is now.
         if let Some(held) = self.world.claims.get_mut(&**key) {
@@ -338,7 +375,8 @@ impl Replica {
             Record::Service(service) => {
                 world.services.insert(service.id.clone(), Arc::from(service));
             }
-            Record::Task(task) => {
+            Record::Task(mut task) => {
+                share_ids(world, &mut task);
                 world.tasks.insert(task.id.clone(), Arc::from(task));
             }
             Record::Node(node) => {
@@ -382,15 +420,15 @@ impl Replica {
     }
 
     fn delete(&mut self, key: &str) {
-        let Some(newest) = self.kvs.remove(key) else { return };
-        let kv = self.former.remove(key).unwrap_or(newest);
+        let Some(newest) = self.texts.remove(key) else { return };
+        let value = self.former.remove(key).map_or(newest.value, |former| former.value);
         let world = &mut self.world;
         world.revs.remove(key);
         world.poison.remove(key);
         if key == records::GENERATION {
             world.generation = 0;
         }
-        match records::decode(key, &kv.value) {
+        match records::decode(key, &value) {
             Ok(Record::Network(network)) => drop(world.networks.remove(&network.id)),
             Ok(Record::Service(service)) => drop(world.services.remove(&service.id)),
             Ok(Record::Task(task)) => drop(world.tasks.remove(&task.id)),
@@ -411,6 +449,25 @@ impl Replica {
             Ok(Record::Other) | Err(_) => {}
         }
     }
+}
+
+/// Ids that many tasks have are one text in all of them, and a task's own is that of its claim.
+fn share_ids(world: &Snapshot, task: &mut Task) {
+    let claim = task.service.as_ref().map(|service| records::slot_claim(service, task.slot));
+    let owner = claim.and_then(|claim| Some(&world.claims.get(&*claim)?.claim.owner));
+    if let Some(owner) = owner.filter(|owner| ***owner == *task.id.as_str()) {
+        task.id = TaskId::new(Arc::clone(owner));
+    }
+    if let Some((known, _)) = world.nodes.get_key_value(&task.node) {
+        task.node = known.clone();
+    }
+    if let Some((known, _)) = task.service.as_ref().and_then(|id| world.services.get_key_value(id)) {
+        task.service = Some(known.clone());
+    }
+    let known =
+        |id: NetworkId| world.networks.get_key_value(&id).map_or(id.clone(), |(known, _)| known.clone());
+    let addresses = std::mem::take(&mut task.addresses);
+    task.addresses = addresses.into_iter().map(|(id, address)| (known(id), address)).collect();
 }
 
 #[cfg(test)]

@@ -191,7 +191,8 @@ fn shares(sim: &Sim, service: &str, node: &str) -> String {
             matches!(at, Frontend::Vip { .. }) && pool.service.as_str() == service
         };
         let (_, pool) = desired.balance.frontends.iter().find(vip).unwrap();
-        let weights: Vec<_> = pool.backends.iter().map(|b| format!("{}x{}", b.task, b.weight)).collect();
+        let weights: Vec<_> =
+            pool.backends.iter().map(|b| format!("{}x{}", pool.task(b), b.weight)).collect();
         let line = weights.join(", ");
         if line != last {
             writeln!(text, "  in {} s: {line}", (now - sim.now()) as f64 / 1000.0).unwrap();
@@ -223,7 +224,9 @@ fn print(desired: &Desired) -> String {
         let backends: Vec<_> = pool
             .backends
             .iter()
-            .map(|b| format!("{}={}x{}{}", b.task, b.address, b.weight, if b.local { " here" } else { "" }))
+            .map(|b| {
+                format!("{}={}x{}{}", pool.task(b), b.address, b.weight, if b.local { " here" } else { "" })
+            })
             .collect();
         let to = if backends.is_empty() { "refuse".to_owned() } else { backends.join(", ") };
         write!(text, "  {frontend} -> {to}").unwrap();

@@ -41,7 +41,7 @@ pub(super) async fn sums(state: &ApiState) -> Option<Result<(AllCounters, usize)
         let (counters, served) = (read(&view)?, view.served()?);
         let count = served.len();
         let all = if count > BACKENDS {
-            counters.with_sums(&world, served)
+            counters.with_sums(&world, &served)
         } else {
             counters.with_services(&world, &Whois::of(&world, &node), &served)
         };

@@ -8,6 +8,7 @@ mod active;
 mod alarm;
 mod books;
 mod clock;
+mod counts;
 mod error;
 mod ids;
 mod kill;
@@ -46,6 +47,7 @@ use tracing::warn;
 
 pub use clock::{CLOCK, clock, now};
 pub use error::EbpfError;
+pub(crate) use kill::listening;
 pub use monitor::{Reader, Watching};
 pub use reflector::Reflector;
 pub use signs::Signs;
@@ -243,9 +245,7 @@ impl EbpfPlane {
         };
         self.tell(want, facts);
         let steps = books.steps(want, facts, &mut applied.errors);
-        for step in &steps {
-            applied.changed += usize::from(self.maps.write(step)?);
-        }
+        applied.changed += self.maps.write(&steps)?;
         self.books = Some(books);
         Ok(steps.iter().any(|step| matches!(step, Step::Backend(..))))
     }
@@ -296,6 +296,14 @@ impl EbpfPlane {
         if let Some(Err(error)) = self.former.as_mut().map(Former::carry_flows) {
             applied.errors.insert("flows".to_owned(), error.in_full());
         }
+    }
+
+    /// Has each backend have as many flows as the tables of flows say.
+    fn correct_active(&self) -> Result<(), EbpfError> {
+        let before = self.maps.active()?;
+        let flows = self.view.active_flows()?;
+        let after = self.maps.active()?;
+        self.maps.add_active(active::corrections(&flows, &before, &after))
     }
 
     /// What programs must know of the node itself.
@@ -434,14 +442,11 @@ impl Plane for EbpfPlane {
             }
             Err(error) => _ = applied.errors.insert("devices".to_owned(), error),
         }
-        if depth == Depth::Sweep && active::counts(want) {
-            let before = self.maps.active();
-            match self.view.active_flows() {
-                Ok(flows) => {
-                    self.maps.add_active(active::corrections(&flows, &before, &self.maps.active()));
-                }
-                Err(error) => _ = applied.errors.insert("flows of backends".to_owned(), error.in_full()),
-            }
+        if depth == Depth::Sweep
+            && active::counts(want)
+            && let Err(error) = self.correct_active()
+        {
+            applied.errors.insert("flows of backends".to_owned(), error.in_full());
         }
         match self.view.count(Event::TableFull) {
             Ok(count) => self.alarm.note(count, Instant::now()),

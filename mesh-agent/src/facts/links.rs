@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use futures_util::TryStreamExt;
 use ipnet::IpNet;
 use mesh_core::model::{Listener, Protocol};
+use mesh_core::plan::DEVICE_PREFIX;
 use rtnetlink::Handle;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
@@ -16,6 +17,7 @@ use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol,
 };
+use rtnetlink::sys::AsyncSocket;
 
 use crate::overlay::PROTOCOL;
 
@@ -56,9 +58,16 @@ pub async fn uplink_mtu(address: IpAddr) -> Result<u32, UplinkError> {
 pub async fn uplink(address: IpAddr) -> Result<(String, u32), UplinkError> {
     let listed = async {
         let handle = connect()?;
-        let addresses: Vec<_> =
-            handle.address().get().execute().try_collect().await.map_err(io::Error::other)?;
-        let links: Vec<_> = handle.link().get().execute().try_collect().await.map_err(io::Error::other)?;
+        let mut links: Vec<_> =
+            handle.link().get().execute().try_collect().await.map_err(io::Error::other)?;
+        // The mesh's own carry no underlay, and one of them has the VIPs of all services.
+        links.retain(|link| name_of(link).is_some_and(|name| !name.starts_with(DEVICE_PREFIX)));
+        let mut addresses = Vec::new();
+        for link in &links {
+            let request = handle.address().get().set_link_index_filter(link.header.index);
+            let found: Vec<_> = request.execute().try_collect().await.map_err(io::Error::other)?;
+            addresses.extend(found.into_iter().filter(|found| found.header.index == link.header.index));
+        }
         Ok((addresses, links))
     };
     let (addresses, links) = listed.await.map_err(|source| UplinkError::Kernel { address, source })?;
@@ -105,6 +114,8 @@ pub async fn foreign_routes() -> Vec<IpNet> {
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut filter = RouteMessage::default();
             filter.header.address_family = family;
+            // That of local addresses has the VIPs of all services.
+            filter.header.table = RouteHeader::RT_TABLE_MAIN;
             let found: Result<Vec<_>, _> = handle.route().get(filter).execute().try_collect().await;
             match found {
                 Ok(found) => routes.extend(found),
@@ -152,7 +163,9 @@ fn of_one_link(address: IpAddr) -> bool {
 }
 
 fn connect() -> io::Result<Handle> {
-    let (connection, handle, _) = rtnetlink::new_connection()?;
+    let (mut connection, handle, _) = rtnetlink::new_connection()?;
+    // The kernel leaves out of a list what is not asked for; older ones do not, and nothing depends on it.
+    let _ = connection.socket_mut().socket_mut().set_netlink_get_strict_chk(true);
     #[expect(clippy::disallowed_methods, reason = "it ends by itself, with its last handle")]
     tokio::spawn(connection);
     Ok(handle)
@@ -160,9 +173,17 @@ fn connect() -> io::Result<Handle> {
 
 /// Every TCP port that is listened on and every UDP port that takes packets from anybody.
 pub async fn listeners() -> BTreeSet<Listener> {
-    let tables =
-        [("tcp", Protocol::Tcp), ("tcp6", Protocol::Tcp), ("udp", Protocol::Udp), ("udp6", Protocol::Udp)];
     let mut listeners = BTreeSet::new();
+    let mut tables = vec![("udp", Protocol::Udp), ("udp6", Protocol::Udp)];
+    match crate::dataplane::ebpf::listening() {
+        Ok(all) => listeners.extend(all.into_iter().map(|at| Listener {
+            protocol: Protocol::Tcp,
+            port: at.port(),
+            address: at.ip(),
+        })),
+        // A kernel without the sockets' diagnosis.
+        Err(_) => tables.extend([("tcp", Protocol::Tcp), ("tcp6", Protocol::Tcp)]),
+    }
     for (table, protocol) in tables {
         // Of this thread's namespace: `/proc/net` is that of the process's first thread.
         let path = format!("/proc/thread-self/net/{table}");

@@ -49,7 +49,7 @@ pub(crate) fn pool(target: Option<u16>, backends: &[&str]) -> Pool {
         let address: IpAddr = text.parse().unwrap();
         Backend {
             id: TaskId::new(text.replace(['.', ':'], "x")),
-            task: "web.1".to_owned(),
+            slot: 1,
             address,
             node: NodeId::new("n1"),
             local: !text.contains(".2.2") && !text.contains("2:2"),

@@ -10,8 +10,8 @@ use mesh_agent::netns::{Netns, start_of};
 use mesh_agent::overlay::OverlayPlane;
 use mesh_agent::plane::{Applied, Depth, Plane};
 use mesh_core::model::{
-    Affinity, Attachment, Balancing, Block, EndpointMode, Health, Locality, Network, NetworkId, Node, NodeId,
-    Origin, Service, ServiceId, Snapshot, Task, TaskAddress, TaskId, TaskState, Vni,
+    Affinity, Attachment, Balancing, Block, EndpointMode, Few, Health, Locality, Network, NetworkId, Node,
+    NodeId, Origin, Service, ServiceId, Snapshot, Task, TaskAddress, TaskId, TaskState, Vni,
 };
 use mesh_core::plan::{Overlay, desired, endpoint_device};
 
@@ -143,7 +143,7 @@ impl Site {
         networks: &[&str],
         origin: Origin,
     ) -> TaskAddress {
-        let addresses: BTreeMap<_, _> = networks
+        let addresses: Few<_, _> = networks
             .iter()
             .map(|name| {
                 let network = &self.world.networks[&NetworkId::new(*name)];

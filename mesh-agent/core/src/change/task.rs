@@ -1,14 +1,13 @@
 //! **Decision.** Tasks come, move forward through their states, and go. Only a task's own node writes them.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::node::{self, Me, own_guard};
 use super::{Change, Fresh, Refusal};
 use crate::kv::{Compare, Txn};
 use crate::model::{
-    Availability, Block, Ejected, Health, Name, Network, NetworkId, NodeId, Origin, Service, Snapshot, Task,
-    TaskAddress, TaskId, TaskState, fnv64,
+    Availability, Block, Ejected, Few, Health, Name, Network, NetworkId, NodeId, Origin, Service, Snapshot,
+    Task, TaskAddress, TaskId, TaskState, fnv64,
 };
 use crate::records::{self, Claim};
 
@@ -133,7 +132,7 @@ pub fn add_task(
             (None, 0, Some(name), named_networks(world, &request.networks)?)
         }
     };
-    let mut addresses = BTreeMap::new();
+    let mut addresses = Few::default();
     for network in networks {
         addresses.insert(network.id.clone(), allocate(world, node, network, &id, &mut txn)?);
         txn.compares.push(Compare::Exists(records::network(&network.id)));

@@ -57,7 +57,8 @@ impl Names {
         for id in networks {
             let attached = service.attachment(id).map(|at| Attached::of(service, at, &ready, here));
             let tasks = left.iter().filter(|task| task.addresses.contains_key(id));
-            let tasks = tasks.map(|task| Arc::clone(task)).collect();
+            let tasks: Vec<_> = tasks.map(|task| Arc::clone(task)).collect();
+            let tasks = tasks.into();
             let (id, name) = (id.clone(), service.name.clone());
             names.served.push((id, Arc::new(Served { id: service.id.clone(), name, attached, tasks })));
         }
@@ -87,7 +88,8 @@ impl Attached {
             EndpointMode::Dnsrr => Arc::clone(&all),
         };
         let (aliases, ports) = (attachment.aliases.clone(), service.discovery.port_names.clone());
-        let ready = there().map(|(task, _)| Arc::clone(task)).collect();
+        let ready: Vec<_> = there().map(|(task, _)| Arc::clone(task)).collect();
+        let ready = ready.into();
         Self { aliases, whole, vip, all, nearest, ready, ports }
     }
 }
@@ -152,6 +154,12 @@ impl Zone {
             }
         }
         contested
+    }
+
+    /// After very many were put in.
+    pub(crate) fn compact(&mut self) {
+        self.known.compact();
+        self.networks.values_mut().for_each(|names| Arc::make_mut(names).compact());
     }
 
     /// Takes those out that were put in.

@@ -43,7 +43,7 @@ pub(super) struct Served {
     /// None: only its tasks are still there.
     pub(super) attached: Option<Attached>,
     /// Those that have not ended, by slot; of several in one slot that one comes first which the slot's name means.
-    pub(super) tasks: Vec<Arc<Task>>,
+    pub(super) tasks: Box<[Arc<Task>]>,
 }
 
 /// What a service's name means.
@@ -58,7 +58,7 @@ pub(super) struct Attached {
     /// `nearest.web`: those on this node, if any.
     pub(super) nearest: Arc<[IpAddr]>,
     /// For `_80._tcp.web`.
-    pub(super) ready: Vec<Arc<Task>>,
+    pub(super) ready: Box<[Arc<Task>]>,
     /// For `_http._tcp.web`.
     pub(super) ports: Vec<PortName>,
 }
@@ -99,6 +99,13 @@ impl NetworkNames {
     pub(super) fn of(id: NetworkId, name: Name) -> Self {
         let (services, alone, reverse) = Default::default();
         Self { id, name, services, alone, reverse }
+    }
+
+    /// After very many were put in.
+    pub(super) fn compact(&mut self) {
+        self.services.compact();
+        self.alone.compact();
+        self.reverse.compact();
     }
 
     /// What a name means, in small letters.
@@ -170,7 +177,7 @@ impl NetworkNames {
     /// The tasks of services that are named so.
     fn tasks_named<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a Arc<Task>> {
         let claims = self.services.get(name).into_iter().flat_map(|claims| claims.iter());
-        claims.filter(|(claim, _)| *claim != Claim::Alias).flat_map(|(_, served)| &served.tasks)
+        claims.filter(|(claim, _)| *claim != Claim::Alias).flat_map(|(_, served)| served.tasks.iter())
     }
 
     /// Says whether one of its addresses was somebody else's.
@@ -181,7 +188,7 @@ impl NetworkNames {
                 (*claim, served.id.clone())
             });
         }
-        for task in &served.tasks {
+        for task in served.tasks.iter() {
             contested |= self.own(task, &Owner::Task(Arc::clone(task), Some(Arc::clone(served))));
         }
         for address in served.attached.iter().flat_map(|attached| attached.vip.iter().flatten()) {

@@ -44,8 +44,8 @@ impl<T> Id<T> {
     }
 
     /// An identifier with a text of one's own, for keys read back and for tests.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into().into(), kind: PhantomData }
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Self { text: text.into(), kind: PhantomData }
     }
 
     /// The whole identifier.

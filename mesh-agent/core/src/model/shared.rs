@@ -175,6 +175,11 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
         *self = kept;
     }
 
+    /// Leaves no room between entries: a map that was filled in no order has a third of it.
+    pub fn compact(&mut self) {
+        *self = self.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+    }
+
     /// Takes all out.
     pub fn clear(&mut self) {
         *self = Self::default();

@@ -1,6 +1,5 @@
 //! Tasks: what serves. One address per network, one state, one owner (its node).
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -8,7 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::service::word_enum;
-use super::{Availability, Name, NetworkId, NodeId, ServiceId, TaskId, Timestamp};
+use super::{Availability, Few, Name, NetworkId, NodeId, ServiceId, TaskId, Timestamp};
 
 /// Swarm's task states, in their order; a task only ever moves forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -178,7 +177,7 @@ pub struct Task {
     /// The node's epoch when this was written.
     pub epoch: u64,
     /// Addresses, by network.
-    pub addresses: BTreeMap<NetworkId, TaskAddress>,
+    pub addresses: Few<NetworkId, TaskAddress>,
     /// How far it is.
     pub state: TaskState,
     /// Whether it can serve.

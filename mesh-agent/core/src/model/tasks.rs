@@ -98,12 +98,10 @@ fn take<K: Ord + Clone>(groups: &mut SharedMap<K, Group>, key: &K, task: &Task) 
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{Health, Origin, TaskState};
+    use crate::model::{Few, Health, Origin, TaskState};
 
     fn task(id: u8, service: Option<u8>, node: u8, slot: u32) -> Arc<Task> {
         Arc::new(Task {
@@ -113,7 +111,7 @@ mod tests {
             name: None,
             node: NodeId::new(format!("n{node}")),
             epoch: 1,
-            addresses: BTreeMap::new(),
+            addresses: Few::default(),
             state: TaskState::Running,
             health: Health::None,
             checked: false,

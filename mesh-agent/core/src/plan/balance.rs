@@ -69,8 +69,8 @@ pub enum Frontend {
 pub struct Backend {
     /// The task.
     pub id: TaskId,
-    /// Its name, for people.
-    pub task: String,
+    /// Its number among the service's tasks.
+    pub slot: u32,
     /// Its address in the pool's network.
     pub address: IpAddr,
     /// Where it runs.
@@ -100,8 +100,15 @@ pub struct Pool {
     pub idle: Option<Duration>,
     /// Only for these clients; empty: for all. Others are refused as if nothing were here.
     pub allow: Vec<IpNet>,
-    /// In the order of slots.
-    pub backends: Vec<Backend>,
+    /// In the order of slots. Pools of one service share them as long as they have the same.
+    pub backends: Arc<[Backend]>,
+}
+
+impl Pool {
+    /// The name of a task in it, for people: `web.1`.
+    pub fn task(&self, backend: &Backend) -> String {
+        format!("{}.{}", self.service, backend.slot)
+    }
 }
 
 /// Who may pass to and from a network.
@@ -129,8 +136,8 @@ pub struct PortGate {
 pub struct Site {
     /// The MAC of the task's end of its veth.
     pub mac: Mac,
-    /// The host's end, on this node.
-    pub device: String,
+    /// The host's end, on this node; empty: it is elsewhere.
+    pub device: Box<str>,
     /// The underlay address of the task's node; none: this one.
     pub peer: Option<IpAddr>,
     /// The task's share of flows in relation to others'; never 0.
@@ -175,7 +182,9 @@ pub(super) fn sites(scene: Scene<'_>, task: &Task) -> Vec<((Vni, IpAddr), Arc<Si
     for (id, address) in &task.addresses {
         let Some(network) = scene.world.networks.get(id) else { continue };
         let device = endpoint_device(&task.id, id);
-        let site = Arc::new(Site { mac: Mac::of_task(&device), device, peer, weight: task.weight, silent });
+        let mac = Mac::of_task(&device);
+        let device = if peer.is_none() { device.into() } else { Box::default() };
+        let site = Arc::new(Site { mac, device, peer, weight: task.weight, silent });
         sites.extend(address.addresses().map(|address| ((network.vni, address), Arc::clone(&site))));
     }
     sites
@@ -189,17 +198,17 @@ pub(super) fn frontends(
     frontends: &mut BTreeMap<Frontend, Arc<Pool>>,
 ) {
     let Some(me) = scene.world.nodes.get(scene.me) else { return };
-    plan_vips(scene.world, me, service, tasks, frontends);
+    let mut serving = Serving { world: scene.world, me, tasks, known: BTreeMap::new() };
+    plan_vips(scene.world, service, &mut serving, frontends);
     for port in &service.ports {
-        plan_port(scene.world, me, service, tasks, port, frontends);
+        plan_port(scene.world, me, service, port, &mut serving, frontends);
     }
 }
 
-fn plan_vips(
+fn plan_vips<'a>(
     world: &Snapshot,
-    me: &Node,
-    service: &Service,
-    tasks: &[&Arc<Task>],
+    service: &'a Service,
+    serving: &mut Serving<'a>,
     frontends: &mut BTreeMap<Frontend, Arc<Pool>>,
 ) {
     for attachment in &service.networks {
@@ -208,19 +217,19 @@ fn plan_vips(
         };
         for address in vip.addresses() {
             let family = Family::of(address);
-            let backends = backends(world, me, service, tasks, &attachment.network, family, service.locality);
+            let backends = serving.backends(&attachment.network, family, service.locality);
             let pool = pool(service, network.vni, None, &[], backends);
             frontends.insert(Frontend::Vip { vni: network.vni, address }, pool);
         }
     }
 }
 
-fn plan_port(
-    world: &Snapshot,
+fn plan_port<'a>(
+    world: &'a Snapshot,
     me: &Node,
     service: &Service,
-    tasks: &[&Arc<Task>],
     port: &PublishedPort,
+    serving: &mut Serving<'a>,
     frontends: &mut BTreeMap<Frontend, Arc<Pool>>,
 ) {
     if !port.nodes.is_empty() && !port.nodes.contains(&me.name) {
@@ -235,7 +244,7 @@ fn plan_port(
     let families: BTreeSet<Family> =
         Family::ALL.into_iter().filter(|f| *f == Family::V4 || network.v6.is_some()).collect();
     for family in families {
-        let backends = backends(world, me, service, tasks, &network.id, family, locality);
+        let backends = serving.backends(&network.id, family, locality);
         if backends.is_empty() && port.mode == PublishMode::Host {
             continue;
         }
@@ -265,7 +274,7 @@ fn pool(
     vni: Vni,
     target: Option<u16>,
     allow: &[IpNet],
-    backends: Vec<Backend>,
+    backends: Arc<[Backend]>,
 ) -> Arc<Pool> {
     Arc::new(Pool {
         service: service.name.clone(),
@@ -280,34 +289,45 @@ fn pool(
     })
 }
 
-fn backends(
-    world: &Snapshot,
-    me: &Node,
-    service: &Service,
-    tasks: &[&Arc<Task>],
-    network: &NetworkId,
-    family: Family,
-    locality: Locality,
-) -> Vec<Backend> {
-    let mut all: Vec<Backend> = tasks
-        .iter()
-        .filter_map(|task| {
-            Some(Backend {
-                id: task.id.clone(),
-                task: format!("{}.{}", service.name, task.slot),
-                address: family.pick(*task.addresses.get(network)?)?,
-                node: task.node.clone(),
-                local: task.node == me.id,
-                weight: task.weight,
-            })
+/// Those of a service's tasks that serve, as backends.
+struct Serving<'a> {
+    world: &'a Snapshot,
+    me: &'a Node,
+    tasks: &'a [&'a Arc<Task>],
+    /// What was asked for already: a VIP and a published port mostly lead to the same.
+    known: BTreeMap<(&'a NetworkId, Family, Locality), Arc<[Backend]>>,
+}
+
+impl<'a> Serving<'a> {
+    fn backends(&mut self, network: &'a NetworkId, family: Family, locality: Locality) -> Arc<[Backend]> {
+        let known = self.known.get(&(network, family, locality)).cloned();
+        known.unwrap_or_else(|| {
+            let backends: Arc<[Backend]> = self.list(network, family, locality).into();
+            self.known.insert((network, family, locality), Arc::clone(&backends));
+            backends
         })
-        .filter(|backend| backend.local || world.nodes.contains_key(&backend.node))
-        .collect();
-    let local = all.iter().any(|backend| backend.local);
-    match locality {
-        Locality::Spread => {}
-        Locality::PreferLocal if !local => {}
-        Locality::PreferLocal | Locality::LocalOnly => all.retain(|backend| backend.local),
     }
-    all
+
+    fn list(&self, network: &NetworkId, family: Family, locality: Locality) -> Vec<Backend> {
+        let mut all: Vec<Backend> = (self.tasks.iter())
+            .filter_map(|task| {
+                Some(Backend {
+                    id: task.id.clone(),
+                    slot: task.slot,
+                    address: family.pick(*task.addresses.get(network)?)?,
+                    node: task.node.clone(),
+                    local: task.node == self.me.id,
+                    weight: task.weight,
+                })
+            })
+            .filter(|backend| backend.local || self.world.nodes.contains_key(&backend.node))
+            .collect();
+        let local = all.iter().any(|backend| backend.local);
+        match locality {
+            Locality::Spread => {}
+            Locality::PreferLocal if !local => {}
+            Locality::PreferLocal | Locality::LocalOnly => all.retain(|backend| backend.local),
+        }
+        all
+    }
 }

@@ -66,6 +66,10 @@ impl Last {
             let part = Part::of(begun.scene(), &unit);
             begun.put(unit, part);
         }
+        begun.routes.compact();
+        begun.sites.compact();
+        begun.frontends.compact();
+        begun.zone.compact();
         begun
     }
 

@@ -42,7 +42,11 @@ pub(super) fn apply<'a>(masks: &BTreeMap<NodeId, Verdict>, pools: impl Iterator<
     for pool in pools {
         // What others share stays as it is.
         if pool.backends.iter().any(|backend| masks.contains_key(&backend.node)) {
-            leave_out(masks, &mut Arc::make_mut(pool).backends, |backend| &backend.node);
+            let mut left = pool.backends.to_vec();
+            leave_out(masks, &mut left, |backend| &backend.node);
+            if left.len() < pool.backends.len() {
+                Arc::make_mut(pool).backends = left.into();
+            }
         }
     }
 }

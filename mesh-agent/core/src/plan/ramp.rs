@@ -32,7 +32,7 @@ pub(super) fn apply<'a>(
             if alike(&sinces, window) {
                 None
             } else {
-                weigh(&mut Arc::make_mut(pool).backends, &sinces, window, now)
+                weigh(Arc::make_mut(&mut Arc::make_mut(pool).backends), &sinces, window, now)
             }
         })
         .min()
@@ -98,7 +98,7 @@ mod tests {
     fn backends(weights: &[u16]) -> Vec<Backend> {
         let backend = |weight: &u16| Backend {
             id: TaskId::new("t"),
-            task: "web.1".to_owned(),
+            slot: 1,
             address: [10, 0, 0, 1].into(),
             node: NodeId::new("n"),
             local: true,

@@ -40,10 +40,10 @@ fn an_empty_store_does_not_empty_the_world() {
     replica.resync(listing(5, stops(20, 5)), false).unwrap();
     let refused = replica.resync(listing(9, vec![]), false).unwrap_err();
     assert_eq!(refused, Refused::TooManyDeletions { what: "services", missing: 20, known: 20 });
-    assert_eq!(replica.kvs.len(), 20, "nothing half-applied");
+    assert_eq!(replica.texts.len(), 20, "nothing half-applied");
     replica.resync(listing(9, stops(16, 5)), false).unwrap();
     replica.resync(listing(9, vec![]), true).unwrap();
-    assert!(replica.kvs.is_empty());
+    assert!(replica.texts.is_empty());
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn a_later_generation_is_meant() {
     let mut replica = Replica::default();
     replica.resync(listing(90, stops(20, 5)), false).unwrap();
     replica.resync(generation(7, 3), false).unwrap();
-    assert_eq!((replica.world().rev, replica.world().changed, replica.kvs.len()), (Rev(3), Rev(3), 2));
+    assert_eq!((replica.world().rev, replica.world().changed, replica.texts.len()), (Rev(3), Rev(3), 2));
     assert!(matches!(replica.resync(generation(7, 2), false), Err(Refused::WentBack { .. })));
     assert!(matches!(replica.resync(generation(6, 2), false), Err(Refused::WentBack { .. })));
     replica.resync(generation(8, 2), false).unwrap();
@@ -90,7 +90,7 @@ fn signs_of_life_listed_apart_are_not_undone_by_what_is_older() {
     assert_eq!(replica.world().rev, Rev(5), "the rest is still to come");
     replica.apply(Batch { rev: Rev(6), events: vec![Event::Put(live(6))] });
     replica.apply(Batch { rev: Rev(7), events: vec![Event::Delete("live/n1".to_owned())] });
-    assert_eq!(replica.kvs["live/n1"].modified, Rev(8));
+    assert_eq!(replica.world().rev_of("live/n1"), Rev(8));
     replica.apply(Batch { rev: Rev(10), events: vec![Event::Delete("live/n1".to_owned())] });
     assert!(replica.world().live.is_empty());
     let other = Listing { cluster: "c2".to_owned(), rev: Rev(99), kvs: vec![] };

@@ -1,6 +1,7 @@
 //! **Decision.** What a worker may write: each key, and why not.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
@@ -216,17 +217,18 @@ impl<'a> Judge<'a> {
         match (kind, op) {
             ("block", Op::Put { value, .. }) if self.claimed.contains(key) => {
                 let claim: Claim = read(key, value)?;
-                let own = claim.owner == self.node.as_str() && claim.released.is_none();
+                let own = *claim.owner == *self.node.as_str() && claim.released.is_none();
                 if own { Ok(()) } else { refuse(format!("{key} may only be claimed for the node itself")) }
             }
             ("slot", Op::Put { value, .. }) if self.claimed.contains(key) => {
                 let claim: Claim = read(key, value)?;
-                let task = self.puts.get(&TaskId::new(claim.owner.as_str()));
+                let task = self.puts.get(&TaskId::new(claim.owner));
                 let fits = |task: &Task| slot(task).as_deref() == Some(key) && claim.released.is_none();
                 if task.is_some_and(fits) { Ok(()) } else { self.with_its_task(key) }
             }
             ("slot", Op::Delete(_)) => {
-                let holder = self.world.claims.get(key).map(|held| TaskId::new(held.claim.owner.as_str()));
+                let holder =
+                    self.world.claims.get(key).map(|held| TaskId::new(Arc::clone(&held.claim.owner)));
                 self.pin(key.to_owned());
                 let gone = self.world.rev_of(key) == Rev(0);
                 let fits = holder.map_or(gone, |holder| self.deletes.contains(&holder));

@@ -1,6 +1,6 @@
 //! **Fact.** What the data plane counts, on the wire.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -97,19 +97,18 @@ impl Counters {
     }
 
     /// With what each service got, and nothing of single backends: of very many nobody is told more.
-    pub fn with_sums(self, world: &Snapshot, mut served: Vec<Served>) -> AllCounters {
-        served.sort_unstable_by_key(|served| (served.vni, served.address));
-        let stats = |vni: Vni, address: IpAddr| {
-            let at =
-                served.binary_search_by_key(&(vni, address), |served| (served.vni, served.address)).ok()?;
-            served.get(at).map(|served| served.stats)
-        };
+    pub fn with_sums(self, world: &Snapshot, served: &[Served]) -> AllCounters {
+        // What got nothing adds nothing.
+        let used = served.iter().filter(|served| served.stats != Stats::default());
+        let used: HashMap<(Vni, IpAddr), Stats> =
+            used.map(|served| ((served.vni, served.address), served.stats)).collect();
         let sum = |service: &Arc<mesh_core::model::Service>| {
             let mut sum = ServiceCounters { name: service.name.to_string(), ..ServiceCounters::default() };
-            for (id, address) in world.tasks_of(&service.id).flat_map(|task| &task.addresses) {
+            let tasks = world.tasks_of(&service.id).filter(|_| !used.is_empty());
+            for (id, address) in tasks.flat_map(|task| &task.addresses) {
                 let Some(network) = world.networks.get(id) else { continue };
                 for Stats { flows, packets, bytes } in
-                    address.addresses().filter_map(|address| stats(network.vni, address))
+                    address.addresses().filter_map(|address| used.get(&(network.vni, address)))
                 {
                     sum.flows += flows;
                     sum.packets += packets;

@@ -15,12 +15,11 @@ use std::sync::Arc;
 
 use mesh_core::model::{SharedMap, Vni};
 use mesh_core::plan::{Balance, Site};
-use mesh_ebpf::abi::{
-    Addr16, Backend, Endpoint, Frontend, FrontendKey, MacKey, Network, Peer, SlotLine, SourceKey,
-};
+use mesh_ebpf::abi::{Addr16, Backend, Endpoint, Frontend, FrontendKey, MacKey, Network, Peer, SourceKey};
 
 pub(super) use self::backends::Backends;
 pub(super) use self::frontends::Frontends;
+pub(super) use self::tables::Slots;
 
 /// What the kernel alone knows: indexes of devices, and the node's addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,7 +40,7 @@ pub(super) enum Step {
     Mac(MacKey, Option<Endpoint>),
     Local(Addr16, bool),
     Backend(u32, Backend),
-    Slots(u32, Vec<SlotLine>),
+    Slots(u32, Slots),
     Source(u32, SourceKey, bool),
     Frontend(FrontendKey, Option<Frontend>),
     PortWord(u32, u64),

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use mesh_ebpf::abi::{Addr16, NetPort, TCP, UDP};
@@ -12,7 +13,7 @@ use nix::libc::{AF_INET, AF_INET6};
 use nix::sys::socket::{setsockopt, sockopt::ReceiveTimeout};
 use nix::sys::time::TimeVal;
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
-use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
+use rtnetlink::sys::{Socket, protocols::NETLINK_SOCK_DIAG};
 
 /// The kernel answers within microseconds; longer means that the answer was lost.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,7 +40,9 @@ const WANT_INFO: u8 = 1 << (INFO - 1);
 const LAST_SENT: usize = 44;
 const LAST_RECEIVED: usize = 52;
 /// All states but those without a process or a peer: TIME_WAIT (6), LISTEN (10), NEW_SYN_RECV (12).
-const STATES: u32 = !(1 << 6 | 1 << 10 | 1 << 12);
+const STATES: u32 = !(1 << 6 | LISTEN | 1 << 12);
+/// Those that listen.
+const LISTEN: u32 = 1 << 10;
 
 /// A socket, and the backend that it is connected to.
 pub(super) type Lost = (u64, Addr16, NetPort);
@@ -84,7 +87,7 @@ impl Diag {
     pub(super) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
         socket.bind_auto()?;
-        socket.connect(&SocketAddr::new(0, 0))?;
+        socket.connect(&rtnetlink::sys::SocketAddr::new(0, 0))?;
         let seconds = i64::try_from(TIMEOUT.as_secs()).unwrap_or(i64::MAX);
         setsockopt(&socket, ReceiveTimeout, &TimeVal::new(seconds, 0))?;
         Ok(Self { socket, sequence: 0 })
@@ -109,7 +112,7 @@ impl Diag {
         let mut all = Vec::new();
         for family in [AF_INET, AF_INET6] {
             let family = u8::try_from(family).map_err(io::Error::other)?;
-            self.send(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, [family, proto, WANT_INFO], &[0; ID])?;
+            self.send(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, [family, proto, WANT_INFO], STATES, &[0; ID])?;
             self.receive(|body| all.extend(seen(family, body)))?;
         }
         Ok(all)
@@ -117,7 +120,7 @@ impl Diag {
 
     /// The ids of those that there are.
     fn find(&mut self, family: u8, proto: u8, lost: &BTreeSet<Lost>) -> io::Result<Vec<[u8; ID]>> {
-        self.send(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, [family, proto, 0], &[0; ID])?;
+        self.send(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, [family, proto, 0], STATES, &[0; ID])?;
         let mut found = Vec::new();
         self.receive(|body| {
             if let Some(id) = body.get(ANSWER_ID..).and_then(<[u8]>::first_chunk::<ID>)
@@ -131,7 +134,7 @@ impl Diag {
 
     /// False: it ended by itself in the meantime.
     fn destroy(&mut self, family: u8, proto: u8, id: &[u8; ID]) -> io::Result<bool> {
-        self.send(SOCK_DESTROY, NLM_F_ACK, [family, proto, 0], id)?;
+        self.send(SOCK_DESTROY, NLM_F_ACK, [family, proto, 0], STATES, id)?;
         match self.receive(|_| {}) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             result => result.map(|()| true),
@@ -139,7 +142,7 @@ impl Diag {
     }
 
     /// Asks about sockets of a family and protocol, with what is wanted beside.
-    fn send(&mut self, kind: u16, flags: u16, about: [u8; 3], id: &[u8; ID]) -> io::Result<()> {
+    fn send(&mut self, kind: u16, flags: u16, about: [u8; 3], states: u32, id: &[u8; ID]) -> io::Result<()> {
         self.sequence += 1;
         let mut bytes = Vec::with_capacity(REQUEST);
         bytes.extend(u32::try_from(REQUEST).map_err(io::Error::other)?.to_ne_bytes());
@@ -149,7 +152,7 @@ impl Diag {
         bytes.extend([0; 4]);
         bytes.extend(about);
         bytes.push(0);
-        bytes.extend(STATES.to_ne_bytes());
+        bytes.extend(states.to_ne_bytes());
         bytes.extend(id);
         self.socket.send(&bytes, 0).map(drop)
     }
@@ -210,14 +213,39 @@ fn seen(family: u8, body: &[u8]) -> Option<Seen> {
     Some(Seen { cookie, port: u16::from_be_bytes([id[0], id[1]]), state: *body.get(1)?, idle })
 }
 
+/// An address in it.
+fn address(family: u8, id: &[u8; ID], at: usize) -> Addr16 {
+    let word = |at: usize| u32::from_ne_bytes([id[at], id[at + 1], id[at + 2], id[at + 3]]);
+    if i32::from(family) == AF_INET {
+        Addr16::from_word(word(at))
+    } else {
+        Addr16([word(at), word(at + 4), word(at + 8), word(at + 12)])
+    }
+}
+
+/// Where TCP sockets of the namespace that the caller is in listen. The kernel looks at those alone: a table in `/proc` is
+/// one of all connections, and of room for as many again.
+pub(crate) fn listening() -> io::Result<Vec<SocketAddr>> {
+    let mut diag = Diag::open()?;
+    let mut all = Vec::new();
+    for family in [AF_INET, AF_INET6] {
+        let family = u8::try_from(family).map_err(io::Error::other)?;
+        diag.send(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, [family, TCP, 0], LISTEN, &[0; ID])?;
+        diag.receive(|body| {
+            let id = body.get(ANSWER_ID..).and_then(<[u8]>::first_chunk::<ID>);
+            let own = |id: &[u8; ID]| {
+                SocketAddr::new(address(family, id, 4).into(), u16::from_be_bytes([id[0], id[1]]))
+            };
+            all.extend(id.map(own));
+        })?;
+    }
+    Ok(all)
+}
+
 /// Whose socket it is, and whom it is connected to.
 fn peer(family: u8, id: &[u8; ID]) -> Lost {
     let word = |at: usize| u32::from_ne_bytes([id[at], id[at + 1], id[at + 2], id[at + 3]]);
-    let addr = if i32::from(family) == AF_INET {
-        Addr16::from_word(word(20))
-    } else {
-        Addr16([word(20), word(24), word(28), word(32)])
-    };
+    let addr = address(family, id, 20);
     let cookie = u64::from(word(40)) | u64::from(word(44)) << 32;
     (cookie, addr, NetPort(u16::from_ne_bytes([id[2], id[3]])))
 }
@@ -225,7 +253,7 @@ fn peer(family: u8, id: &[u8; ID]) -> Lost {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
-    use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+    use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
     use std::os::fd::AsFd;
 
     use super::super::syscall::socket_cookie;

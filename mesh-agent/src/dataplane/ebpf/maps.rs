@@ -3,6 +3,7 @@
 mod former;
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::Ebpf;
@@ -22,6 +23,9 @@ use super::pinned::Pinned;
 use crate::plane::{DIFFERS, Drift, MISSING, UNPLANNED};
 
 pub(super) use self::former::Former;
+
+/// So many backends are written each by itself; of more all are mapped at once.
+const FEW: usize = 32;
 
 /// How many entries each map has whose size is the agent's choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +71,7 @@ impl Limits {
 pub(super) struct Maps {
     frontends: HashMap<MapData, FrontendKey, Frontend>,
     slots: Paged<SlotLine>,
-    backends: Mapped<Backend>,
+    backends: Paged<Backend>,
     peers: aya::maps::Array<MapData, Peer>,
     peer_ids: HashMap<MapData, Addr16, u32>,
     networks: HashMap<MapData, u32, Network>,
@@ -77,10 +81,16 @@ pub(super) struct Maps {
     sources: LpmTrie<MapData, SourceKey, u32>,
     ports: Mapped<u64>,
     vips: Mapped<u64>,
-    active: Mapped<i64>,
+    active: Paged<i64>,
     pub(super) config: SharedConfig,
     stats: PerCpuArray<MapData, Stats>,
     events: PerCpuArray<MapData, u64>,
+}
+
+/// The memory of some backends, while they are written.
+struct Near {
+    backends: Mapped<Backend>,
+    active: Mapped<i64>,
 }
 
 impl Maps {
@@ -89,7 +99,7 @@ impl Maps {
         Ok(Self {
             frontends: maps.open(map::FRONTENDS)?,
             slots: maps.paged(map::SLOTS)?,
-            backends: maps.mapped(map::BACKENDS)?,
+            backends: maps.paged(map::BACKENDS)?,
             peers: maps.open(map::PEERS)?,
             peer_ids: maps.open(map::PEER_IDS)?,
             networks: maps.open(map::NETWORKS)?,
@@ -99,7 +109,7 @@ impl Maps {
             sources: maps.open(map::SOURCES)?,
             ports: maps.mapped(map::PORTS)?,
             vips: maps.mapped(map::VIP_BITS)?,
-            active: maps.mapped(map::ACTIVE)?,
+            active: maps.paged(map::ACTIVE)?,
             config: SharedConfig(Arc::new(Mutex::new(maps.mapped(map::CONFIG)?))),
             stats: maps.open(map::STATS)?,
             events: maps.open(map::EVENTS)?,
@@ -108,8 +118,9 @@ impl Maps {
 
     /// What they hold.
     pub(super) fn found(&self) -> Result<Found, EbpfError> {
-        let backends = (1..self.backends.len())
-            .map(|id| (id as u32, self.backends.get(id)))
+        let backends = self.backends()?;
+        let backends = (1..backends.len())
+            .map(|id| (id as u32, backends.get(id)))
             .filter(|(_, value)| value.generation != 0)
             .collect();
         let peers = all(&self.peer_ids, map::PEER_IDS)?
@@ -131,27 +142,40 @@ impl Maps {
     }
 
     /// How many flows each backend has, by what programs counted.
-    pub(super) fn active(&self) -> Vec<i64> {
-        (0..self.active.len()).map(|id| self.active.get(id)).collect()
+    pub(super) fn active(&self) -> Result<Vec<i64>, EbpfError> {
+        let active = self.active.all().map_err(|source| share_error(map::ACTIVE, source))?;
+        Ok((0..active.len()).map(|id| active.get(id)).collect())
     }
 
     /// Corrects it by as much.
-    pub(super) fn add_active(&self, corrections: impl Iterator<Item = (u32, i64)>) {
-        for (id, flows) in corrections {
-            self.active.add(id as usize, flows);
+    pub(super) fn add_active(&self, corrections: impl Iterator<Item = (u32, i64)>) -> Result<(), EbpfError> {
+        let active = self.active.all().map_err(|source| share_error(map::ACTIVE, source))?;
+        corrections.for_each(|(id, flows)| active.add(id as usize, flows));
+        Ok(())
+    }
+
+    /// All backends.
+    pub(super) fn backends(&self) -> Result<Mapped<Backend>, EbpfError> {
+        self.backends.all().map_err(|source| share_error(map::BACKENDS, source))
+    }
+
+    /// Carries them out, one after the other. How many changed something.
+    pub(super) fn write(&mut self, steps: &[Step]) -> Result<usize, EbpfError> {
+        let of_backends = steps.iter().filter(|step| matches!(step, Step::Backend(..))).count();
+        let mut all = if of_backends > FEW { Some(self.near(0..self.backends.len())?) } else { None };
+        let mut changed = 0;
+        for step in steps {
+            changed += usize::from(self.write_one(step, all.as_mut())?);
         }
+        Ok(changed)
     }
 
-    /// Whether a backend still serves a flow that began when its id had `generation`.
-    pub(super) fn serves(&self, id: u32, generation: u32) -> bool {
-        (id as usize) < self.backends.len() && self.backends.get(id as usize).serves(generation)
-    }
-
-    /// Carries one out. False: that is how it was.
-    pub(super) fn write(&mut self, step: &Step) -> Result<bool, EbpfError> {
+    /// False: that is how it was.
+    fn write_one(&mut self, step: &Step, all: Option<&mut Near>) -> Result<bool, EbpfError> {
         match step {
-            Step::Slots(start, lines) => {
-                let (first, mut slots) = self.slots(*start, lines)?;
+            Step::Slots(start, slots) => {
+                let lines = slots.lines();
+                let (first, mut slots) = self.slots(*start, &lines)?;
                 let mut changed = false;
                 for (line, index) in lines.iter().zip(first..) {
                     if slots.get(index) != *line {
@@ -163,6 +187,15 @@ impl Maps {
             }
             Step::PortWord(index, word) => Ok(put_word(&mut self.ports, *index, *word)),
             Step::VipWord(index, word) => Ok(put_word(&mut self.vips, *index, *word)),
+            Step::Backend(id, backend) => {
+                match all {
+                    Some(all) => self.put_backend(all, *id, *backend)?,
+                    None => {
+                        self.put_backend(&mut self.near(*id as usize..*id as usize + 1)?, *id, *backend)?
+                    }
+                }
+                Ok(true)
+            }
             other => self.put_entry(other).map(|()| true),
         }
     }
@@ -190,15 +223,17 @@ impl Maps {
                 (format!("address {} of the node", IpAddr::from(*addr)), differs(is, there.then_some(1)))
             }
             Step::Backend(id, backend) => {
-                let is = self.backends.get(*id as usize);
-                (format!("backend {}", IpAddr::from(backend.addr)), differs(Some(is), Some(*backend)))
+                // What cannot be looked at is not known to be as planned.
+                let at = *id as usize;
+                let is = self.backends.some(at..at + 1).ok().map(|page| page.get(at));
+                (format!("backend {}", IpAddr::from(backend.addr)), differs(is, Some(*backend)))
             }
-            Step::Slots(start, lines) => {
-                let differ = match self.slots(*start, lines) {
+            Step::Slots(start, slots) => {
+                let lines = slots.lines();
+                let differ = match self.slots(*start, &lines) {
                     Ok((first, slots)) => {
                         lines.iter().zip(first..).any(|(line, index)| slots.get(index) != *line)
                     }
-                    // What cannot be looked at is not known to be as planned.
                     Err(_) => true,
                 };
                 (format!("slots from {start}"), differ.then_some(DIFFERS))
@@ -228,7 +263,7 @@ impl Maps {
     fn slots(&self, start: u32, lines: &[SlotLine]) -> Result<(usize, Mapped<SlotLine>), EbpfError> {
         let first = (start / mesh_ebpf::abi::SLOT_LINE) as usize;
         let slots = self.slots.some(first..first + lines.len());
-        Ok((first, slots.map_err(|source| EbpfError::Share { map: map::SLOTS, source })?))
+        Ok((first, slots.map_err(|source| share_error(map::SLOTS, source))?))
     }
 
     fn put_entry(&mut self, step: &Step) -> Result<(), EbpfError> {
@@ -243,31 +278,43 @@ impl Maps {
             }
             Step::Mac(mac, endpoint) => put(&mut self.macs, map::MACS, mac, endpoint.as_ref()),
             Step::Local(addr, there) => put(&mut self.locals, map::LOCALS, addr, there.then_some(&1)),
-            Step::Backend(id, backend) => {
-                if self.backends.get(*id as usize).generation != backend.generation {
-                    self.forget_stats(*id)?;
-                    self.active.set(*id as usize, 0);
-                }
-                self.put_backend(*id as usize, *backend);
-                Ok(())
-            }
             Step::Source(bits, key, there) => self.put_source(&Key::new(*bits, *key), *there),
             Step::Frontend(key, frontend) => put(&mut self.frontends, map::FRONTENDS, key, frontend.as_ref()),
-            Step::Slots(..) | Step::PortWord(..) | Step::VipWord(..) => Ok(()),
+            Step::Backend(..) | Step::Slots(..) | Step::PortWord(..) | Step::VipWord(..) => Ok(()),
         }
     }
 
+    /// The memory around some backends.
+    fn near(&self, ids: Range<usize>) -> Result<Near, EbpfError> {
+        let backends = self.backends.some(ids.clone());
+        let active = self.active.some(ids);
+        Ok(Near {
+            backends: backends.map_err(|source| share_error(map::BACKENDS, source))?,
+            active: active.map_err(|source| share_error(map::ACTIVE, source))?,
+        })
+    }
+
     /// A program may read it at any moment: while more than the state changes, nobody is there.
-    fn put_backend(&mut self, id: usize, backend: Backend) {
+    fn put_backend(&mut self, near: &mut Near, id: u32, backend: Backend) -> Result<(), EbpfError> {
         use std::sync::atomic::{Ordering, fence};
-        let now = self.backends.get(id);
+        let Near { backends, active } = near;
+        let at = id as usize;
+        let now = backends.get(at);
+        if now.generation != backend.generation {
+            // Of one that never was nothing was counted.
+            if now.generation != 0 {
+                self.forget_stats(id)?;
+            }
+            active.set(at, 0);
+        }
         if (Backend { state: backend.state, ..now }) != backend {
-            self.backends.set(id, Backend { state: 0, ..now });
+            backends.set(at, Backend { state: 0, ..now });
             fence(Ordering::SeqCst);
-            self.backends.set(id, Backend { state: 0, ..backend });
+            backends.set(at, Backend { state: 0, ..backend });
             fence(Ordering::SeqCst);
         }
-        self.backends.set(id, backend);
+        backends.set(at, backend);
+        Ok(())
     }
 
     /// What a former task got with this number is not its successor's.
@@ -369,6 +416,10 @@ fn gone_is_removed(done: Result<(), MapError>) -> Result<(), MapError> {
         Err(MapError::KeyNotFound) => Ok(()),
         other => other,
     }
+}
+
+pub(super) fn share_error(map: &'static str, source: std::io::Error) -> EbpfError {
+    EbpfError::Share { map, source }
 }
 
 pub(super) fn map_error(map: &'static str, source: MapError) -> EbpfError {

@@ -53,7 +53,8 @@ impl Pinned {
         Paged::new(data.fd(), len).map_err(|source| EbpfError::Share { map: name, source })
     }
 
-    fn array<T: Pod>(&self, name: &'static str) -> Result<(MapData, u32), EbpfError> {
+    /// An array map, if its values are of that type, and how many it has.
+    pub(super) fn array<T: Pod>(&self, name: &'static str) -> Result<(MapData, u32), EbpfError> {
         let data = self.data(name)?;
         let info = data.info().map_err(|source| map_error(name, source))?;
         if info.value_size() as usize != size_of::<T>() {

@@ -140,12 +140,24 @@ impl Sockets {
     }
 
     /// Ends the sockets whose backend has gone.
-    pub(super) async fn end_lost(&mut self, backends: &Maps, applied: &mut Applied) {
-        let mut lost: BTreeMap<u64, BTreeSet<Lost>> = BTreeMap::new();
+    pub(super) async fn end_lost(&mut self, maps: &Maps, applied: &mut Applied) {
+        let what = || "sockets whose task has gone".to_owned();
         // One that is removed while they are listed ends by itself.
-        let all = self.origins.iter().flatten();
-        for (key, origin) in all.filter(|(_, origin)| !backends.serves(origin.backend, origin.generation)) {
-            lost.entry(origin.netns).or_default().insert((key.cookie, key.addr, key.port));
+        let all: Vec<_> = self.origins.iter().flatten().collect();
+        if all.is_empty() {
+            return;
+        }
+        let mut lost: BTreeMap<u64, BTreeSet<Lost>> = BTreeMap::new();
+        match maps.backends() {
+            Ok(backends) => {
+                let serves = |id: u32, generation| {
+                    (id as usize) < backends.len() && backends.get(id as usize).serves(generation)
+                };
+                for (key, origin) in all.iter().filter(|(_, of)| !serves(of.backend, of.generation)) {
+                    lost.entry(origin.netns).or_default().insert((key.cookie, key.addr, key.port));
+                }
+            }
+            Err(error) => _ = applied.errors.insert(what(), error.in_full()),
         }
         for (netns, lost) in lost {
             match self.end(netns, &lost).await {
@@ -157,8 +169,7 @@ impl Sockets {
                     }
                 }
                 Err(error) => {
-                    let what = "sockets whose task has gone".to_owned();
-                    applied.errors.insert(what, format!("cannot end them: {error}"));
+                    applied.errors.insert(what(), format!("cannot end them: {error}"));
                 }
             }
         }

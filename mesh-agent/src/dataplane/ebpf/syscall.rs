@@ -1,5 +1,5 @@
-//! **Effect.** What the kernel offers and no library of ours does: another program in a pinned link of any kind, and
-//! the cookie of a network namespace.
+//! **Effect.** What the kernel offers and no library of ours does: another program in a pinned link of any kind, many
+//! values of a map at once, and the cookie of a network namespace.
 
 use std::ffi::CString;
 use std::io;
@@ -7,10 +7,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use aya::Pod;
 use nix::libc;
 
 /// `enum bpf_cmd` of linux/bpf.h.
 const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_LINK_UPDATE: libc::c_long = 29;
 
 /// What `union bpf_attr` begins with for [`BPF_OBJ_GET`].
@@ -28,6 +30,51 @@ struct LinkUpdate {
     new_prog_fd: u32,
     flags: u32,
     old_prog_fd: u32,
+}
+
+/// The same for [`BPF_MAP_LOOKUP_BATCH`].
+#[repr(C)]
+struct Batch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// Reads what an array has from an index on, for each processor that there may be (Linux 5.13): as much as fits, and is
+/// there. Of how many indexes that was. The array's values are of this type.
+pub(super) fn per_cpu_values<T: Pod>(
+    map: BorrowedFd<'_>,
+    first: u32,
+    values: &mut [T],
+    cpus: usize,
+) -> io::Result<usize> {
+    // The kernel puts each processor's value 8 bytes apart, or multiples of it.
+    const { assert!(size_of::<T>().is_multiple_of(8)) };
+    let most = values.len() / cpus;
+    let mut keys = vec![0_u32; most];
+    let (before, mut last) = (first.wrapping_sub(1), 0_u32);
+    let mut batch = Batch {
+        in_batch: if first == 0 { 0 } else { (&raw const before) as u64 },
+        out_batch: (&raw mut last) as u64,
+        keys: keys.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count: u32::try_from(most).map_err(io::Error::other)?,
+        map_fd: map.as_raw_fd().cast_unsigned(),
+        elem_flags: 0,
+        flags: 0,
+    };
+    // SAFETY: the kernel writes to so many keys and values at most, to `last` and to `count`. All live until it returns.
+    let done =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_LOOKUP_BATCH, &raw mut batch, size_of::<Batch>()) };
+    let error = io::Error::last_os_error();
+    // Behind the last index there is none: of the others it has told.
+    let ended = done < 0 && error.raw_os_error() == Some(libc::ENOENT);
+    if done < 0 && !ended { Err(error) } else { Ok(batch.count as usize) }
 }
 
 /// Puts another program into a pinned link: no call meets the hook without one.

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use aya::Pod;
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use mesh_core::model::Vni;
@@ -27,15 +28,16 @@ pub use self::flows::{Asked, Live, Occupancy, State};
 use super::EbpfError;
 use super::active;
 use super::clock::now;
+use super::counts::Counts;
 use super::mapped::{Mapped, Paged};
-use super::maps::map_error;
+use super::maps::{map_error, share_error};
 use super::monitor::{Monitor, Watching};
 use super::pinned::Pinned;
 
 /// Maps to read.
 pub struct View {
     events: PerCpuArray<MapData, u64>,
-    stats: PerCpuArray<MapData, Stats>,
+    stats: Counts,
     frontends: HashMap<MapData, FrontendKey, Frontend>,
     endpoints: HashMap<MapData, u32, Endpoint>,
     networks: HashMap<MapData, u32, Network>,
@@ -47,9 +49,9 @@ pub struct View {
     slots: Paged<SlotLine>,
     ports: Mapped<u64>,
     vips: Mapped<u64>,
-    backends: Mapped<Backend>,
+    backends: Paged<Backend>,
     config: Mapped<Config>,
-    active: Mapped<i64>,
+    active: Paged<i64>,
     flows_tcp: Paged<Bucket>,
     flows_udp: Paged<Bucket>,
     monitor: Arc<Monitor>,
@@ -70,12 +72,19 @@ pub struct Served {
     pub stats: Stats,
 }
 
+impl Served {
+    fn of(backend: &Backend, stats: Stats) -> Self {
+        let (vni, address) = (Vni(backend.vni), backend.addr.into());
+        Self { vni, address, active: backend.is_active(), stats }
+    }
+}
+
 impl View {
     /// Of maps that are loaded and pinned.
     pub(super) fn open(maps: &Pinned, monitor: Arc<Monitor>, sockets: bool) -> Result<Self, EbpfError> {
         Ok(Self {
             events: maps.open(map::EVENTS)?,
-            stats: maps.open(map::STATS)?,
+            stats: Counts::open(maps)?,
             frontends: maps.open(map::FRONTENDS)?,
             endpoints: maps.open(map::ENDPOINTS)?,
             networks: maps.open(map::NETWORKS)?,
@@ -87,9 +96,9 @@ impl View {
             slots: maps.paged(map::SLOTS)?,
             ports: maps.mapped(map::PORTS)?,
             vips: maps.mapped(map::VIP_BITS)?,
-            backends: maps.mapped(map::BACKENDS)?,
+            backends: maps.paged(map::BACKENDS)?,
             config: maps.mapped(map::CONFIG)?,
-            active: maps.mapped(map::ACTIVE)?,
+            active: maps.paged(map::ACTIVE)?,
             flows_tcp: maps.paged(map::FLOWS_TCP)?,
             flows_udp: maps.paged(map::FLOWS_UDP)?,
             monitor,
@@ -110,52 +119,38 @@ impl View {
 
     /// All backends that there are now.
     pub fn served(&self) -> Result<Vec<Served>, EbpfError> {
-        let all = (1..self.backends.len()).map(|id| (id as u32, self.backends.get(id)));
-        all.filter(|(_, backend)| backend.state != BackendState::Gone as u8)
-            .map(|(id, backend)| self.of(id, &backend))
-            .collect()
-    }
-
-    fn of(&self, id: u32, backend: &Backend) -> Result<Served, EbpfError> {
-        Ok(Served {
-            vni: Vni(backend.vni),
-            address: backend.addr.into(),
-            active: backend.is_active(),
-            stats: self.stats(id)?,
-        })
+        let mut counts = self.stats.look();
+        self.known()?.map(|(id, backend)| Ok(Served::of(&backend, counts.of(id)?))).collect()
     }
 
     /// All backends that there are now, and how many flows each has at this node. Looks at every entry: some milliseconds.
     pub fn loads(&self) -> Result<Vec<(Served, u64)>, EbpfError> {
         let mut flows = BTreeMap::new();
         self.balanced(|flow| *flows.entry((flow.backend, flow.generation)).or_default() += 1)?;
-        let all = (1..self.backends.len()).map(|id| (id as u32, self.backends.get(id)));
-        all.filter(|(_, backend)| backend.state != BackendState::Gone as u8)
+        let mut counts = self.stats.look();
+        self.known()?
             .map(|(id, backend)| {
                 let count = flows.get(&(id, backend.generation)).copied().unwrap_or_default();
-                Ok((self.of(id, &backend)?, count))
+                Ok((Served::of(&backend, counts.of(id)?), count))
             })
             .collect()
     }
 
     /// A backend by its number.
     pub fn backend(&self, id: u32) -> Option<Backend> {
-        let there = id != NO_BACKEND && (id as usize) < self.backends.len();
-        there.then(|| self.backends.get(id as usize))
+        if id == NO_BACKEND { None } else { one(&self.backends, id) }
+    }
+
+    /// All that are or were in use, by number.
+    fn known(&self) -> Result<impl Iterator<Item = (u32, Backend)>, EbpfError> {
+        let all = self.backends.all().map_err(|source| share_error(map::BACKENDS, source))?;
+        let all = (1..all.len()).map(move |id| (id as u32, all.get(id)));
+        Ok(all.filter(|(_, backend)| backend.state != BackendState::Gone as u8))
     }
 
     /// What becomes of flows from now on.
     pub fn watch(&self) -> Watching {
         self.monitor.watch()
-    }
-
-    fn stats(&self, id: u32) -> Result<Stats, EbpfError> {
-        let values = self.stats.get(&id, 0).map_err(|source| map_error(map::STATS, source))?;
-        Ok(values.iter().fold(Stats::default(), |sum, one| Stats {
-            flows: sum.flows + one.flows,
-            packets: sum.packets + one.packets,
-            bytes: sum.bytes + one.bytes,
-        }))
     }
 
     /// How full the tables of flows are, of TCP and of UDP. Looks at every entry: some milliseconds.
@@ -212,8 +207,6 @@ impl View {
 
     /// With the backend behind the numbers.
     fn name(&self, read: flows::Read, asked: &Asked) -> Option<Live> {
-        let all = || (1..self.backends.len()).map(|id| self.backends.get(id));
-        let known = |backend: &Backend| backend.state != BackendState::Gone as u8;
         let mut live = read.live;
         match read.task {
             flows::Task::Backend { id, generation } => {
@@ -228,8 +221,8 @@ impl View {
                     None if self.is_own(asked.destination) => return None,
                     None => Some(asked.destination),
                 };
-                let backend = all().find(|backend| backend.addr == address && known(backend));
-                live.task = backend.map(|backend| (Vni(backend.vni), backend.addr.into()));
+                let backend = self.known().ok()?.find(|(_, backend)| backend.addr == address);
+                live.task = backend.map(|(_, backend)| (Vni(backend.vni), backend.addr.into()));
             }
         }
         Some(live)
@@ -240,6 +233,12 @@ impl View {
             TCP => (&self.flows_tcp, map::FLOWS_TCP),
             _ => (&self.flows_udp, map::FLOWS_UDP),
         };
-        table.all().map_err(|source| EbpfError::Share { map, source })
+        table.all().map_err(|source| share_error(map, source))
     }
+}
+
+/// One value, if there is such an index and it can be looked at.
+fn one<T: Pod>(values: &Paged<T>, index: u32) -> Option<T> {
+    let at = index as usize;
+    if at < values.len() { Some(values.some(at..at + 1).ok()?.get(at)) } else { None }
 }

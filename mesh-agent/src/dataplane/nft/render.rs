@@ -182,13 +182,13 @@ fn pool_chain(at: &Frontend, family: Family, title: &str, pool: &Pool) -> Chain 
         };
         // A hash over ports asks for the protocol, too.
         let known = known.unwrap_or_else(has_ports);
-        let tasks: Vec<&str> = pool.backends.iter().map(|backend| backend.task.as_str()).collect();
+        let tasks: Vec<String> = pool.backends.iter().map(|backend| pool.task(backend)).collect();
         let to = map(draw, addresses(&slots));
         return chain.rule(&format!("{title}: {}", tasks.join(" ")), [known, dnat(family, to, pool.target)]);
     }
     // Each rule draws among those that are left, so that the shares come out as the weights.
     let slots = slots::by_weight(&pool.backends);
-    for (run, backend) in slots.runs.iter().zip(&pool.backends) {
+    for (run, backend) in slots.runs.iter().zip(pool.backends.iter()) {
         let (length, left) = (run.last - run.first + 1, slots.modulus - run.first);
         let mut says = Vec::with_capacity(3);
         says.extend(known.clone());
@@ -196,7 +196,7 @@ fn pool_chain(at: &Frontend, family: Family, title: &str, pool: &Pool) -> Chain 
             says.push(below(random(left), length));
         }
         says.push(dnat(family, backend.address.word(), pool.target));
-        chain = chain.rule(&format!("{title}: {}", backend.task), says);
+        chain = chain.rule(&format!("{title}: {}", pool.task(backend)), says);
     }
     chain
 }

@@ -125,7 +125,7 @@ mod tests {
             .zip(weights)
             .map(|(n, weight)| Backend {
                 id: TaskId::new(format!("task{n}")),
-                task: format!("web.{n}"),
+                slot: n.into(),
                 address: IpAddr::from([10, 0, 0, n]),
                 node: NodeId::new("n1"),
                 local: true,

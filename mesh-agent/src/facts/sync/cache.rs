@@ -1,7 +1,7 @@
 //! **Effect.** The copy of the store on disk: a checksummed file, and the one before it.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::io::{self, BufWriter, ErrorKind, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -62,9 +62,11 @@ pub(super) fn load(path: &Path) -> (Option<Cache>, Option<String>) {
 fn parse(bytes: &[u8]) -> Result<Cache, String> {
     let end = bytes.iter().position(|byte| *byte == b'\n').ok_or("it has no head")?;
     let head = std::str::from_utf8(&bytes[..end]).map_err(|_| "its head is no text")?;
-    let sum = head.strip_prefix(FORMAT).ok_or("it is of another format")?.trim();
+    if !head.starts_with(FORMAT) {
+        return Err("it is of another format".to_owned());
+    }
     let body = &bytes[end + 1..];
-    if sum != format!("{:016x}", checksum(body)) {
+    if head != self::head(checksum(EMPTY, body)) {
         return Err("its checksum is wrong".to_owned());
     }
     serde_json::from_slice(body).map_err(|error| error.to_string())
@@ -74,13 +76,16 @@ fn parse(bytes: &[u8]) -> Result<Cache, String> {
 pub(super) fn save(path: &Path, cache: &Cache) -> io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
-    let body = mesh_core::records::to_json(cache).into_bytes();
     let new = beside(path, ".new");
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    let mut file = BufWriter::new(file);
-    writeln!(file, "{FORMAT} {:016x}", checksum(&body))?;
-    file.write_all(&body)?;
-    file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    writeln!(file, "{}", head(0))?;
+    // Written as it is made: as a whole it would be as large as the records.
+    let mut body = BufWriter::with_capacity(1 << 16, Summed { file, sum: EMPTY });
+    serde_json::to_writer(&mut body, cache)?;
+    let Summed { mut file, sum } = body.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.rewind()?;
+    writeln!(file, "{}", head(sum))?;
+    file.sync_all()?;
     match std::fs::rename(path, beside(path, ".old")) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
@@ -89,11 +94,35 @@ pub(super) fn save(path: &Path, cache: &Cache) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
-/// FNV-1a: it is against torn writes and bad disks, not against people.
-fn checksum(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+/// The first line, with the checksum of what follows.
+fn head(sum: u64) -> String {
+    format!("{FORMAT} {sum:016x}")
+}
+
+/// The checksum of nothing.
+const EMPTY: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// FNV-1a, going on from a sum: it is against torn writes and bad disks, not against people.
+fn checksum(sum: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(sum, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Sums up what is written.
+struct Summed {
+    file: File,
+    sum: u64,
+}
+
+impl Write for Summed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.sum = checksum(self.sum, bytes.get(..written).unwrap_or_default());
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 #[cfg(test)]

@@ -95,21 +95,21 @@ pub(super) fn load(db: &Database) -> Result<Content, String> {
         entries.push(kv);
         Ok(())
     })?;
-    let mut log: Vec<Batch> = Vec::new();
+    let mut state = KvState::restore(rev, entries);
+    let mut last = None;
     rows(&txn, LOG, |number, value| {
         let batch: Batch =
             serde_json::from_str(value).map_err(|error| format!("revision {number}: {error}"))?;
-        if batch.rev.0 != number || log.last().is_some_and(|before| before.rev.0 + 1 != number) {
+        if batch.rev.0 != number || last.is_some_and(|Rev(before)| before + 1 != number) {
             return Err(format!("its history has a gap at revision {number}"));
         }
-        log.push(batch);
+        last = Some(batch.rev);
+        state.recall(batch);
         Ok(())
     })?;
-    if log.last().map_or(Rev(0), |batch| batch.rev) != rev {
+    if last.unwrap_or_default() != rev {
         return Err(format!("its history does not lead to its revision {rev}"));
     }
-
-    let mut state = KvState::restore(rev, entries).with_history(log);
     for lease in known {
         state.grant(lease);
     }

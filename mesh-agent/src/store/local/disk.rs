@@ -21,8 +21,8 @@ pub(super) const LEASES: TableDefinition<'_, u64, u64> = TableDefinition::new("l
 
 /// The format that this version writes and reads.
 pub(super) const SCHEMA: &str = "1";
-/// Everything is served from memory; the database needs little.
-pub(super) const CACHE: usize = 16 << 20;
+/// Everything is served from memory; the database needs little, and keeps all that it gets.
+pub(super) const CACHE: usize = 1 << 20;
 
 /// What a file holds.
 #[derive(Debug)]

@@ -15,16 +15,41 @@ use super::{Facts, Found, Problems, Sizes, Step};
 /// A task's address in a network.
 type Key = (Vni, IpAddr);
 
-/// What is known of a backend.
-#[derive(Debug)]
+/// What is known of a backend. There are very many.
+#[derive(Debug, Clone)]
 struct Known {
     id: u32,
     /// As the map has it.
-    value: Backend,
+    value: Value,
     /// How many tables have it in their slots.
     used: u32,
     /// Its node does not answer.
     silent: bool,
+}
+
+/// What the map has of it, but for what it is found by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Value {
+    generation: u32,
+    device: u32,
+    peer: u32,
+    weight: u32,
+    mac: [u8; 6],
+    state: u8,
+}
+
+impl Value {
+    fn of(backend: &Backend) -> Self {
+        let Backend { generation, device, peer, weight, mac, state, .. } = *backend;
+        Self { generation, device, peer, weight, mac, state }
+    }
+
+    /// As it is written.
+    fn at(self, (vni, address): &Key) -> Backend {
+        let Self { generation, device, peer, weight, mac, state } = self;
+        let (addr, vni) = ((*address).into(), vni.0);
+        Backend { addr, generation, vni, device, peer, mac, state, pad: 0, weight, rest: [0; 5] }
+    }
 }
 
 impl Known {
@@ -42,10 +67,10 @@ impl Known {
 /// All backends, whether or not they get new flows.
 #[derive(Debug)]
 pub(in super::super) struct Backends {
-    known: BTreeMap<Key, Known>,
+    known: SharedMap<Key, Known>,
     ids: Ids,
-    /// Of each id that was ever given out.
-    generations: BTreeMap<u32, u32>,
+    /// By id; 0: it was never given out.
+    generations: Vec<u32>,
     /// Whose use changed in this round.
     touched: Vec<Key>,
     /// Who is gone: they leave when no slot names them any more.
@@ -55,13 +80,13 @@ pub(in super::super) struct Backends {
 impl Backends {
     pub(super) fn open(sizes: &Sizes, found: &Found) -> Self {
         let mut ids = Ids::new(NO_BACKEND + 1..sizes.backends);
-        let mut known = BTreeMap::new();
-        let mut generations = BTreeMap::new();
+        let mut known = SharedMap::default();
+        let mut generations = Vec::new();
         for (id, value) in &found.backends {
-            generations.insert(*id, value.generation);
+            note(&mut generations, *id, value.generation);
             if value.state != BackendState::Gone as u8 && ids.take_that(*id) {
                 let key = (Vni(value.vni), IpAddr::from(value.addr));
-                known.insert(key, Known { id: *id, value: *value, used: 0, silent: false });
+                known.insert(key, Known { id: *id, value: Value::of(value), used: 0, silent: false });
             }
         }
         let touched = known.keys().copied().collect();
@@ -80,7 +105,7 @@ impl Backends {
         for (key, site) in sites {
             let (device, peer) = match site.peer {
                 Some(underlay) => (0, node.peer(underlay).unwrap_or_default()),
-                None => (facts.devices.get(&site.device).copied().unwrap_or_default(), 0),
+                None => (facts.devices.get(&*site.device).copied().unwrap_or_default(), 0),
             };
             // One that cannot be reached yet is none.
             if device == 0 && peer == 0 {
@@ -92,16 +117,15 @@ impl Backends {
                     self.touched.push(*key);
                 }
                 let weight = u32::from(site.weight);
-                let value = Backend { device, peer, mac: site.mac.0, weight, ..known.value };
+                let mut value = Value { device, peer, mac: site.mac.0, weight, ..known.value };
                 if value.mac != known.value.mac {
                     // Another task has the address: flows of the former one end.
-                    known.value.generation += 1;
-                    self.generations.insert(known.id, known.value.generation);
+                    value.generation += 1;
+                    note(&mut self.generations, known.id, value.generation);
                 }
-                let value = Backend { generation: known.value.generation, ..value };
                 if value != known.value {
                     known.value = value;
-                    steps.push(Step::Backend(known.id, value));
+                    steps.push(Step::Backend(known.id, value.at(key)));
                 }
                 continue;
             }
@@ -110,24 +134,14 @@ impl Backends {
                 problems.insert(format!("backend {}", key.1), why.to_owned());
                 continue;
             };
-            let generation = self.generations.get(&id).map_or(1, |last| last + 1);
-            self.generations.insert(id, generation);
+            let generation = self.generations.get(id as usize).map_or(1, |last| last + 1);
+            note(&mut self.generations, id, generation);
             // It is in no slots yet; before it is, it is made active.
             let state = if site.silent { BackendState::Silent } else { BackendState::Draining } as u8;
-            let value = Backend {
-                addr: key.1.into(),
-                generation,
-                vni: key.0.0,
-                device,
-                peer,
-                mac: site.mac.0,
-                state,
-                pad: 0,
-                weight: u32::from(site.weight),
-                rest: [0; 5],
-            };
+            let weight = u32::from(site.weight);
+            let value = Value { generation, device, peer, weight, mac: site.mac.0, state };
             self.known.insert(*key, Known { id, value, used: 0, silent: site.silent });
-            steps.push(Step::Backend(id, value));
+            steps.push(Step::Backend(id, value.at(key)));
         }
     }
 
@@ -152,10 +166,10 @@ impl Backends {
         known.used += 1;
         if known.used == 1 {
             // Before the slots are written.
-            let active = Backend { state: BackendState::Active as u8, ..known.value };
+            let active = Value { state: BackendState::Active as u8, ..known.value };
             if active != known.value {
                 known.value = active;
-                steps.push(Step::Backend(known.id, active));
+                steps.push(Step::Backend(known.id, active.at(&key)));
             }
         }
     }
@@ -172,16 +186,26 @@ impl Backends {
     pub(super) fn settle(&mut self, steps: &mut Vec<Step>) {
         for key in self.touched.drain(..) {
             let Some(known) = self.known.get_mut(&key) else { continue };
-            let value = Backend { state: known.state(), ..known.value };
+            let value = Value { state: known.state(), ..known.value };
             if value != known.value {
                 known.value = value;
-                steps.push(Step::Backend(known.id, value));
+                steps.push(Step::Backend(known.id, value.at(&key)));
             }
         }
         for key in self.leaving.drain(..) {
             let Some(Known { id, value, .. }) = self.known.remove(&key) else { continue };
             self.ids.give_back(id);
-            steps.push(Step::Backend(id, Backend { state: BackendState::Gone as u8, ..value }));
+            let gone = Value { state: BackendState::Gone as u8, ..value };
+            steps.push(Step::Backend(id, gone.at(&key)));
         }
     }
+}
+
+/// Notes what the last one had that had an id.
+fn note(generations: &mut Vec<u32>, id: u32, generation: u32) {
+    let at = id as usize;
+    if generations.len() <= at {
+        generations.resize(at + 1, 0);
+    }
+    generations[at] = generation;
 }

@@ -232,7 +232,8 @@ fn reached(pool: Arc<Pool>, backends: &Backends) -> (Arc<Pool>, Option<Content>)
         return (pool, content);
     }
     let mut part = Pool::clone(&pool);
-    part.backends.retain(|backend| backends.id(&(pool.vni, backend.address)).is_some());
+    let known = |backend: &&plan::Backend| backends.id(&(pool.vni, backend.address)).is_some();
+    part.backends = pool.backends.iter().filter(known).cloned().collect();
     (Arc::new(part), content)
 }
 

@@ -140,7 +140,7 @@ impl Tables {
             backends.hold(*key, steps);
         }
         let order = order_of(content);
-        steps.push(Step::Slots(start, lines(content, order)));
+        steps.push(Step::Slots(start, Slots(Arc::clone(content))));
         let table = self.tables.entry(start).or_insert(Table { order, users: 0, content: None });
         let old = table.content.replace(Arc::clone(content));
         self.places.insert(Arc::clone(content), start);
@@ -162,9 +162,16 @@ pub(super) fn order_of(content: &Content) -> u32 {
     maglev::size(content.len()).max(SLOT_LINE).trailing_zeros()
 }
 
-fn lines(content: &Content, order: u32) -> Vec<SlotLine> {
-    let weighted: Vec<Weighted> = content.iter().map(|(weighted, _)| *weighted).collect();
-    let mut slots = vec![0; 1 << order];
-    maglev::fill(&weighted, &mut slots);
-    slots.chunks_exact(SLOT_LINE as usize).filter_map(|line| line.try_into().ok()).collect()
+/// What is to be in a table, worked out when it is written: all tables of a first round are many megabytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct Slots(Content);
+
+impl Slots {
+    /// Whole lines.
+    pub(in super::super) fn lines(&self) -> Vec<SlotLine> {
+        let weighted: Vec<Weighted> = self.0.iter().map(|(weighted, _)| *weighted).collect();
+        let mut slots = vec![0; 1 << order_of(&self.0)];
+        maglev::fill(&weighted, &mut slots);
+        slots.chunks_exact(SLOT_LINE as usize).filter_map(|line| line.try_into().ok()).collect()
+    }
 }

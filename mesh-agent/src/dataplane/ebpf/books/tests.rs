@@ -62,8 +62,13 @@ impl Wanted {
                 let gate = PortGate { vni: NET, addresses: TaskAddress { v4, v6: None } };
                 balance.ports.insert(device.clone(), gate);
             }
-            let site =
-                Site { mac: plan::Mac::of_task(&device), device, peer, weight: 1, silent: self.silent[task] };
+            let site = Site {
+                mac: plan::Mac::of_task(&device),
+                device: device.into(),
+                peer,
+                weight: 1,
+                silent: self.silent[task],
+            };
             balance.sites.insert((NET, address(task)), site.into());
         }
         for (number, members) in self.services.iter().enumerate() {
@@ -72,7 +77,7 @@ impl Wanted {
                 .filter(|task| members[*task] && self.running[*task])
                 .map(|task| plan::Backend {
                     id: TaskId::new(format!("task{task}")),
-                    task: format!("web.{task}"),
+                    slot: task as u32,
                     address: address(task),
                     node: NodeId::new("n"),
                     local: task % 2 == 1,
@@ -88,7 +93,7 @@ impl Wanted {
                 return_path: Default::default(),
                 idle: None,
                 allow: vec!["198.51.100.0/24".parse().unwrap()],
-                backends,
+                backends: backends.into(),
             };
             let at = plan::Frontend::Published {
                 protocol: Protocol::Tcp,
@@ -220,7 +225,8 @@ fn a_change_of_one_service_writes_nothing_of_others() {
     shared.sites.remove(&gone);
     for pool in shared.frontends.values_mut().filter(|pool| pool.backends.iter().any(|b| b.address == gone.1))
     {
-        Arc::make_mut(pool).backends.retain(|backend| backend.address != gone.1);
+        let left = pool.backends.iter().filter(|backend| backend.address != gone.1).cloned().collect();
+        Arc::make_mut(pool).backends = left;
     }
     for then in [shared, after.balance()] {
         let mut kernel = Kernel::default();
@@ -233,8 +239,8 @@ fn a_change_of_one_service_writes_nothing_of_others() {
         let others = [0, 2].map(|service| kernel.frontends[&frontend_key(service)]);
         for step in &steps {
             match step {
-                Step::Slots(start, lines) => {
-                    let end = start + lines.len() as u32 * SLOT_LINE;
+                Step::Slots(start, slots) => {
+                    let end = start + slots.lines().len() as u32 * SLOT_LINE;
                     let apart = |other: &Frontend| *start > other.slots + other.mask || end <= other.slots;
                     assert!(others.iter().all(apart), "{step:?}");
                 }

@@ -56,9 +56,7 @@ impl Former {
             return Ok(());
         }
         let old = Maps::open(&self.pinned)?;
-        for step in numbers(old.found()?) {
-            new.write(&step)?;
-        }
+        new.write(&numbers(old.found()?).collect::<Vec<_>>())?;
         copy_counts(map::STATS, &old.stats, &mut new.stats)?;
         copy_counts(map::EVENTS, &old.events, &mut new.events)?;
         // Last: it says that all this was done.

@@ -18,7 +18,7 @@ use mesh_ebpf::pipeline;
 use mesh_ebpf::verdict::{Action, Event};
 
 use super::super::clock::now;
-use super::{Asked, View};
+use super::{Asked, View, one};
 
 /// What would become of a new flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,8 +147,7 @@ impl Dry<'_> {
 
 impl Kernel for Dry<'_> {
     fn active(&self, backend: u32) -> i64 {
-        let id = backend as usize;
-        if id < self.view.active.len() { self.view.active.get(id) } else { 0 }
+        one(&self.view.active, backend).unwrap_or_default()
     }
 
     /// As long as it is dry, nothing begins.
@@ -181,8 +180,7 @@ impl Kernel for Dry<'_> {
     }
 
     fn backend(&self, id: u32) -> Option<&Backend> {
-        let there = (id as usize) < self.view.backends.len();
-        there.then(|| self.view.backends.get(id as usize)).and_then(|value| self.backends.keep(value))
+        self.backends.keep(one(&self.view.backends, id)?)
     }
 
     fn peer(&self, number: u32) -> Option<&Peer> {

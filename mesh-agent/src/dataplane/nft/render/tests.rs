@@ -24,7 +24,7 @@ pub(in crate::dataplane::nft) fn task(address: &str) -> Backend {
     let number = address.to_string().rsplit(['.', ':']).next().unwrap().to_owned();
     Backend {
         id: TaskId::new(format!("task{number}")),
-        task: format!("web.{number}"),
+        slot: number.parse().unwrap(),
         address,
         node: NodeId::new("n1"),
         local: true,
@@ -42,7 +42,7 @@ fn pool(target: Option<u16>, backends: &[Backend]) -> Pool {
         return_path: Default::default(),
         idle: None,
         allow: Vec::new(),
-        backends: backends.to_vec(),
+        backends: backends.into(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Maps in memory.
 
-use mesh_ebpf::abi::SLOT_LINE;
+use mesh_ebpf::abi::{SLOT_LINE, SlotLine};
 
 use super::*;
 
@@ -40,8 +40,8 @@ impl Kernel {
             Step::Local(addr, true) => _ = self.locals.insert(addr),
             Step::Local(addr, false) => _ = self.locals.remove(&addr),
             Step::Backend(id, backend) => _ = self.backends.insert(id, backend),
-            Step::Slots(start, lines) => {
-                for (line, at) in lines.into_iter().zip(start / SLOT_LINE..) {
+            Step::Slots(start, slots) => {
+                for (line, at) in slots.lines().into_iter().zip(start / SLOT_LINE..) {
                     self.slots.insert(at, line);
                 }
             }
