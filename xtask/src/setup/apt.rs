@@ -12,7 +12,7 @@ use super::{Ebpf, Talk};
 use crate::shell;
 
 /// Programs that Mesh, its build, its tests or its benchmarks run.
-const TOOLS: [&str; 29] = [
+const TOOLS: [&str; 30] = [
     "nftables",
     "iproute2",
     "iputils-ping",
@@ -33,6 +33,8 @@ const TOOLS: [&str; 29] = [
     "util-linux",
     "git",
     "g++",
+    // What the allocator is built with.
+    "make",
     "wrk",
     "iperf3",
     "nginx",

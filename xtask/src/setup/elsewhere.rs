@@ -6,7 +6,7 @@ use super::Ebpf;
 use crate::shell;
 
 /// A program, and the project that it comes from (packages of distributions are named after it).
-const TOOLS: [(&str, &str); 23] = [
+const TOOLS: [(&str, &str); 24] = [
     ("nft", "nftables"),
     ("ip", "iproute2"),
     ("ping", "iputils"),
@@ -24,6 +24,7 @@ const TOOLS: [(&str, &str); 23] = [
     ("python3", "Python 3"),
     ("unshare", "util-linux"),
     ("g++", "GCC"),
+    ("make", "GNU make"),
     ("wrk", "wrk"),
     ("iperf3", "iperf3"),
     ("nginx", "nginx, with its stream module"),
