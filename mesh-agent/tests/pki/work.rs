@@ -67,7 +67,7 @@ async fn a_worker_lives_through_the_gateway() {
             service: service.map(str::to_owned),
             name: service.is_none().then(|| "job".to_owned()),
             networks: vec!["net".to_owned()],
-            origin: Origin::Process { pid: round as u32, start: 1, supervised: true },
+            origin: Origin::Process { pid: round as u32 + 1, start: 1, supervised: true },
             weight: 1,
             state: TaskState::Running,
             slot: None,
