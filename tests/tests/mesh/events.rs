@@ -68,6 +68,7 @@ fn every_node_tells_all() -> Result<()> {
         n1.ok("service update --health-tcp 81 web")?;
         all.tells(&["task health_status: unhealthy web.1"])?;
         n1.ok("service update --health-tcp 80 web")?;
+        all.tells(&["task health_status: unhealthy web.1", "task health_status: healthy web.1"])?;
         n2.ok("task drain web.1")?;
         n1.ok("node update --availability drain n1")?;
         n1.ok("node update --availability active n1")?;
