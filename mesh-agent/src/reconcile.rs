@@ -202,8 +202,10 @@ impl Reconciler {
         let found = self.look(world, masks, planner, named).await;
         let mut left = found.len();
         if asked.repair && left > 0 {
+            // One that is under way may have passed by what is wrong now.
+            while self.repair.join_next().await.is_some() {}
             next = self.round(world, masks, Depth::Sweep, next, planner, named).await;
-            self.dns.repair().await;
+            while self.repair.join_next().await.is_some() {}
             left = self.look(world, masks, planner, named).await.len();
         }
         self.publish(|status| status.verified = Some(Verified::new(&asked.id, found, left)));
