@@ -11,7 +11,6 @@ use mesh_agent::health::{self, Histories};
 use mesh_agent::store::local::LocalStore;
 use mesh_agent::tasks::Tasks;
 use mesh_core::change::Me;
-use mesh_core::kv::{KeyValue, Listing, Rev};
 use mesh_core::model::{Health, HealthCheck, NodeId, Origin, Probe, Snapshot, TaskId};
 use mesh_core::replica::Replica;
 use mesh_tests::{Host, Lab};
@@ -169,16 +168,8 @@ fn world(node: &Host, services: u16, check: &HealthCheck) -> Result<(NodeId, Sna
             task.origin = Origin::Netns { path: node.netns().path() };
         }
     }
-    let kv = |(key, value): (String, String)| KeyValue {
-        key: key.into(),
-        value: value.into(),
-        created: Rev(1),
-        modified: Rev(1),
-        lease: None,
-    };
-    let kvs = records.all().into_iter().map(kv).collect();
     let mut replica = Replica::default();
-    replica.resync(Listing { cluster: "bench".to_owned(), rev: Rev(1), kvs }, true)?;
+    replica.resync(records.listing(), true)?;
     Ok((owner, replica.world().clone()))
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
+use mesh_core::kv::{KeyValue, Listing, Rev};
 use mesh_core::model::{
     Affinity, Attachment, Balancing, Block, EndpointMode, Health, Locality, Network, NetworkId, Node, NodeId,
     Origin, Protocol, PublishMode, PublishedPort, Service, ServiceId, Task, TaskId, TaskState, Vni,
@@ -87,6 +88,18 @@ impl Records {
             }
         }
         all
+    }
+
+    /// As a store lists them that took them in one go.
+    pub(crate) fn listing(&self) -> Listing {
+        let kv = |(key, value): (String, String)| KeyValue {
+            key: key.into(),
+            value: value.into(),
+            created: Rev(1),
+            modified: Rev(1),
+            lease: None,
+        };
+        Listing { cluster: "bench".to_owned(), rev: Rev(1), kvs: self.all().into_iter().map(kv).collect() }
     }
 }
 
@@ -210,23 +223,11 @@ fn name(text: &str) -> mesh_core::model::Name {
 
 #[cfg(test)]
 mod tests {
-    use mesh_core::kv::{KeyValue, Listing, Rev};
     use mesh_core::plan;
     use mesh_core::replica::Replica;
 
     use super::*;
     use crate::Mesh;
-
-    fn listing(all: Vec<(String, String)>) -> Listing {
-        let kv = |(key, value): (String, String)| KeyValue {
-            key: key.into(),
-            value: value.into(),
-            created: Rev(1),
-            modified: Rev(1),
-            lease: None,
-        };
-        Listing { cluster: "bench".to_owned(), rev: Rev(1), kvs: all.into_iter().map(kv).collect() }
-    }
 
     #[test]
     fn they_are_such_as_decisions_make() {
@@ -247,7 +248,7 @@ mod tests {
         known.remove("guard");
         assert_eq!(kinds(&mut all.iter().map(|(key, _)| key.as_str())), known);
         let mut replica = Replica::default();
-        replica.resync(listing(all), true).expect("a listing");
+        replica.resync(records.listing(), true).expect("a listing");
         let world = replica.world();
         assert!(world.poison.is_empty(), "{:?}", world.poison);
         assert_eq!((world.services.len(), world.tasks.len()), (30, 300));
