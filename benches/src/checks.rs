@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use mesh_agent::control::{Control, now};
 use mesh_agent::health::{self, Histories};
+use mesh_agent::liveness::Bell;
 use mesh_agent::store::local::LocalStore;
 use mesh_agent::tasks::Tasks;
 use mesh_core::change::Me;
@@ -96,7 +97,7 @@ fn measure(node: &Host, plan: Plan, name: &'static str, check: &HealthCheck) -> 
         let (_statuses, status) = watch::channel(Arc::default());
         let control = Control::new(owner.clone(), store, world, status);
         let (_joined, me) = watch::channel(Some(Me { id: owner, epoch: 1 }));
-        let tasks = Tasks::new(control.clone(), me, plan.interval);
+        let tasks = Tasks::new(control.clone(), me, plan.interval, Bell::new()?);
         let (histories, stop) = (Histories::default(), CancellationToken::new());
         let checking = health::run(control, tasks, histories.clone(), stop.clone());
         let watching = async {

@@ -1,4 +1,4 @@
-//! How soon a node that dies, or leaves, gets no new flows; and how often one is taken for dead that is not.
+//! How soon a node that dies or leaves, or a task that is killed, gets no new flows; and how often one is taken for dead that is not.
 //!
 //! Real agents, each with a kernel's data plane of its own. What a kernel does is told by flows: a client outside sends
 //! the first datagram of a new flow through each of the other nodes every two milliseconds, and who answers it, or
@@ -6,6 +6,7 @@
 
 mod deaths;
 mod flows;
+mod kills;
 mod leaves;
 mod quiet;
 mod report;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use mesh_tests::{Lab, Node, eventually};
+use nix::unistd::Pid;
 
 pub use self::report::Report;
 use crate::lab::mesh_program;
@@ -24,7 +26,9 @@ use crate::lab::mesh_program;
 pub struct Plan {
     /// How often a node dies.
     pub deaths: usize,
-    /// How often one is drained.
+    /// How often a task is killed.
+    pub kills: usize,
+    /// How often a node is drained.
     pub leaves: usize,
     /// How long nobody dies, while packets are lost and processors busy.
     pub quiet: Duration,
@@ -33,10 +37,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Less than three minutes.
-    pub const FULL: Self = Self { deaths: 50, leaves: 15, quiet: Duration::from_secs(20), busy: 512 };
-    /// Less than one.
-    pub const QUICK: Self = Self { deaths: 10, leaves: 5, quiet: Duration::from_secs(10), busy: 512 };
+    /// Less than five minutes.
+    pub const FULL: Self =
+        Self { deaths: 50, kills: 50, leaves: 15, quiet: Duration::from_secs(20), busy: 512 };
+    /// Less than two.
+    pub const QUICK: Self =
+        Self { deaths: 10, kills: 10, leaves: 5, quiet: Duration::from_secs(10), busy: 512 };
 }
 
 /// The nodes; the last one dies and leaves.
@@ -49,17 +55,22 @@ const HEARD: Duration = Duration::from_secs(2);
 
 /// Measures everything.
 pub fn run(plan: Plan) -> Result<Report> {
-    let mesh = Mesh::build()?;
+    let (mesh, mut task) = Mesh::build()?;
     let mut deaths = Vec::new();
     for round in 1..=plan.deaths {
         deaths.extend(deaths::measure(&mesh).with_context(|| format!("death {round} of {}", plan.deaths))?);
+    }
+    let mut kills = Vec::new();
+    for round in 1..=plan.kills {
+        let times = kills::measure(&mesh, &mut task);
+        kills.extend(times.with_context(|| format!("kill {round} of {}", plan.kills))?);
     }
     let mut leaves = Vec::new();
     for round in 1..=plan.leaves {
         leaves.extend(leaves::measure(&mesh).with_context(|| format!("leave {round} of {}", plan.leaves))?);
     }
     let quiet = quiet::measure(&mesh, plan.quiet, plan.busy).context("while nobody dies")?;
-    Ok(Report::of(mesh.lab.dataplane().unwrap_or("ebpf"), plan, deaths, leaves, quiet))
+    Ok(Report::of(mesh.lab.dataplane().unwrap_or("ebpf"), plan, deaths, kills, leaves, quiet))
 }
 
 /// A mesh with one service, whose tasks are on the last two nodes.
@@ -68,7 +79,8 @@ struct Mesh {
 }
 
 impl Mesh {
-    fn build() -> Result<Self> {
+    /// And the process of the task on the last node.
+    fn build() -> Result<(Self, Pid)> {
         let lab = Lab::builder(mesh_program()?).nodes(NODES).build()?;
         lab.start_agents(SOON)?;
         let mesh = Self { lab };
@@ -89,15 +101,20 @@ impl Mesh {
                 &published,
             ])?
             .ok()?;
-        for node in [stays, dies] {
-            // It answers with the name of its node.
-            let server = mesh.lab.programs().udp_named(80, node.name());
-            let argv = ["task", "run", "-d", "--service", "echo", "--"].map(str::to_owned);
-            node.mesh(argv.into_iter().chain(server))?.ok()?;
-        }
+        mesh.serve(stays)?;
+        let task = mesh.serve(dies)?;
         mesh.settle()?;
         thread::sleep(HEARD);
-        Ok(mesh)
+        Ok((mesh, task))
+    }
+
+    /// Runs a task on a node, which answers with the name of its node.
+    fn serve(&self, node: &Node) -> Result<Pid> {
+        let server = self.lab.programs().udp_named(80, node.name());
+        let argv = ["task", "run", "-d", "--service", "echo", "--"].map(str::to_owned);
+        let id = node.mesh(argv.into_iter().chain(server))?.ok()?;
+        let pid = node.mesh(["task", "inspect", id.trim(), "--format", "{{.Origin.Pid}}"])?.ok()?;
+        Ok(Pid::from_raw(pid.trim().parse().with_context(|| format!("no process: {pid}"))?))
     }
 
     /// Whose kernels are looked at.

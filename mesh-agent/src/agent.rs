@@ -39,7 +39,7 @@ use crate::dataplane::Dataplane;
 use crate::dns::{DnsConfig, DnsServer};
 use crate::facts::devices;
 use crate::facts::sync::{self, Caution, Plans, SyncOptions};
-use crate::liveness::{self, Masks, Messenger};
+use crate::liveness::{self, Bell, Masks, Messenger, Voice};
 use crate::overlay::OverlayPlane;
 use crate::pki::renewal::{self, Source};
 use crate::pki::{Admission, Files, Tls};
@@ -188,7 +188,9 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
 
     let messenger = messenger(&id, address, &world);
     let control = Control::new(id.clone(), Arc::clone(&store), world.clone(), status);
-    let tasks = Tasks::new(control.clone(), me.clone(), Duration::from_secs(config.dns.ttl.into()));
+    let bell = Bell::new().context("cannot make an eventfd")?;
+    let ttl = Duration::from_secs(config.dns.ttl.into());
+    let tasks = Tasks::new(control.clone(), me.clone(), ttl, bell.clone());
     let (past, keep) = crate::events::record(id.clone(), control.worlds(), masks.clone());
     let life = Duration::from_secs(config.cluster.certificate_life);
     let admission = tls.clone().map(|tls| Admission::new(tls, control.clone(), GATEWAY_PORT, life));
@@ -230,7 +232,7 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
         address,
         world.clone(),
         masks_tx,
-        messenger.clone(),
+        Voice { messenger: messenger.clone(), bell },
         Arc::clone(&heard),
         stop.clone(),
     ));

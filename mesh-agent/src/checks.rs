@@ -90,7 +90,7 @@ fn name(uri: &Uri) -> &str {
 /// What is to be said of the node, of a service by name, or of a task by `service.slot`.
 fn ask(control: &Control, reference: &str) -> Readiness {
     let (world, status) = (control.world(), control.status());
-    let entry = Entry { node: control.node(), silent: &status.silent };
+    let entry = Entry { node: control.node(), silent: &status.silent.nodes };
     if reference.is_empty() {
         return entry.node(&world);
     }

@@ -9,7 +9,6 @@
 mod ascend;
 mod begin;
 mod binary;
-pub(crate) mod disk;
 mod dissolve;
 mod duty;
 mod file;
@@ -42,6 +41,7 @@ pub use self::own::Own;
 pub use self::supervise::{EtcdArgs, main as supervise};
 use self::trust::Trust;
 use crate::control::Control;
+use crate::disk;
 use crate::liveness::Messenger;
 use crate::pki::Files;
 use crate::store::etcd::{EtcdOptions, EtcdStore, Known, MemberHealth};

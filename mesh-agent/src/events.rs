@@ -61,7 +61,7 @@ async fn keep(
             Ok(()) = masks.changed() => {
                 let now = Arc::clone(&masks.borrow_and_update());
                 let was = std::mem::replace(&mut silent, Arc::clone(&now));
-                known.as_ref().map_or_else(Vec::new, |world| events::heard(world, &node, &was, &now))
+                known.as_ref().map_or_else(Vec::new, |world| events::heard(world, &node, &was.nodes, &now.nodes))
             }
         };
         if !happened.is_empty() {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use mesh_core::change::TaskChange;
 use mesh_core::health::{Course, History, Probed};
+use mesh_core::liveness::Notice;
 use mesh_core::model::{Health, HealthCheck, Snapshot, Task, TaskId, TaskState};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
@@ -99,6 +100,7 @@ fn settle(
             // Nothing checks it any more: it serves while it runs.
             None => {
                 let (tasks, id) = (tasks.clone(), id.clone());
+                tasks.notice(&id, None);
                 at_work.spawn(async move { note(&tasks, &id, Health::None, String::new()).await })
             }
         };
@@ -141,6 +143,8 @@ impl Patient {
             let probed = Probed { start, end: now(), exit_code, output };
             self.histories
                 .change(|all| all.entry(self.id.clone()).or_default().note(probed, course.failures()));
+            let sick = course.health() == Health::Unhealthy;
+            self.tasks.notice(&self.id, sick.then_some(Notice::Sick));
             if task.health != course.health() {
                 let message = match &failure {
                     Some(why) => format!("health check {}: {why}", check.probe),

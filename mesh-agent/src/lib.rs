@@ -17,6 +17,7 @@ pub mod config;
 pub mod control;
 pub mod dataplane;
 pub mod demo;
+mod disk;
 pub mod dns;
 pub mod doctor;
 pub mod events;

@@ -3,6 +3,7 @@
 //! What is concluded from answers is in `mesh_core::liveness`. Probes are answered by the other's kernel, whatever its
 //! agent does: by our programs there, which say how it fares, or else as ICMP echoes. What nodes ask each other, and tell of themselves, are messages (`messenger`, `inbox`).
 
+mod bell;
 mod echo;
 mod inbox;
 mod messenger;
@@ -18,22 +19,32 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use mesh_core::change::Me;
-use mesh_core::liveness::{Echo, Verdict, boot_number};
+use mesh_core::liveness::{Echo, boot_number};
 use mesh_core::model::{Node, NodeId, Snapshot, TaskState};
 use mesh_core::plan::own_address;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+pub use self::bell::Bell;
 pub use self::messenger::{Leaving, Messenger};
 use self::prober::Prober;
 use crate::dataplane::ebpf::Reflector;
 
-/// Nodes that do not answer.
-pub type Masks = Arc<BTreeMap<NodeId, Verdict>>;
+/// Nodes that do not answer, and tasks that cannot serve.
+pub type Masks = Arc<mesh_core::liveness::Masks>;
 
 /// What nodes' kernels said with their last answers.
 pub type Heard = Arc<ArcSwap<BTreeMap<NodeId, Echo>>>;
+
+/// What a node tells others, and by whom.
+#[derive(Debug)]
+pub struct Voice {
+    /// None: nothing can be said.
+    pub messenger: Option<Arc<Messenger>>,
+    /// What it knows of its tasks.
+    pub bell: Bell,
+}
 
 /// How often an agent says that it lives.
 const SAY: Duration = Duration::from_millis(500);
@@ -69,11 +80,11 @@ pub async fn run(
     address: IpAddr,
     world: watch::Receiver<Arc<Snapshot>>,
     masks: watch::Sender<Masks>,
-    messenger: Option<Arc<Messenger>>,
+    voice: Voice,
     heard: Heard,
     stop: CancellationToken,
 ) {
-    let prober = Prober::open(node, address, world, masks, messenger, heard);
+    let prober = Prober::open(node, address, world, masks, voice, heard);
     match prober.and_then(|prober| start(prober, stop.clone())) {
         // An error: the thread broke, and its panic was told.
         Ok(ended) => _ = ended.await,

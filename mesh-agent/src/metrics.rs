@@ -214,7 +214,7 @@ impl Scrape {
             "node_reachable",
             "Whether another node answers this one, and through the tunnel",
             others.map(|node| {
-                let verdict = self.status.silent.get(&node.id).copied().unwrap_or(Verdict::Up);
+                let verdict = self.status.silent.nodes.get(&node.id).copied().unwrap_or(Verdict::Up);
                 ([("node", node.name.as_str())], f64::from(u8::from(verdict == Verdict::Up)))
             }),
         )

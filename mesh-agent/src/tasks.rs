@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use mesh_core::change::{self, Me, Refusal, TaskChange, TaskRequest};
 use mesh_core::kv::Rev;
+use mesh_core::liveness::Notice;
 use mesh_core::model::{Origin, RunFailure, ServiceId, Snapshot, Task, TaskId, TaskState};
 use mesh_core::plan::endpoint_device;
 use mesh_core::records;
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::control::{Control, ControlError, Done};
+use crate::liveness::Bell;
 use crate::netns::Netns;
 use crate::overlay::OverlayPlane;
 use crate::plane::Plane;
@@ -51,12 +53,14 @@ pub struct Tasks {
     told: Arc<watch::Sender<Told>>,
     /// How long clients may go on with addresses that they were told.
     ttl: Duration,
+    /// What others are to know at once.
+    bell: Bell,
 }
 
 impl Tasks {
     /// Tasks of the node that `control` speaks for, once it has joined; `ttl` is how long names' answers hold.
-    pub fn new(control: Control, me: watch::Receiver<Option<Me>>, ttl: Duration) -> Self {
-        Self { control, me, told: Arc::new(watch::Sender::new(Told::default())), ttl }
+    pub fn new(control: Control, me: watch::Receiver<Option<Me>>, ttl: Duration, bell: Bell) -> Self {
+        Self { control, me, told: Arc::new(watch::Sender::new(Told::default())), ttl, bell }
     }
 
     /// What is told of them.
@@ -193,7 +197,14 @@ impl Tasks {
         }
     }
 
+    /// Every node is told at once that a task of this one gets no new flows, whether or not the store can write it down; none:
+    /// its record says all.
+    pub(crate) fn notice(&self, id: &TaskId, notice: Option<Notice>) {
+        self.bell.ring(id, notice);
+    }
+
     async fn ended(&self, task: &Task) {
+        self.notice(&task.id, Some(Notice::Gone));
         let name = self.control.world().task_name(task);
         match self.forget(&task.id).await {
             Ok(_) => info!(task = %name, "task ended"),

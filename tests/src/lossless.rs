@@ -1,7 +1,9 @@
-//! Every planned change of a mesh, one after the other, under constant load: none may lose a request.
+//! Every planned change of a mesh, one after the other, under constant load: none may lose a request. Half of it comes from
+//! outside to the published port of two nodes, half from a task to the VIP, by both families.
 
 use std::{
     fmt, fs,
+    net::{IpAddr, SocketAddr},
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -10,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
-use crate::{Lab, Load, Node, eventually, lab_test};
+use crate::{Lab, Load, Netns, Node, eventually, lab_test};
 
 /// How long a start, or one change, may take.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -136,8 +138,12 @@ fn run_in(lab: &Lab, program: &Path, options: Options) -> Result<Report> {
     let create: Vec<_> = words.split(' ').chain([server.as_str()]).collect();
     node(lab, 0)?.mesh_command(create).timeout(PATIENCE).ok()?;
     settled(lab)?;
-    let entries = [(node(lab, 0)?.address(), 8080).into(), (node(lab, 1)?.address(), 8080).into()];
-    let load = Load::start(lab.client().netns(), &entries, options.rate)?;
+    let task = inside(lab)?;
+    let entries = [node(lab, 0)?, node(lab, 1)?];
+    let entries = entries.iter().flat_map(|node| [IpAddr::from(node.address()), node.address6().into()]);
+    let ports: Vec<_> = entries.map(|address| SocketAddr::from((address, 8080))).collect();
+    let rate = (options.rate / 2).max(1);
+    let loads = [Load::start(lab.client().netns(), &ports, rate)?, Load::start(&task, &vips(lab)?, rate)?];
     let begun = Instant::now();
     thread::sleep(CALM);
     let enough = Duration::from_secs(options.requests / u64::from(options.rate));
@@ -153,23 +159,48 @@ fn run_in(lab: &Lab, program: &Path, options: Options) -> Result<Report> {
             break;
         }
     }
-    let told = load.stop()?;
-    eprintln!("{told}");
+    let mut told = Vec::new();
+    for (load, from) in loads.into_iter().zip(["from outside", "from a task"]) {
+        let report = load.stop()?;
+        eprintln!("{from}: {report}");
+        told.push(report);
+    }
     let mut operations: Vec<_> =
         CHANGES.iter().map(|(name, _)| Operation { name: (*name).to_owned(), failed: 0 }).collect();
-    for failure in &told.failed {
+    for failure in told.iter().flat_map(|report| &report.failed) {
         let during = made.iter().rev().find(|(at, _)| *at <= failure.at).or(made.first());
         let during = during.and_then(|(_, name)| operations.iter_mut().find(|op| op.name == *name));
         if let Some(operation) = during {
             operation.failed += 1;
         }
     }
-    let failed = told.failed.len() as u64;
-    Ok(Report { requests: told.ok + failed, failed, operations })
+    let failed = operations.iter().map(|operation| operation.failed).sum();
+    let answered: u64 = told.iter().map(|report| report.ok).sum();
+    Ok(Report { requests: answered + failed, failed, operations })
 }
 
 fn node(lab: &Lab, place: usize) -> Result<&Node> {
     lab.nodes().get(place).context("the lab has too few nodes")
+}
+
+/// Where a task is that asks.
+fn inside(lab: &Lab) -> Result<Netns> {
+    let second = node(lab, 1)?;
+    let run = "task run -d --name inside --network app -- sleep 100000";
+    second.mesh_command(run.split(' ')).timeout(PATIENCE).ok()?;
+    let pid = second.mesh(["task", "inspect", "inside", "--format", "{{.Origin.Pid}}"])?.ok()?;
+    Netns::of_process(pid.trim().parse().with_context(|| format!("no process: {pid}"))?)
+}
+
+/// The service's own addresses, with the port of its tasks.
+fn vips(lab: &Lab) -> Result<Vec<SocketAddr>> {
+    let format = "{{range .Endpoint.VirtualIPs}}{{.Addr}} {{end}}";
+    let text = node(lab, 0)?.mesh(["service", "inspect", "web", "--format", format])?.ok()?;
+    let addresses = text.split_whitespace().map(|net| -> Result<SocketAddr> {
+        let (address, _) = net.split_once('/').with_context(|| format!("no prefix: {net}"))?;
+        Ok((address.parse::<IpAddr>()?, 80).into())
+    });
+    addresses.collect()
 }
 
 /// A command on the first node.

@@ -50,7 +50,7 @@ enum What {
     Dns,
     /// What a thousand simulated nodes cost a real etcd, and how soon a change is everywhere
     Cluster,
-    /// How soon a node that dies or is drained gets no new flows, and how often one is taken for dead that is not
+    /// How soon a node that dies or is drained, or a task that is killed, gets no new flows, and how often one is taken for dead that is not
     Liveness,
     /// What 100, 1,000 and 10,000 services of ten tasks cost one node, and how soon a change of a task is in its kernel
     Scale,

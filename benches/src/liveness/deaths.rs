@@ -29,10 +29,10 @@ pub(super) fn measure(mesh: &Mesh) -> Result<Vec<f64>> {
 }
 
 /// The last flow of all that nobody answered.
-fn last(flows: &[Flow], entry: usize, died: Instant) -> Result<f64> {
+pub(super) fn last(flows: &[Flow], entry: usize, died: Instant) -> Result<f64> {
     let own: Vec<_> = flows.iter().filter(|flow| flow.entry == entry).collect();
     let before = own.iter().filter(|flow| flow.sent + BEFORE / 2 < died && flow.answer.is_none()).count();
-    ensure!(before == 0, "{before} flows were lost before the node died");
+    ensure!(before == 0, "{before} flows were lost before anything died");
     let lost = own.iter().filter(|flow| flow.sent > died && flow.answer.is_none());
     Ok(lost.map(|flow| millis(flow.sent - died)).fold(0.0, f64::max))
 }

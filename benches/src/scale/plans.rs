@@ -1,10 +1,10 @@
 //! How long a plan takes, without an agent around it.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::Result;
 use mesh_core::kv::{KvState, Listing};
+use mesh_core::liveness::Masks;
 use mesh_core::plan::{self, Planner};
 use mesh_core::replica::Replica;
 
@@ -45,7 +45,7 @@ pub(super) fn measure(records: &Records, count: usize) -> Result<Plans> {
         drop(desired);
     }
     let mut planner = Planner::default();
-    let mut last = planner.desired(replica.world(), &node, &BTreeMap::new(), 0);
+    let mut last = planner.desired(replica.world(), &node, &Masks::default(), 0);
     let mut world = replica.world().clone();
     for (_, task, change) in changes::some(records, count) {
         let Ok(batch) = store.prepare(&change.txn(task))? else { continue };
@@ -54,7 +54,7 @@ pub(super) fn measure(records: &Records, count: usize) -> Result<Plans> {
         replica.apply(batch);
         world = replica.world().clone();
         let copied = Instant::now();
-        last = planner.desired(&world, &node, &BTreeMap::new(), 0);
+        last = planner.desired(&world, &node, &Masks::default(), 0);
         plans.changed.push(millis(copied.elapsed()));
         plans.copied.push(millis(copied - began));
     }

@@ -7,13 +7,14 @@
 //!
 //! Others are asked about whoever falls silent. If they hear it, it is the path that is down, and not the node.
 //!
-//! A node that leaves on purpose says so, and nobody waits until it is silent ([`Hints`]). What managers agree on is in
-//! `change::verdicts`.
+//! A node that leaves on purpose says so, and nobody waits until it is silent ([`Hints`]); of its tasks it says at once what
+//! their records will say ([`Notices`]). What managers agree on is in `change::verdicts`.
 
 mod echoes;
 mod hints;
+mod masks;
+mod notices;
 mod peer;
-mod reasons;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +23,8 @@ use peer::Peer;
 
 pub use echoes::{AGENT_LATE, Echo, Echoes, boot_number};
 pub use hints::{Announcer, HINT_LIFE, Hints};
-pub use reasons::masks;
+pub use masks::{Masks, masks};
+pub use notices::{Bulletin, Notice, Notices};
 
 /// Milliseconds of a clock that never goes back.
 pub type Millis = u64;

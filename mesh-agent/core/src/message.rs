@@ -8,7 +8,7 @@
 //! | bytes | |
 //! |---|---|
 //! | 0–7 | `mesh/1` and two zeros |
-//! | 8 | what it is: 1 ask, 2 heard, 3 leaving, 4 staying |
+//! | 8 | what it is: 1 ask, 2 heard, 3 leaving, 4 staying; of a task: 5 gone, 6 sick, 7 well |
 //! | 9–15 | zeros |
 //! | 16–23 | a number that grows with each message of a sender |
 //! | 24–39 | whom it is about, as an IPv6 address; an IPv4 one is mapped (RFC 4291 §2.5.5.2); zeros: nobody |
@@ -17,6 +17,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 
+use crate::liveness::Notice;
 use crate::model::NodeId;
 
 /// UDP.
@@ -45,6 +46,8 @@ pub enum Word {
     Leaving,
     /// I said that I leave, and do not.
     Staying,
+    /// Of my task with this address I know what its record does not say; none: that is over.
+    Task(Option<Notice>, IpAddr),
 }
 
 /// A message before it is signed.
@@ -65,6 +68,9 @@ impl Message {
             Word::Heard(about) => (2, mapped(about)),
             Word::Leaving => (3, nobody),
             Word::Staying => (4, nobody),
+            Word::Task(Some(Notice::Gone), about) => (5, mapped(about)),
+            Word::Task(Some(Notice::Sick), about) => (6, mapped(about)),
+            Word::Task(None, about) => (7, mapped(about)),
         };
         let mut bytes = [0; SIGNED];
         bytes[..8].copy_from_slice(&MAGIC);
@@ -83,6 +89,9 @@ impl Message {
             2 => Word::Heard(about),
             3 => Word::Leaving,
             4 => Word::Staying,
+            5 => Word::Task(Some(Notice::Gone), about),
+            6 => Word::Task(Some(Notice::Sick), about),
+            7 => Word::Task(None, about),
             _ => return None,
         };
         let message = Self { number, word };
@@ -163,6 +172,8 @@ mod tests {
             any::<IpAddr>().prop_map(|about| Word::Heard(about.to_canonical())),
             Just(Word::Leaving),
             Just(Word::Staying),
+            (prop::sample::select(vec![None, Some(Notice::Gone), Some(Notice::Sick)]), any::<IpAddr>())
+                .prop_map(|(notice, about)| Word::Task(notice, about.to_canonical())),
         ]
     }
 

@@ -18,12 +18,11 @@ pub use overlay::{
 };
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 use crate::change::overlap;
 use crate::dns::Zone;
 use crate::kv::Rev;
-use crate::liveness::Verdict;
+use crate::liveness::Masks;
 use crate::model::{Node, NodeId, Snapshot, Timestamp};
 use crate::records;
 use last::Last;
@@ -62,14 +61,8 @@ pub struct Planner {
 }
 
 impl Planner {
-    /// As [`desired`], while these others do not answer.
-    pub fn desired(
-        &mut self,
-        world: &Snapshot,
-        node: &NodeId,
-        masks: &BTreeMap<NodeId, Verdict>,
-        now: Timestamp,
-    ) -> Desired {
+    /// As [`desired`], while these get no new flows.
+    pub fn desired(&mut self, world: &Snapshot, node: &NodeId, masks: &Masks, now: Timestamp) -> Desired {
         let last = self.last.take();
         let Some(me) = world.nodes.get(node) else {
             return Desired { rev: world.changed, ..Desired::default() };
@@ -102,7 +95,7 @@ impl Planner {
 
 /// Plans one node, as of now. A node that the snapshot does not know gets nothing.
 pub fn desired(world: &Snapshot, node: &NodeId, now: Timestamp) -> Desired {
-    Planner::default().desired(world, node, &BTreeMap::new(), now)
+    Planner::default().desired(world, node, &Masks::default(), now)
 }
 
 /// A network around the node's own address would cut the node off: it is left out here, and said so. What else

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use mesh_core::change::{self, Fresh, HealthWish, NetworkRequest, ServiceRequest, ServiceUpdate, TaskChange};
 use mesh_core::dns::{Answer, Question};
-use mesh_core::liveness::Verdict;
+use mesh_core::liveness::{Masks, Verdict};
 use mesh_core::model::{Health, HealthCheck, Probe, Task, TaskState};
 use mesh_core::plan::{self, Frontend};
 use sim::Sim;
@@ -108,7 +108,7 @@ fn whom_nobody_hears_is_not_found_and_does_not_count_as_well() {
     }
     let silent = &tasks[3].node;
     let masked = |sim: &Sim, verdict| {
-        let masks = BTreeMap::from([(silent.clone(), verdict)]);
+        let masks = Masks::from(BTreeMap::from([(silent.clone(), verdict)]));
         shown(sim, &plan::Planner::default().desired(sim.world(), &tasks[0].node, &masks, 0))
     };
     assert_eq!(serve(&sim), (4, 4, 0));

@@ -4,7 +4,7 @@
 
 mod sim;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use std::time::Duration;
 use mesh_core::change::{self, Fresh, HealthWish, NetworkRequest, ProgramWish, ServiceRequest, janitor};
 use mesh_core::journal::Journal;
 use mesh_core::kv::{Batch, Event, KeyValue, Listing, Op, Rev, Txn};
+use mesh_core::liveness::Masks;
 use mesh_core::model::{
     Availability, Live, MemberRotation, NodeId, Probe, PublishedPort, Rotation, Snapshot, TrustStep,
 };
@@ -94,7 +95,7 @@ fn decide(world: &Snapshot, before: &Snapshot, planner: &mut Planner) {
             Whois::of(world, node);
         }
         if let Some(node) = before.nodes.keys().next() {
-            planner.desired(world, node, &BTreeMap::new(), now);
+            planner.desired(world, node, &Masks::default(), now);
         }
         for (id, service) in world.services.iter() {
             let _ = replicas::conduct(world, id, now, &silent);
@@ -208,7 +209,7 @@ fn whatever_is_written_decisions_are_taken() {
             let decided = catch_unwind(AssertUnwindSafe(|| {
                 let mut planner = Planner::default();
                 let first = before.nodes.keys().next().unwrap();
-                planner.desired(&before, first, &BTreeMap::new(), 0);
+                planner.desired(&before, first, &Masks::default(), 0);
                 copy.apply(Batch { rev: Rev(rev.0 + 1), events: vec![Event::Put(written)] });
                 decide(copy.world(), &before, &mut planner);
             }));

@@ -11,7 +11,7 @@ use mesh_core::change::{
 };
 use mesh_core::dns::{Answer, Question};
 use mesh_core::explain::why_not;
-use mesh_core::liveness::Verdict;
+use mesh_core::liveness::{Masks, Verdict};
 use mesh_core::model::{
     Discovery, Ejected, Health, Locality, PortName, Probe, Protocol, PublishMode, PublishedPort, Sickness,
     Task, TaskId,
@@ -112,7 +112,7 @@ fn a_sick_one_is_better_than_one_of_a_dead_node() {
     eject(&mut sim, &tasks[0], 1);
     let masked = |sim: &Sim, verdict| {
         let (world, mut planner) = (sim.world(), plan::Planner::default());
-        let masks = BTreeMap::from([(tasks[1].node.clone(), verdict)]);
+        let masks = Masks::from(BTreeMap::from([(tasks[1].node.clone(), verdict)]));
         let desired = planner.desired(world, &tasks[0].node, &masks, 0);
         places(&desired, &tasks)
     };
@@ -122,7 +122,7 @@ fn a_sick_one_is_better_than_one_of_a_dead_node() {
     }
     let third = sim.task("web", "n1").unwrap();
     let tasks = [tasks, vec![third]].concat();
-    let (world, masks) = (sim.world(), BTreeMap::from([(tasks[1].node.clone(), Verdict::Dead)]));
+    let (world, masks) = (sim.world(), Masks::from(BTreeMap::from([(tasks[1].node.clone(), Verdict::Dead)])));
     let desired = plan::Planner::default().desired(world, &tasks[0].node, &masks, 0);
     assert_eq!(places(&desired, &tasks), [2], "a well one is better than both");
 }

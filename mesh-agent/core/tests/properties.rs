@@ -12,11 +12,10 @@ use mesh_core::change::{
 };
 use mesh_core::diff::diff;
 use mesh_core::dns::Zone;
-use mesh_core::liveness::Verdict;
+use mesh_core::liveness::{Masks, Notice, Verdict};
 use mesh_core::model::{
-    Affinity, Availability, Balancing, Ejected, EndpointMode, Health, HealthCheck, Locality, Node, NodeId,
-    Probe, Program, Protocol, PublishMode, PublishedPort, Run, Service, ServiceId, Sickness, Snapshot, Task,
-    TaskId,
+    Affinity, Availability, Balancing, Ejected, EndpointMode, Health, HealthCheck, Locality, Node, Probe,
+    Program, Protocol, PublishMode, PublishedPort, Run, Service, ServiceId, Sickness, Snapshot, Task, TaskId,
 };
 use mesh_core::plan;
 use proptest::prelude::*;
@@ -27,6 +26,8 @@ use sim::Sim;
 struct Around {
     /// What nodes are taken for, in their order.
     verdicts: Vec<Option<Verdict>>,
+    /// What nodes say of tasks, in their order.
+    notices: Vec<Option<Notice>>,
     /// Each of so many services or tasks.
     odd: Vec<(Odd, usize)>,
 }
@@ -59,14 +60,22 @@ fn around() -> impl Strategy<Value = Around> {
     let verdicts = prop::collection::vec(prop::option::weighted(0.2, verdict), 4);
     let odd = vec![TwinService, TwinTask, Orphan, Named, Alias, Panics, HandsOver, Uplink];
     let odd = prop::collection::vec((prop::sample::select(odd), 0..5usize), 0..3);
-    (verdicts, prop_oneof![2 => Just(Vec::new()), 1 => odd])
-        .prop_map(|(verdicts, odd)| Around { verdicts, odd })
+    let notices = prop::collection::vec(
+        prop::option::weighted(0.2, prop::sample::select(vec![Notice::Gone, Notice::Sick])),
+        8,
+    );
+    (verdicts, notices, prop_oneof![2 => Just(Vec::new()), 1 => odd])
+        .prop_map(|(verdicts, notices, odd)| Around { verdicts, notices, odd })
 }
 
 impl Around {
-    fn masks(&self, world: &Snapshot) -> BTreeMap<NodeId, Verdict> {
-        let all = world.nodes.keys().zip(&self.verdicts);
-        all.filter_map(|(id, verdict)| Some((id.clone(), (*verdict)?))).collect()
+    fn masks(&self, world: &Snapshot) -> Masks {
+        let nodes = world.nodes.keys().zip(&self.verdicts);
+        let tasks = world.tasks.keys().zip(&self.notices);
+        Masks {
+            nodes: nodes.filter_map(|(id, verdict)| Some((id.clone(), (*verdict)?))).collect(),
+            tasks: tasks.filter_map(|(id, notice)| Some((id.clone(), (*notice)?))).collect(),
+        }
     }
 
     /// Two may want the same.
@@ -473,20 +482,21 @@ proptest! {
         let mut sim = Sim::new();
         steps.iter().for_each(|step| drop(take(&mut sim, step)));
         let nodes = sim.world().nodes.keys().zip(0..).filter(|(_, bit)| silent >> bit & 1 == 1);
-        let masks: BTreeMap<_, _> = nodes.map(|(id, _)| (id.clone(), Verdict::Dead)).collect();
+        let nodes: BTreeMap<_, _> = nodes.map(|(id, _)| (id.clone(), Verdict::Dead)).collect();
+        let masks = Masks::from(nodes);
         for node in sim.world().nodes.keys() {
             let all = plan::desired(sim.world(), node, sim.now()).balance;
             let masked = plan::Planner::default().desired(sim.world(), node, &masks, sim.now()).balance;
             prop_assert!(all.sites.keys().eq(masked.sites.keys()), "flows that run go on");
             for (before, site) in all.sites.values().zip(masked.sites.values()) {
                 let on = sim.world().nodes.values().find(|node| Some(node.address) == site.peer);
-                let silent = on.is_some_and(|node| masks.contains_key(&node.id));
+                let silent = on.is_some_and(|node| masks.nodes.contains_key(&node.id));
                 prop_assert_eq!(&**site, &plan::Site { silent, ..plan::Site::clone(before) });
             }
             prop_assert!(all.frontends.keys().eq(masked.frontends.keys()));
             for (before, pool) in all.frontends.values().zip(masked.frontends.values()) {
                 let (heard, rest): (Vec<_>, Vec<_>) =
-                    before.backends.iter().cloned().partition(|backend| !masks.contains_key(&backend.node));
+                    before.backends.iter().cloned().partition(|backend| !masks.nodes.contains_key(&backend.node));
                 prop_assert_eq!(&pool.backends[..], if heard.is_empty() { &rest[..] } else { &heard[..] });
             }
         }

@@ -164,7 +164,7 @@ fn sign(world: &Snapshot, me: &Me, status: &Status, told: &Told) -> Live {
         Some(format!("service {}: its command does not run (tried {count} times): {message}", service.name))
     });
     let asked = world.verification.as_ref();
-    let silent = status.silent.iter().filter(|(_, verdict)| **verdict == Verdict::Dead);
+    let silent = status.silent.nodes.iter().filter(|(_, verdict)| **verdict == Verdict::Dead);
     Live {
         epoch: me.epoch,
         applied: status.applied,

@@ -6,7 +6,8 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use mesh_core::model::{NodeId, Role};
 
-use super::{ClusterFile, Own, disk};
+use super::{ClusterFile, Own};
+use crate::disk;
 use crate::pki::Files;
 use crate::store::etcd::{EtcdStore, Known};
 use crate::store::migrate;

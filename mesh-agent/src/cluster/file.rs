@@ -6,7 +6,7 @@ use std::path::Path;
 use mesh_core::model::Role;
 use serde::{Deserialize, Serialize};
 
-use super::disk;
+use crate::disk;
 
 /// That a node belongs to a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,7 +6,8 @@ use anyhow::Context;
 use mesh_core::model::Role;
 use mesh_core::token::JoinToken;
 
-use super::{Cluster, ClusterError, disk};
+use super::{Cluster, ClusterError};
+use crate::disk;
 use crate::pki::{JoinError, Joined, join};
 
 impl Cluster {

@@ -6,7 +6,8 @@ use mesh_core::change;
 use mesh_core::model::Role;
 use tracing::warn;
 
-use super::{Cluster, ClusterError, disk};
+use super::{Cluster, ClusterError};
+use crate::disk;
 
 /// How long the records may take to say that it left: others were told already, and will not hear it soon.
 const WRITTEN: Duration = Duration::from_secs(2);

@@ -9,7 +9,8 @@ use anyhow::{Context, bail};
 use mesh_core::etcd::{CLIENT_PORT, MemberSpec, url};
 use tokio::time::{Instant, sleep};
 
-use super::{disk, supervise};
+use super::supervise;
+use crate::disk;
 use crate::store::etcd::{Endpoint, EtcdOptions, Known, TlsFiles};
 
 /// How long etcd may take to end.

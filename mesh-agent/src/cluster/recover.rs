@@ -8,8 +8,9 @@ use mesh_core::kv::TxnOutcome;
 use mesh_core::model::Role;
 use tokio::time::{Instant, sleep};
 
-use super::{Cluster, ClusterError, disk, gateway};
+use super::{Cluster, ClusterError, gateway};
 use crate::control::now;
+use crate::disk;
 use crate::store::Store;
 use crate::store::etcd::{EtcdStore, Known};
 

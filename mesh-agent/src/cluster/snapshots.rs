@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 use mesh_core::backup::Backup;
 
-use super::disk;
+use crate::disk;
 use crate::store::Store;
 
 /// How old the newest may become.

@@ -20,8 +20,9 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::binary;
 use super::own::Own;
-use super::{binary, disk};
+use crate::disk;
 
 /// How often it is looked whether something else is to run.
 const LOOK: Duration = Duration::from_millis(300);

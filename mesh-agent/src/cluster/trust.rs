@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use x509_parser::pem::parse_x509_pem;
 
-use super::disk;
 use super::own::Own;
 use crate::control::{now, random};
+use crate::disk;
 
 /// How far back certificates begin: clocks differ.
 const BACK: Duration = Duration::from_hours(24);

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mesh_core::liveness::{self, Announcer, Hints, Millis, Timing, Verdict};
+use mesh_core::liveness::{self, Announcer, Bulletin, Hints, Millis, Notices, Timing, Verdict};
 use mesh_core::message::Word;
 use mesh_core::model::{NodeId, Snapshot};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -19,9 +19,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::inbox::Inbox;
-use super::messenger::Messenger;
 use super::way::{ROUTED, Ticked, Way};
-use super::{Heard, Masks, inside, peers};
+use super::{Heard, Masks, Voice, inside, peers};
 
 const PERIOD: Duration = Duration::from_millis(Timing::DEFAULT.period);
 /// Every so many rounds it looks into the tunnels, too.
@@ -40,11 +39,13 @@ pub(super) struct Prober {
     masks: watch::Sender<Masks>,
     underlay: Way,
     tunnels: Way,
-    messenger: Option<Arc<Messenger>>,
+    voice: Voice,
     heard: Heard,
     inbox: Inbox,
     hints: Hints,
+    notices: Notices,
     announcer: Announcer,
+    bulletin: Bulletin,
     /// Whether the records have this node get no new flows.
     leaves: bool,
     /// How many messages may still be read in this round.
@@ -60,11 +61,10 @@ impl Prober {
         own: IpAddr,
         world: watch::Receiver<Arc<Snapshot>>,
         masks: watch::Sender<Masks>,
-        messenger: Option<Arc<Messenger>>,
+        voice: Voice,
         heard: Heard,
     ) -> io::Result<Self> {
         let (underlay, tunnels) = (Way::open(own, Timing::DEFAULT)?, Way::open(ROUTED, Timing::TUNNEL)?);
-        let (inbox, hints, announcer) = (Inbox::default(), Hints::default(), Announcer::default());
         let (room, round, began) = (MESSAGES, 0, Instant::now());
         Ok(Self {
             node,
@@ -72,11 +72,13 @@ impl Prober {
             masks,
             underlay,
             tunnels,
-            messenger,
+            voice,
             heard,
-            inbox,
-            hints,
-            announcer,
+            inbox: Inbox::default(),
+            hints: Hints::default(),
+            notices: Notices::default(),
+            announcer: Announcer::default(),
+            bulletin: Bulletin::default(),
             leaves: false,
             room,
             round,
@@ -103,8 +105,8 @@ impl Prober {
     fn listen(&mut self, until: Instant) {
         let wait = until.saturating_duration_since(Instant::now());
         let wait = Timespec { tv_sec: 0, tv_nsec: wait.subsec_nanos().into() };
-        let messages = self.messenger.iter().filter(|_| self.room > 0).map(|messenger| messenger.fd());
-        let fds = self.underlay.fds().chain(self.tunnels.fds()).chain(messages);
+        let messages = self.voice.messenger.iter().filter(|_| self.room > 0).map(|messenger| messenger.fd());
+        let fds = self.underlay.fds().chain(self.tunnels.fds()).chain(messages).chain([self.voice.bell.fd()]);
         let mut waiting: Vec<_> = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         // Interrupted: there may be answers all the same.
         let _ = poll(&mut waiting, Some(&wait));
@@ -112,11 +114,15 @@ impl Prober {
         self.underlay.listen(now);
         self.tunnels.listen(now);
         self.hear();
+        if self.voice.bell.was_rung() {
+            self.announce();
+            self.tell();
+        }
     }
 
     /// Reads messages. What a node says of itself counts at once.
     fn hear(&mut self) {
-        let Some(messenger) = self.messenger.clone() else { return };
+        let Some(messenger) = self.voice.messenger.clone() else { return };
         let now = self.now();
         let mut told = false;
         while self.room > 0
@@ -132,6 +138,10 @@ impl Prober {
                     self.hints.told(&id, word == Word::Leaving, now);
                     told = true;
                 }
+                Word::Task(notice, about) => {
+                    self.notices.told(&self.world.borrow(), &id, notice, about, now);
+                    told = true;
+                }
             }
         }
         if told {
@@ -141,13 +151,22 @@ impl Prober {
 
     /// Says what this node wants of others, or wants to know of them.
     fn speak(&mut self, asks: Vec<(IpAddr, IpAddr)>) {
-        let Some(messenger) = &self.messenger else { return };
+        let Some(messenger) = &self.voice.messenger else { return };
         for (via, about) in asks {
             messenger.tell(via, Word::Ask(about));
         }
         let leaving = messenger.is_leaving() || self.leaves;
         if let Some(leaving) = self.announcer.tick(leaving) {
             messenger.tell_all(if leaving { Word::Leaving } else { Word::Staying });
+        }
+    }
+
+    /// Says what there is to say of this node's tasks.
+    fn announce(&mut self) {
+        let world = Arc::clone(&self.world.borrow());
+        let words = self.bulletin.tick(&world, &self.voice.bell.known(&world));
+        if let Some(messenger) = &self.voice.messenger {
+            words.into_iter().for_each(|word| messenger.tell_all(word));
         }
     }
 
@@ -174,7 +193,7 @@ impl Prober {
                     self.tunnels.doubt(&id, &self.underlay, now);
                 }
                 Verdict::PathDown => warn!(node = self.name(&id), "answers others only"),
-                Verdict::Up if self.masks.borrow().contains_key(&id) => {
+                Verdict::Up if self.masks.borrow().nodes.contains_key(&id) => {
                     info!(node = self.name(&id), "answers again");
                 }
                 _ => {}
@@ -189,6 +208,7 @@ impl Prober {
             }
         }
         self.speak(asks);
+        self.announce();
         if self.round.is_multiple_of(TOLD) {
             let fresh = self.underlay.echoes().fresh(now);
             self.heard.store(Arc::new(fresh.map(|(id, echo)| (id.clone(), *echo)).collect()));
@@ -196,6 +216,7 @@ impl Prober {
         (self.round, self.room) = (self.round + 1, MESSAGES);
         let world = self.world.borrow();
         self.hints.expire(now, |id| world.nodes.contains_key(id));
+        self.notices.expire(&world, now);
         drop(world);
         self.tell();
     }
@@ -205,7 +226,9 @@ impl Prober {
         let world = Arc::clone(&self.world.borrow());
         let (underlay, tunnels) = (self.underlay.detector(), self.tunnels.detector());
         let (echoes, now) = (self.underlay.echoes(), self.now());
-        let all = liveness::masks(&world, underlay, tunnels, &self.hints, echoes, now);
+        let nodes = liveness::masks(&world, underlay, tunnels, &self.hints, echoes, now);
+        let tasks = self.notices.in_force(&world, &self.voice.bell.known(&world));
+        let all = liveness::Masks { nodes, tasks };
         self.masks.send_if_modified(|masks| {
             let changed = **masks != all;
             if changed {

@@ -15,8 +15,8 @@ use mesh_core::records::GENERATION;
 use super::Store;
 use super::etcd::{EtcdOptions, EtcdStore};
 use super::local::LocalStore;
-use crate::cluster::disk;
 use crate::control::now;
+use crate::disk;
 
 /// Copies the records of a local store into etcd; how many there are. `progress` is told of each step: so many of so
 /// many.

@@ -139,7 +139,12 @@ impl Mesh {
         let id = NodeId::new("node0000000000000000000n1");
         let control = Control::new(id.clone(), Arc::clone(&store) as Arc<dyn Store>, world, status);
         let (_, me) = watch::channel(Some(Me { id: id.clone(), epoch: 1 }));
-        let tasks = Tasks::new(control.clone(), me, Duration::from_secs(5));
+        let tasks = Tasks::new(
+            control.clone(),
+            me,
+            Duration::from_secs(5),
+            mesh_agent::liveness::Bell::new().unwrap(),
+        );
         let stop = CancellationToken::new();
         let listener = api::bind(&socket, None).unwrap();
         let identity = Identity {

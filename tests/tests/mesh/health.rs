@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 use mesh_tests::{Lab, Node, eventually};
 
+use crate::external::on_etcd;
 use crate::kit::{Cli, READY, SOON, Task, comes_to_refuse, curl, mentions, mesh, served_by, url};
 
 /// What the mesh says of a task's health.
@@ -73,5 +74,50 @@ fn sick_tasks_leave_and_come_back() -> Result<()> {
         mentions(&n1.ok("task ls")?, &["health check https:80/"])?;
         n1.ok("service update --no-healthcheck web")?;
         served_by(lab.client(), &url(n1, 8080), &[&tasks[0], &tasks[1]])
+    })
+}
+
+/// What a node knows of its tasks counts at every node while no store takes it: sick tasks leave the balance and the names
+/// and are back when they are well, and one that has ended leaves them for good.
+#[test]
+fn sick_tasks_leave_and_come_back_without_a_store() -> Result<()> {
+    on_etcd(|lab, etcd| {
+        let [n1, n2] = [lab.node("n1")?, lab.node("n2")?];
+        n1.ok("network create app")?;
+        let sick = lab.dir().join("sick");
+        n1.ok("service create --name web --network app -p 8080:80")?;
+        let tasks = [Task::web(lab, n1, "web")?, Task::web(lab, n2, "web")?];
+        let idle = Task::idle(n1, "app")?;
+        // It finds by its namespace's address which task it is asked of.
+        let command = format!("! ip -o address | grep -qFf {} 2>/dev/null", sick.display());
+        let check = ["--health-cmd", &command, "--health-interval", "200ms", "--health-retries", "2"];
+        let update = ["service", "update"].into_iter().chain(check).chain(["--health-rise", "1", "web"]);
+        ensure!(n1.mesh(update)?.status.success());
+        served_by(lab.client(), &url(n1, 8080), &[&tasks[0], &tasks[1]])?;
+        for task in &tasks {
+            is(task, n1, "healthy")?;
+        }
+        etcd.kill()?;
+        std::fs::write(&sick, format!(" {}/\n", tasks[1].address()?))?;
+        only(lab, &idle, &tasks[0])?;
+        for node in lab.nodes() {
+            eventually(SOON, "the status says so", || {
+                let output = node.mesh(["status"])?;
+                mentions(&output.stdout, &[&tasks[1].name, "fails its health check"])
+            })?;
+        }
+        std::fs::remove_file(&sick)?;
+        for node in lab.nodes() {
+            served_by(lab.client(), &url(node, 8080), &[&tasks[0], &tasks[1]])?;
+        }
+        n1.exec(["kill", "-9", &tasks[0].pid.to_string()])?.ok()?;
+        only(lab, &idle, &tasks[1])?;
+        etcd.start()?;
+        eventually(READY, "its record is gone", || {
+            let left = n2.names("task")?;
+            ensure!(!left.contains(&tasks[0].name) && left.contains(&tasks[1].name), "{left:?}");
+            Ok(())
+        })?;
+        only(lab, &idle, &tasks[1])
     })
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::Zone;
 use super::names::{Attached, NetworkNames, Served};
-use crate::liveness::Verdict;
+use crate::liveness::{Masks, Verdict};
 use crate::model::{
     Attachment, EndpointMode, Name, NetworkId, NodeId, Service, Snapshot, Task, TaskAddress, Turnout,
 };
@@ -97,16 +97,16 @@ impl Attached {
 impl Zone {
     /// The names of a snapshot, as they are for tasks of a node that hears all others.
     pub fn build(world: &Snapshot, here: &NodeId) -> Self {
-        Self::build_where_heard(world, here, &BTreeMap::new())
+        Self::build_where_heard(world, here, &Masks::default())
     }
 
-    /// The same for a node that does not hear some others: their tasks are not found where there are others.
-    pub fn build_where_heard(world: &Snapshot, here: &NodeId, masks: &BTreeMap<NodeId, Verdict>) -> Self {
+    /// The same with what a node knows beside the records: tasks of others that it does not hear are not found where there are others.
+    pub fn build_where_heard(world: &Snapshot, here: &NodeId, masks: &Masks) -> Self {
         let mut zone = Self::of_networks(world);
         for service in world.services.values() {
-            let tasks = world.tasks.of(&service.id);
-            let turnout = world.turnout_where_heard(service, tasks, |node| !masks.contains_key(node));
-            zone.put(&Names::of_service(world, here, service, tasks, &turnout, masks));
+            let tasks = &*masks.noted(world.tasks.of(&service.id));
+            let turnout = world.turnout_where_heard(service, tasks, |node| !masks.nodes.contains_key(node));
+            zone.put(&Names::of_service(world, here, service, tasks, &turnout, &masks.nodes));
         }
         let mut names = Names::default();
         let known = |task: &Task| task.service.as_ref().is_some_and(|id| world.services.contains_key(id));

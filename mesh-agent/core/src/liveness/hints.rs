@@ -63,6 +63,11 @@ impl Announcer {
         self.ticks = if leaving || self.ticks < COPIES { self.ticks.saturating_add(1) } else { 0 };
         said.then_some(leaving)
     }
+
+    /// Whether there is nothing more to say.
+    pub fn is_silent(&self) -> bool {
+        self.ticks == 0
+    }
 }
 
 #[cfg(test)]

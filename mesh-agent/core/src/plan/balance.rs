@@ -178,7 +178,7 @@ pub(super) fn sites(scene: Scene<'_>, task: &Task) -> Vec<((Vni, IpAddr), Arc<Si
         Some(node) if scene.base.peers.contains_key(&node.address) => Some(node.address),
         _ => return sites,
     };
-    let silent = peer.is_some() && mask::is_dead(scene.masks, &task.node);
+    let silent = peer.is_some() && mask::is_dead(&scene.masks.nodes, &task.node);
     for (id, address) in &task.addresses {
         let Some(network) = scene.world.networks.get(id) else { continue };
         let device = endpoint_device(&task.id, id);

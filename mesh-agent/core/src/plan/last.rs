@@ -12,7 +12,7 @@ use super::ground::{self, Base};
 use super::overlay::{Endpoint, Overlay, Route};
 use super::part::{Part, Scene, Unit};
 use crate::dns::Zone;
-use crate::liveness::Verdict;
+use crate::liveness::Masks;
 use crate::model::{Node, NodeId, Origin, SharedMap, Snapshot, Task, TaskId, Timestamp, Vni};
 
 /// A plan that is put together from parts, and what it was made of.
@@ -21,7 +21,7 @@ pub(super) struct Last {
     me: NodeId,
     base: Base,
     world: Snapshot,
-    masks: BTreeMap<NodeId, Verdict>,
+    masks: Masks,
     now: Timestamp,
     routes: SharedMap<IpNet, Route>,
     endpoints: BTreeMap<String, Endpoint>,
@@ -38,12 +38,7 @@ pub(super) struct Last {
 
 impl Last {
     /// From nothing.
-    pub(super) fn begin(
-        world: &Snapshot,
-        me: &Node,
-        masks: &BTreeMap<NodeId, Verdict>,
-        now: Timestamp,
-    ) -> Self {
+    pub(super) fn begin(world: &Snapshot, me: &Node, masks: &Masks, now: Timestamp) -> Self {
         let base = Base::of(world, me);
         let mut begun = Self {
             me: me.id.clone(),
@@ -78,7 +73,7 @@ impl Last {
         mut self,
         world: &Snapshot,
         me: &Node,
-        masks: &BTreeMap<NodeId, Verdict>,
+        masks: &Masks,
         now: Timestamp,
     ) -> Option<Self> {
         let stays = self.me == me.id && ground::is_same(&self.world, world, &self.me);
@@ -105,7 +100,7 @@ impl Last {
     }
 
     /// Whose part may be another one by now.
-    fn changed(&self, world: &Snapshot, masks: &BTreeMap<NodeId, Verdict>, now: Timestamp) -> BTreeSet<Unit> {
+    fn changed(&self, world: &Snapshot, masks: &Masks, now: Timestamp) -> BTreeSet<Unit> {
         let last = &self.world;
         let due = self.nexts.iter().filter(|(_, next)| **next <= now).map(|(unit, _)| unit.clone());
         let mut units: BTreeSet<Unit> = due.collect();
@@ -116,11 +111,12 @@ impl Last {
         }
         let mut tasks: BTreeSet<&TaskId> = differing(&last.stops, &world.stops).collect();
         tasks.extend(differing(&last.task_specs, &world.task_specs));
+        tasks.extend(differing(&self.masks.tasks, &masks.tasks));
         for id in tasks {
             last.tasks.get(id).into_iter().chain(world.tasks.get(id)).for_each(&mut note);
         }
         let mut nodes: BTreeSet<&NodeId> = differing(&last.specs, &world.specs).collect();
-        nodes.extend(differing(&self.masks, masks));
+        nodes.extend(differing(&self.masks.nodes, &masks.nodes));
         let left = |node: Option<&Arc<Node>>| node.is_some_and(|node| node.left);
         let moved = last.nodes.changes(&world.nodes).filter(|(_, was, is)| left(*was) != left(*is));
         nodes.extend(moved.map(|(id, _, _)| id));

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Pool, Problem};
-use crate::liveness::Verdict;
+use crate::liveness::{Masks, Verdict};
 use crate::model::{NodeId, Snapshot};
 
 /// What people are told of it.
-pub(super) fn problems(world: &Snapshot, masks: &BTreeMap<NodeId, Verdict>) -> Vec<Problem> {
+pub(super) fn problems(world: &Snapshot, masks: &Masks) -> Vec<Problem> {
     let mut problems = Vec::new();
-    for (id, verdict) in masks {
+    for (id, verdict) in &masks.nodes {
         let Some(node) = world.nodes.get(id) else { continue };
         let why = match verdict {
             // That is no problem.
@@ -25,6 +25,14 @@ pub(super) fn problems(world: &Snapshot, masks: &BTreeMap<NodeId, Verdict>) -> V
         };
         let message = format!("{why}; its tasks get no new flows by this node, where others serve");
         problems.push(Problem { about: format!("node {}", node.name), message });
+    }
+    for (id, notice) in &masks.tasks {
+        let Some(task) = world.tasks.get(id) else { continue };
+        let message = format!(
+            "{}, as its node says: it gets no new flows; the store has yet to write it down",
+            notice.words()
+        );
+        problems.push(Problem { about: format!("task {}", world.task_name(task)), message });
     }
     problems
 }

@@ -14,7 +14,7 @@ use super::ground::Base;
 use super::overlay::{self, Endpoint, Route};
 use super::{Problem, mask, ramp};
 use crate::dns::Names;
-use crate::liveness::Verdict;
+use crate::liveness::Masks;
 use crate::model::{NodeId, Service, ServiceId, Snapshot, Task, TaskId, Timestamp, Vni};
 
 /// Whose part it is.
@@ -48,7 +48,7 @@ pub(super) struct Scene<'a> {
     pub(super) world: &'a Snapshot,
     pub(super) me: &'a NodeId,
     pub(super) base: &'a Base,
-    pub(super) masks: &'a BTreeMap<NodeId, Verdict>,
+    pub(super) masks: &'a Masks,
     pub(super) now: Timestamp,
 }
 
@@ -71,7 +71,7 @@ impl Part {
         let mut part = Self::default();
         match unit {
             Unit::Service(id) => {
-                let tasks = world.tasks.of(id);
+                let tasks = &*scene.masks.noted(world.tasks.of(id));
                 let service = world.services.get(id);
                 tasks.iter().for_each(|task| part.add_task(scene, service.map(AsRef::as_ref), task));
                 match service {
@@ -99,7 +99,7 @@ impl Part {
     fn add_service(&mut self, scene: Scene<'_>, service: &Service, tasks: &[Arc<Task>]) {
         let world = scene.world;
         overlay::vips(scene, service, tasks, &mut self.routes);
-        let turnout = world.turnout_where_heard(service, tasks, |node| !scene.masks.contains_key(node));
+        let turnout = world.turnout_where_heard(service, tasks, |node| !scene.masks.nodes.contains_key(node));
         let mut problem = |message: &str| {
             let about = format!("service {}", service.name);
             self.problems.push(Problem { about, message: message.to_owned() });
@@ -116,7 +116,7 @@ impl Part {
         let serving: Vec<&Arc<Task>> = tasks.iter().filter(|task| world.serves(task, &turnout)).collect();
         balance::frontends(scene, service, &serving, &mut self.frontends);
         self.next = ramp::apply(world, service.slow_start, scene.now, self.frontends.values_mut());
-        mask::apply(scene.masks, self.frontends.values_mut());
-        self.names = Names::of_service(world, scene.me, service, tasks, &turnout, scene.masks);
+        mask::apply(&scene.masks.nodes, self.frontends.values_mut());
+        self.names = Names::of_service(world, scene.me, service, tasks, &turnout, &scene.masks.nodes);
     }
 }

@@ -163,7 +163,7 @@ impl Status {
             && me.is_some()
             && planes.values().all(|plane: &Plane| plane.errors.is_empty());
         let others = world.nodes.values().filter(|other| other.id != *node).map(|other| {
-            let status = NodeStatus::of(world, other, None, silent.get(&other.id).copied(), None);
+            let status = NodeStatus::of(world, other, None, silent.nodes.get(&other.id).copied(), None);
             let NodeStatus {
                 state,
                 message: _,

@@ -197,7 +197,7 @@ impl WebState {
             .map(|node| {
                 let own = (node.id == *me).then_some(status.applied);
                 let echo = heard.get(&node.id).copied();
-                let seen = NodeStatus::of(world, node, own, status.silent.get(&node.id).copied(), echo);
+                let seen = NodeStatus::of(world, node, own, status.silent.nodes.get(&node.id).copied(), echo);
                 WebNode::of(world, node, seen, node.id == *me)
             })
             .collect();

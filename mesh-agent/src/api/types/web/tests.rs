@@ -80,8 +80,10 @@ fn each_task_has_one_word() {
         (json!({"service": null, "slot": 0, "name": "look"}), Condition::Running, ""),
         (json!({"ejected": sick}), Condition::Ejected, "ejected: refuses connections"),
     ];
-    let status =
-        Status { silent: Arc::new([(NodeId::new("n2"), Verdict::Dead)].into()), ..Status::default() };
+    let status = Status {
+        silent: Arc::new(BTreeMap::from([(NodeId::new("n2"), Verdict::Dead)]).into()),
+        ..Status::default()
+    };
     for (other, condition, reason) in cases {
         // Beside two that serve: else none would be left out.
         let state = seen(&world(&[task(1, other.clone()), task(2, json!({})), task(3, json!({}))]), &status);
