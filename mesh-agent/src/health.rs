@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use mesh_core::change::TaskChange;
 use mesh_core::health::{Course, History, Probed};
-use mesh_core::liveness::Notice;
 use mesh_core::model::{Health, HealthCheck, Snapshot, Task, TaskId, TaskState};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
@@ -87,6 +86,7 @@ fn settle(
         stays
     });
     histories.change(|all| all.retain(|id, _| running.contains_key(id)));
+    tasks.bell().keep_sick(|id| running.get(id).is_some_and(|(check, _)| check.is_some()));
     for (id, (task, check)) in wanted {
         if running.contains_key(id) {
             continue;
@@ -100,7 +100,6 @@ fn settle(
             // Nothing checks it any more: it serves while it runs.
             None => {
                 let (tasks, id) = (tasks.clone(), id.clone());
-                tasks.notice(&id, None);
                 at_work.spawn(async move { note(&tasks, &id, Health::None, String::new()).await })
             }
         };
@@ -143,8 +142,7 @@ impl Patient {
             let probed = Probed { start, end: now(), exit_code, output };
             self.histories
                 .change(|all| all.entry(self.id.clone()).or_default().note(probed, course.failures()));
-            let sick = course.health() == Health::Unhealthy;
-            self.tasks.notice(&self.id, sick.then_some(Notice::Sick));
+            self.tasks.bell().sick(&self.id, course.health() == Health::Unhealthy);
             if task.health != course.health() {
                 let message = match &failure {
                     Some(why) => format!("health check {}: {why}", check.probe),

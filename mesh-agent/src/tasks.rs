@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use mesh_core::change::{self, Me, Refusal, TaskChange, TaskRequest};
 use mesh_core::kv::Rev;
-use mesh_core::liveness::Notice;
 use mesh_core::model::{Origin, RunFailure, ServiceId, Snapshot, Task, TaskId, TaskState};
 use mesh_core::plan::endpoint_device;
 use mesh_core::records;
@@ -197,14 +196,14 @@ impl Tasks {
         }
     }
 
-    /// Every node is told at once that a task of this one gets no new flows, whether or not the store can write it down; none:
-    /// its record says all.
-    pub(crate) fn notice(&self, id: &TaskId, notice: Option<Notice>) {
-        self.bell.ring(id, notice);
+    /// By which every node is told at once that a task of this one gets no new flows, whether or not the store can write it
+    /// down.
+    pub(crate) fn bell(&self) -> &Bell {
+        &self.bell
     }
 
     async fn ended(&self, task: &Task) {
-        self.notice(&task.id, Some(Notice::Gone));
+        self.bell.gone(&task.id);
         let name = self.control.world().task_name(task);
         match self.forget(&task.id).await {
             Ok(_) => info!(task = %name, "task ended"),

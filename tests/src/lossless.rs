@@ -131,7 +131,7 @@ pub fn run(mesh: &Path, options: Options) -> Result<Report> {
 
 fn run_in(lab: &Lab, program: &Path, options: Options) -> Result<Report> {
     lab.start_agents(PATIENCE)?;
-    first(lab, "network create app")?;
+    first(lab, "network create app --subnet 10.30.0.0/16 --subnet fd00:30::/48")?;
     first(lab, "network create back")?;
     let server = lab.programs().web(80).join(" ");
     let words = "service create --name web --network app -p 8080:80 --drain-timeout 10s --replicas 3 --cmd";
