@@ -10,7 +10,7 @@ use mesh_core::liveness::Verdict;
 use mesh_core::model::{
     Availability, Health, Locality, NodeId, Protocol, PublishMode, PublishedPort, Task, TaskState,
 };
-use mesh_core::readiness::{Entry, Readiness};
+use mesh_core::readiness::{Entry, PortAsked, Readiness};
 use sim::Sim;
 
 /// Nodes n1 and n2, and a service `web` at port 8080 with two tasks on n1 and one on n2.
@@ -63,8 +63,16 @@ impl Mesh {
     }
 
     fn service(&self) -> [Readiness; 2] {
+        self.asked(None)
+    }
+
+    fn port(&self, port: &str) -> [Readiness; 2] {
+        self.asked(Some(port.parse().unwrap()))
+    }
+
+    fn asked(&self, port: Option<PortAsked>) -> [Readiness; 2] {
         let world = self.sim.world();
-        [0, 1].map(|node| self.entry(node).service(world, world.service("web").unwrap()))
+        [0, 1].map(|node| self.entry(node).service(world, world.service("web").unwrap(), port))
     }
 
     fn task(&self, task: usize) -> Readiness {
@@ -134,6 +142,34 @@ fn where_tasks_serve_their_own_node_only_it_gets_their_share() {
         mesh.set(2, unhealthy());
         let [n1, n2] = mesh.service();
         assert!(n1 == Readiness::Up(100) && is_down(&n2), "{n2:?}");
+    }
+}
+
+#[test]
+fn each_port_is_judged_by_itself_and_all_by_the_worst() {
+    let ports = vec![
+        published(PublishMode::Ingress),
+        PublishedPort { published: 9090, ..published(PublishMode::Host) },
+        PublishedPort {
+            published: 53,
+            protocol: Protocol::Udp,
+            nodes: vec!["n2".parse().unwrap()],
+            ..published(PublishMode::Ingress)
+        },
+    ];
+    let mut mesh = Mesh::new(ServiceRequest { ports, ..sim::service("web") });
+    assert_eq!(mesh.port("8080"), [Readiness::Up(100), Readiness::Up(100)]);
+    assert_eq!(mesh.port("9090/tcp"), [Readiness::Up(100), Readiness::Up(50)]);
+    assert_eq!(mesh.service(), [Readiness::Up(100), Readiness::Up(50)]);
+    mesh.set(2, unhealthy());
+    assert_eq!(mesh.port("8080"), [Readiness::Up(100), Readiness::Up(100)]);
+    assert!(is_down(&mesh.port("9090")[1]) && is_down(&mesh.service()[1]));
+    assert_eq!(mesh.service()[0], Readiness::Up(100));
+    let [n1, n2] = mesh.port("53");
+    assert!(is_down(&n1) && n2 == Readiness::Up(100));
+    assert!(is_down(&mesh.port("53/tcp")[1]) && is_down(&mesh.port("8081")[0]));
+    for wrong in ["", "0", "web", "80/sctp", "65536"] {
+        assert!(wrong.parse::<PortAsked>().is_err(), "{wrong}");
     }
 }
 
