@@ -18,19 +18,18 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use mesh_core::change::Me;
-use mesh_core::liveness::{Echo, Verdict, boot_number};
+use mesh_core::liveness::{Echo, boot_number};
 use mesh_core::model::{Node, NodeId, Snapshot, TaskState};
 use mesh_core::plan::own_address;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+pub use mesh_core::liveness::Masks;
+
 pub use self::messenger::{Leaving, Messenger};
 use self::prober::Prober;
 use crate::dataplane::ebpf::Reflector;
-
-/// Nodes that do not answer.
-pub type Masks = Arc<BTreeMap<NodeId, Verdict>>;
 
 /// What nodes' kernels said with their last answers.
 pub type Heard = Arc<ArcSwap<BTreeMap<NodeId, Echo>>>;

@@ -16,6 +16,7 @@ mod peer;
 mod reasons;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::model::NodeId;
 use peer::Peer;
@@ -26,6 +27,9 @@ pub use reasons::masks;
 
 /// Milliseconds of a clock that never goes back.
 pub type Millis = u64;
+
+/// Nodes that do not answer.
+pub type Masks = Arc<BTreeMap<NodeId, Verdict>>;
 
 /// When what is concluded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
