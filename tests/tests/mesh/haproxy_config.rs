@@ -203,7 +203,7 @@ fn inside_by_name_from_one_task_to_thirty() -> Result<()> {
 /// connections; and HAProxy takes what is printed of many.
 #[test]
 fn services_that_share_a_port_are_told_apart() -> Result<()> {
-    telling(2, |lab| {
+    started(lab()?.nodes(2).config("[checks]\nlisten = \"[::]:7304\"\n"), |lab| {
         let [n1, n2] = [lab.node("n1")?, lab.node("n2")?];
         n1.ok(DUAL)?;
         let publish = |node: &Node, v6: &Node| {
