@@ -206,3 +206,40 @@ fn a_server_of_tls_is_asked_at_whichever_address_it_has() -> Result<()> {
         eventually(READY, "what is wrong is told", || mentions(&n1.ok("task inspect web.1")?, &["TLS: "]))
     })
 }
+
+/// Where no check asks, whoever knows of a task's health says it: the next connection goes elsewhere.
+#[test]
+fn whoever_knows_reports_a_tasks_health() -> Result<()> {
+    mesh(2, |lab| {
+        let [n1, n2] = [lab.node("n1")?, lab.node("n2")?];
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app -p 8080:80")?;
+        let [one, two] = [Task::web(lab, n1, "web")?, Task::web(lab, n2, "web")?];
+        let idle = Task::idle(n2, "app")?;
+        served_by(&idle, "http://web/", &[&one, &two])?;
+        n1.mesh(["task", "update", "--health", "unhealthy", "--health-message", "disk is full", "web.1"])?
+            .ok()?;
+        for node in [n1, n2] {
+            for _ in 0..12 {
+                let said = curl(lab.client(), &url(node, 8080))? + &curl(&idle, "http://web/")?;
+                ensure!(said.contains(&two.name) && !said.contains(&one.name), "{said}");
+            }
+        }
+        mentions(&n2.ok("service ps web")?, &["is unhealthy: disk is full"])?;
+        n1.ok("task update --health healthy web.1")?;
+        served_by(&idle, "http://web/", &[&one, &two])?;
+        let found = n2.inspect("task", "web.1")?;
+        ensure!(found["Health"] == "healthy" && found["Status"].get("Message").is_none(), "{found:#}");
+        n1.ok("task update --health unhealthy web.1")?;
+        is(&one, n2, "unhealthy")?;
+        n1.ok("task update --health none web.1")?;
+        is(&one, n2, "none")?;
+        served_by(&idle, "http://web/", &[&one, &two])?;
+
+        mentions(&n1.refused("task update --health unhealthy web.2")?, &["web.2", "n2"])?;
+        mentions(&n1.refused("task update --health-message x web.1")?, &["--health <HEALTH>"])?;
+        mentions(&n1.refused("task update --health sick web.1")?, &["healthy, unhealthy, none"])?;
+        n1.ok("service update --health-tcp 80 web")?;
+        mentions(&n1.refused("task update --health unhealthy web.1")?, &["tcp:80", "--no-healthcheck"])
+    })
+}
