@@ -12,7 +12,7 @@ use axum::response::IntoResponse;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use mesh_core::readiness::{Entry, Readiness};
+use mesh_core::readiness::{Entry, PortAsked, Readiness};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -87,17 +87,23 @@ fn name(uri: &Uri) -> &str {
     uri.path().trim_matches('/')
 }
 
-/// What is to be said of the node, of a service by name, or of a task by `service.slot`.
+/// What is to be said of the node, of a service by name, of its published port by `service:port`, or of a task by
+/// `service.slot`.
 fn ask(control: &Control, reference: &str) -> Readiness {
     let (world, status) = (control.world(), control.status());
-    let entry = Entry { node: control.node(), silent: &status.silent.nodes };
+    let entry = Entry { node: control.node(), masks: &status.silent };
     if reference.is_empty() {
         return entry.node(&world);
     }
+    let (name, port) = reference.split_once(':').map_or((reference, None), |(name, port)| (name, Some(port)));
+    let port = match port.map(str::parse::<PortAsked>).transpose() {
+        Ok(port) => port,
+        Err(wrong) => return Readiness::Down(wrong),
+    };
     let found = if reference.contains('.') {
         world.task(reference).map(|task| entry.task(&world, task))
     } else {
-        world.service(reference).map(|service| entry.service(&world, service))
+        world.service(name).map(|service| entry.service(&world, service, port))
     };
     let kind = if reference.contains('.') { "task" } else { "service" };
     found.unwrap_or_else(|| Readiness::Down(format!("there is no such {kind}")))
@@ -135,7 +141,13 @@ mod tests {
 
     #[test]
     fn a_path_is_a_name() {
-        for (path, expected) in [("/", ""), ("/web", "web"), ("/web.1/", "web.1"), ("/web?x=1", "web")] {
+        for (path, expected) in [
+            ("/", ""),
+            ("/web", "web"),
+            ("/web.1/", "web.1"),
+            ("/web?x=1", "web"),
+            ("/web:53/udp", "web:53/udp"),
+        ] {
             assert_eq!(name(&path.parse().unwrap()), expected);
         }
     }

@@ -21,6 +21,13 @@ pub struct Past {
     pub events: Receiver<Recent>,
 }
 
+impl Past {
+    /// Who gets no new flows, beside what the records say, as far as it is written down.
+    pub fn masks(&self) -> mesh_core::liveness::Masks {
+        self.journal.borrow().masks().clone()
+    }
+}
+
 /// What changed and happened lately, and the part of the agent that writes it down.
 pub fn record(
     node: NodeId,
@@ -54,13 +61,16 @@ async fn keep(
                     continue;
                 }
                 let mut things = Default::default();
-                journal.send_modify(|journal| things = journal.note(&world));
+                journal.send_modify(|journal| things = journal.note(&world, &silent));
                 let former = known.replace(Arc::clone(&world));
                 former.map_or_else(Vec::new, |former| events::between(&former, &world, &things))
             }
             Ok(()) = masks.changed() => {
                 let now = Arc::clone(&masks.borrow_and_update());
                 let was = std::mem::replace(&mut silent, Arc::clone(&now));
+                if let Some(world) = &known {
+                    journal.send_modify(|journal| _ = journal.note(world, &silent));
+                }
                 known.as_ref().map_or_else(Vec::new, |world| events::heard(world, &node, &was.nodes, &now.nodes))
             }
         };

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use mesh_core::change::{self, Me, Refusal, TaskChange, TaskRequest};
 use mesh_core::kv::Rev;
-use mesh_core::model::{Origin, RunFailure, ServiceId, Snapshot, Task, TaskId, TaskState};
+use mesh_core::model::{Origin, Program, RunFailure, ServiceId, Snapshot, Task, TaskId, TaskState};
 use mesh_core::plan::endpoint_device;
 use mesh_core::records;
 use tokio::sync::watch;
@@ -26,6 +26,7 @@ use crate::liveness::Bell;
 use crate::netns::Netns;
 use crate::overlay::OverlayPlane;
 use crate::plane::Plane;
+use stop::Patience;
 
 /// How long the network of a new task may take.
 const ATTACH: Duration = Duration::from_secs(10);
@@ -157,10 +158,14 @@ impl Tasks {
             for task in world.tasks.on(&me.id) {
                 // A service that is gone no longer says how long its tasks have.
                 if let Some(service) = task.service.as_ref().and_then(|id| world.services.get(id)) {
-                    patience.insert(task.id.clone(), service.drain_timeout);
+                    let grace = service.program.as_ref().and_then(|program| program.grace);
+                    let known =
+                        Patience { drain: service.drain_timeout, grace: grace.unwrap_or(Program::GRACE) };
+                    patience.insert(task.id.clone(), known);
                 }
                 if must_stop(&world, task) && stopping.insert(task.id.clone()) {
-                    let known = patience.get(&task.id).copied().unwrap_or(DRAIN_TIMEOUT);
+                    let unknown = Patience { drain: DRAIN_TIMEOUT, grace: Program::GRACE };
+                    let known = patience.get(&task.id).copied().unwrap_or(unknown);
                     at_work.spawn(self.clone().stop(Arc::clone(task), known));
                 } else if watched.insert(task.id.clone()) {
                     at_work.spawn(self.clone().watch(Arc::clone(task)));

@@ -37,6 +37,7 @@ pub mod records;
 pub mod replica;
 pub mod replicas;
 pub mod rights;
+pub mod serving;
 pub mod token;
 pub mod top;
 pub mod whois;

@@ -113,8 +113,8 @@ fn decide(world: &Snapshot, before: &Snapshot, planner: &mut Planner) {
         let _ = change::reassert(world, &me);
     }
     let mut journal = Journal::default();
-    journal.note(before);
-    let things = journal.note(world);
+    journal.note(before, &Masks::default());
+    let things = journal.note(world, &Masks::default());
     events::between(before, world, &things);
     for key in world.revs.keys() {
         records::in_force(world, key);

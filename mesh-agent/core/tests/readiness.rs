@@ -3,14 +3,12 @@
 
 mod sim;
 
-use std::collections::BTreeMap;
-
 use mesh_core::change::{self, NetworkRequest, ServiceRequest, TaskChange};
-use mesh_core::liveness::Verdict;
+use mesh_core::liveness::{Masks, Notice, Verdict};
 use mesh_core::model::{
     Availability, Health, Locality, NodeId, Protocol, PublishMode, PublishedPort, Task, TaskState,
 };
-use mesh_core::readiness::{Entry, Readiness};
+use mesh_core::readiness::{Entry, PortAsked, Readiness};
 use sim::Sim;
 
 /// Nodes n1 and n2, and a service `web` at port 8080 with two tasks on n1 and one on n2.
@@ -18,7 +16,7 @@ struct Mesh {
     sim: Sim,
     nodes: [NodeId; 2],
     tasks: [Task; 3],
-    silent: BTreeMap<NodeId, Verdict>,
+    masks: Masks,
 }
 
 fn published(mode: PublishMode) -> PublishedPort {
@@ -41,7 +39,7 @@ impl Mesh {
         sim.change(|world, fresh| change::create_network(world, app, fresh)).unwrap();
         sim.change(|world, fresh| change::create_service(world, request, fresh)).unwrap();
         let tasks = ["n1", "n1", "n2"].map(|node| sim.task("web", node).unwrap());
-        Self { sim, nodes, tasks, silent: BTreeMap::new() }
+        Self { sim, nodes, tasks, masks: Masks::default() }
     }
 
     fn ingress() -> Self {
@@ -59,12 +57,20 @@ impl Mesh {
     }
 
     fn entry(&self, node: usize) -> Entry<'_> {
-        Entry { node: &self.nodes[node], silent: &self.silent }
+        Entry { node: &self.nodes[node], masks: &self.masks }
     }
 
     fn service(&self) -> [Readiness; 2] {
+        self.asked(None)
+    }
+
+    fn port(&self, port: &str) -> [Readiness; 2] {
+        self.asked(Some(port.parse().unwrap()))
+    }
+
+    fn asked(&self, port: Option<PortAsked>) -> [Readiness; 2] {
         let world = self.sim.world();
-        [0, 1].map(|node| self.entry(node).service(world, world.service("web").unwrap()))
+        [0, 1].map(|node| self.entry(node).service(world, world.service("web").unwrap(), port))
     }
 
     fn task(&self, task: usize) -> Readiness {
@@ -116,7 +122,7 @@ fn a_node_that_hears_no_task_is_not_chosen() {
     let mut mesh = Mesh::ingress();
     mesh.set(0, to(TaskState::Failed));
     mesh.set(1, to(TaskState::Failed));
-    mesh.silent.insert(mesh.nodes[1].clone(), Verdict::Dead);
+    mesh.masks.nodes.insert(mesh.nodes[1].clone(), Verdict::Dead);
     assert!(is_down(&mesh.service()[0]) && is_down(&mesh.task(2)));
 }
 
@@ -134,6 +140,34 @@ fn where_tasks_serve_their_own_node_only_it_gets_their_share() {
         mesh.set(2, unhealthy());
         let [n1, n2] = mesh.service();
         assert!(n1 == Readiness::Up(100) && is_down(&n2), "{n2:?}");
+    }
+}
+
+#[test]
+fn each_port_is_judged_by_itself_and_all_by_the_worst() {
+    let ports = vec![
+        published(PublishMode::Ingress),
+        PublishedPort { published: 9090, ..published(PublishMode::Host) },
+        PublishedPort {
+            published: 53,
+            protocol: Protocol::Udp,
+            nodes: vec!["n2".parse().unwrap()],
+            ..published(PublishMode::Ingress)
+        },
+    ];
+    let mut mesh = Mesh::new(ServiceRequest { ports, ..sim::service("web") });
+    assert_eq!(mesh.port("8080"), [Readiness::Up(100), Readiness::Up(100)]);
+    assert_eq!(mesh.port("9090/tcp"), [Readiness::Up(100), Readiness::Up(50)]);
+    assert_eq!(mesh.service(), [Readiness::Up(100), Readiness::Up(50)]);
+    mesh.set(2, unhealthy());
+    assert_eq!(mesh.port("8080"), [Readiness::Up(100), Readiness::Up(100)]);
+    assert!(is_down(&mesh.port("9090")[1]) && is_down(&mesh.service()[1]));
+    assert_eq!(mesh.service()[0], Readiness::Up(100));
+    let [n1, n2] = mesh.port("53");
+    assert!(is_down(&n1) && n2 == Readiness::Up(100));
+    assert!(is_down(&mesh.port("53/tcp")[1]) && is_down(&mesh.port("8081")[0]));
+    for wrong in ["", "0", "web", "80/sctp", "65536"] {
+        assert!(wrong.parse::<PortAsked>().is_err(), "{wrong}");
     }
 }
 
@@ -172,7 +206,20 @@ fn a_task_that_leaves_drains_and_a_sick_one_is_down() {
 #[test]
 fn a_node_that_is_not_of_the_mesh_is_down() {
     let mesh = Mesh::ingress();
-    let (stranger, silent) = (NodeId::new("stranger"), BTreeMap::new());
-    let entry = Entry { node: &stranger, silent: &silent };
+    let (stranger, masks) = (NodeId::new("stranger"), Masks::default());
+    let entry = Entry { node: &stranger, masks: &masks };
     assert!(is_down(&entry.node(mesh.sim.world())));
+}
+
+/// What a task's node says of it counts as its record will.
+#[test]
+fn a_task_of_which_its_node_says_that_it_cannot_serve_is_down() {
+    let mut mesh = Mesh::ingress();
+    for task in 0..3 {
+        assert!(!is_down(&mesh.task(task)));
+        mesh.masks.tasks.insert(mesh.tasks[task].id.clone(), Notice::Sick);
+        assert!(is_down(&mesh.task(task)));
+        let all = mesh.service().iter().all(is_down);
+        assert_eq!(all, task == 2, "after {task}");
+    }
 }

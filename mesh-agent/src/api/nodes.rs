@@ -85,7 +85,7 @@ pub(super) fn view(state: &ApiState, world: &Snapshot, node: &model::Node) -> No
     let status = state.control.status();
     let own = (node.id == *state.control.node()).then_some(status.applied);
     let echo = state.heard.load().get(&node.id).copied();
-    Node::of(world, node, own, status.silent.nodes.get(&node.id).copied(), echo)
+    Node::of(world, node, own, state.past.masks().nodes.get(&node.id).copied(), echo)
 }
 
 /// `self` is this node, as in Docker, unless a node is named so.

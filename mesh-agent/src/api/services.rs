@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use mesh_core::change;
 use mesh_core::model::{self, Snapshot};
 use mesh_core::replicas::shortages;
+use mesh_core::serving::Serving;
 
 use super::ApiState;
 use super::answer::{Answer, Body, Refused, changed};
@@ -66,7 +67,9 @@ fn view(world: &Snapshot, service: &model::Service) -> Service {
 pub(super) async fn tasks(State(state): State<ApiState>, Path(id): Path<String>) -> Answer<Json<Vec<Task>>> {
     let world = state.control.world();
     let service = world.service(&id).ok_or_else(|| Refused::not_found("service", &id))?;
-    Ok(Json(world.tasks_of(&service.id).map(|task| Task::of(&world, task)).collect()))
+    let masks = state.past.masks();
+    let serving = Serving::of(&world, &masks, [&service.id]);
+    Ok(Json(world.tasks_of(&service.id).map(|task| Task::of(&world, &masks, &serving, task)).collect()))
 }
 
 /// Change a service in place

@@ -5,6 +5,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
 use mesh_core::change::{self, TaskChange, TaskRequest};
 use mesh_core::model::TaskId;
+use mesh_core::serving::Serving;
 
 use super::ApiState;
 use super::answer::{Answer, Body, Refused, changed, switch};
@@ -15,7 +16,9 @@ use super::types::{Changed, ErrorBody, Task, TaskLife, TaskSpec, TaskUpdate};
     responses((status = 200, description = "The tasks", body = Vec<Task>)))]
 pub(super) async fn list(State(state): State<ApiState>) -> Json<Vec<Task>> {
     let world = state.control.world();
-    let mut all: Vec<_> = world.tasks.values().map(|task| Task::of(&world, task)).collect();
+    let masks = state.past.masks();
+    let serving = Serving::of(&world, &masks, world.services.keys());
+    let mut all: Vec<_> = world.tasks.values().map(|task| Task::of(&world, &masks, &serving, task)).collect();
     // web.2 before web.10
     all.sort_by(|a, b| {
         let key =
@@ -52,8 +55,10 @@ pub(super) async fn register(
 pub(super) async fn inspect(State(state): State<ApiState>, Path(id): Path<String>) -> Answer<Json<Task>> {
     let world = state.control.world();
     let task = world.task(&id).ok_or_else(|| Refused::not_found("task", &id))?;
+    let masks = state.past.masks();
+    let serving = Serving::of(&world, &masks, task.service.as_ref());
     let state = state.histories.of(&task.id).map(|history| TaskLife::of(task.health.into(), history));
-    Ok(Json(Task { state, ..Task::of(&world, task) }))
+    Ok(Json(Task { state, ..Task::of(&world, &masks, &serving, task) }))
 }
 
 /// Change a task of this node, or drain any

@@ -43,7 +43,7 @@ pub use node_status::NodeStatus;
 pub use service::{
     Affinity, Endpoint, EndpointSpec, HealthConfig, NetworkTarget, PortConfig, PortName, PortRef,
     ProgramConfig, Service, ServiceSpec, ServiceStatus, ServiceUpdate, Shortage, UpdateConfig, UpdateStatus,
-    VirtualIp,
+    VirtualIp, parse_signal,
 };
 pub use status::{
     Excluded, ExplainRequest, Explanation, Feature, NodeHealth, Plane, Problem, Share, Status, StoreView,

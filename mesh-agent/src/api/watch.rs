@@ -10,7 +10,8 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use mesh_core::journal::{Journal, Thing};
 use mesh_core::kv::Rev;
-use mesh_core::model::Snapshot;
+use mesh_core::model::{self, Snapshot};
+use mesh_core::serving::Serving;
 use tokio::sync::watch;
 
 use super::ApiState;
@@ -37,7 +38,7 @@ const AT_ONCE: usize = 256;
 pub(super) async fn watch(State(state): State<ApiState>, RawQuery(query): RawQuery) -> Answer<Response> {
     let Wanted { kinds, since } = Wanted::read(query.as_deref().unwrap_or_default())?;
     let journal = state.past.journal.clone();
-    let source = Source { journal, state, kinds, since, telling: None, spoke: false };
+    let source = Source { journal, state, kinds, since, telling: None, spoke: false, noted: 0 };
     let lines = futures_util::stream::unfold(source, |mut source| async {
         let line = source.lines().await?;
         Some((Ok::<_, Infallible>(line), source))
@@ -98,6 +99,8 @@ struct Source {
     telling: Option<(Rev, VecDeque<Thing>)>,
     /// Whether anything was said yet.
     spoke: bool,
+    /// How often anything was noted when it was looked for last.
+    noted: u64,
 }
 
 impl Source {
@@ -107,8 +110,16 @@ impl Source {
             if let Some((rev, mut left)) = self.telling.take() {
                 let world = self.state.control.world();
                 let few: Vec<_> = left.drain(..left.len().min(AT_ONCE)).collect();
+                let masks = self.state.past.masks();
+                let services = few.iter().filter_map(|thing| match thing {
+                    Thing::Task(id) => world.tasks.get(id)?.service.as_ref(),
+                    _ => None,
+                });
+                let services: BTreeSet<_> = services.collect();
+                let serving = Serving::of(&world, &masks, services);
+                let task = |task: &model::Task| Task::of(&world, &masks, &serving, task);
                 let mut events: Vec<_> =
-                    few.into_iter().map(|thing| self.event(&world, rev, thing)).collect();
+                    few.into_iter().map(|thing| self.event(&world, rev, thing, task)).collect();
                 if left.is_empty() {
                     self.since = Some(rev);
                     events.push(WatchEvent::of(WatchAction::Synced, rev.0));
@@ -137,14 +148,17 @@ impl Source {
     fn begin(&mut self) -> Option<Bytes> {
         let journal = self.journal.borrow_and_update();
         let rev = journal.rev()?;
-        let news = self.since.and_then(|since| journal.since(since));
+        let known = self.since.filter(|since| self.spoke || journal.covers(*since));
+        let news = known.and_then(|since| journal.since(since));
         let news =
             news.map(|things| things.into_iter().filter(|thing| self.kinds.contains(&kind(thing))).cloned());
         let news: Option<VecDeque<_>> = news.map(Iterator::collect);
+        let looked = std::mem::replace(&mut self.noted, journal.noted());
+        let noted = looked != journal.noted();
         drop(journal);
         let spoke = std::mem::replace(&mut self.spoke, true);
         match news {
-            Some(_) if spoke && self.since == Some(rev) => None,
+            _ if spoke && !noted => None,
             Some(things) => {
                 self.telling = Some((rev, things));
                 None
@@ -158,7 +172,13 @@ impl Source {
         }
     }
 
-    fn event(&self, world: &Snapshot, rev: Rev, thing: Thing) -> WatchEvent {
+    fn event(
+        &self,
+        world: &Snapshot,
+        rev: Rev,
+        thing: Thing,
+        of: impl Fn(&model::Task) -> Task,
+    ) -> WatchEvent {
         let mut event = WatchEvent::of(WatchAction::Set, rev.0);
         event.kind = Some(kind(&thing));
         event.id = match thing {
@@ -171,7 +191,7 @@ impl Source {
                 id.to_string()
             }
             Thing::Task(id) => {
-                event.task = world.tasks.get(&id).map(|task| Task::of(world, task));
+                event.task = world.tasks.get(&id).map(|task| of(task));
                 id.to_string()
             }
             Thing::Node(id) => {

@@ -2,11 +2,13 @@
 
 mod config;
 
+use std::net::IpAddr;
+
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 
 use super::{OK, Session};
-use crate::api::types::{Node, Protocol, PublishMode, Service, Task};
+use crate::api::types::{Node, PortConfig, Protocol, PublishMode, Service, Task};
 use config::{Frontend, Server, Servers};
 
 /// Put HAProxy in front of services
@@ -54,13 +56,19 @@ pub(super) struct ConfigArgs {
 
 pub(super) async fn run(verb: Verb, session: Session) -> anyhow::Result<u8> {
     let Verb::Config(args) = verb;
-    let mut services = Vec::new();
+    let mut services: Vec<Service> = Vec::new();
     for reference in &args.services {
-        services.push(session.client.get::<Service>(&format!("/v1/services/{reference}")).await?);
+        let service: Service = session.client.get(&format!("/v1/services/{reference}")).await?;
+        if services.iter().all(|other| other.id != service.id) {
+            services.push(service);
+        }
     }
     if args.services.is_empty() {
         services = session.client.get("/v1/services").await?;
-        services.retain(|service: &Service| first_tcp(service).is_some());
+    }
+    let notes = left_out(&services, args.way);
+    if args.services.is_empty() {
+        services.retain(|service| first_tcp(service).is_some());
         if services.is_empty() {
             bail!("no service publishes a TCP port: name a service, and its port with --port");
         }
@@ -79,34 +87,69 @@ pub(super) async fn run(verb: Verb, session: Session) -> anyhow::Result<u8> {
             }
         }
     }
-    session.out.bytes(config::text(&frontends, args.checks, args.send_proxy).as_bytes());
+    if frontends.is_empty() {
+        bail!("nothing is left: {}", notes.join("; "));
+    }
+    session.out.bytes(config::text(&frontends, &notes, args.checks, args.send_proxy).as_bytes());
     Ok(OK)
+}
+
+/// What a configuration has no frontend for.
+fn left_out(services: &[Service], way: Way) -> Vec<String> {
+    let ports = services.iter().flat_map(|service| {
+        service.endpoint.ports.iter().map(move |port| (&service.spec.name, port.published_port, port))
+    });
+    let notes = ports.filter_map(|(name, published, port)| match port.protocol {
+        Protocol::Udp => {
+            Some(format!("service {name}: port {published}/udp is left out, HAProxy forwards no UDP"))
+        }
+        Protocol::Tcp if way == Way::Nodes && outside(port).is_some_and(|all| all.is_empty()) => {
+            Some(format!("service {name}: port {published} is left out, nodes have it for themselves only"))
+        }
+        Protocol::Tcp => None,
+    });
+    notes.collect()
+}
+
+/// The addresses that others reach a port at, if it is not all of a node's.
+fn outside(port: &PortConfig) -> Option<Vec<IpAddr>> {
+    let reached = || port.host_ip.iter().copied().filter(|ip| !ip.is_loopback());
+    (!port.host_ip.is_empty()).then(|| reached().collect())
 }
 
 /// A frontend for each published port of TCP.
 fn published(service: &Service, nodes: &[Node]) -> anyhow::Result<Vec<Frontend>> {
     let name = &service.spec.name;
     let tcp = service.endpoint.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
-    let frontends: Vec<_> = tcp
-        .map(|port| {
-            let opens =
-                |node: &&Node| port.nodes.is_empty() || port.nodes.contains(&node.description.hostname);
-            let servers = nodes.iter().filter(opens).map(|node| Server {
-                name: node.description.hostname.clone(),
-                address: node.status.addr.clone(),
-                ask: node.status.addr.clone(),
-                about: name.clone(),
-            });
-            let at = format!("{name}-{}", port.published_port);
-            let servers = Servers::Each(servers.collect());
-            let (bind, asks) = (port.published_port, Some(name.clone()));
-            Frontend { name: at, bind, port: bind, asks, servers }
-        })
-        .collect();
-    if frontends.is_empty() {
+    if tcp.clone().next().is_none() {
         bail!("service {name} publishes no TCP port: publish one, or run HAProxy in a task (--way names)");
     }
-    Ok(frontends)
+    let frontends = tcp.filter_map(|port| {
+        let opens = |node: &&Node| port.nodes.is_empty() || port.nodes.contains(&node.description.hostname);
+        let nodes = nodes.iter().filter(opens);
+        let server = |called: &str, address: String| Server {
+            name: called.to_owned(),
+            ask: address.clone(),
+            address,
+            about: format!("{name}:{}/tcp", port.published_port),
+        };
+        let servers: Vec<_> = match outside(port) {
+            None => nodes.map(|node| server(&node.description.hostname, node.status.addr.clone())).collect(),
+            Some(addresses) => (addresses.iter().map(ToString::to_string))
+                .map(|address| match nodes.clone().find(|node| node.status.addr == address) {
+                    Some(node) => server(&node.description.hostname, address),
+                    None => server(&address.clone(), address),
+                })
+                .collect(),
+        };
+        let at = format!("{name}-{}", port.published_port);
+        let (bind, asks) = (port.published_port, Some(format!("{name}:{}/tcp", port.published_port)));
+        (!servers.is_empty()).then(|| {
+            let servers = Servers::Each(servers);
+            Frontend { name: at, bind, instead: None, port: bind, asks, servers }
+        })
+    });
+    Ok(frontends.collect())
 }
 
 /// By the name that leads to all tasks.
@@ -114,7 +157,14 @@ fn named(service: &Service, args: &ConfigArgs) -> anyhow::Result<Frontend> {
     let port = target(service, args)?;
     let (name, slots) = (service.spec.name.clone(), args.slots);
     let servers = Servers::Template { name: format!("tasks.{name}:{port}"), slots };
-    Ok(Frontend { name, bind: port, port, asks: None, servers })
+    Ok(Frontend {
+        name,
+        bind: port,
+        instead: first_tcp(service).map(|port| port.published_port),
+        port,
+        asks: None,
+        servers,
+    })
 }
 
 /// By the SRV records of a port, by its name where it has one: then the number may change.
@@ -126,7 +176,14 @@ fn recorded(service: &Service, args: &ConfigArgs) -> anyhow::Result<Frontend> {
     };
     let name = service.spec.name.clone();
     let servers = Servers::Template { name: format!("_{label}._tcp.{name}"), slots: args.slots };
-    Ok(Frontend { name, bind: port, port, asks: None, servers })
+    Ok(Frontend {
+        name,
+        bind: port,
+        instead: first_tcp(service).map(|port| port.published_port),
+        port,
+        asks: None,
+        servers,
+    })
 }
 
 /// Each task by its address in the service's first network.
@@ -141,19 +198,24 @@ fn each(service: &Service, tasks: &[Task], nodes: &[Node], args: &ConfigArgs) ->
         Some(Server { name: task.name.clone(), address: address.to_owned(), ask, about: task.name.clone() })
     });
     let servers = Servers::Each(servers.collect());
-    Ok(Frontend { name, bind: port, port, asks: None, servers })
+    Ok(Frontend {
+        name,
+        bind: port,
+        instead: first_tcp(service).map(|port| port.published_port),
+        port,
+        asks: None,
+        servers,
+    })
 }
 
 fn target(service: &Service, args: &ConfigArgs) -> anyhow::Result<u16> {
-    args.port.or_else(|| first_tcp(service)).with_context(|| {
+    args.port.or_else(|| first_tcp(service).map(|port| port.target_port)).with_context(|| {
         format!("service {} publishes no TCP port: say with --port where its tasks listen", service.spec.name)
     })
 }
 
-/// The port of the tasks behind the first published port of TCP; those on all nodes come first.
-fn first_tcp(service: &Service) -> Option<u16> {
-    let mut tcp: Vec<_> =
-        service.endpoint.ports.iter().filter(|port| port.protocol == Protocol::Tcp).collect();
-    tcp.sort_by_key(|port| port.publish_mode != PublishMode::Ingress);
-    tcp.first().map(|port| port.target_port)
+/// The first published port of TCP; those on all nodes come first.
+fn first_tcp(service: &Service) -> Option<&PortConfig> {
+    let tcp = service.endpoint.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
+    tcp.min_by_key(|port| port.publish_mode != PublishMode::Ingress)
 }

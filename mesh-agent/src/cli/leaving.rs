@@ -18,22 +18,33 @@ const HANDOVER: Duration = Duration::from_secs(310);
 /// What nodes, signals and their grace take beside that.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long connections of tasks may go on, by service.
-pub(super) struct Timeouts(BTreeMap<String, Duration>);
+/// How long connections of tasks may go on, by service, and how long tasks may take to end then.
+pub(super) struct Timeouts(BTreeMap<String, (Duration, Duration)>);
 
 impl Timeouts {
     /// As they are now; a service that goes takes its own with it.
     pub(super) async fn read(session: &Session) -> anyhow::Result<Self> {
         let services: Vec<Service> = session.client.get("/v1/services").await?;
-        let timeout = |service: &Service| parse_duration(service.spec.drain_timeout.as_deref()?).ok();
-        let known = services.into_iter().filter_map(|service| Some((timeout(&service)?, service.id)));
-        Ok(Self(known.map(|(timeout, id)| (id, timeout)).collect()))
+        let read = |text: &Option<String>| parse_duration(text.as_deref()?).ok();
+        let known = services.into_iter().filter_map(|service| {
+            let grace = service.spec.program.and_then(|program| read(&program.stop_grace_period));
+            Some((service.id, (read(&service.spec.drain_timeout)?, grace.unwrap_or_default())))
+        });
+        Ok(Self(known.collect()))
     }
 
-    /// The longest of some tasks'.
+    /// The longest of some tasks' connections.
     fn of(&self, tasks: &[Task]) -> Duration {
-        let of = |task: &Task| self.0.get(&task.service_id).copied().unwrap_or(DRAIN_TIMEOUT);
+        let of = |task: &Task| self.0.get(&task.service_id).map_or(DRAIN_TIMEOUT, |(drain, _)| *drain);
         tasks.iter().map(of).max().unwrap_or_default()
+    }
+
+    /// By when the last of some tasks has ended.
+    fn to_the_end(&self, tasks: &[Task]) -> Duration {
+        let of = |task: &Task| {
+            self.0.get(&task.service_id).map_or(DRAIN_TIMEOUT, |(drain, grace)| drain.saturating_add(*grace))
+        };
+        PATIENCE.saturating_add(tasks.iter().map(of).max().unwrap_or_default())
     }
 }
 
@@ -113,7 +124,7 @@ pub(super) async fn drained(
                 session.out.done("verify: Drained");
                 return Ok(());
             }
-            let timeout = timeouts.of(&tasks) + if ends { PATIENCE } else { Duration::ZERO };
+            let timeout = if ends { timeouts.to_the_end(&tasks) } else { timeouts.of(&tasks) };
             if since > timeout.max(SETTLE) {
                 let left = left.map_or_else(|| "not counted".to_owned(), |count| count.to_string());
                 session.out.done(&format!(
@@ -141,7 +152,7 @@ pub(super) async fn ended(
         let mut left: Vec<Task> = session.client.get("/v1/tasks").await?;
         left.retain(&is_leaving);
         all = all.max(left.len());
-        patience = patience.max(PATIENCE + timeouts.of(&left));
+        patience = patience.max(timeouts.to_the_end(&left));
         let running: Vec<Task> = left
             .iter()
             .filter(|task| task.status.state == crate::api::types::TaskState::Running)

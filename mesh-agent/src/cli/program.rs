@@ -1,6 +1,8 @@
 //! **Decision.** Flags of what the mesh itself runs for a service, as `docker service create` has them.
 
-use crate::api::types::{FailureAction, ProgramConfig, UpdateConfig, UpdateOrder};
+use nix::sys::signal::Signal;
+
+use crate::api::types::{FailureAction, ProgramConfig, UpdateConfig, UpdateOrder, parse_signal};
 use crate::cli::options;
 
 /// What the mesh runs.
@@ -12,6 +14,12 @@ pub(in crate::cli) struct ProgramFlags {
     /// Number of tasks that the mesh runs [default: 1]
     #[arg(long, value_name = "N")]
     replicas: Option<u32>,
+    /// Signal that asks a task to end [default: SIGTERM]
+    #[arg(long, value_name = "SIGNAL", value_parser = parse_signal)]
+    stop_signal: Option<Signal>,
+    /// How long a task may take to end once it is asked to, before it is killed [default: 10s]
+    #[arg(long, value_name = "DURATION", value_parser = options::duration)]
+    stop_grace_period: Option<String>,
     /// Maximum number of tasks replaced simultaneously (0 to replace all at once) [default: 1]
     #[arg(long, value_name = "N")]
     update_parallelism: Option<u32>,
@@ -47,6 +55,8 @@ impl ProgramFlags {
         let config = ProgramConfig {
             command: self.cmd.map(|Words(words)| words),
             replicas: self.replicas,
+            stop_signal: self.stop_signal.map(|signal| signal.as_str().to_owned()),
+            stop_grace_period: self.stop_grace_period,
             update_config: Some(update).filter(|update| *update != UpdateConfig::default()),
             ..rest
         };

@@ -7,6 +7,8 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use http_body_util::Empty;
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
@@ -21,6 +23,9 @@ use tokio::process::Command;
 
 use super::tls;
 use crate::netns::Netns;
+
+/// When another address is tried beside one that does not answer (RFC 8305, "Connection Attempt Delay").
+const NEXT: Duration = Duration::from_millis(250);
 
 /// What a task answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,8 +54,7 @@ pub(super) async fn probe(probe: &Probe, task: &Arc<Task>) -> Answer {
                 Ok(Answer { failure: None, exit_code: 0, output: String::new() })
             }
             Probe::Http { port, path, tls } => {
-                let stream = connect(task, *port).await?;
-                let host = address(task)?;
+                let (stream, host) = connect(task, *port).await?;
                 let output = if *tls {
                     get(tls::over(stream, host).await?, host, path).await?
                 } else {
@@ -64,15 +68,35 @@ pub(super) async fn probe(probe: &Probe, task: &Arc<Task>) -> Answer {
     asked.await.unwrap_or_else(Answer::failed)
 }
 
-/// A task serves all its networks by the same sockets.
-fn address(task: &Task) -> Result<IpAddr, String> {
-    let addresses = task.addresses.values().next();
-    addresses.map(|own| own.v4.into()).ok_or_else(|| "the task has no address".to_owned())
-}
-
-async fn connect(task: &Task, port: u16) -> Result<TcpStream, String> {
-    let to = SocketAddr::new(address(task)?, port);
-    TcpStream::connect(to).await.map_err(|error| format!("{to}: {error}"))
+/// A connection to a task at the first of its addresses that takes it: it may listen on one of them only.
+async fn connect(task: &Task, port: u16) -> Result<(TcpStream, IpAddr), String> {
+    let addresses = || task.addresses.values();
+    let v4 = addresses().map(|own| IpAddr::V4(own.v4));
+    let mut left: Vec<_> = v4.chain(addresses().filter_map(|own| own.v6.map(IpAddr::V6))).collect();
+    left.reverse();
+    let mut attempts = FuturesUnordered::new();
+    let mut failures: Vec<String> = Vec::new();
+    loop {
+        match left.pop() {
+            Some(address) => attempts.push(async move {
+                let to = SocketAddr::new(address, port);
+                let stream = TcpStream::connect(to).await.map_err(|error| format!("{to}: {error}"))?;
+                Ok((stream, address))
+            }),
+            None if attempts.is_empty() && failures.is_empty() => {
+                return Err("the task has no address".to_owned());
+            }
+            None if attempts.is_empty() => return Err(failures.join(", ")),
+            None => {}
+        }
+        tokio::select! {
+            Some(attempt) = attempts.next() => match attempt {
+                Ok(connected) => return Ok(connected),
+                Err(why) => failures.push(why),
+            },
+            () = tokio::time::sleep(NEXT), if !left.is_empty() => {}
+        }
+    }
 }
 
 /// One page over HTTP/1.1.
@@ -84,7 +108,7 @@ async fn get(
     let failed = |error: hyper::Error| error.to_string();
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
     let request = Request::get(path)
-        .header(header::HOST, host.to_string())
+        .header(header::HOST, if host.is_ipv6() { format!("[{host}]") } else { host.to_string() })
         .header(header::USER_AGENT, "mesh-health")
         .body(Empty::<Bytes>::new())
         .map_err(|error| error.to_string())?;

@@ -71,6 +71,9 @@ fn spawn(socket: &Path, service: &Name, run: &Run, start: &Start, log: &Path) ->
     for variable in &run.env {
         command.arg(format!("--env={variable}"));
     }
+    if let Some(signal) = &run.stop_signal {
+        command.arg(format!("--stop-signal={signal}"));
+    }
     command.arg("--").args(&run.command);
     // The agent's own environment is no business of a service's.
     command

@@ -10,12 +10,15 @@ use crate::netns::Netns;
 /// How often to look.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Returns once no flow is left, or the process is gone.
-pub(super) async fn ended(pid: u32) {
-    while ["tcp", "tcp6"].iter().any(|table| {
-        // The table of the network namespace that the process lives in.
-        std::fs::read_to_string(format!("/proc/{pid}/net/{table}")).is_ok_and(|text| served(&text) > 0)
-    }) {
+/// Returns once no flow is left, or the namespace is gone.
+pub(super) async fn ended(origin: &Origin) {
+    loop {
+        let origin = origin.clone();
+        // Tables of sockets can be long.
+        let left = tokio::task::spawn_blocking(move || count(&origin)).await;
+        if left.ok().flatten().is_none_or(|left| left == 0) {
+            return;
+        }
         tokio::time::sleep(LOOK).await;
     }
 }

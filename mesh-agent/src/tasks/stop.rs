@@ -17,30 +17,37 @@ use crate::netns::Netns;
 const ACKNOWLEDGE: Duration = Duration::from_secs(10);
 /// What is under way when the last node has let go may still end.
 const SETTLE: Duration = Duration::from_millis(500);
-/// From SIGTERM to SIGKILL, as Docker's `--stop-grace-period`.
-const GRACE: Duration = Duration::from_secs(10);
+
+/// What a task is given to end.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// How long its connections may go on.
+    pub(super) drain: Duration,
+    /// From SIGTERM to SIGKILL.
+    pub(super) grace: Duration,
+}
 
 impl Tasks {
-    /// Stops a task and forgets it. `patience` is how long its connections may go on.
-    pub(super) async fn stop(self, task: Arc<Task>, patience: Duration) -> TaskId {
+    /// Stops a task and forgets it.
+    pub(super) async fn stop(self, task: Arc<Task>, patience: Patience) -> TaskId {
         let world = self.control.world();
         let name = world.task_name(&task);
         let asked = world.stops.get(&task.id).copied().unwrap_or(world.changed);
         self.acknowledged(asked).await;
-        if let Origin::Process { pid, start, supervised: true } = &task.origin {
-            // Whoever was told its own address, and not that of a VIP, may have it for a while.
-            let is_told =
-                |id| world.services.get(id).is_some_and(|service| service.mode == EndpointMode::Dnsrr);
-            let told = task.service.as_ref().is_some_and(is_told);
-            tokio::time::sleep(if told { self.ttl + SETTLE } else { SETTLE }).await;
-            if task.service.is_some() {
-                let idle = flows::ended(*pid);
-                if tokio::time::timeout(patience, idle).await.is_err() {
-                    info!(task = %name, "still has flows after {} s", patience.as_secs());
-                }
+        // Whoever was told its own address, and not that of a VIP, may have it for a while.
+        let is_told = |id| world.services.get(id).is_some_and(|service| service.mode == EndpointMode::Dnsrr);
+        let told = task.service.as_ref().is_some_and(is_told);
+        tokio::time::sleep(if told { self.ttl + SETTLE } else { SETTLE }).await;
+        if task.service.is_some() {
+            let idle = flows::ended(&task.origin);
+            if tokio::time::timeout(patience.drain, idle).await.is_err() {
+                info!(task = %name, "still has flows after {} s", patience.drain.as_secs());
             }
+        }
+        // What others run is theirs to end.
+        if let Origin::Process { pid, start, supervised: true } = &task.origin {
             info!(task = %name, "stopping");
-            end(&task.origin, *pid, *start).await;
+            end(&task.origin, *pid, *start, patience.grace).await;
         }
         self.ended(&task).await;
         task.id.clone()
@@ -67,7 +74,7 @@ impl Tasks {
 }
 
 /// SIGTERM to the supervisor, which passes it on; SIGKILL to all that is left in the task's namespace.
-async fn end(origin: &Origin, pid: u32, start: u64) {
+async fn end(origin: &Origin, pid: u32, start: u64, grace: Duration) {
     // Opened first: once the last process is gone there is no namespace to look into.
     let Ok(netns) = Netns::of_origin(origin) else { return };
     // After a reboot a number may be anybody's. Never the node's own processes.
@@ -76,7 +83,7 @@ async fn end(origin: &Origin, pid: u32, start: u64) {
     }
     let Ok(raw) = i32::try_from(pid) else { return };
     let _ = kill(Pid::from_raw(raw), Signal::SIGTERM);
-    if tokio::time::timeout(GRACE, process::ended(pid, start)).await.is_ok() && members(&netns).is_empty() {
+    if tokio::time::timeout(grace, process::ended(pid, start)).await.is_ok() && members(&netns).is_empty() {
         return;
     }
     let deadline = Instant::now() + Duration::from_secs(2);

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use mesh_tests::{Lab, Load, Node, eventually};
 
 use crate::haproxy::ask;
-use crate::kit::{Cli, READY, Task, lab, listens, mentions, served_by, started};
+use crate::kit::{Cli, DUAL, READY, Task, lab, listens, mentions, served_by, started};
 
 /// A running HAProxy's socket.
 pub(crate) struct Stats(PathBuf);
@@ -195,6 +195,55 @@ fn inside_by_name_from_one_task_to_thirty() -> Result<()> {
         }
         up(2)?;
         ensure!(Task::find(n2, &proxy.name)?.pid == proxy.pid, "it was started anew");
+        Ok(())
+    })
+}
+
+/// Services whose tasks listen at the same port, or that publish one at different addresses, do not get each other's
+/// connections; and HAProxy takes what is printed of many.
+#[test]
+fn services_that_share_a_port_are_told_apart() -> Result<()> {
+    started(lab()?.nodes(2).config("[checks]\nlisten = \"[::]:7304\"\n"), |lab| {
+        let [n1, n2] = [lab.node("n1")?, lab.node("n2")?];
+        n1.ok(DUAL)?;
+        let publish = |node: &Node, v6: &Node| {
+            let (a, b) = (node.address(), v6.address6());
+            format!("-p published=8080,target=80,host_ip={a} -p published=8090,target=80,host_ip={b}")
+        };
+        n1.ok(&format!("service create --name web --network app {}", publish(n1, n2)))?;
+        n1.ok(&format!("service create --name shop --network app {} -p 53:53/udp", publish(n2, n1)))?;
+        n1.ok("service create --name local --network app -p published=9000,target=80,host_ip=127.0.0.1")?;
+        n1.ok("service create --name proxy --network app")?;
+        let (web, shop) = (Task::web(lab, n1, "web")?, Task::web(lab, n2, "shop")?);
+        let printed = n1.ok("haproxy config")?;
+        mentions(
+            &printed,
+            &["service shop: port 53/udp is left out", "service local: port 9000 is left out"],
+        )?;
+        mentions(&n1.refused("haproxy config local")?, &["port 9000 is left out"])?;
+
+        let (file, _) = Stats::write(n1, "outside", "--checks 7304 web shop")?;
+        let proxy = lab.client().spawn_daemon("haproxy", ["haproxy", "-db", "-f", &file])?;
+        for (port, task) in [(8080, &web), (8090, &web), (8081, &shop), (8091, &shop)] {
+            listens(proxy.id(), "tcp", port)?;
+            served_by(lab.client(), &format!("http://127.0.0.1:{port}/"), &[task])?;
+        }
+
+        let (file, _) = Stats::write(n1, "inside", "--way names web shop web")?;
+        let argv = ["haproxy", "-db", "-f", &file].map(str::to_owned);
+        let proxy = Task::serve(n2, "proxy", &argv, "tcp", 80)?;
+        served_by(&proxy, "http://127.0.0.1:80/", &[&web])?;
+        served_by(&proxy, "http://127.0.0.1:8080/", &[&shop])?;
+
+        for number in 0..30 {
+            n1.ok(&format!(
+                "service create -q --name many-{number} --network app -p {}:80",
+                10_000 + number
+            ))?;
+        }
+        for way in ["nodes", "nodes --checks 7304", "names", "srv --slots 3", "tasks --checks 7304"] {
+            Stats::write(n1, "many", &format!("--way {way}"))?;
+        }
         Ok(())
     })
 }

@@ -8,6 +8,8 @@ mod dig;
 mod look;
 #[path = "kit/plane.rs"]
 mod plane;
+#[path = "kit/sick.rs"]
+mod sick;
 #[path = "kit/talk.rs"]
 mod talk;
 #[path = "kit/task.rs"]
@@ -26,6 +28,7 @@ pub(crate) use self::{
     dig::dig,
     look::{Place, answers, answers_udp, ask, comes_to_refuse, curl, refuses, served_by, spread},
     plane::{CLIENT_ADDRESS, on_ebpf, planes, status},
+    sick::{Sick, is},
     talk::{Datagrams, Talk, both, refuses_udp, url_at},
     task::{Task, listens},
 };

@@ -7,21 +7,40 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use mesh_tests::eventually;
+use mesh_tests::{Lab, Node, Process, eventually};
 
 use crate::kit::{
     AT_ONCE, Cli, Datagrams, Place, SOON, Talk, Task, holds, mesh, on_ebpf, served_by, url, vip,
 };
+use crate::tasks::{foreign, web_in};
 
 /// While a task drains, the connections that it has go on, by VIP and by the published port of its own node and of
 /// another; new ones go elsewhere. It ends when they do, before the drain timeout.
 #[test]
 fn a_draining_task_keeps_its_connections_and_gets_no_more() -> Result<()> {
+    keeps_its_connections(|lab, n1| Ok((Task::web(lab, n1, "web")?, Vec::new())))
+}
+
+/// The same of a task that others run: it is let go when its connections have ended, and not stopped.
+#[test]
+fn a_task_of_others_is_let_go_when_its_connections_have_ended() -> Result<()> {
+    keeps_its_connections(|lab, n1| {
+        let process = foreign(n1)?;
+        let server = web_in(lab, n1, process.id(), "web.1")?;
+        n1.ok(&format!("task add --service web --pid {}", process.id()))?;
+        Ok((Task::find(n1, "web.1")?, vec![process, server]))
+    })
+}
+
+/// Of a task of `web`, with what is to live as long.
+fn keeps_its_connections(
+    begin: impl for<'a> FnOnce(&Lab, &'a Node) -> Result<(Task<'a>, Vec<Process>)>,
+) -> Result<()> {
     mesh(3, |lab| {
         let [n1, n2, n3] = [lab.node("n1")?, lab.node("n2")?, lab.node("n3")?];
         n1.ok("network create app")?;
         n1.ok("service create --name web --network app -p 8080:80 --drain-timeout 20s")?;
-        let leaves = Task::web(lab, n1, "web")?;
+        let (leaves, mut processes) = begin(lab, n1)?;
         let idle = Task::idle(n3, "app")?;
         let inside = (vip(n1, "web")?, 80);
         for node in lab.nodes() {
@@ -57,6 +76,9 @@ fn a_draining_task_keeps_its_connections_and_gets_no_more() -> Result<()> {
             Ok(())
         })?;
         ensure!(begun.elapsed() < Duration::from_secs(15), "it took {:?}", begun.elapsed());
+        for process in &mut processes {
+            ensure!(process.ended()?.is_none(), "what others run is theirs to end");
+        }
         Ok(())
     })
 }

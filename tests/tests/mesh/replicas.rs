@@ -1,5 +1,7 @@
 //! Services whose command the mesh itself runs.
 
+use std::time::Instant;
+
 use anyhow::{Context, Result, ensure};
 use mesh_tests::{Lab, Load, Node, eventually};
 use serde_json::Value;
@@ -84,6 +86,63 @@ fn a_bad_update_stops_or_goes_back() -> Result<()> {
         let state = text(&found["UpdateStatus"]["State"]);
         ensure!(state.starts_with("rollback"), "{state}");
         Ok(())
+    })
+}
+
+/// A task is asked to end by the signal that it wants, has the time that its service gives it, and is killed then.
+#[test]
+fn tasks_end_by_their_signal_or_when_their_grace_is_over() -> Result<()> {
+    mesh(1, |lab| {
+        let n1 = lab.node("n1")?;
+        n1.ok("network create app")?;
+        let server = lab.programs().web(80).join(" ");
+        let deaf = format!("sh -c 'trap \"\" TERM; {server} & while :; do sleep 1; done'");
+        let create = |options: &str| {
+            let words = format!("service create --name web --network app -p 8080:80 {options} --cmd");
+            n1.mesh(words.split_whitespace().chain([deaf.as_str()]))?.ok()
+        };
+        let takes = |command: &str| {
+            let start = Instant::now();
+            n1.mesh_command(command.split(' ')).timeout(READY).ok()?;
+            ensure!(n1.rows("task ls")?.is_empty(), "they have ended");
+            Ok(start.elapsed().as_secs_f64())
+        };
+        create("--stop-grace-period 3s")?;
+        let took = takes("service rm web")?;
+        ensure!((3.0..9.0).contains(&took), "a grace of 3 s, also of a service that is gone: {took}");
+
+        create("")?;
+        let spec =
+            |node: &Node| Ok::<_, anyhow::Error>(node.inspect("service", "web")?["Spec"]["Program"].clone());
+        ensure!(
+            spec(n1)?["StopGracePeriod"] == "10s" && spec(n1)?["StopSignal"] == "SIGTERM",
+            "{}",
+            spec(n1)?
+        );
+        let id = text(&tasks(n1)?[0]["ID"]);
+        n1.ok("service update --stop-grace-period 13s web")?;
+        ensure!(
+            spec(n1)?["StopGracePeriod"] == "13s" && text(&tasks(n1)?[0]["ID"]) == id,
+            "no task is replaced"
+        );
+        let took = takes("service scale web=0")?;
+        ensure!((13.0..19.0).contains(&took), "a grace of 13 s: {took}");
+
+        let heard = lab.dir().join("heard");
+        let told =
+            format!("trap \"echo quit > {}; exit 0\" QUIT; trap \"\" TERM; {server} & wait", heard.display());
+        n1.mesh(["service", "update", "--stop-signal", "quit", "--cmd", &format!("sh -c '{told}'"), "web"])?
+            .ok()?;
+        n1.ok("service scale web=1")?;
+        let pretty = n1.ok("service inspect --pretty web")?;
+        mentions(&pretty, &["Stop Signal:\tSIGQUIT", "Stop Grace Period:\t13s"])?;
+        let took = takes("service scale web=0")?;
+        ensure!(took < 9.0 && heard.exists(), "it ended by its signal: {took}");
+        mentions(
+            &n1.refused("service update --stop-signal nonsense web")?,
+            &["there is no signal 'nonsense'"],
+        )?;
+        mentions(&n1.refused("service create --name db --network app --stop-grace-period 5s")?, &["--cmd"])
     })
 }
 

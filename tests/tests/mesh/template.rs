@@ -5,7 +5,7 @@ use std::{fs, path::Path, time::Duration};
 use anyhow::{Result, ensure};
 use mesh_tests::{Lab, Node, Process, eventually};
 
-use crate::kit::{Cli, READY, Task, curl, mentions, mesh};
+use crate::kit::{Cli, READY, Sick, Task, curl, mentions, mesh};
 
 /// What the consul-template job of a reverse proxy looks like.
 const TEMPLATE: &str = r#"upstream backend {
@@ -105,6 +105,45 @@ fn nginx_follows_a_service() -> Result<()> {
         n1.ok("service update --label-add a=b whoami")?;
         std::thread::sleep(Duration::from_millis(500));
         ensure!(fs::read(dir.join("runs"))? == runs && fs::metadata(&out)?.modified()? == written);
+        drop(follower);
+        Ok(())
+    })
+}
+
+/// Who serves may change though nothing is said of it: its service panics, or its node is not heard.
+#[test]
+fn a_file_follows_who_serves_for_what_became_of_others() -> Result<()> {
+    mesh(2, |lab| {
+        let [n1, n2] = [lab.node("n1")?, lab.node("n2")?];
+        n1.ok("network create app")?;
+        let sick = Sick::none(lab);
+        let times =
+            "--health-interval 200ms --health-retries 1 --health-timeout 2s --health-start-interval 200ms";
+        let create =
+            format!("service create --name whoami --network app -p 8080:80 {times} --health-panic 50");
+        let command = sick.command();
+        n1.mesh(create.split_whitespace().chain(["--health-cmd", &command]))?.ok()?;
+        let web = |node| Task::web(lab, node, "whoami");
+        let tasks = [web(n1)?, web(n1)?, web(n2)?];
+        let [a, b, c] = [&tasks[0], &tasks[1], &tasks[2]];
+        let (template, out) = (file(lab.dir(), "upstream.tpl", TEMPLATE)?, lab.dir().join("upstream.conf"));
+        let follower = follower(lab, n1, &[&format!("{template}:{}", out.display())])?;
+        has(&out, &[a, b, c])?;
+
+        sick.fall(a)?;
+        has(&out, &[b, c])?;
+        sick.fall(b)?;
+        has(&out, &[a, b, c])?;
+        sick.heal(b)?;
+        has(&out, &[b, c])?;
+        sick.heal(a)?;
+        has(&out, &[a, b, c])?;
+
+        lab.unplug("n2")?;
+        has(&out, &[a, b])?;
+        mentions(&n1.ok("service ps whoami")?, &["its node n2 does not answer this one"])?;
+        lab.plug("n2")?;
+        has(&out, &[a, b, c])?;
         drop(follower);
         Ok(())
     })

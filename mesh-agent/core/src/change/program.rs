@@ -17,6 +17,10 @@ pub struct ProgramWish {
     pub env_add: Vec<String>,
     /// Variables to remove, by key.
     pub env_rm: Vec<String>,
+    /// See [`Run::stop_signal`].
+    pub stop_signal: Option<String>,
+    /// See [`Program::grace`].
+    pub grace: Option<Duration>,
     /// How many tasks.
     pub replicas: Option<u32>,
     /// See [`UpdateConfig::parallelism`].
@@ -57,9 +61,11 @@ impl ProgramWish {
         };
         let Some(old) = old else {
             let replicas = self.replicas.unwrap_or(1);
-            return Ok(Some(Program { version: 1, run, replicas, update, rollout: None, previous: None }));
+            let (grace, rollout, previous) = (self.grace, None, None);
+            return Ok(Some(Program { version: 1, run, replicas, update, grace, rollout, previous }));
         };
-        let mut program = Program { update, replicas: self.replicas.unwrap_or(old.replicas), ..old.clone() };
+        let (replicas, grace) = (self.replicas.unwrap_or(old.replicas), self.grace.or(old.grace));
+        let mut program = Program { update, replicas, grace, ..old.clone() };
         if run != old.run || self.force {
             program.version += 1;
             program.previous = Some(std::mem::replace(&mut program.run, run));
@@ -105,7 +111,9 @@ impl ProgramWish {
             env.push(variable.clone());
         }
         env.retain(|known| !self.env_rm.contains(&key(known)));
-        Ok(Run { command, env })
+        let stop_signal =
+            self.stop_signal.clone().or_else(|| old.and_then(|program| program.run.stop_signal.clone()));
+        Ok(Run { command, env, stop_signal })
     }
 }
 

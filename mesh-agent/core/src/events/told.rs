@@ -136,7 +136,9 @@ fn of_service(action: &'static str, service: &Service) -> Event {
 
 /// How a service is another one, with the attributes that Docker has of it.
 fn updated(old: &Service, new: &Service) -> Event {
-    let same = |program: &Option<Program>| program.as_ref().map(|program| (program.version, program.update));
+    let same = |program: &Option<Program>| {
+        program.as_ref().map(|program| (program.version, program.update, program.grace))
+    };
     let parts = [
         ("name", old.name != new.name),
         ("mode", old.mode != new.mode),

@@ -23,6 +23,11 @@ impl From<BTreeMap<NodeId, Verdict>> for Masks {
 }
 
 impl Masks {
+    /// Whether all is as the records say.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty() && self.tasks.is_empty()
+    }
+
     /// Tasks as their nodes say that they are.
     pub fn noted<'a>(&self, tasks: &'a [Arc<Task>]) -> Cow<'a, [Arc<Task>]> {
         if self.tasks.is_empty() || !tasks.iter().any(|task| self.tasks.contains_key(&task.id)) {

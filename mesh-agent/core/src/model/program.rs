@@ -71,6 +71,9 @@ pub struct Run {
     /// `KEY=VALUE`
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
+    /// Which signal asks it to end (`SIGQUIT`); none: SIGTERM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
 }
 
 /// How tasks are replaced.
@@ -130,6 +133,9 @@ pub struct Program {
     pub replicas: u32,
     /// How tasks are replaced.
     pub update: UpdateConfig,
+    /// How long a task may take to end once it is asked to, before it is killed; none: [`Self::GRACE`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace: Option<Duration>,
     /// The last replacement; none: there was none yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<Rollout>,
@@ -139,6 +145,9 @@ pub struct Program {
 }
 
 impl Program {
+    /// Docker's.
+    pub const GRACE: Duration = Duration::from_secs(10);
+
     /// How many tasks are replaced at once.
     pub fn parallelism(&self) -> usize {
         let all = self.replicas.max(1);

@@ -104,7 +104,8 @@ impl Program {
                 return Err("the command is empty".to_owned());
             }
         }
-        times(&[("delay", self.update.delay), ("monitor", self.update.monitor)])?;
+        let grace = self.grace.unwrap_or_default();
+        times(&[("delay", self.update.delay), ("monitor", self.update.monitor), ("grace", grace)])?;
         let (started, completed) =
             self.rollout.as_ref().map_or((0, 0), |rollout| (rollout.started, rollout.completed));
         number("version of the program", self.version)?;

@@ -4,8 +4,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use mesh_core::change::{TaskChange, TaskRequest};
-use mesh_core::explain::why_not;
+use mesh_core::liveness::Masks;
 use mesh_core::model;
+use mesh_core::serving::{Serving, why_not_here};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -191,7 +192,7 @@ pub struct Task {
     pub availability: Availability,
     /// Gets no new flows any more.
     pub draining: bool,
-    /// Whether it gets new flows.
+    /// Whether it gets new flows by the node that is asked.
     pub in_balance: bool,
     /// Since when it gets them (RFC 3339).
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -273,8 +274,8 @@ impl From<TaskUpdate> for TaskChange {
 }
 
 impl Task {
-    /// A task as the world has it.
-    pub fn of(world: &model::Snapshot, task: &model::Task) -> Self {
+    /// A task as the world has it, by a node that does not hear some others. `serving`: which get new flows by it.
+    pub fn of(world: &model::Snapshot, masks: &Masks, serving: &Serving, task: &model::Task) -> Self {
         let full_name = world.task_name(task);
         let model::Task {
             id,
@@ -319,7 +320,7 @@ impl Task {
         let failed = matches!(*state, model::TaskState::Failed | model::TaskState::Rejected);
         let (message, err) =
             if failed { (String::new(), message.clone()) } else { (message.clone(), String::new()) };
-        let in_balance = world.serves(task, &world.turnout_for(task));
+        let in_balance = serving.has(world, task);
         let stopping = world.stops.contains_key(id) || state.is_terminal();
         Self {
             id: id.to_string(),
@@ -344,7 +345,7 @@ impl Task {
                 since if in_balance && since > 0 => rfc3339(since),
                 _ => String::new(),
             },
-            reason: if in_balance { String::new() } else { why_not(world, task) },
+            reason: if in_balance { String::new() } else { why_not_here(world, masks, task) },
             connections: world.live.get(node).and_then(|live| live.connections.get(id)).copied(),
             origin: origin.into(),
             socket_balancing: !packets_only,

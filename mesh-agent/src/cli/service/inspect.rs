@@ -67,6 +67,10 @@ fn pretty(service: &Service) -> String {
     }
     if let Some(program) = &spec.program {
         text.push_str(&format!("Command:\t{}\n", program.command.clone().unwrap_or_default().join(" ")));
+        let stop = [("Stop Signal", &program.stop_signal), ("Stop Grace Period", &program.stop_grace_period)];
+        for (name, value) in stop {
+            value.iter().for_each(|value| text.push_str(&format!("{name}:\t{value}\n")));
+        }
     }
     let targets: Vec<_> = spec.networks.iter().map(|network| network.target.as_str()).collect();
     text.push_str(&format!("Networks: {}\n", targets.join(" ")));
@@ -123,12 +127,15 @@ fn pretty(service: &Service) -> String {
 
 fn health(check: &HealthConfig) -> String {
     let time = |time: &Option<String>| time.clone().unwrap_or_default();
+    let panic = check.panic.filter(|least| *least > 0);
+    let panic = panic.map(|least| format!(", all serve when fewer than {least}% are healthy"));
     format!(
-        "{} every {}, within {}, {} retries",
+        "{} every {}, within {}, {} retries{}",
         check.test.join(" "),
         time(&check.interval),
         time(&check.timeout),
-        check.retries.unwrap_or_default()
+        check.retries.unwrap_or_default(),
+        panic.unwrap_or_default()
     )
 }
 

@@ -1,6 +1,6 @@
 //! **Effect.** Tasks in a table, for `task ls` and `service ps`.
 
-use crate::api::types::{Task, TaskState};
+use crate::api::types::{Health, Task, TaskState};
 use crate::cli::ago::ago;
 use crate::cli::format::{self, Column, Format};
 use crate::cli::output::Out;
@@ -45,12 +45,16 @@ fn row(task: &Task) -> Vec<String> {
     ]
 }
 
-/// Why it failed, or why a task that runs gets nothing.
+/// Why it failed, or why a task that runs gets nothing, or something though it is sick.
 fn error(task: &Task) -> String {
     if !task.status.err.is_empty() {
         return format!("\"{}\"", task.status.err);
     }
     match task.status.state {
+        // Its service panics.
+        TaskState::Running if task.in_balance && task.health == Health::Unhealthy => {
+            format!("unhealthy, and gets flows as too few others are healthy: {}", task.status.message)
+        }
         TaskState::Running => task.reason.clone(),
         TaskState::Starting => task.status.message.clone(),
         _ => String::new(),

@@ -11,11 +11,13 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::Switch;
 use super::supervise::{self, program, resolv};
 use crate::api::client::{Client, Host};
+use crate::api::types::parse_signal;
 use crate::cli::output::Out;
 use crate::cli::{OK, Session, converge};
 
@@ -64,6 +66,9 @@ pub(in crate::cli) struct RunArgs {
     /// Whether its sockets may be led to a backend as they connect; off: each packet is balanced
     #[arg(long, value_name = "on|off", default_value = "on", hide_possible_values = true)]
     pub(super) socket_balancing: Switch,
+    /// Signal that the command gets when the task is to end [default: SIGTERM]
+    #[arg(long, value_name = "SIGNAL", value_parser = parse_signal)]
+    pub(super) stop_signal: Option<Signal>,
     /// Run in the background, and print the task's ID once it runs
     #[arg(short, long)]
     pub(super) detach: bool,
@@ -206,6 +211,7 @@ fn supervisor_args(args: &RunArgs, host: &Host) -> Vec<OsString> {
         dns_search,
         dns_option,
         socket_balancing,
+        stop_signal,
         detach: _,
         log,
         supervise: _,
@@ -232,6 +238,7 @@ fn supervisor_args(args: &RunArgs, host: &Host) -> Vec<OsString> {
     if socket_balancing.is_off() {
         flag("--socket-balancing", &"off".into());
     }
+    stop_signal.iter().for_each(|signal| flag("--stop-signal", &signal.as_str().into()));
     log.iter().for_each(|log| flag("--log", &log.into()));
     all.push("--".into());
     all.extend(command.iter().cloned());
@@ -256,7 +263,7 @@ mod tests {
     #[test]
     fn the_supervisor_gets_the_same_task() {
         let text = "task run -d --service web --network a --network b -e A=1 -e=-x=2 -w 3 --dns 192.0.2.1 \
-             --dns-search x.test --dns-opt timeout:1 --socket-balancing off --log /l -- sh -c -- x";
+             --dns-search x.test --dns-opt timeout:1 --socket-balancing off --stop-signal QUIT --log /l -- sh -c -- x";
         let asked = parse(text.split(' ').map(OsString::from));
         let host: Host = "unix:///x/y.sock".parse().unwrap();
         let passed_on = parse(supervisor_args(&asked, &host));

@@ -74,7 +74,7 @@ struct Supervisor<'a> {
 impl Supervisor<'_> {
     async fn run(&self) -> Result<u8, Failure> {
         // From here on a signal is for the command.
-        let mut signals = Signals::listen()?;
+        let mut signals = Signals::listen(self.args.stop_signal.unwrap_or(Signal::SIGTERM))?;
         let task = self.register().await?;
         let path = format!("/v1/tasks/{}", encode(&task.id));
         let status = self.command(&task, &path, &mut signals).await;
@@ -152,7 +152,7 @@ impl Supervisor<'_> {
                         }
                         Err(error) => {
                             self.out.error(&error.context("the mesh no longer has this task; it is stopped"));
-                            pass_on(&child, Signal::SIGTERM);
+                            pass_on(&child, signals.stop);
                         }
                     }
                 }

@@ -2,6 +2,7 @@
 
 use mesh_core::change::ProgramWish;
 use mesh_core::model;
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -23,6 +24,12 @@ pub struct ProgramConfig {
     /// How many tasks; 1 unless said otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<u32>,
+    /// Which signal asks a task to end (`SIGQUIT`); `SIGTERM` unless said otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
+    /// How long a task may take to end once it is asked to, before it is killed; `10s` unless said otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_grace_period: Option<String>,
     /// How tasks are replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update_config: Option<UpdateConfig>,
@@ -70,11 +77,31 @@ pub struct UpdateStatus {
     pub message: String,
 }
 
+/// A signal's name, as `SIGQUIT`, `quit` or `3`.
+pub fn parse_signal(text: &str) -> Result<Signal, String> {
+    let name = text.to_ascii_uppercase();
+    let known = match text.parse::<i32>() {
+        Ok(number) => Signal::try_from(number).ok(),
+        Err(_) => [name.clone(), format!("SIG{name}")].iter().find_map(|name| name.parse().ok()),
+    };
+    known.ok_or_else(|| format!("there is no signal '{text}': write SIGTERM, SIGQUIT, SIGINT …"))
+}
+
 impl TryFrom<ProgramConfig> for ProgramWish {
     type Error = String;
 
     fn try_from(config: ProgramConfig) -> Result<Self, String> {
-        let ProgramConfig { command, env, env_rm, replicas, update_config, force, rollback } = config;
+        let ProgramConfig {
+            command,
+            env,
+            env_rm,
+            replicas,
+            stop_signal,
+            stop_grace_period,
+            update_config,
+            force,
+            rollback,
+        } = config;
         let UpdateConfig { parallelism, delay, failure_action, monitor, order } =
             update_config.unwrap_or_default();
         Ok(Self {
@@ -82,6 +109,12 @@ impl TryFrom<ProgramConfig> for ProgramWish {
             env_add: env,
             env_rm,
             replicas,
+            stop_signal: stop_signal
+                .as_deref()
+                .map(parse_signal)
+                .transpose()?
+                .map(|signal| signal.as_str().to_owned()),
+            grace: stop_grace_period.as_deref().map(parse_duration).transpose()?,
             parallelism,
             delay: delay.as_deref().map(parse_duration).transpose()?,
             order: order.map(Into::into),
@@ -95,7 +128,7 @@ impl TryFrom<ProgramConfig> for ProgramWish {
 
 impl From<&model::Program> for ProgramConfig {
     fn from(program: &model::Program) -> Self {
-        let model::Program { version: _, run, replicas, update, rollout: _, previous: _ } = program;
+        let model::Program { version: _, run, replicas, update, grace, rollout: _, previous: _ } = program;
         let model::UpdateConfig { parallelism, delay, order, order_is_said: _, failure_action, monitor } =
             *update;
         Self {
@@ -103,6 +136,8 @@ impl From<&model::Program> for ProgramConfig {
             env: run.env.clone(),
             env_rm: Vec::new(),
             replicas: Some(*replicas),
+            stop_signal: Some(run.stop_signal.clone().unwrap_or_else(|| Signal::SIGTERM.as_str().to_owned())),
+            stop_grace_period: Some(format_duration(grace.unwrap_or(model::Program::GRACE))),
             update_config: Some(UpdateConfig {
                 parallelism: Some(parallelism),
                 delay: Some(format_duration(delay)),
@@ -124,6 +159,21 @@ impl From<&model::Rollout> for UpdateStatus {
             started_at: rfc3339(*started),
             completed_at: if *completed == 0 { String::new() } else { rfc3339(*completed) },
             message: message.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        for text in ["SIGQUIT", "quit", "sigquit", "3"] {
+            assert_eq!(parse_signal(text), Ok(Signal::SIGQUIT), "{text}");
+        }
+        for text in ["", "0", "99", "SIGNONE", "-3"] {
+            assert!(parse_signal(text).unwrap_err().contains("there is no signal"), "{text}");
         }
     }
 }

@@ -10,6 +10,8 @@ pub(super) struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
     hang_up: tokio::signal::unix::Signal,
+    /// What the command gets when it is to end.
+    pub(super) stop: Signal,
     /// Someone asked for the end.
     pub(super) asked: bool,
     /// Ctrl-C on a terminal reaches the command by itself; twice would mean something else to many programs.
@@ -17,8 +19,9 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    pub(super) fn listen() -> anyhow::Result<Self> {
+    pub(super) fn listen(stop: Signal) -> anyhow::Result<Self> {
         Ok(Self {
+            stop,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
@@ -31,7 +34,7 @@ impl Signals {
     pub(super) async fn next(&mut self) -> Signal {
         loop {
             let name = tokio::select! {
-                _ = self.terminate.recv() => Signal::SIGTERM,
+                _ = self.terminate.recv() => self.stop,
                 _ = self.interrupt.recv() => Signal::SIGINT,
                 _ = self.hang_up.recv() => Signal::SIGHUP,
             };
