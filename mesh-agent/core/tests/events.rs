@@ -4,6 +4,7 @@
 mod sim;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use mesh_core::change::{self, NetworkRequest, TaskChange};
 use mesh_core::events::{self, Event, Recent};
@@ -22,14 +23,14 @@ struct Witness {
 impl Witness {
     fn of(sim: Sim) -> Self {
         let mut journal = Journal::default();
-        journal.note(sim.world());
+        journal.note(sim.world(), &Arc::default());
         let known = sim.world().clone();
         Self { sim, journal, known }
     }
 
     /// What happened since, a line each.
     fn told(&mut self) -> Vec<String> {
-        let things = self.journal.note(self.sim.world());
+        let things = self.journal.note(self.sim.world(), &Arc::default());
         let events = events::between(&self.known, self.sim.world(), &things);
         self.known = self.sim.world().clone();
         events.iter().map(line).collect()
@@ -188,10 +189,10 @@ fn whom_this_node_hears_is_its_own_finding() {
 #[test]
 fn so_many_are_remembered_and_no_more() {
     let mut mesh = two_nodes();
-    let things = mesh.journal.note(mesh.sim.world());
+    let things = mesh.journal.note(mesh.sim.world(), &Arc::default());
     assert!(things.is_empty());
     mesh.sim.task("web", "n1").unwrap();
-    let things = mesh.journal.note(mesh.sim.world());
+    let things = mesh.journal.note(mesh.sim.world(), &Arc::default());
     let two = events::between(&mesh.known, mesh.sim.world(), &things);
     assert_eq!(two.len(), 2);
     let mut recent = Recent::default();

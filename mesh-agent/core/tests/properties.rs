@@ -120,7 +120,8 @@ impl Odd {
                 tasks.iter().for_each(|task| put(world, Task { program: Some(1), ..(**task).clone() }));
                 let run = Run { command: vec!["true".to_owned()], env: Vec::new(), stop_signal: None };
                 let (rollout, previous, update) = Default::default();
-                let program = Program { version: 1, run, replicas: 1, update, rollout, previous };
+                let program =
+                    Program { version: 1, run, replicas: 1, update, grace: None, rollout, previous };
                 let service = Service { program: Some(program), ..(*service).clone() };
                 world.services.insert(service.id.clone(), Arc::new(service));
             }
