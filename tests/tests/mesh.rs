@@ -50,6 +50,8 @@ mod leaving;
 mod lifecycle;
 #[path = "mesh/liveness.rs"]
 mod liveness;
+#[path = "mesh/load_balancers.rs"]
+mod load_balancers;
 #[path = "mesh/localhost.rs"]
 mod localhost;
 #[path = "mesh/logs.rs"]

@@ -185,7 +185,7 @@ fn a_server_of_tls_is_asked_at_whichever_address_it_has() -> Result<()> {
         let found = n1.inspect("task", &task.name)?;
         let attached = found["NetworksAttachments"].as_array().into_iter().flatten();
         let all = attached.flat_map(|place| place["Addresses"].as_array().into_iter().flatten()).map(text);
-        let alone: Vec<_> = all.filter_map(|own| Some(own.split_once('/')?.0.parse().ok()?)).collect();
+        let alone: Vec<_> = all.filter_map(|own| own.split_once('/')?.0.parse().ok()).collect();
         ensure!(alone.len() == 3, "{found:#}");
         let alone = alone.into_iter().map(|own: IpAddr| SocketAddr::new(own, 443).to_string());
         for listen in alone {
