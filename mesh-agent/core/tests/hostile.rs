@@ -12,6 +12,7 @@ use std::time::Duration;
 use mesh_core::change::{self, Fresh, HealthWish, NetworkRequest, ProgramWish, ServiceRequest, janitor};
 use mesh_core::journal::Journal;
 use mesh_core::kv::{Batch, Event, KeyValue, Listing, Op, Rev, Txn};
+use mesh_core::liveness::Masks;
 use mesh_core::model::{
     Availability, Live, MemberRotation, NodeId, Probe, PublishedPort, Rotation, Snapshot, TrustStep,
 };
@@ -112,8 +113,8 @@ fn decide(world: &Snapshot, before: &Snapshot, planner: &mut Planner) {
         let _ = change::reassert(world, &me);
     }
     let mut journal = Journal::default();
-    journal.note(before, &Arc::default());
-    let things = journal.note(world, &Arc::default());
+    journal.note(before, &Masks::default());
+    let things = journal.note(world, &Masks::default());
     events::between(before, world, &things);
     for key in world.revs.keys() {
         records::in_force(world, key);

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use mesh_core::change::{self, HealthWish, NetworkRequest, ServiceRequest, TaskChange};
 use mesh_core::journal::{Journal, Thing};
 use mesh_core::kv::Rev;
-use mesh_core::liveness::{Masks, Verdict};
+use mesh_core::liveness::{Masks, Notice, Verdict};
 use mesh_core::model::{Availability, Ejected, Health, Probe, Sickness, Task, TaskId, TaskState};
 use mesh_core::serving::{Serving, why_not_here};
 use sim::Sim;
@@ -32,14 +32,14 @@ fn what_changed_is_told_once_and_what_did_not_is_not() {
     let mut sim = two_nodes();
     let mut journal = Journal::default();
     assert_eq!(since(&journal, Rev(0)), None, "it knows of nothing yet");
-    journal.note(sim.world(), &Arc::default());
+    journal.note(sim.world(), &Masks::default());
     let begin = sim.world().rev;
     assert_eq!(since(&journal, begin), Some(BTreeSet::new()));
     assert_eq!(since(&journal, Rev(begin.0 - 1)), None, "that was before it began");
     assert_eq!(since(&journal, Rev(begin.0 + 1)), None, "that is another history");
 
     let task = sim.task("web", "n1").unwrap();
-    journal.note(sim.world(), &Arc::default());
+    journal.note(sim.world(), &Masks::default());
     let added = since(&journal, begin).unwrap();
     let service = sim.world().services.keys().next().unwrap().clone();
     assert!(
@@ -50,7 +50,7 @@ fn what_changed_is_told_once_and_what_did_not_is_not() {
     let before = sim.world().rev;
     let ended = TaskChange { state: Some(TaskState::Failed), ..TaskChange::default() };
     sim.set("n1", &task.id, ended).unwrap();
-    journal.note(sim.world(), &Arc::default());
+    journal.note(sim.world(), &Masks::default());
     let expected = BTreeSet::from([Thing::Service(service), Thing::Task(task.id)]);
     assert_eq!(since(&journal, before), Some(expected));
     assert_eq!(since(&journal, sim.world().rev), Some(BTreeSet::new()));
@@ -61,11 +61,11 @@ fn a_node_that_is_drained_changes_its_tasks() {
     let mut sim = two_nodes();
     let (there, elsewhere) = (sim.task("web", "n1").unwrap(), sim.task("web", "n2").unwrap());
     let mut journal = Journal::default();
-    journal.note(sim.world(), &Arc::default());
+    journal.note(sim.world(), &Masks::default());
     let begin = sim.world().rev;
     let to = Availability::Drain;
     sim.change(|world, fresh| change::set_availability(world, "n1", to, fresh)).unwrap();
-    journal.note(sim.world(), &Arc::default());
+    journal.note(sim.world(), &Masks::default());
     let changed = since(&journal, begin).unwrap();
     assert!(changed.contains(&Thing::Node(there.node.clone())) && changed.contains(&Thing::Task(there.id)));
     assert!(!changed.contains(&Thing::Task(elsewhere.id)) && !changed.contains(&Thing::Node(elsewhere.node)));
@@ -75,13 +75,13 @@ fn a_node_that_is_drained_changes_its_tasks() {
 fn what_is_long_ago_is_forgotten_revision_by_revision() {
     let mut sim = two_nodes();
     let mut journal = Journal::default();
-    journal.note(sim.world(), &Arc::default());
+    journal.note(sim.world(), &Masks::default());
     let begin = sim.world().rev;
     let mut revisions = Vec::new();
     for number in 0..=Journal::ROOM {
         let to = if number % 2 == 0 { Availability::Pause } else { Availability::Active };
         sim.change(|world, fresh| change::set_availability(world, "n1", to, fresh)).unwrap();
-        journal.note(sim.world(), &Arc::default());
+        journal.note(sim.world(), &Masks::default());
         revisions.push(sim.world().rev);
     }
     assert_eq!(since(&journal, begin), None);
@@ -98,7 +98,7 @@ fn four(web: ServiceRequest) -> (Sim, [Task; 4], Journal) {
     sim.change(|world, fresh| change::create_service(world, web, fresh)).unwrap();
     let tasks = ["n1", "n1", "n2", "n2"].map(|node| sim.task("web", node).unwrap());
     let mut journal = Journal::default();
-    journal.note(sim.world(), &Arc::default());
+    journal.note(sim.world(), &Masks::default());
     (sim, tasks, journal)
 }
 
@@ -127,7 +127,7 @@ fn who_serves_as_its_service_panics_is_told_of() {
     let probe = Some(Some(Probe::Tcp { port: 80 }));
     let wish = HealthWish { probe, panic: Some(50), ..HealthWish::default() };
     let (mut sim, tasks, mut journal) = four(ServiceRequest { health: wish, ..sim::service("web") });
-    let mut told = |sim: &Sim| told(sim, &tasks, &mut journal, &Arc::default());
+    let mut told = |sim: &Sim| told(sim, &tasks, &mut journal, &Masks::default());
     for task in &tasks {
         sim.set(if task.slot < 3 { "n1" } else { "n2" }, &task.id, health(Health::Healthy)).unwrap();
     }
@@ -145,7 +145,7 @@ fn who_serves_as_its_service_panics_is_told_of() {
 #[test]
 fn who_serves_as_too_many_are_ejected_is_told_of() {
     let (mut sim, tasks, mut journal) = four(ServiceRequest { passive_health: true, ..sim::service("web") });
-    let mut told = |sim: &Sim| told(sim, &tasks, &mut journal, &Arc::default());
+    let mut told = |sim: &Sim| told(sim, &tasks, &mut journal, &Masks::default());
     let eject = |sim: &mut Sim, place: usize, ejected| {
         let node = if place < 2 { "n1" } else { "n2" };
         let change = TaskChange { ejected: Some(ejected), ..TaskChange::default() };
@@ -188,4 +188,15 @@ fn nodes_that_are_not_heard_are_told_of_with_their_tasks() {
     assert_eq!(told(&sim, &tasks, &mut journal, &n2), (vec![1, 2, 3], vec![2, 3]));
     assert!(journal.covers(sim.world().rev));
     assert_eq!(told(&sim, &tasks, &mut journal, &none), (vec![], vec![2, 3]));
+}
+
+#[test]
+fn a_task_of_which_its_node_says_more_than_its_record_is_told_of() {
+    let (sim, tasks, mut journal) = four(sim::service("web"));
+    let (none, mut sick) = (Masks::default(), Masks::default());
+    sick.tasks.insert(tasks[1].id.clone(), Notice::Sick);
+    assert_eq!(told(&sim, &tasks, &mut journal, &sick), (vec![1], vec![0, 2, 3]));
+    assert!(why_not_here(sim.world(), &sick, &tasks[1]).contains("fails its health check"));
+    assert_eq!(told(&sim, &tasks, &mut journal, &sick), (vec![], vec![0, 2, 3]));
+    assert_eq!(told(&sim, &tasks, &mut journal, &none), (vec![1], vec![0, 1, 2, 3]));
 }
