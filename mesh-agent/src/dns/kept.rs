@@ -1,0 +1,157 @@
+//! **Effect.** Tasks' sockets lie with the service manager, too, if it keeps descriptors (`FDSTORE=1` in sd_notify(3)): what
+//! is asked while no agent runs waits in them, and the next agent answers it. Whose is which is `mesh_core::dns::kept`'s
+//! decision.
+
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use mesh_core::dns::kept::{self, Found, Kind, Shelf};
+use mesh_core::model::TaskId;
+use sd_notify::NotifyState::{Custom, FdName, FdStore, FdStoreRemove};
+use socket2::{SockRef, Type};
+use tokio::task::spawn_blocking;
+
+use super::inside::{Ports, Sockets};
+use crate::handed::Handed;
+
+/// What the manager has of us, and what of it nobody has taken over yet.
+#[derive(Debug, Default)]
+pub(super) struct Kept(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    shelf: Shelf,
+    found: Vec<Found>,
+    /// One for each that was found.
+    descriptors: Vec<Option<OwnedFd>>,
+}
+
+impl Kept {
+    /// Looks at what came back.
+    pub(super) fn of(handed: Vec<Handed>) -> Self {
+        let (mut found, mut descriptors) = (Vec::new(), Vec::new());
+        for Handed { name, descriptor } in handed {
+            let this = Found { kind: kind(&descriptor), name };
+            if this.is_ours() {
+                found.push(this);
+                descriptors.push(Some(descriptor));
+            } else {
+                tracing::warn!(
+                    name = this.name,
+                    "the service manager hands over a descriptor that is none of the agent's: it is left alone"
+                );
+            }
+        }
+        Self(Mutex::new(State { shelf: Shelf::of(&found), found, descriptors }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether something came back that nobody has taken over yet.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.state().descriptors.iter().any(Option::is_some)
+    }
+
+    /// A task's own sockets from before.
+    pub(super) async fn take(&self, task: &TaskId, namespace: u64) -> Option<Sockets> {
+        let (taken, cleared) = self.state().take(task, namespace);
+        if let Some(name) = cleared {
+            remove([name]).await;
+        }
+        taken
+    }
+
+    /// Has the manager keep a task's sockets.
+    pub(super) async fn put(&self, task: &TaskId, namespace: u64, sockets: &Sockets) {
+        let Some(name) = self.state().shelf.put(task, namespace) else {
+            tracing::debug!(%task, "too many tasks: names are not answered to this one while the agent is restarted");
+            return;
+        };
+        let (Ok(udp), Ok(tcp)) = (sockets.udp.try_clone(), sockets.tcp.try_clone()) else { return };
+        // An error of theirs is for us to see, and no reason to throw them away.
+        let put = move || {
+            let state = [FdStore, FdName(&name), Custom("FDPOLL=0")];
+            sd_notify::notify_with_fds(&state, &[udp.as_fd(), tcp.as_fd()])
+        };
+        told(spawn_blocking(put).await);
+    }
+
+    /// A task is served no more.
+    pub(super) async fn remove(&self, task: &TaskId) {
+        let name = self.state().shelf.take(task);
+        remove(name).await;
+    }
+
+    /// All tasks are served that there are: what is left is of some that went while no agent ran.
+    pub(super) async fn remove_rest(&self) {
+        let rest = {
+            let mut state = self.state();
+            state.found.clear();
+            state.descriptors.clear();
+            state.shelf.take_rest()
+        };
+        remove(rest).await;
+    }
+}
+
+impl State {
+    /// The sockets, or else what is to be taken away because it is not to be used.
+    fn take(&mut self, task: &TaskId, namespace: u64) -> (Option<Sockets>, Option<String>) {
+        let taken = kept::pair(&self.found, task, namespace).and_then(|pair| {
+            let mut one = |place: usize| self.descriptors.get_mut(place)?.take();
+            sockets(one(pair.udp)?, one(pair.tcp)?)
+        });
+        if taken.is_some() {
+            self.shelf.found(task, namespace);
+            return (taken, None);
+        }
+        let cleared = self.shelf.clear(task, namespace);
+        for (found, descriptor) in self.found.iter().zip(&mut self.descriptors) {
+            if Some(&found.name) == cleared.as_ref() {
+                *descriptor = None;
+            }
+        }
+        (None, cleared)
+    }
+}
+
+/// The two as sockets.
+fn sockets(udp: OwnedFd, tcp: OwnedFd) -> Option<Sockets> {
+    let (udp, tcp) = (UdpSocket::from(udp), TcpListener::from(tcp));
+    udp.set_nonblocking(true).and_then(|()| tcp.set_nonblocking(true)).ok()?;
+    let ports = Ports::of(&udp, &tcp).ok()?;
+    Some(Sockets { udp, tcp, ports })
+}
+
+fn kind(descriptor: &OwnedFd) -> Kind {
+    let socket = SockRef::from(descriptor);
+    let address = socket.local_addr().ok().and_then(|address| address.as_socket());
+    let (Some(SocketAddr::V4(address)), Ok(kind)) = (address, socket.r#type()) else { return Kind::Other };
+    match kind {
+        Type::DGRAM => Kind::Udp(address),
+        Type::STREAM if matches!(socket.is_listener(), Ok(true)) => Kind::Tcp(address),
+        _ => Kind::Other,
+    }
+}
+
+/// Has the manager throw away what has these names.
+async fn remove(names: impl IntoIterator<Item = String> + Send + 'static) {
+    let names: Vec<_> = names.into_iter().collect();
+    if names.is_empty() {
+        return;
+    }
+    let remove = move || {
+        names.iter().try_for_each(|name| sd_notify::notify(&[FdStoreRemove, FdName(name)]))
+    };
+    told(spawn_blocking(remove).await);
+}
+
+/// Whoever started the agent may not listen at all.
+fn told(outcome: Result<std::io::Result<()>, tokio::task::JoinError>) {
+    if let Ok(Err(error)) = outcome {
+        tracing::debug!(%error, "the service manager cannot be told of descriptors");
+    }
+}
