@@ -2,22 +2,33 @@
 //! is asked while no agent runs waits in them, and the next agent answers it. Whose is which is `mesh_core::dns::kept`'s
 //! decision.
 
+use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use mesh_core::dns::kept::{self, Found, Kind, Shelf};
 use mesh_core::model::TaskId;
 use sd_notify::NotifyState::{Custom, FdName, FdStore, FdStoreRemove};
 use socket2::{SockRef, Type};
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::inside::{Ports, Sockets};
 use crate::handed::Handed;
 
+/// How long a message to the manager may take.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// What the manager has of us, and what of it nobody has taken over yet.
 #[derive(Debug, Default)]
-pub(super) struct Kept(Mutex<State>);
+pub(super) struct Kept {
+    state: Mutex<State>,
+    /// The manager did not take a message.
+    is_deaf: AtomicBool,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -43,11 +54,12 @@ impl Kept {
                 );
             }
         }
-        Self(Mutex::new(State { shelf: Shelf::of(&found), found, descriptors }))
+        let state = State { shelf: Shelf::of(&found), found, descriptors };
+        Self { state: Mutex::new(state), is_deaf: AtomicBool::new(false) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether something came back that nobody has taken over yet.
@@ -58,9 +70,7 @@ impl Kept {
     /// A task's own sockets from before.
     pub(super) async fn take(&self, task: &TaskId, namespace: u64) -> Option<Sockets> {
         let (taken, cleared) = self.state().take(task, namespace);
-        if let Some(name) = cleared {
-            remove([name]).await;
-        }
+        self.remove_all(cleared).await;
         taken
     }
 
@@ -71,18 +81,18 @@ impl Kept {
             return;
         };
         let (Ok(udp), Ok(tcp)) = (sockets.udp.try_clone(), sockets.tcp.try_clone()) else { return };
-        // An error of theirs is for us to see, and no reason to throw them away.
-        let put = move || {
+        self.tell(move || {
+            // An error of theirs is for us to see, and no reason to throw them away.
             let state = [FdStore, FdName(&name), Custom("FDPOLL=0")];
             sd_notify::notify_with_fds(&state, &[udp.as_fd(), tcp.as_fd()])
-        };
-        told(spawn_blocking(put).await);
+        })
+        .await;
     }
 
     /// A task is served no more.
     pub(super) async fn remove(&self, task: &TaskId) {
         let name = self.state().shelf.take(task);
-        remove(name).await;
+        self.remove_all(name).await;
     }
 
     /// All tasks are served that there are: what is left is of some that went while no agent ran.
@@ -93,7 +103,31 @@ impl Kept {
             state.descriptors.clear();
             state.shelf.take_rest()
         };
-        remove(rest).await;
+        self.remove_all(rest).await;
+    }
+
+    /// Has the manager throw away what has these names.
+    async fn remove_all(&self, names: impl IntoIterator<Item = String>) {
+        for name in names {
+            self.tell(move || sd_notify::notify(&[FdStoreRemove, FdName(&name)])).await;
+        }
+    }
+
+    /// Says something to whoever started the agent. He may not listen, and then nothing is kept; or not read what he is sent.
+    async fn tell(&self, send: impl FnOnce() -> io::Result<()> + Send + 'static) {
+        if self.is_deaf.load(Relaxed) {
+            return;
+        }
+        match timeout(PATIENCE, spawn_blocking(send)).await {
+            Ok(Ok(Ok(())) | Err(_)) => {}
+            Ok(Ok(Err(error))) => tracing::debug!(%error, "the service manager cannot be told of sockets"),
+            Err(_) => {
+                self.is_deaf.store(true, Relaxed);
+                tracing::warn!(
+                    "the service manager does not read what it is told: names are not answered while the agent is restarted"
+                );
+            }
+        }
     }
 }
 
@@ -134,24 +168,5 @@ fn kind(descriptor: &OwnedFd) -> Kind {
         Type::DGRAM => Kind::Udp(address),
         Type::STREAM if matches!(socket.is_listener(), Ok(true)) => Kind::Tcp(address),
         _ => Kind::Other,
-    }
-}
-
-/// Has the manager throw away what has these names.
-async fn remove(names: impl IntoIterator<Item = String> + Send + 'static) {
-    let names: Vec<_> = names.into_iter().collect();
-    if names.is_empty() {
-        return;
-    }
-    let remove = move || {
-        names.iter().try_for_each(|name| sd_notify::notify(&[FdStoreRemove, FdName(name)]))
-    };
-    told(spawn_blocking(remove).await);
-}
-
-/// Whoever started the agent may not listen at all.
-fn told(outcome: Result<std::io::Result<()>, tokio::task::JoinError>) {
-    if let Ok(Err(error)) = outcome {
-        tracing::debug!(%error, "the service manager cannot be told of descriptors");
     }
 }
