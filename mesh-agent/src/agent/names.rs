@@ -31,6 +31,7 @@ pub(super) async fn go_on(dns: &DnsServer, zone: &ArcSwap<Zone>, cache: PathBuf,
     for task in own {
         serve(dns, &world, task).await;
     }
+    tracing::info!(tasks = dns.serving().len(), "names are answered again, by what was known last");
 }
 
 async fn serve(dns: &DnsServer, world: &Snapshot, task: &Task) {

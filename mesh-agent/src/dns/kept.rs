@@ -170,3 +170,44 @@ fn kind(descriptor: &OwnedFd) -> Kind {
         _ => Kind::Other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a line of the unit says.
+    fn unit(key: &str) -> usize {
+        let unit = include_str!("../../packaging/systemd/mesh.service");
+        let line = unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {key} in the unit"))
+    }
+
+    #[test]
+    fn an_agent_can_be_started_however_much_is_kept() {
+        let most = unit("FileDescriptorStoreMax");
+        let name = kept::name(&TaskId::from_random([255; 16]), u32::MAX.into()).unwrap();
+        assert!("LISTEN_FDNAMES=".len() + most * (name.len() + 1) < 128 << 10, "a variable is too long");
+        assert!(unit("LimitNOFILE") > most + 1024);
+        // As many as the agent gives away.
+        let mut shelf = Shelf::default();
+        let task = |number: usize| TaskId::new(format!("{number:025}"));
+        let given = (0..most).take_while(|number| shelf.put(&task(*number), u32::MAX.into()).is_some()).count();
+        assert!(2 * given <= most && 2 * given + 100 > most, "{given}");
+    }
+
+    #[test]
+    fn descriptors_are_seen_for_what_they_are() {
+        let here = |address: SocketAddr| if let SocketAddr::V4(address) = address { address } else { panic!() };
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = here(udp.local_addr().unwrap());
+        assert_eq!(kind(&udp.into()), Kind::Udp(address));
+        let address = here(tcp.local_addr().unwrap());
+        let talk = std::net::TcpStream::connect(address).unwrap();
+        assert_eq!(kind(&tcp.into()), Kind::Tcp(address));
+        assert_eq!(kind(&talk.into()), Kind::Other);
+        assert_eq!(kind(&UdpSocket::bind("[::1]:0").unwrap().into()), Kind::Other);
+        assert_eq!(kind(&std::fs::File::open("/dev/null").unwrap().into()), Kind::Other);
+        assert_eq!(kind(&io::pipe().unwrap().0.into()), Kind::Other);
+    }
+}
