@@ -127,23 +127,27 @@ impl DnsServer {
     ) -> Result<(), DnsError> {
         let _turn = self.turn.lock().await;
         let which = inside::identity(&key, &netns)?;
-        if let Some(listener) = self.all().get(&key)
-            && listener.namespace() == which
-        {
-            listener.set_networks(networks);
-            return Ok(());
+        let served = self.all().get(&key).is_some_and(|listener| listener.serves(which, &networks));
+        if !served {
+            self.end(&key).await;
+            let (_, inode) = which;
+            let sockets = match self.kept.take(&key, inode).await {
+                Some(sockets) => sockets,
+                None => {
+                    let sockets = inside::open(&key, &netns).await?;
+                    self.kept.put(&key, inode, &sockets).await;
+                    sockets
+                }
+            };
+            self.listen(&key, sockets, netns, which, networks, upstreams)?;
         }
-        self.end(&key).await;
-        let (_, inode) = which;
-        let sockets = match self.kept.take(&key, inode).await {
-            Some(sockets) => sockets,
-            None => {
-                let sockets = inside::open(&key, &netns).await?;
-                self.kept.put(&key, inode, &sockets).await;
-                sockets
-            }
-        };
-        self.listen(key, sockets, netns, which, networks, upstreams)
+        // The rules are what the agent before had set, and what became of them since.
+        let unsure = self.all().get(&key).filter(|listener| !listener.is_led()).map(listen::Listener::place);
+        if let Some((netns, ports)) = unsure {
+            inside::redirect(&key, &netns, ports).await?;
+            self.all().get(&key).inspect(|listener| listener.set_led());
+        }
+        Ok(())
     }
 
     /// The same with sockets of an agent before, if there are some: nothing is opened, and no rule set.
@@ -157,14 +161,14 @@ impl DnsServer {
         let _turn = self.turn.lock().await;
         let which = inside::identity(key, &netns)?;
         match self.kept.take(key, which.1).await {
-            Some(sockets) => self.listen(key.clone(), sockets, netns, which, networks, upstreams),
+            Some(sockets) => self.listen(key, sockets, netns, which, networks, upstreams),
             None => Ok(()),
         }
     }
 
     fn listen(
         &self,
-        key: TaskId,
+        key: &TaskId,
         sockets: inside::Sockets,
         netns: Arc<File>,
         which: (u64, u64),
@@ -172,8 +176,8 @@ impl DnsServer {
         upstreams: Vec<SocketAddr>,
     ) -> Result<(), DnsError> {
         let listener =
-            listen::Listener::start(&self.office, &key, sockets, netns, which, networks, upstreams)?;
-        self.all().insert(key, listener);
+            listen::Listener::start(&self.office, key, sockets, netns, which, networks, upstreams)?;
+        self.all().insert(key.clone(), listener);
         Ok(())
     }
 

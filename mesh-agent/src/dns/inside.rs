@@ -79,6 +79,8 @@ pub(super) struct Sockets {
     pub(super) udp: UdpSocket,
     pub(super) tcp: TcpListener,
     pub(super) ports: Ports,
+    /// Whether the rules were set that lead to them.
+    pub(super) is_led: bool,
 }
 
 /// Where they listen.
@@ -123,7 +125,7 @@ pub(super) async fn open(task: &TaskId, netns: &Arc<File>) -> Result<Sockets, Dn
         make_room(&udp, &tcp);
         let ports = Ports::of(&udp, &tcp).map_err(failed)?;
         nft(&rules(ports)).map_err(|why| DnsError::Redirect { task: for_task.clone(), why })?;
-        Ok(Sockets { udp, tcp, ports })
+        Ok(Sockets { udp, tcp, ports, is_led: true })
     })
     .await
 }

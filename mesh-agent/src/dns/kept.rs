@@ -157,7 +157,7 @@ fn sockets(udp: OwnedFd, tcp: OwnedFd) -> Option<Sockets> {
     let (udp, tcp) = (UdpSocket::from(udp), TcpListener::from(tcp));
     udp.set_nonblocking(true).and_then(|()| tcp.set_nonblocking(true)).ok()?;
     let ports = Ports::of(&udp, &tcp).ok()?;
-    Some(Sockets { udp, tcp, ports })
+    Some(Sockets { udp, tcp, ports, is_led: false })
 }
 
 fn kind(descriptor: &OwnedFd) -> Kind {

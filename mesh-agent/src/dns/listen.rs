@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -71,6 +71,8 @@ pub(super) struct Listener {
     netns: Arc<File>,
     namespace: (u64, u64),
     ports: Ports,
+    /// Whether the rules that lead there were set.
+    is_led: AtomicBool,
     tasks: TaskTracker,
     stop: DropGuard,
 }
@@ -108,8 +110,9 @@ impl Listener {
         desk.spawn(Arc::clone(&desk).read_datagrams(Arc::clone(&udp)));
         desk.spawn(Arc::clone(&desk).accept(Arc::clone(&tcp)));
         tasks.close();
-        let (ports, stop) = (sockets.ports, stop.drop_guard());
-        Ok(Self { desk, udp, tcp, netns, namespace, ports, tasks, stop })
+        let Sockets { ports, is_led, .. } = sockets;
+        let (is_led, stop) = (is_led.into(), stop.drop_guard());
+        Ok(Self { desk, udp, tcp, netns, namespace, ports, is_led, tasks, stop })
     }
 
     /// The identity of its namespace.
@@ -122,8 +125,23 @@ impl Listener {
         (Arc::clone(&self.netns), self.ports)
     }
 
-    pub(super) fn set_networks(&self, networks: Vec<NetworkId>) {
-        self.desk.networks.store(Arc::new(networks));
+    /// Whether it is in this namespace; then it takes over the networks.
+    pub(super) fn serves(&self, namespace: (u64, u64), networks: &[NetworkId]) -> bool {
+        let is_there = self.namespace == namespace;
+        if is_there {
+            self.desk.networks.store(Arc::new(networks.to_vec()));
+        }
+        is_there
+    }
+
+    /// Whether the rules were set that lead there, or may be those of an agent before.
+    pub(super) fn is_led(&self) -> bool {
+        self.is_led.load(Relaxed)
+    }
+
+    /// The rules were set.
+    pub(super) fn set_led(&self) {
+        self.is_led.store(true, Relaxed);
     }
 
     /// Copies of its sockets.

@@ -109,7 +109,7 @@ fn no_question_is_lost_while_the_agent_is_started_anew() -> Result<()> {
             }
         }
         thread::sleep(Duration::from_millis(500));
-        asking.into_iter().try_for_each(|asking| asking.stop(20))
+        asking.into_iter().try_for_each(|asking| asking.stop(10))
     })
 }
 
@@ -195,7 +195,7 @@ fn no_question_is_lost_when_a_node_becomes_a_manager() -> Result<()> {
         let asking = Asking::start(idle, "udp", "dig +tries=1 +time=4 +short web", &vip(n1, "web")?.to_string())?;
         patiently(n1, "cluster init")?;
         is(n1, "managed")?;
-        asking.stop(20)?;
+        asking.stop(5)?;
         let names = n1.kept_descriptors()?;
         ensure!(names.len() == 2, "{names:?}");
         Ok(())
