@@ -7,6 +7,7 @@ mod join;
 pub mod live;
 mod lock;
 mod log;
+mod names;
 mod privileges;
 
 pub(crate) use lock::{node_id, take as take_node};
@@ -39,6 +40,7 @@ use crate::dataplane::Dataplane;
 use crate::dns::{DnsConfig, DnsServer};
 use crate::facts::devices;
 use crate::facts::sync::{self, Caution, Plans, SyncOptions};
+use crate::handed::{self, Handed};
 use crate::liveness::{self, Bell, Masks, Messenger, Voice};
 use crate::overlay::OverlayPlane;
 use crate::pki::renewal::{self, Source};
@@ -93,14 +95,19 @@ pub fn main(args: &AgentArgs) -> anyhow::Result<()> {
         bail!("the agent must run as root: it makes devices, routes and rules");
     }
     privileges::drop_others().context("cannot give up what root may do and the agent need not")?;
+    let handed = if args.cleanup {
+        Vec::new()
+    } else {
+        log::start(&config.log)?;
+        handed::take()
+    };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     if args.cleanup {
         return runtime.block_on(cleanup::run(&config, args.purge));
     }
-    log::start(&config.log)?;
     attempts::remember_panics();
-    let result = runtime.block_on(run(config, args.accept_deletions));
+    let result = runtime.block_on(run(config, args.accept_deletions, handed));
     if let Err(error) = &result {
         error!("{error:#}");
     }
@@ -108,25 +115,18 @@ pub fn main(args: &AgentArgs) -> anyhow::Result<()> {
     runtime.shutdown_timeout(Duration::from_secs(2));
     match result? {
         End::Stopped => Ok(()),
-        End::Again => again(),
+        // In the same process, so that whoever watches over it sees none end.
+        End::Again(sockets) => handed::become_again(&sockets).context("cannot start the agent anew"),
     }
 }
 
 /// Why an agent ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 enum End {
     /// It was told to.
     Stopped,
-    /// The node is something else from now on.
-    Again,
-}
-
-/// Starts anew in the same process, so that whoever watches over it sees none end.
-fn again() -> anyhow::Result<()> {
-    use std::os::unix::process::CommandExt;
-    let program = std::env::current_exe().context("cannot find this program")?;
-    let error = std::process::Command::new(program).args(std::env::args_os().skip(1)).exec();
-    Err(error).context("cannot start the agent anew")
+    /// The node is something else from now on. Its tasks go on with these.
+    Again(Vec<Handed>),
 }
 
 /// What is configured: by a file, by the environment, by flags.
@@ -143,7 +143,7 @@ pub(crate) fn configuration(file: Option<&Path>, set: &[String]) -> anyhow::Resu
     Ok(Config::load(text.as_deref().map(|text| (path, text)), std::env::vars(), set)?)
 }
 
-async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
+async fn run(config: Config, accept_deletions: bool, handed: Vec<Handed>) -> anyhow::Result<End> {
     let lock = take_node(&config.node.run_dir)?;
     let id = node_id(&config.node.state_dir)?;
     let name = join::name(&config)?;
@@ -155,6 +155,9 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
     let parts = Parts { tracker: TaskTracker::new(), stop: stop.clone() };
     let cache = config.node.state_dir.join("cache");
     cluster::forget_former(&config.node.state_dir)?;
+    let zone = Arc::new(ArcSwap::from_pointee(Zone::default()));
+    let dns = DnsServer::new(dns_config(&config), Arc::clone(&zone)).going_on_with(handed);
+    names::go_on(&dns, &zone, cache.clone(), &id).await;
     let member = cluster_file(&config)?;
     let known = known(&cache, accept_deletions);
     let tls = match &member {
@@ -210,7 +213,6 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
     let identity = Identity { name: name.clone(), address, state_dir, messenger: messenger.clone(), terms };
     let cluster = Cluster::new(control.clone(), identity, member, way);
     parts.spawn(cluster.clone().run(stop.clone()));
-    let zone = Arc::new(ArcSwap::from_pointee(Zone::default()));
     let mut balance = Dataplane::open(&config.dataplane, &config.node.cgroup).map_err(|error| {
         anyhow::anyhow!("{}; with dataplane.mode = \"nft\" it is not needed", error.in_full())
     })?;
@@ -242,7 +244,6 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
     }
     let (devices_tx, devices) = watch::channel(());
     parts.spawn(devices::run(devices_tx, stop.clone()));
-    let dns = DnsServer::new(dns_config(&config), Arc::clone(&zone));
     if config.dns.upstreams.is_empty() {
         parts.spawn(crate::dns::follow(dns.clone(), Path::new("/etc/resolv.conf"), stop.clone()));
     }
@@ -255,6 +256,7 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
         overlay,
         balance,
         zone,
+        in_step: false,
         dns: dns.clone(),
         status: status_tx,
         attempts: attempts.clone(),
@@ -285,6 +287,7 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
         Some(config.api.group.as_str()).filter(|group| !group.is_empty()),
     )?;
     parts.spawn(keep);
+    let names = dns.clone();
     let api = crate::api::ApiState {
         control: control.clone(),
         tasks,
@@ -330,7 +333,7 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
             info!("{name}: the agent stops, the data plane goes on");
             End::Stopped
         }),
-        () = changed(&cluster) => Ok(End::Again),
+        () = changed(&cluster) => Ok(End::Again(Vec::new())),
         result = &mut joined => match result {
             Ok(joined) => joined.map(|()| End::Stopped),
             Err(_) => Err(Broke.into()),
@@ -346,7 +349,7 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
         _ => attempts.close(),
     }
     // One that starts anew does not stop: systemd would end it soon, and for good.
-    if !matches!(ended, Ok(End::Again)) {
+    if !matches!(ended, Ok(End::Again(_))) {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     }
     stop.cancel();
@@ -355,8 +358,9 @@ async fn run(config: Config, accept_deletions: bool) -> anyhow::Result<End> {
         error!("some parts did not stop in time");
     }
     let _ = std::fs::remove_file(config.socket());
+    names.close().await;
     drop(lock);
-    if cluster.changes() { Ok(End::Again) } else { ended }
+    if cluster.changes() { Ok(End::Again(names.hand_on())) } else { ended }
 }
 
 /// Speaks for this node; without it others learn of what it wants by the store alone.

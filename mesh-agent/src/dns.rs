@@ -4,32 +4,37 @@
 //!
 //! [`DnsServer::serve`] opens the sockets (`inside`), `listen` reads them (`datagrams` many at once),
 //! `mesh_core::dns::reply` turns a packet into an answer or into a question for the world, and `forward` asks the
-//! world. Nothing is logged per query: [`DnsCounters`] tells what happened.
+//! world. Nothing is logged per query: [`DnsCounters`] tells what happened. Where a service manager keeps the sockets while no
+//! agent runs (`kept`), what is asked meanwhile waits.
 
 mod count;
 mod datagrams;
 mod forward;
 mod inside;
+mod kept;
 mod listen;
 mod probe;
 mod upstreams;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+pub use mesh_core::dns::SERVER;
 use mesh_core::dns::Zone;
 use mesh_core::model::{NetworkId, TaskId};
+use tokio::task::JoinSet;
 
 pub use self::count::DnsCounters;
 pub use self::inside::DnsError;
 pub use self::upstreams::{follow, from_resolv_conf as upstreams_from_resolv_conf};
+use crate::handed::Handed;
 
-/// Where every task finds its server.
-pub const SERVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+/// How long what was asked before an agent ended may keep it.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// How to answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +84,7 @@ impl Default for DnsConfig {
 pub struct DnsServer {
     office: Arc<listen::Office>,
     serving: Arc<Mutex<BTreeMap<TaskId, listen::Listener>>>,
+    kept: Arc<kept::Kept>,
     /// One task is begun or ended at a time, so that two calls for the same one never meet.
     turn: Arc<tokio::sync::Mutex<()>>,
 }
@@ -89,8 +95,20 @@ impl DnsServer {
         Self {
             office: Arc::new(listen::Office::new(config, zone)),
             serving: Arc::default(),
+            kept: Arc::default(),
             turn: Arc::default(),
         }
+    }
+
+    /// Goes on with sockets of an agent before, once it is known whose they are. Before anybody is served.
+    #[must_use]
+    pub fn going_on_with(self, handed: Vec<Handed>) -> Self {
+        Self { kept: Arc::new(kept::Kept::of(handed)), ..self }
+    }
+
+    /// Whether there are such sockets that are nobody's so far.
+    pub fn is_to_go_on(&self) -> bool {
+        self.kept.is_waiting()
     }
 
     /// Serves a task in its network namespace, whose loopback device must be up, with the names of these
@@ -109,18 +127,82 @@ impl DnsServer {
     ) -> Result<(), DnsError> {
         let _turn = self.turn.lock().await;
         let which = inside::identity(&key, &netns)?;
-        if let Some(listener) = self.all().get(&key)
-            && listener.namespace() == which
-        {
-            listener.set_networks(networks);
-            return Ok(());
+        let served = self.all().get(&key).is_some_and(|listener| listener.serves(which, &networks));
+        if !served {
+            self.end(&key).await;
+            let (_, inode) = which;
+            let sockets = match self.kept.take(&key, inode).await {
+                Some(sockets) => sockets,
+                None => {
+                    let sockets = inside::open(&key, &netns).await?;
+                    self.kept.put(&key, inode, &sockets).await;
+                    sockets
+                }
+            };
+            self.listen(&key, sockets, netns, which, networks, upstreams)?;
         }
-        self.end(&key).await;
-        let sockets = inside::open(&key, &netns).await?;
-        let listener =
-            listen::Listener::start(&self.office, &key, sockets, netns, which, networks, upstreams)?;
-        self.all().insert(key, listener);
+        // The rules are what the agent before had set, and what became of them since.
+        let unsure = self.all().get(&key).filter(|listener| !listener.is_led()).map(listen::Listener::place);
+        if let Some((netns, ports)) = unsure {
+            inside::redirect(&key, &netns, ports).await?;
+            self.all().get(&key).inspect(|listener| listener.set_led());
+        }
         Ok(())
+    }
+
+    /// The same with sockets of an agent before, if there are some: nothing is opened, and no rule set.
+    pub async fn go_on(
+        &self,
+        key: &TaskId,
+        netns: Arc<File>,
+        networks: Vec<NetworkId>,
+        upstreams: Vec<SocketAddr>,
+    ) -> Result<(), DnsError> {
+        let _turn = self.turn.lock().await;
+        let which = inside::identity(key, &netns)?;
+        match self.kept.take(key, which.1).await {
+            Some(sockets) => self.listen(key, sockets, netns, which, networks, upstreams),
+            None => Ok(()),
+        }
+    }
+
+    fn listen(
+        &self,
+        key: &TaskId,
+        sockets: inside::Sockets,
+        netns: Arc<File>,
+        which: (u64, u64),
+        networks: Vec<NetworkId>,
+        upstreams: Vec<SocketAddr>,
+    ) -> Result<(), DnsError> {
+        let listener =
+            listen::Listener::start(&self.office, key, sockets, netns, which, networks, upstreams)?;
+        self.all().insert(key.clone(), listener);
+        Ok(())
+    }
+
+    /// All tasks are served that there are: sockets of others that an agent before had are closed.
+    pub async fn forget_others(&self) {
+        self.kept.remove_rest().await;
+    }
+
+    /// Takes no more questions, and answers those that were taken, if that does not take long: whoever has the sockets next
+    /// answers the others.
+    pub async fn close(&self) {
+        let closing: JoinSet<()> = self.all().values().map(listen::Listener::close).collect();
+        let _ = tokio::time::timeout(LAST_ANSWERS, closing.join_all()).await;
+    }
+
+    /// The sockets of all tasks, for an agent that goes on with them.
+    pub fn hand_on(&self) -> Vec<Handed> {
+        let all = self.all();
+        let named = all.iter().filter_map(|(task, listener)| {
+            let (_, inode) = listener.namespace();
+            Some((mesh_core::dns::kept::name(task, inode)?, listener.sockets().ok()?))
+        });
+        named
+            .flat_map(|(name, both)| both.map(|descriptor| Handed { name: name.clone(), descriptor }))
+            .collect()
     }
 
     /// Closes a task's sockets and takes our rules out of its namespace.
@@ -164,6 +246,7 @@ impl DnsServer {
         let listener = self.all().remove(key);
         if let Some(listener) = listener {
             let netns = listener.stop().await;
+            self.kept.remove(key).await;
             if let Err(error) = inside::clear(key, &netns).await {
                 tracing::warn!(%error, "a stopped task's DNS rules stay behind");
             }

@@ -22,6 +22,7 @@ pub mod dns;
 pub mod doctor;
 pub mod events;
 pub mod facts;
+pub mod handed;
 pub mod health;
 pub mod liveness;
 pub mod logs;

@@ -55,6 +55,8 @@ pub struct Reconciler {
     pub zone: Arc<ArcSwap<Zone>>,
     /// DNS in tasks.
     pub dns: DnsServer,
+    /// Whether the world is what the store says, and not what was known before: at first it is not.
+    pub in_step: bool,
     /// Where the status is published.
     pub status: watch::Sender<Arc<Status>>,
     /// Where it is written down that a round is under way.
@@ -111,6 +113,8 @@ impl Reconciler {
                 }
                 _ = timer.tick() => Depth::Sweep,
             };
+            // Before the world, which may be newer, but not older.
+            self.in_step = self.store.borrow().connected;
             let world = Arc::clone(&self.world.borrow_and_update());
             next = if world.nodes.contains_key(&self.node) {
                 self.round(&world, &masks, depth, next, &mut planner, &mut named).await
@@ -271,7 +275,9 @@ impl Reconciler {
                 wanted.entry(endpoint.task.clone()).or_default().push(network.id.clone());
             }
         }
-        for task in named.keys().filter(|task| !wanted.contains_key(*task)).cloned().collect::<Vec<_>>() {
+        // Also those that the agent before served, and that have gone since.
+        let served = self.dns.serving().into_iter().chain(named.keys().cloned());
+        for task in served.filter(|task| !wanted.contains_key(task)).collect::<Vec<_>>() {
             self.dns.stop(&task).await;
             named.remove(&task);
         }
@@ -295,6 +301,9 @@ impl Reconciler {
                 Ok(()) if named.insert(id.clone(), networks.clone()) == Some(networks) => {}
                 result => applied.record(object, result),
             }
+        }
+        if self.in_step {
+            self.dns.forget_others().await;
         }
         if depth == Depth::Sweep {
             for (id, error) in self.repair.try_join_next().and_then(Result::ok).unwrap_or_default() {

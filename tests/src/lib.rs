@@ -36,6 +36,7 @@ mod janitor;
 mod lab;
 mod load;
 pub mod lossless;
+mod manager;
 mod netns;
 mod node;
 mod process;

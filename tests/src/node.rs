@@ -6,7 +6,7 @@ use std::{
     ops::Deref,
     path::{Path, PathBuf},
     process::ExitStatus,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -19,6 +19,7 @@ use crate::{
     eventually,
     exec::{Exec, Output},
     fabric,
+    manager::Manager,
     process::tail,
 };
 
@@ -34,6 +35,7 @@ pub struct Node {
     host: Host,
     mesh: PathBuf,
     agent: Mutex<Option<Process>>,
+    manager: OnceLock<Manager>,
 }
 
 impl Node {
@@ -48,7 +50,7 @@ impl Node {
         let mut socket = OsString::from("unix://");
         socket.push(host.dir().join("run/mesh.sock"));
         host.set_env("MESH_HOST", socket);
-        let node = Self { host, mesh: mesh.into(), agent: Mutex::default() };
+        let node = Self { host, mesh: mesh.into(), agent: Mutex::default(), manager: OnceLock::new() };
         for dir in [node.run_dir(), node.state_dir()] {
             fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         }
@@ -105,6 +107,26 @@ impl Node {
         self.dir().join("notify")
     }
 
+    /// From the next start on somebody keeps descriptors for the agents, as systemd does (`FDSTORE=1`).
+    pub fn keep_descriptors(&self) -> Result<()> {
+        let manager = Manager::start(&self.host, self.notify_socket())?;
+        self.manager.set(manager).ok().with_context(|| format!("{} has a service manager", self.name()))
+    }
+
+    /// The names of the descriptors that are kept for the next agent.
+    pub fn kept_descriptors(&self) -> Result<Vec<String>> {
+        self.manager()?.names(&self.host)
+    }
+
+    /// Has a descriptor kept that is none of the agent's.
+    pub fn keep_stranger(&self, name: &str) -> Result<()> {
+        self.manager()?.give(&self.host, name)
+    }
+
+    fn manager(&self) -> Result<&Manager> {
+        self.manager.get().with_context(|| format!("nobody keeps descriptors on {}", self.name()))
+    }
+
     /// The agent's configuration file.
     pub fn config_file(&self) -> PathBuf {
         self.dir().join("mesh.toml")
@@ -148,7 +170,8 @@ impl Node {
         let mut notify = OsString::from("NOTIFY_SOCKET=");
         notify.push(self.notify_socket());
         let argv = ["env".as_ref(), notify.as_os_str(), self.mesh.as_os_str(), "agent".as_ref()];
-        let argv = argv.into_iter().chain(["--config".as_ref(), config.as_os_str()]);
+        let argv = argv.into_iter().chain(["--config".as_ref(), config.as_os_str()]).map(OsStr::to_owned);
+        let argv = self.manager.get().map(Manager::starts).into_iter().flatten().chain(argv);
         *slot = Some(self.spawn_daemon("agent", argv)?);
         Ok(())
     }

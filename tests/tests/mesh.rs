@@ -18,6 +18,8 @@ mod counters;
 mod devices;
 #[path = "mesh/dns.rs"]
 mod dns;
+#[path = "mesh/dns_restarts.rs"]
+mod dns_restarts;
 #[path = "mesh/doctor.rs"]
 mod doctor;
 #[path = "mesh/events.rs"]

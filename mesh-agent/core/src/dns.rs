@@ -6,17 +6,21 @@
 
 mod build;
 pub mod cache;
+pub mod kept;
 mod names;
 pub mod quick;
 pub mod reply;
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 pub(crate) use self::build::Names;
 use self::names::{Addresses, NetworkNames};
 use crate::model::{NetworkId, Protocol, SharedMap};
+
+/// Where every task finds its server.
+pub const SERVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 
 /// Everything DNS knows. Cheap to clone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

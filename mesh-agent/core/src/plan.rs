@@ -14,7 +14,7 @@ mod ramp;
 pub use balance::{Backend, Balance, Family, Frontend, NetworkGate, Pool, PortGate, Site};
 pub(crate) use mask::leave_out;
 pub use overlay::{
-    DEVICE_PREFIX, Endpoint, Mac, Overlay, Route, VTEP_DEVICE, Vtep, endpoint_device, own_address,
+    DEVICE_PREFIX, Endpoint, Mac, Overlay, Route, VTEP_DEVICE, Vtep, endpoint_device, networks, own_address,
 };
 
 use std::borrow::Cow;

@@ -18,6 +18,8 @@ use std::sync::Arc;
 
 use mesh_core::model::TaskId;
 use nix::sched::{CloneFlags, setns};
+use rustix::net::listen;
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpSocket;
 use tokio::sync::oneshot;
@@ -77,6 +79,8 @@ pub(super) struct Sockets {
     pub(super) udp: UdpSocket,
     pub(super) tcp: TcpListener,
     pub(super) ports: Ports,
+    /// Whether the rules were set that lead to them.
+    pub(super) is_led: bool,
 }
 
 /// Where they listen.
@@ -84,6 +88,24 @@ pub(super) struct Sockets {
 pub(super) struct Ports {
     udp: u16,
     tcp: u16,
+}
+
+impl Ports {
+    pub(super) fn of(udp: &UdpSocket, tcp: &TcpListener) -> io::Result<Self> {
+        Ok(Self { udp: udp.local_addr()?.port(), tcp: tcp.local_addr()?.port() })
+    }
+}
+
+/// What waits while no agent reads: 2,700 questions, as the kernel counts them.
+const WAITING: usize = 1 << 20;
+/// Connections that wait.
+const CONNECTIONS: i32 = 1024;
+
+/// Room for a second of questions, which wait while the agent is restarted. Where that is refused, for whatever reason, fewer
+/// can.
+fn make_room(udp: &UdpSocket, tcp: &TcpListener) {
+    let _ = set_socket_recv_buffer_size_force(udp, WAITING);
+    let _ = listen(tcp, CONNECTIONS);
 }
 
 /// What tells one namespace from another: device and inode of its file.
@@ -96,16 +118,14 @@ pub(super) fn identity(task: &TaskId, netns: &File) -> Result<(u64, u64), DnsErr
 pub(super) async fn open(task: &TaskId, netns: &Arc<File>) -> Result<Sockets, DnsError> {
     let for_task = task.clone();
     visit(task, netns, move || {
-        let listen = |source| DnsError::Listen { task: for_task.clone(), source };
-        let udp = or_any_port(|port| UdpSocket::bind((SERVER, port))).map_err(listen)?;
-        let tcp = or_any_port(|port| TcpListener::bind((SERVER, port))).map_err(listen)?;
-        udp.set_nonblocking(true).and_then(|()| tcp.set_nonblocking(true)).map_err(listen)?;
-        let ports = Ports {
-            udp: udp.local_addr().map_err(listen)?.port(),
-            tcp: tcp.local_addr().map_err(listen)?.port(),
-        };
+        let failed = |source| DnsError::Listen { task: for_task.clone(), source };
+        let udp = or_any_port(|port| UdpSocket::bind((SERVER, port))).map_err(failed)?;
+        let tcp = or_any_port(|port| TcpListener::bind((SERVER, port))).map_err(failed)?;
+        udp.set_nonblocking(true).and_then(|()| tcp.set_nonblocking(true)).map_err(failed)?;
+        make_room(&udp, &tcp);
+        let ports = Ports::of(&udp, &tcp).map_err(failed)?;
         nft(&rules(ports)).map_err(|why| DnsError::Redirect { task: for_task.clone(), why })?;
-        Ok(Sockets { udp, tcp, ports })
+        Ok(Sockets { udp, tcp, ports, is_led: true })
     })
     .await
 }

@@ -6,8 +6,9 @@
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -32,6 +33,8 @@ use super::{DnsConfig, DnsError, datagrams};
 pub(super) const LONGEST_QUESTION: usize = 4096;
 /// After an error of a socket, which concerns the moment and not the socket: never a busy loop.
 const PAUSE: Duration = Duration::from_millis(20);
+/// Once no more questions are taken, whoever has a connection and asks nothing for so long is not about to.
+const SILENT: Duration = Duration::from_millis(100);
 
 /// What all tasks' listeners share.
 pub(super) struct Office {
@@ -63,9 +66,13 @@ impl Office {
 /// One task's listener. Dropped, it closes its sockets; [`Listener::stop`] also waits until they are.
 pub(super) struct Listener {
     desk: Arc<Desk>,
+    udp: Arc<UdpSocket>,
+    tcp: Arc<TcpListener>,
     netns: Arc<File>,
     namespace: (u64, u64),
     ports: Ports,
+    /// Whether the rules that lead there were set.
+    is_led: AtomicBool,
     tasks: TaskTracker,
     stop: DropGuard,
 }
@@ -82,7 +89,7 @@ impl Listener {
     ) -> Result<Self, DnsError> {
         let adopt = |source| DnsError::Listen { task: task.clone(), source };
         let udp = Arc::new(UdpSocket::from_std(sockets.udp).map_err(adopt)?);
-        let tcp = TcpListener::from_std(sockets.tcp).map_err(adopt)?;
+        let tcp = Arc::new(TcpListener::from_std(sockets.tcp).map_err(adopt)?);
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let own = (!upstreams.is_empty()).then(|| {
@@ -98,11 +105,14 @@ impl Listener {
             room: Arc::new(Semaphore::new(office.config.max_forwards_per_task)),
             tasks: tasks.clone(),
             stop: stop.clone(),
+            closed: CancellationToken::new(),
         });
-        desk.spawn(Arc::clone(&desk).read_datagrams(udp));
-        desk.spawn(Arc::clone(&desk).accept(tcp));
+        desk.spawn(Arc::clone(&desk).read_datagrams(Arc::clone(&udp)));
+        desk.spawn(Arc::clone(&desk).accept(Arc::clone(&tcp)));
         tasks.close();
-        Ok(Self { desk, netns, namespace, ports: sockets.ports, tasks, stop: stop.drop_guard() })
+        let Sockets { ports, is_led, .. } = sockets;
+        let (is_led, stop) = (is_led.into(), stop.drop_guard());
+        Ok(Self { desk, udp, tcp, netns, namespace, ports, is_led, tasks, stop })
     }
 
     /// The identity of its namespace.
@@ -115,8 +125,35 @@ impl Listener {
         (Arc::clone(&self.netns), self.ports)
     }
 
-    pub(super) fn set_networks(&self, networks: Vec<NetworkId>) {
-        self.desk.networks.store(Arc::new(networks));
+    /// Whether it is in this namespace; then it takes over the networks.
+    pub(super) fn serves(&self, namespace: (u64, u64), networks: &[NetworkId]) -> bool {
+        let is_there = self.namespace == namespace;
+        if is_there {
+            self.desk.networks.store(Arc::new(networks.to_vec()));
+        }
+        is_there
+    }
+
+    /// Whether the rules were set that lead there, or may be those of an agent before.
+    pub(super) fn is_led(&self) -> bool {
+        self.is_led.load(Relaxed)
+    }
+
+    /// The rules were set.
+    pub(super) fn set_led(&self) {
+        self.is_led.store(true, Relaxed);
+    }
+
+    /// Copies of its sockets.
+    pub(super) fn sockets(&self) -> io::Result<[OwnedFd; 2]> {
+        Ok([self.udp.as_fd().try_clone_to_owned()?, self.tcp.as_fd().try_clone_to_owned()?])
+    }
+
+    /// Takes no more questions. Those that it has are answered until [`Listener::stop`]; ready when they are.
+    pub(super) fn close(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.desk.closed.cancel();
+        let tasks = self.tasks.clone();
+        async move { tasks.wait().await }
     }
 
     /// Ends all its tasks and returns the namespace where it was.
@@ -139,6 +176,8 @@ struct Desk {
     room: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// From now on questions are left to whoever reads the sockets next.
+    closed: CancellationToken,
 }
 
 impl Desk {
@@ -151,11 +190,14 @@ impl Desk {
     }
 
     async fn read_datagrams(self: Arc<Self>, socket: Arc<UdpSocket>) {
-        loop {
-            if socket.async_io(Interest::READABLE, || self.answer_datagrams(&socket)).await.is_err() {
-                sleep(PAUSE).await;
+        let read = async {
+            loop {
+                if socket.async_io(Interest::READABLE, || self.answer_datagrams(&socket)).await.is_err() {
+                    sleep(PAUSE).await;
+                }
             }
-        }
+        };
+        self.closed.run_until_cancelled(read).await;
     }
 
     /// Answers what has come, and has others ask the world.
@@ -200,19 +242,22 @@ impl Desk {
 
     /// Takes connections while there is room; others wait in the kernel's queue until one has been idle for too
     /// long.
-    async fn accept(self: Arc<Self>, listener: TcpListener) {
+    async fn accept(self: Arc<Self>, listener: Arc<TcpListener>) {
         let places = Arc::new(Semaphore::new(self.office.config.max_connections_per_task));
-        while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-            let Ok((stream, _)) = listener.accept().await else {
-                sleep(PAUSE).await;
-                continue;
-            };
-            let desk = Arc::clone(&self);
-            self.spawn(async move {
-                desk.converse(stream).await;
-                drop(place);
-            });
-        }
+        let take = async {
+            while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+                let Ok((stream, _)) = listener.accept().await else {
+                    sleep(PAUSE).await;
+                    continue;
+                };
+                let desk = Arc::clone(&self);
+                self.spawn(async move {
+                    desk.converse(stream).await;
+                    drop(place);
+                });
+            }
+        };
+        self.closed.run_until_cancelled(take).await;
     }
 
     /// One question after the other (RFC 7766), each prefixed by its length, until the client ends or errs.
@@ -225,8 +270,17 @@ impl Desk {
                 question.resize(length.min(LONGEST_QUESTION + 1), 0);
                 stream.read_exact(&mut question).await
             };
-            let Ok(Ok(length)) = timeout(idle, read).await else {
-                return;
+            let silent = async {
+                self.closed.cancelled().await;
+                sleep(SILENT).await;
+            };
+            let length = tokio::select! {
+                biased;
+                read = timeout(idle, read) => match read {
+                    Ok(Ok(length)) => length,
+                    Ok(Err(_)) | Err(_) => return,
+                },
+                () = silent => return,
             };
             if length > LONGEST_QUESTION {
                 return;

@@ -17,6 +17,10 @@ const PROMOTED: Duration = Duration::from_secs(60);
 /// How long it may take until a change is refused that no majority takes.
 const REFUSED: Duration = Duration::from_secs(20);
 
+/// A node that has its records to itself.
+pub(crate) const APART: &str =
+    "[store]\nmode = \"local\"\nlisten = \"\"\ngateway = \"\"\ntoken_file = \"\"\n";
+
 /// Runs a test on nodes of which each is a mesh of its own at first.
 fn apart(nodes: usize, test: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
     apart_with(nodes, "", test)
@@ -24,8 +28,7 @@ fn apart(nodes: usize, test: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
 
 /// The same with more configuration.
 fn apart_with(nodes: usize, more: &str, test: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
-    let store = "[store]\nmode = \"local\"\nlisten = \"\"\ngateway = \"\"\ntoken_file = \"\"\n";
-    lab_test(lab()?.nodes(nodes).config(store).config(more), |lab| {
+    lab_test(lab()?.nodes(nodes).config(APART).config(more), |lab| {
         lab.start_agents(READY)?;
         test(lab)
     })

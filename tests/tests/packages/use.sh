@@ -54,10 +54,20 @@ mesh service create --name web --network app --publish 8080:8000 --replicas 1 \
 comes serves
 task=$(mesh service ps --quiet web)
 
-# Without the agent everything goes on.
+# What a task is told when it asks once for a name.
+inside=/proc/$(mesh task inspect --format json "$task" | python3 -c 'import json, sys; print(json.load(sys.stdin)["Origin"]["Pid"])')/ns/net
+ask() { nsenter --net="$inside" dig +short +tries=1 +time=4 @127.0.0.11 web; }
+kept() { systemctl show --property=NFileDescriptorStore --value mesh.service; }
+comes ask
+vip=$(ask)
+[ "$(kept)" = 2 ] || fail "systemd keeps $(kept) sockets"
+
+# Without the agent everything goes on, but for names: nobody says when there will be one again.
 systemctl stop mesh.service
 serves || fail 'the service goes with the agent'
+[ "$(kept)" = 0 ] || fail "systemd keeps $(kept) sockets of a service that is stopped"
 systemctl start mesh.service
+comes ask
 # An agent that hangs is started anew.
 kill -STOP "$(systemctl show --property=MainPID --value mesh.service)"
 is_new() { [ "$(systemctl show --property=NRestarts --value mesh.service)" = 1 ]; }
@@ -66,13 +76,28 @@ serves || fail 'the service goes with an agent that hangs'
 comes mesh status
 [ "$(mesh service ps --quiet web)" = "$task" ] || fail 'the task did not outlive the agents'
 
-# Another version takes over.
+# When it is killed, who asks waits for the next one.
+kill -KILL "$(systemctl show --property=MainPID --value mesh.service)"
+answer=$(ask) || fail "a name goes with an agent that is killed: $answer"
+[ "$answer" = "$vip" ] || fail "a name is another one after an agent was killed: $answer"
+comes mesh status
+
+# It is started anew, then another version takes over, and nobody waits for a name in vain.
+while [ ! -e /tmp/enough ]; do ask || echo 'no answer'; done >/tmp/answers 2>&1 &
+asking=$!
+systemctl restart mesh.service
+comes mesh status
 case $kind in
 deb) dpkg --install "$package" ;;
 rpm) rpm --upgrade --replacepkgs --nodeps "$package" ;;
 esac
 comes mesh status
 serves || fail 'the service goes with an upgrade'
+touch /tmp/enough
+wait $asking
+[ "$(sort -u /tmp/answers)" = "$vip" ] || fail "not all questions were answered: $(sort /tmp/answers | uniq -c)"
+[ "$(wc -l </tmp/answers)" -gt 20 ] || fail 'too few questions were asked'
+rm /tmp/enough /tmp/answers
 
 mesh service rm web
 case $kind in

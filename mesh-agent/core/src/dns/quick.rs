@@ -1,7 +1,8 @@
 //! **Decision.** The common question, answered in place: which addresses a name of ours has. No message is taken apart
 //! and put together for it, and nothing is allocated.
 //!
-//! Whatever is any other way is left to [`reply`](super::reply), which says the same, byte for byte.
+//! Whatever is any other way is left to [`reply`](super::reply), which says the same, byte for byte; but of more than 120 names
+//! it writes the rest in full, and has less room then.
 
 use std::net::IpAddr;
 

@@ -284,6 +284,13 @@ const DEFAULT_ROUTES: [IpNet; 2] = [
     IpNet::V6(ipnet::Ipv6Net::new_assert(std::net::Ipv6Addr::UNSPECIFIED, 0)),
 ];
 
+/// The networks that a task is in, as its names are looked for.
+pub fn networks(world: &Snapshot, task: &Task) -> Vec<NetworkId> {
+    let service = task.service.as_ref().and_then(|id| world.services.get(id));
+    let networks = ordered_networks(world, service.map(AsRef::as_ref), task);
+    networks.into_iter().map(|(network, _)| network.id.clone()).collect()
+}
+
 /// A task's networks in the order of its service, then by id: `eth0` is the first.
 fn ordered_networks<'a>(
     world: &'a Snapshot,
