@@ -44,7 +44,8 @@ impl Serving {
 /// Why a task that gets no new flows gets none, in words.
 pub fn why_not_here(world: &Snapshot, masks: &Masks, task: &Task) -> String {
     let name = || world.nodes.get(&task.node).map_or("", |node| node.name.as_str());
-    if let Some(notice) = masks.tasks.get(&task.id) {
+    // Once the record says it, it says more.
+    if let Some(notice) = masks.tasks.get(&task.id).filter(|_| world.in_balance(task)) {
         return format!("it {}, as its node says", notice.words());
     }
     match masks.nodes.get(&task.node).filter(|_| world.in_balance(task)) {

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::{Path, RawQuery, State};
 use mesh_core::change;
+use mesh_core::liveness::Masks;
 use mesh_core::model::{self, Snapshot};
 
 use super::ApiState;
@@ -14,7 +15,8 @@ use super::types::{self, Changed, ErrorBody, Node, NodeUpdate};
     responses((status = 200, description = "The nodes", body = Vec<Node>)))]
 pub(super) async fn list(State(state): State<ApiState>) -> Json<Vec<Node>> {
     let world = state.control.world();
-    let mut all: Vec<_> = world.nodes.values().map(|node| view(&state, &world, node)).collect();
+    let masks = &state.control.status().silent;
+    let mut all: Vec<_> = world.nodes.values().map(|node| view(&state, &world, masks, node)).collect();
     all.sort_by(|a, b| a.description.hostname.cmp(&b.description.hostname));
     Json(all)
 }
@@ -29,7 +31,7 @@ pub(super) async fn inspect(State(state): State<ApiState>, Path(id): Path<String
     let id = resolve(&state, id);
     let world = state.control.world();
     let node = world.node(&id).ok_or_else(|| Refused::not_found("node", &id))?;
-    Ok(Json(view(&state, &world, node)))
+    Ok(Json(view(&state, &world, &state.control.status().silent, node)))
 }
 
 /// Say what is wanted of a node
@@ -80,12 +82,12 @@ pub(super) async fn remove(
     Ok(changed(&state.control, &done.result.id, &done.result.name, done.rev))
 }
 
-/// A node as this one sees it.
-pub(super) fn view(state: &ApiState, world: &Snapshot, node: &model::Node) -> Node {
+/// A node as this one sees it, which does not hear some.
+pub(super) fn view(state: &ApiState, world: &Snapshot, masks: &Masks, node: &model::Node) -> Node {
     let status = state.control.status();
     let own = (node.id == *state.control.node()).then_some(status.applied);
     let echo = state.heard.load().get(&node.id).copied();
-    Node::of(world, node, own, state.past.masks().nodes.get(&node.id).copied(), echo)
+    Node::of(world, node, own, masks.nodes.get(&node.id).copied(), echo)
 }
 
 /// `self` is this node, as in Docker, unless a node is named so.

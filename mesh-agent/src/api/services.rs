@@ -1,5 +1,7 @@
 //! **Effect.** `/v1/services`.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -67,7 +69,7 @@ fn view(world: &Snapshot, service: &model::Service) -> Service {
 pub(super) async fn tasks(State(state): State<ApiState>, Path(id): Path<String>) -> Answer<Json<Vec<Task>>> {
     let world = state.control.world();
     let service = world.service(&id).ok_or_else(|| Refused::not_found("service", &id))?;
-    let masks = state.past.masks();
+    let masks = Arc::clone(&state.control.status().silent);
     let serving = Serving::of(&world, &masks, [&service.id]);
     Ok(Json(world.tasks_of(&service.id).map(|task| Task::of(&world, &masks, &serving, task)).collect()))
 }

@@ -1,5 +1,7 @@
 //! **Effect.** `/v1/tasks`. A task is registered and changed on its own node; any node can ask it to stop.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
@@ -16,7 +18,7 @@ use super::types::{Changed, ErrorBody, Task, TaskLife, TaskSpec, TaskUpdate};
     responses((status = 200, description = "The tasks", body = Vec<Task>)))]
 pub(super) async fn list(State(state): State<ApiState>) -> Json<Vec<Task>> {
     let world = state.control.world();
-    let masks = state.past.masks();
+    let masks = Arc::clone(&state.control.status().silent);
     let serving = Serving::of(&world, &masks, world.services.keys());
     let mut all: Vec<_> = world.tasks.values().map(|task| Task::of(&world, &masks, &serving, task)).collect();
     // web.2 before web.10
@@ -55,7 +57,7 @@ pub(super) async fn register(
 pub(super) async fn inspect(State(state): State<ApiState>, Path(id): Path<String>) -> Answer<Json<Task>> {
     let world = state.control.world();
     let task = world.task(&id).ok_or_else(|| Refused::not_found("task", &id))?;
-    let masks = state.past.masks();
+    let masks = Arc::clone(&state.control.status().silent);
     let serving = Serving::of(&world, &masks, task.service.as_ref());
     let state = state.histories.of(&task.id).map(|history| TaskLife::of(task.health.into(), history));
     Ok(Json(Task { state, ..Task::of(&world, &masks, &serving, task) }))

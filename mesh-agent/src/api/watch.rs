@@ -10,6 +10,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use mesh_core::journal::{Journal, Thing};
 use mesh_core::kv::Rev;
+use mesh_core::liveness::Masks;
 use mesh_core::model::{self, Snapshot};
 use mesh_core::serving::Serving;
 use tokio::sync::watch;
@@ -110,6 +111,7 @@ impl Source {
             if let Some((rev, mut left)) = self.telling.take() {
                 let world = self.state.control.world();
                 let few: Vec<_> = left.drain(..left.len().min(AT_ONCE)).collect();
+                // Those by which it was noted: what this node applies follows at once.
                 let masks = self.state.past.masks();
                 let services = few.iter().filter_map(|thing| match thing {
                     Thing::Task(id) => world.tasks.get(id)?.service.as_ref(),
@@ -119,7 +121,7 @@ impl Source {
                 let serving = Serving::of(&world, &masks, services);
                 let task = |task: &model::Task| Task::of(&world, &masks, &serving, task);
                 let mut events: Vec<_> =
-                    few.into_iter().map(|thing| self.event(&world, rev, thing, task)).collect();
+                    few.into_iter().map(|thing| self.event(&world, &masks, rev, thing, task)).collect();
                 if left.is_empty() {
                     self.since = Some(rev);
                     events.push(WatchEvent::of(WatchAction::Synced, rev.0));
@@ -175,6 +177,7 @@ impl Source {
     fn event(
         &self,
         world: &Snapshot,
+        masks: &Masks,
         rev: Rev,
         thing: Thing,
         of: impl Fn(&model::Task) -> Task,
@@ -195,7 +198,7 @@ impl Source {
                 id.to_string()
             }
             Thing::Node(id) => {
-                event.node = world.nodes.get(&id).map(|node| nodes::view(&self.state, world, node));
+                event.node = world.nodes.get(&id).map(|node| nodes::view(&self.state, world, masks, node));
                 id.to_string()
             }
         };

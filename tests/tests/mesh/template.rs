@@ -141,7 +141,9 @@ fn a_file_follows_who_serves_for_what_became_of_others() -> Result<()> {
 
         lab.unplug("n2")?;
         has(&out, &[a, b])?;
-        mentions(&n1.ok("service ps whoami")?, &["its node n2 does not answer this one"])?;
+        eventually(READY, "it is told why", || {
+            mentions(&n1.ok("service ps whoami")?, &["its node n2 does not answer this one"])
+        })?;
         lab.plug("n2")?;
         has(&out, &[a, b, c])?;
         drop(follower);
