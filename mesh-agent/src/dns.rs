@@ -200,7 +200,9 @@ impl DnsServer {
             let (_, inode) = listener.namespace();
             Some((mesh_core::dns::kept::name(task, inode)?, listener.sockets().ok()?))
         });
-        named.flat_map(|(name, both)| both.map(|descriptor| Handed { name: name.clone(), descriptor })).collect()
+        named
+            .flat_map(|(name, both)| both.map(|descriptor| Handed { name: name.clone(), descriptor }))
+            .collect()
     }
 
     /// Closes a task's sockets and takes our rules out of its namespace.

@@ -191,13 +191,15 @@ mod tests {
         // As many as the agent gives away.
         let mut shelf = Shelf::default();
         let task = |number: usize| TaskId::new(format!("{number:025}"));
-        let given = (0..most).take_while(|number| shelf.put(&task(*number), u32::MAX.into()).is_some()).count();
+        let given =
+            (0..most).take_while(|number| shelf.put(&task(*number), u32::MAX.into()).is_some()).count();
         assert!(2 * given <= most && 2 * given + 100 > most, "{given}");
     }
 
     #[test]
     fn descriptors_are_seen_for_what_they_are() {
-        let here = |address: SocketAddr| if let SocketAddr::V4(address) = address { address } else { panic!() };
+        let here =
+            |address: SocketAddr| if let SocketAddr::V4(address) = address { address } else { panic!() };
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = here(udp.local_addr().unwrap());

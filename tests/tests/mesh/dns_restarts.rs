@@ -145,20 +145,26 @@ fn sockets_are_kept_as_long_as_their_tasks() -> Result<()> {
         ensure!(left.iter().filter(|name| *name == "somebody-elses").count() == 1, "{left:?}");
         ensure!(left.iter().all(|name| before.contains(name)), "others: {left:?}, before: {before:?}");
         let log = n1.log_tail(50);
-        let told = log.lines().filter(|line| line.contains("WARN") && line.contains("somebody-elses")).count();
+        let told =
+            log.lines().filter(|line| line.contains("WARN") && line.contains("somebody-elses")).count();
         ensure!(told == 1, "{log}");
         ensure!(dig(idle, "web")?.ip()? == vip(n1, "web")?);
 
         let process = PathBuf::from(format!("/proc/{}", n1.agent_id()?));
         let environment = fs::read(process.join("environ"))?;
-        ensure!(!String::from_utf8_lossy(&environment).contains("LISTEN_"), "the agent's children have its variables");
+        ensure!(
+            !String::from_utf8_lossy(&environment).contains("LISTEN_"),
+            "the agent's children have its variables"
+        );
         for info in fs::read_dir(process.join("fdinfo"))? {
             let info = info?.path();
             let number: u32 = info.file_name().and_then(|name| name.to_str()).context("no name")?.parse()?;
             // One may be closed by now.
             let text = fs::read_to_string(&info).unwrap_or_default();
             let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
-            let closes = flags.is_none_or(|flags| u32::from_str_radix(flags.trim(), 8).is_ok_and(|flags| flags & 0o2000000 != 0));
+            let closes = flags.is_none_or(|flags| {
+                u32::from_str_radix(flags.trim(), 8).is_ok_and(|flags| flags & 0o2000000 != 0)
+            });
             ensure!(number < 3 || closes, "the agent's children have its descriptor {number}: {text}");
         }
         Ok(())
@@ -192,7 +198,8 @@ fn a_task_of_the_last_moment_and_one_without_rules_are_served() -> Result<()> {
 #[test]
 fn no_question_is_lost_when_a_node_becomes_a_manager() -> Result<()> {
     kept_in(lab()?.config(APART), |_, n1, idle| {
-        let asking = Asking::start(idle, "udp", "dig +tries=1 +time=4 +short web", &vip(n1, "web")?.to_string())?;
+        let asking =
+            Asking::start(idle, "udp", "dig +tries=1 +time=4 +short web", &vip(n1, "web")?.to_string())?;
         patiently(n1, "cluster init")?;
         is(n1, "managed")?;
         asking.stop(5)?;

@@ -35,7 +35,8 @@ fn a_name_is_one_that_managers_take() {
         assert_eq!(name(&TaskId::new(text), 7), None, "{text}");
     }
     // No two are called the same.
-    let names: BTreeSet<_> = (0..9).flat_map(|number| (0..9).map(move |space| called(number, space))).collect();
+    let names: BTreeSet<_> =
+        (0..9).flat_map(|number| (0..9).map(move |space| called(number, space))).collect();
     assert_eq!(names.len(), 81);
 }
 
