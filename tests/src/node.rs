@@ -16,10 +16,10 @@ use nix::sys::signal::Signal;
 use crate::{
     Host, Process,
     config::{AgentConfig, lay_over},
+    descriptors::Keeper,
     eventually,
     exec::{Exec, Output},
     fabric,
-    manager::Manager,
     process::tail,
 };
 
@@ -35,7 +35,7 @@ pub struct Node {
     host: Host,
     mesh: PathBuf,
     agent: Mutex<Option<Process>>,
-    manager: OnceLock<Manager>,
+    keeper: OnceLock<Keeper>,
 }
 
 impl Node {
@@ -50,7 +50,7 @@ impl Node {
         let mut socket = OsString::from("unix://");
         socket.push(host.dir().join("run/mesh.sock"));
         host.set_env("MESH_HOST", socket);
-        let node = Self { host, mesh: mesh.into(), agent: Mutex::default(), manager: OnceLock::new() };
+        let node = Self { host, mesh: mesh.into(), agent: Mutex::default(), keeper: OnceLock::new() };
         for dir in [node.run_dir(), node.state_dir()] {
             fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         }
@@ -109,22 +109,22 @@ impl Node {
 
     /// From the next start on somebody keeps descriptors for the agents, as systemd does (`FDSTORE=1`).
     pub fn keep_descriptors(&self) -> Result<()> {
-        let manager = Manager::start(&self.host, self.notify_socket())?;
-        self.manager.set(manager).ok().with_context(|| format!("{} has a service manager", self.name()))
+        let keeper = Keeper::start(&self.host, self.notify_socket())?;
+        self.keeper.set(keeper).ok().with_context(|| format!("{} has a service manager", self.name()))
     }
 
     /// The names of the descriptors that are kept for the next agent.
     pub fn kept_descriptors(&self) -> Result<Vec<String>> {
-        self.manager()?.names(&self.host)
+        self.keeper()?.names(&self.host)
     }
 
     /// Has a descriptor kept that is none of the agent's.
     pub fn keep_stranger(&self, name: &str) -> Result<()> {
-        self.manager()?.give(&self.host, name)
+        self.keeper()?.give(&self.host, name)
     }
 
-    fn manager(&self) -> Result<&Manager> {
-        self.manager.get().with_context(|| format!("nobody keeps descriptors on {}", self.name()))
+    fn keeper(&self) -> Result<&Keeper> {
+        self.keeper.get().with_context(|| format!("nobody keeps descriptors on {}", self.name()))
     }
 
     /// The agent's configuration file.
@@ -171,7 +171,7 @@ impl Node {
         notify.push(self.notify_socket());
         let argv = ["env".as_ref(), notify.as_os_str(), self.mesh.as_os_str(), "agent".as_ref()];
         let argv = argv.into_iter().chain(["--config".as_ref(), config.as_os_str()]).map(OsStr::to_owned);
-        let argv = self.manager.get().map(Manager::starts).into_iter().flatten().chain(argv);
+        let argv = self.keeper.get().map(Keeper::starts).into_iter().flatten().chain(argv);
         *slot = Some(self.spawn_daemon("agent", argv)?);
         Ok(())
     }

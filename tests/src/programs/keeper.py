@@ -1,9 +1,9 @@
 """What a service manager does for descriptors that a service wants kept, as systemd does it.
 
-manager.py keep NOTIFY CONTROL      keeps what services send with FDSTORE=1, until FDSTOREREMOVE=1 (sd_notify(3))
-manager.py start CONTROL COMMAND…   becomes the command, which finds from 3 on what is kept (sd_listen_fds(3))
-manager.py names CONTROL            prints the names of what is kept, one a line
-manager.py give NOTIFY NAME         has a descriptor kept that is no socket of anybody's
+keeper.py keep NOTIFY CONTROL      keeps what services send with FDSTORE=1, until FDSTOREREMOVE=1 (sd_notify(3))
+keeper.py start CONTROL COMMAND…   becomes the command, which finds from 3 on what is kept (sd_listen_fds(3))
+keeper.py names CONTROL            prints the names of what is kept, one a line
+keeper.py give NOTIFY NAME         has a descriptor kept that is no socket of anybody's
 """
 
 import os

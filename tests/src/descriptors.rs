@@ -11,31 +11,31 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{Host, Process, eventually};
 
-const PROGRAM: &str = include_str!("programs/manager.py");
+const PROGRAM: &str = include_str!("programs/keeper.py");
 
 /// How long it may take to begin.
 const BEGINS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Keeps what an agent gives it, and hands it to the next one. Dropping it loses all.
 #[derive(Debug)]
-pub(crate) struct Manager {
+pub(crate) struct Keeper {
     program: PathBuf,
     control: PathBuf,
     notify: PathBuf,
     _process: Process,
 }
 
-impl Manager {
+impl Keeper {
     /// Listens at `notify` for what an agent on the host says.
     pub(crate) fn start(host: &Host, notify: PathBuf) -> Result<Self> {
-        let program = host.dir().join("manager.py");
+        let program = host.dir().join("keeper.py");
         fs::write(&program, PROGRAM).with_context(|| format!("cannot write {}", program.display()))?;
-        let control = host.dir().join("manager");
+        let control = host.dir().join("keeper");
         let argv = [
             &["python3".as_ref(), program.as_os_str(), "keep".as_ref()],
             &[&*notify, &*control].map(Path::as_os_str)[..],
         ];
-        let _process = host.spawn_daemon("manager", argv.concat())?;
+        let _process = host.spawn_daemon("keeper", argv.concat())?;
         eventually(BEGINS_WITHIN, "the stand-in for a service manager listens", || {
             ensure!(control.exists());
             Ok(())
