@@ -195,6 +195,8 @@ fn a_server_of_tls_is_asked_at_whichever_address_it_has() -> Result<()> {
                 ensure!(open.contains(&listen) && open.matches(":443 ").count() == 1, "{open}");
                 Ok(())
             })?;
+            // A probe may have found nobody meanwhile.
+            std::thread::sleep(Duration::from_secs(1));
             is(&task, n1, "healthy")?;
             holds(Duration::from_secs(1), || {
                 let said = n1.inspect("task", &task.name)?;
