@@ -19,7 +19,7 @@ use crate::{Rung, fuzz, setup, shell};
 const PURE: [&str; 3] = ["mesh-core", "mesh-ebpf", "xtask"];
 
 /// How many tests run at once, where nobody says otherwise: those of a lab wait more than they compute.
-const THREADS: usize = 3;
+const THREADS: usize = 4;
 
 /// Tests of what is the same on both data planes, because no packet of a task's client takes part.
 const ANY_PLANE: [&str; 6] =

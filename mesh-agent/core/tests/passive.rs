@@ -127,6 +127,18 @@ fn a_sick_one_is_better_than_one_of_a_dead_node() {
     assert_eq!(places(&desired, &tasks), [2], "a well one is better than both");
 }
 
+/// Where nobody who could serve is heard all are tried, and of those the sick are left out as if they were heard.
+#[test]
+fn who_is_sick_does_not_come_back_where_nobody_is_heard() {
+    let (mut sim, tasks) = mesh(web(), 1);
+    let here = sim.join("n9", "192.0.2.9").unwrap();
+    eject(&mut sim, &tasks[0], 1);
+    let masks = [0, 1].map(|place| (tasks[place].node.clone(), Verdict::Dead));
+    let masks = Masks::from(BTreeMap::from(masks));
+    let desired = plan::Planner::default().desired(sim.world(), &here, &masks, 0);
+    assert_eq!(places(&desired, &tasks), [1]);
+}
+
 /// Where a node's own tasks alone get what comes to it, others' do not help.
 #[test]
 fn no_node_is_left_without_one_that_needs_its_own() {

@@ -31,11 +31,11 @@ impl Turnout {
 impl Snapshot {
     /// Of a service and all of its tasks.
     pub fn turnout(&self, service: &Service, tasks: &[Arc<Task>]) -> Turnout {
-        self.turnout_where_heard(service, tasks, |_| true)
+        self.turnout_of(service, || tasks.iter())
     }
 
     /// The same where not all nodes are heard: a task that is sick is better than one of a node that is dead, so those
-    /// do not count among the ones that serve in its stead.
+    /// do not count among the ones that serve in its stead. Where nobody who is heard could serve, all count.
     pub fn turnout_where_heard(
         &self,
         service: &Service,
@@ -43,9 +43,17 @@ impl Snapshot {
         is_heard: impl Fn(&NodeId) -> bool,
     ) -> Turnout {
         let heard = || tasks.iter().filter(|task| is_heard(&task.node));
-        let mut turnout = Turnout { panics: self.panics(service, heard), ..Turnout::default() };
-        if service.passive_health && tasks.iter().any(|task| task.ejected.is_some()) {
-            self.leave_out(service, heard(), &mut turnout);
+        let turnout = self.turnout_of(service, heard);
+        if heard().any(|task| self.serves(task, &turnout)) { turnout } else { self.turnout(service, tasks) }
+    }
+
+    fn turnout_of<'a, I>(&self, service: &Service, tasks: impl Fn() -> I) -> Turnout
+    where
+        I: Iterator<Item = &'a Arc<Task>>,
+    {
+        let mut turnout = Turnout { panics: self.panics(service, &tasks), ..Turnout::default() };
+        if service.passive_health && tasks().any(|task| task.ejected.is_some()) {
+            self.leave_out(service, tasks(), &mut turnout);
         }
         turnout
     }

@@ -76,7 +76,7 @@ impl Part {
                 tasks.iter().for_each(|task| part.add_task(scene, service.map(AsRef::as_ref), task));
                 match service {
                     Some(service) => part.add_service(scene, service, tasks),
-                    None => tasks.iter().for_each(|task| part.names.add_alone(world, task)),
+                    None => world.tasks.of(id).iter().for_each(|task| part.names.add_alone(world, task)),
                 }
             }
             Unit::Task(id) => {
