@@ -29,7 +29,7 @@ pub use ids::{Id, InvalidName, Name, NetworkId, NodeId, ServiceId, TaskId, fnv64
 pub use network::{FIRST_VNI, LAST_VNI, Network, Vni};
 pub use node::{Availability, Down, Listener, Live, Node, NodeSpec};
 pub use program::{
-    FailureAction, Program, Rollout, RolloutState, Run, RunFailure, UpdateConfig, UpdateOrder,
+    FailureAction, Program, Resolver, Rollout, RolloutState, Run, RunFailure, UpdateConfig, UpdateOrder,
 };
 pub(crate) use service::word_enum;
 pub use service::{

@@ -15,7 +15,8 @@ use mesh_core::dns::Zone;
 use mesh_core::liveness::{Masks, Notice, Verdict};
 use mesh_core::model::{
     Affinity, Availability, Balancing, Ejected, EndpointMode, Health, HealthCheck, Locality, Node, Probe,
-    Program, Protocol, PublishMode, PublishedPort, Run, Service, ServiceId, Sickness, Snapshot, Task, TaskId,
+    Program, Protocol, PublishMode, PublishedPort, Resolver, Run, Service, ServiceId, Sickness, Snapshot,
+    Task, TaskId,
 };
 use mesh_core::plan;
 use proptest::prelude::*;
@@ -127,7 +128,12 @@ impl Odd {
             (Self::HandsOver, Some(service), _) => {
                 let tasks: Vec<_> = world.tasks.of(&service.id).to_vec();
                 tasks.iter().for_each(|task| put(world, Task { program: Some(1), ..(**task).clone() }));
-                let run = Run { command: vec!["true".to_owned()], env: Vec::new(), stop_signal: None };
+                let run = Run {
+                    command: vec!["true".to_owned()],
+                    env: Vec::new(),
+                    stop_signal: None,
+                    resolver: Resolver::default(),
+                };
                 let (rollout, previous, update) = Default::default();
                 let program =
                     Program { version: 1, run, replicas: 1, update, grace: None, rollout, previous };

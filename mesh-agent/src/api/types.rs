@@ -42,8 +42,8 @@ pub use node::{Node, NodeDescription, NodeSpec, NodeUpdate};
 pub use node_status::NodeStatus;
 pub use service::{
     Affinity, Endpoint, EndpointSpec, HealthConfig, NetworkTarget, PortConfig, PortName, PortRef,
-    ProgramConfig, Service, ServiceSpec, ServiceStatus, ServiceUpdate, Shortage, UpdateConfig, UpdateStatus,
-    VirtualIp, parse_signal,
+    ProgramConfig, ResolverConfig, Service, ServiceSpec, ServiceStatus, ServiceUpdate, Shortage,
+    UpdateConfig, UpdateStatus, VirtualIp, parse_signal,
 };
 pub use status::{
     Excluded, ExplainRequest, Explanation, Feature, NodeHealth, Plane, Problem, Share, Status, StoreView,

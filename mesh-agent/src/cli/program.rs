@@ -1,9 +1,14 @@
 //! **Decision.** Flags of what the mesh itself runs for a service, as `docker service create` has them.
 
+use std::net::IpAddr;
+
 use nix::sys::signal::Signal;
 
-use crate::api::types::{FailureAction, ProgramConfig, UpdateConfig, UpdateOrder, parse_signal};
+use crate::api::types::{
+    FailureAction, ProgramConfig, ResolverConfig, UpdateConfig, UpdateOrder, parse_signal,
+};
 use crate::cli::options;
+use crate::cli::task::resolv;
 
 /// What the mesh runs.
 #[derive(Debug, Clone, clap::Args)]
@@ -36,6 +41,62 @@ pub(in crate::cli) struct ProgramFlags {
     /// How long new tasks must have served until an update is done [default: 5s]
     #[arg(long, value_name = "DURATION", value_parser = options::duration)]
     update_monitor: Option<String>,
+}
+
+/// How tasks that the mesh runs ask for names.
+#[derive(Debug, Clone, clap::Args)]
+pub(in crate::cli) struct DnsFlags {
+    /// With --cmd: name server for what is not the mesh's, asked from inside the task [default: those of the node]
+    #[arg(long, value_name = "IP")]
+    dns: Vec<IpAddr>,
+    /// With --cmd: domain that names are looked up in, too; '.' for none
+    #[arg(long, value_name = "DOMAIN", value_parser = resolv::word)]
+    dns_search: Vec<String>,
+    /// With --cmd: option of resolv.conf(5), such as timeout:1
+    #[arg(long, visible_alias = "dns-opt", value_name = "OPTION", value_parser = resolv::word)]
+    dns_option: Vec<String>,
+}
+
+impl DnsFlags {
+    /// As the agent takes it; none: nothing is said.
+    pub(in crate::cli) fn config(self) -> Option<ResolverConfig> {
+        let config =
+            ResolverConfig { nameservers: self.dns, search: self.dns_search, options: self.dns_option };
+        Some(config).filter(|config| *config != ResolverConfig::default())
+    }
+}
+
+/// How they shall ask from now on.
+#[derive(Debug, Clone, clap::Args)]
+pub(in crate::cli) struct DnsChanges {
+    /// Add a name server for what is not the mesh's
+    #[arg(long, value_name = "IP")]
+    dns_add: Vec<IpAddr>,
+    /// Remove a name server
+    #[arg(long, value_name = "IP")]
+    dns_rm: Vec<IpAddr>,
+    /// Add a domain that names are looked up in, too
+    #[arg(long, value_name = "DOMAIN", value_parser = resolv::word)]
+    dns_search_add: Vec<String>,
+    /// Remove such a domain
+    #[arg(long, value_name = "DOMAIN")]
+    dns_search_rm: Vec<String>,
+    /// Add an option of resolv.conf(5)
+    #[arg(long, value_name = "OPTION", value_parser = resolv::word)]
+    dns_option_add: Vec<String>,
+    /// Remove such an option
+    #[arg(long, value_name = "OPTION")]
+    dns_option_rm: Vec<String>,
+}
+
+impl DnsChanges {
+    /// What to add, and what to take away.
+    pub(in crate::cli) fn configs(self) -> [Option<ResolverConfig>; 2] {
+        let (dns, dns_search, dns_option) = (self.dns_add, self.dns_search_add, self.dns_option_add);
+        let add = DnsFlags { dns, dns_search, dns_option };
+        let (dns, dns_search, dns_option) = (self.dns_rm, self.dns_search_rm, self.dns_option_rm);
+        [add, DnsFlags { dns, dns_search, dns_option }].map(DnsFlags::config)
+    }
 }
 
 /// The words of a command.

@@ -13,6 +13,7 @@ mod supervise;
 mod update;
 
 use super::Session;
+pub(in crate::cli) use supervise::resolv;
 
 /// Whether something is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use mesh_core::model::{Name, Run, TaskId};
+use mesh_core::model::{Name, Resolver, Run, TaskId};
 use mesh_core::replicas::Start;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -74,6 +74,10 @@ fn spawn(socket: &Path, service: &Name, run: &Run, start: &Start, log: &Path) ->
     if let Some(signal) = &run.stop_signal {
         command.arg(format!("--stop-signal={signal}"));
     }
+    let Resolver { servers, search, options } = &run.resolver;
+    command.args(servers.iter().map(|server| format!("--dns={server}")));
+    command.args(search.iter().map(|domain| format!("--dns-search={domain}")));
+    command.args(options.iter().map(|option| format!("--dns-option={option}")));
     command.arg("--").args(&run.command);
     // The agent's own environment is no business of a service's.
     command

@@ -4,8 +4,9 @@ use std::{collections::BTreeSet, fs};
 
 use anyhow::{Result, ensure};
 use mesh_tests::{Lab, Process, eventually};
+use serde_json::json;
 
-use crate::kit::{Cli, SOON, Task, dig, mesh, vip};
+use crate::kit::{Cli, SOON, Task, dig, mentions, mesh, vip};
 
 /// A task finds its name server in /etc/resolv.conf without being configured; the node's own file is left alone.
 #[test]
@@ -270,6 +271,50 @@ fn a_task_chooses_its_name_servers() -> Result<()> {
         ensure!(found.starts_with("192.0.2.77"), "{found}");
         ensure!(dig(&task, "web")?.ip()? == vip(n1, "web")?);
         Ok(())
+    })
+}
+
+/// The same of tasks that the mesh runs: each change starts them anew.
+#[test]
+fn a_service_chooses_its_name_servers() -> Result<()> {
+    mesh(1, |lab| {
+        let n1 = lab.node("n1")?;
+        n1.ok("network create app")?;
+        let server = "dnsmasq -k --conf-file=/dev/null --pid-file= --user=root --no-resolv --no-hosts \
+                      --bind-interfaces --listen-address=127.0.0.1 --host-record=www.example.test,192.0.2.77";
+        let dns = "--dns 127.0.0.1 --dns-search example.test --dns-opt timeout:1";
+        let create = format!("service create --name names --network app {dns} --cmd");
+        n1.mesh(create.split_whitespace().chain([server]))?.ok()?;
+        let conf = |name: &str| Task::find(n1, name)?.command(["cat", "/etc/resolv.conf"]).ok();
+        let wanted = "nameserver 127.0.0.11\nsearch example.test\noptions ndots:0 timeout:1\n";
+        ensure!(conf("names.1")? == wanted, "{}", conf("names.1")?);
+        let task = Task::find(n1, "names.1")?;
+        eventually(SOON, "its own name server is asked", || {
+            let answer = dig(&task, "www.example.test")?;
+            ensure!(answer.ip()?.to_string() == "192.0.2.77", "{}", answer.text);
+            Ok(())
+        })?;
+        let config = || -> Result<_> {
+            let spec = n1.inspect("service", "names")?["Spec"]["Program"].clone();
+            Ok((spec["Command"][0].clone(), spec["DNSConfig"].clone()))
+        };
+        let known = json!({"Nameservers": ["127.0.0.1"], "Search": ["example.test"], "Options": ["timeout:1"]});
+        ensure!(config()? == (json!("dnsmasq"), known), "{:?}", config()?);
+        mentions(&n1.ok("service inspect --pretty names")?, &["DNS:\t127.0.0.1\nDNS Search:\texample.test\n"])?;
+
+        let update = "--dns-search-rm example.test --dns-search-add other.test --dns-option-rm timeout:1";
+        n1.ok(&format!("service update --dns-rm 127.0.0.1 {update} names"))?;
+        let wanted = "nameserver 127.0.0.11\nsearch other.test\noptions ndots:0\n";
+        ensure!(conf("names.1")? == wanted, "{}", conf("names.1")?);
+        ensure!(config()?.1 == json!({"Search": ["other.test"]}), "{:?}", config()?);
+        n1.ok("service update --rollback names")?;
+        ensure!(conf("names.1")?.contains("search example.test\n"), "{}", conf("names.1")?);
+
+        let refused = n1.mesh(["service", "update", "--dns-search-add", "a b", "names"])?;
+        mentions(&refused.stderr, &["'a b' is not one word of resolv.conf(5)"])?;
+        mentions(&n1.refused("service update --dns-add nowhere names")?, &["nowhere"])?;
+        n1.ok("service create --name web --network app")?;
+        mentions(&n1.refused("service update --dns-add 192.0.2.53 web")?, &["--cmd"])
     })
 }
 

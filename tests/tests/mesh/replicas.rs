@@ -146,7 +146,6 @@ fn tasks_end_by_their_signal_or_when_their_grace_is_over() -> Result<()> {
     })
 }
 
-/// Drains a node, which takes as long as a start elsewhere.
 /// Whoever asks for the former command gets it, and no error; nor is it one for what is changed later.
 #[test]
 fn a_rollback_that_is_asked_for_succeeds() -> Result<()> {
@@ -190,6 +189,7 @@ fn a_task_that_is_stopped_while_it_starts_has_not_failed() -> Result<()> {
     })
 }
 
+/// Drains a node, which takes as long as a start elsewhere.
 fn drain(by: &Node, node: &str) -> Result<()> {
     by.mesh_command(["node", "update", "--availability", "drain", node]).timeout(READY).ok().map(drop)
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::Refusal;
 use crate::model::{
-    FailureAction, MOST_REPLICAS, Program, Rollout, RolloutState, Run, Service, Timestamp, UpdateConfig,
-    UpdateOrder,
+    FailureAction, MOST_REPLICAS, Program, Resolver, Rollout, RolloutState, Run, Service, Timestamp,
+    UpdateConfig, UpdateOrder,
 };
 
 /// A wish for what the mesh runs; what is not named stays.
@@ -17,6 +17,10 @@ pub struct ProgramWish {
     pub env_add: Vec<String>,
     /// Variables to remove, by key.
     pub env_rm: Vec<String>,
+    /// What to add to [`Run::resolver`].
+    pub resolver_add: Resolver,
+    /// What to take out of it.
+    pub resolver_rm: Resolver,
     /// See [`Run::stop_signal`].
     pub stop_signal: Option<String>,
     /// See [`Program::grace`].
@@ -113,8 +117,31 @@ impl ProgramWish {
         env.retain(|known| !self.env_rm.contains(&key(known)));
         let stop_signal =
             self.stop_signal.clone().or_else(|| old.and_then(|program| program.run.stop_signal.clone()));
-        Ok(Run { command, env, stop_signal })
+        let resolver = old.map(|program| program.run.resolver.clone()).unwrap_or_default();
+        let resolver = self.resolver(resolver).map_err(Refusal::Invalid)?;
+        Ok(Run { command, env, stop_signal, resolver })
     }
+
+    fn resolver(&self, old: Resolver) -> Result<Resolver, String> {
+        let (add, rm) = (&self.resolver_add, &self.resolver_rm);
+        add.search.iter().chain(&add.options).try_for_each(|word| Resolver::word(word))?;
+        Ok(Resolver {
+            servers: changed(old.servers, &add.servers, &rm.servers),
+            search: changed(old.search, &add.search, &rm.search),
+            options: changed(old.options, &add.options, &rm.options),
+        })
+    }
+}
+
+/// What is there already stays where it is: of name servers and domains the first counts most.
+fn changed<T: Clone + PartialEq>(mut all: Vec<T>, add: &[T], rm: &[T]) -> Vec<T> {
+    all.retain(|one| !rm.contains(one));
+    for one in add {
+        if !all.contains(one) {
+            all.push(one.clone());
+        }
+    }
+    all
 }
 
 fn begin(rollback: bool, now: Timestamp) -> Rollout {

@@ -1,5 +1,6 @@
 //! What the mesh itself runs for a service: a command, how many times, and how another one takes its place.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -74,6 +75,39 @@ pub struct Run {
     /// Which signal asks it to end (`SIGQUIT`); none: SIGTERM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_signal: Option<String>,
+    /// How it asks for names.
+    #[serde(default, skip_serializing_if = "Resolver::is_default")]
+    pub resolver: Resolver,
+}
+
+/// How a task asks for names: what its resolv.conf(5) says, beside the mesh's own server.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolver {
+    /// Servers for what is not the mesh's; none: the node's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<IpAddr>,
+    /// Domains that names are looked up in, too; `.`: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub search: Vec<String>,
+    /// `timeout:1`
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
+}
+
+impl Resolver {
+    /// Whether something can stand in resolv.conf(5): white space would end it.
+    ///
+    /// # Errors
+    /// Says what is wrong.
+    pub fn word(text: &str) -> Result<(), String> {
+        let wrong =
+            text.is_empty() || text.contains(|letter: char| letter.is_whitespace() || letter.is_control());
+        if wrong { Err(format!("'{text}' is not one word of resolv.conf(5)")) } else { Ok(()) }
+    }
+
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How tasks are replaced.

@@ -7,7 +7,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::{
-    Affinity, FIRST_VNI, HealthCheck, LAST_VNI, Network, Node, Origin, Program, Service, Task, Timestamp,
+    Affinity, FIRST_VNI, HealthCheck, LAST_VNI, Network, Node, Origin, Program, Resolver, Service, Task,
+    Timestamp,
 };
 
 /// No time is longer: a hundred years. Sums of two are still times.
@@ -103,6 +104,8 @@ impl Program {
             if run.command.first().is_none_or(String::is_empty) {
                 return Err("the command is empty".to_owned());
             }
+            let words = run.resolver.search.iter().chain(&run.resolver.options);
+            words.into_iter().try_for_each(|word| Resolver::word(word))?;
         }
         let grace = self.grace.unwrap_or_default();
         times(&[("delay", self.update.delay), ("monitor", self.update.monitor), ("grace", grace)])?;

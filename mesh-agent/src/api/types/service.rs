@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use health::HealthConfig;
-pub use program::{ProgramConfig, UpdateConfig, UpdateStatus, parse_signal};
+pub use program::{ProgramConfig, ResolverConfig, UpdateConfig, UpdateStatus, parse_signal};
 
 use super::{
     AffinityMode, Balancing, EndpointMode, Locality, Protocol, PublishMode, ReturnPath, Version, is_false,

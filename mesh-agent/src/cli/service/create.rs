@@ -6,7 +6,7 @@ use crate::api::types::{
 };
 use crate::cli::health::HealthFlags;
 use crate::cli::options::{self, Attach, KeyValue, NamedPort};
-use crate::cli::program::ProgramFlags;
+use crate::cli::program::{DnsFlags, ProgramFlags};
 use crate::cli::publish::Publish;
 use crate::cli::{Session, replicas};
 
@@ -80,6 +80,8 @@ pub(in crate::cli) struct CreateArgs {
     /// With --cmd: set an environment variable
     #[arg(short, long, value_name = "KEY=VALUE")]
     env: Vec<String>,
+    #[command(flatten)]
+    dns: Box<DnsFlags>,
     /// Service labels
     #[arg(short, long, value_name = "KEY=VALUE")]
     label: Vec<KeyValue>,
@@ -110,6 +112,7 @@ pub(super) async fn run(args: CreateArgs, session: Session) -> anyhow::Result<u8
         passive_health,
         program,
         env,
+        dns,
         label,
         detach,
         quiet,
@@ -133,7 +136,7 @@ pub(super) async fn run(args: CreateArgs, session: Session) -> anyhow::Result<u8
         passive_health: Some(passive_health),
         publish_not_ready,
         port_names: port_name.into_iter().map(|NamedPort(port)| port).collect(),
-        program: program.config(ProgramConfig { env, ..ProgramConfig::default() }),
+        program: program.config(ProgramConfig { env, dns_config: dns.config(), ..ProgramConfig::default() }),
     };
     let changed: Changed = session.client.post("/v1/services", &spec).await?;
     session.out.line(&changed.id);

@@ -1,6 +1,6 @@
 //! **Effect.** `mesh service inspect`.
 
-use crate::api::types::{EndpointMode, HealthConfig, Service, Shortage};
+use crate::api::types::{EndpointMode, HealthConfig, ResolverConfig, Service, Shortage};
 use crate::cli::format::FormatArg;
 use crate::cli::{Session, several};
 
@@ -70,6 +70,13 @@ fn pretty(service: &Service) -> String {
         let stop = [("Stop Signal", &program.stop_signal), ("Stop Grace Period", &program.stop_grace_period)];
         for (name, value) in stop {
             value.iter().for_each(|value| text.push_str(&format!("{name}:\t{value}\n")));
+        }
+        let ResolverConfig { nameservers, search, options } = program.dns_config.clone().unwrap_or_default();
+        let servers = nameservers.iter().map(ToString::to_string).collect();
+        for (name, words) in [("DNS", servers), ("DNS Search", search), ("DNS Options", options)] {
+            if !words.is_empty() {
+                text.push_str(&format!("{name}:\t{}\n", words.join(" ")));
+            }
         }
     }
     let targets: Vec<_> = spec.networks.iter().map(|network| network.target.as_str()).collect();

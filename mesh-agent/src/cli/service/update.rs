@@ -5,7 +5,7 @@ use crate::api::types::{
 };
 use crate::cli::health::HealthFlags;
 use crate::cli::options::{self, Attach, KeyValue, NamedPort};
-use crate::cli::program::ProgramFlags;
+use crate::cli::program::{DnsChanges, ProgramFlags};
 use crate::cli::publish::{Publish, Unpublish};
 use crate::cli::several::encode;
 use crate::cli::{OK, Session, replicas};
@@ -88,11 +88,13 @@ pub(in crate::cli) struct UpdateArgs {
     /// Remove an environment variable of the command
     #[arg(long, value_name = "KEY")]
     env_rm: Vec<String>,
+    #[command(flatten)]
+    dns: Box<DnsChanges>,
     /// Replace all tasks even if nothing else changes
     #[arg(long)]
     force: bool,
     /// Roll back to the command that ran before
-    #[arg(long, conflicts_with_all = ["cmd", "force", "env_add", "env_rm"])]
+    #[arg(long, conflicts_with_all = ["cmd", "force", "env_add", "env_rm", "dns_add", "dns_rm", "dns_search_add", "dns_search_rm", "dns_option_add", "dns_option_rm"])]
     rollback: bool,
     /// Exit at once instead of waiting for the mesh to converge
     #[arg(short, long)]
@@ -129,12 +131,14 @@ pub(super) async fn run(args: UpdateArgs, session: Session) -> anyhow::Result<u8
         program,
         env_add,
         env_rm,
+        dns,
         force,
         rollback,
         detach,
         quiet,
         service,
     } = args;
+    let [dns_config, dns_config_rm] = dns.configs();
     let update = ServiceUpdate {
         version: None,
         publish_add: publish_add.into_iter().flat_map(|Publish(ports)| ports).collect(),
@@ -159,6 +163,8 @@ pub(super) async fn run(args: UpdateArgs, session: Session) -> anyhow::Result<u8
         program: program.config(ProgramConfig {
             env: env_add,
             env_rm,
+            dns_config,
+            dns_config_rm,
             force,
             rollback,
             ..ProgramConfig::default()

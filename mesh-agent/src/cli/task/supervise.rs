@@ -5,7 +5,7 @@
 mod namespace;
 pub(super) mod program;
 mod ready;
-pub(super) mod resolv;
+pub(in crate::cli) mod resolv;
 mod signals;
 
 use std::cell::{Cell, RefCell};

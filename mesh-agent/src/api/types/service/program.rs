@@ -1,5 +1,7 @@
 //! **Fact.** What the mesh itself runs for a service, on the wire: Docker's words where it has them.
 
+use std::net::IpAddr;
+
 use mesh_core::change::ProgramWish;
 use mesh_core::model;
 use nix::sys::signal::Signal;
@@ -21,6 +23,12 @@ pub struct ProgramConfig {
     /// In changes: variables to remove, by key.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env_rm: Vec<String>,
+    /// How tasks ask for names; in changes what to add.
+    #[serde(default, rename = "DNSConfig", skip_serializing_if = "Option::is_none")]
+    pub dns_config: Option<ResolverConfig>,
+    /// In changes: what to take out of it.
+    #[serde(default, rename = "DNSConfigRm", skip_serializing_if = "Option::is_none")]
+    pub dns_config_rm: Option<ResolverConfig>,
     /// How many tasks; 1 unless said otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<u32>,
@@ -39,6 +47,22 @@ pub struct ProgramConfig {
     /// In changes: back to what ran before.
     #[serde(default, skip_serializing_if = "is_false")]
     pub rollback: bool,
+}
+
+/// How tasks ask for names: what their resolv.conf(5) says, beside the mesh's own server.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct ResolverConfig {
+    /// Servers for what is not the mesh's; the node's unless said otherwise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub nameservers: Vec<IpAddr>,
+    /// Domains that names are looked up in, too; `.`: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub search: Vec<String>,
+    /// `timeout:1`
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
 }
 
 /// How tasks are replaced.
@@ -95,6 +119,8 @@ impl TryFrom<ProgramConfig> for ProgramWish {
             command,
             env,
             env_rm,
+            dns_config,
+            dns_config_rm,
             replicas,
             stop_signal,
             stop_grace_period,
@@ -108,6 +134,8 @@ impl TryFrom<ProgramConfig> for ProgramWish {
             command,
             env_add: env,
             env_rm,
+            resolver_add: dns_config.unwrap_or_default().into(),
+            resolver_rm: dns_config_rm.unwrap_or_default().into(),
             replicas,
             stop_signal: stop_signal
                 .as_deref()
@@ -135,6 +163,8 @@ impl From<&model::Program> for ProgramConfig {
             command: Some(run.command.clone()),
             env: run.env.clone(),
             env_rm: Vec::new(),
+            dns_config: Some((&run.resolver).into()).filter(|config| *config != ResolverConfig::default()),
+            dns_config_rm: None,
             replicas: Some(*replicas),
             stop_signal: Some(run.stop_signal.clone().unwrap_or_else(|| Signal::SIGTERM.as_str().to_owned())),
             stop_grace_period: Some(format_duration(grace.unwrap_or(model::Program::GRACE))),
@@ -148,6 +178,20 @@ impl From<&model::Program> for ProgramConfig {
             force: false,
             rollback: false,
         }
+    }
+}
+
+impl From<ResolverConfig> for model::Resolver {
+    fn from(config: ResolverConfig) -> Self {
+        let ResolverConfig { nameservers, search, options } = config;
+        Self { servers: nameservers, search, options }
+    }
+}
+
+impl From<&model::Resolver> for ResolverConfig {
+    fn from(resolver: &model::Resolver) -> Self {
+        let model::Resolver { servers, search, options } = resolver.clone();
+        Self { nameservers: servers, search, options }
     }
 }
 

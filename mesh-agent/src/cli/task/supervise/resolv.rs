@@ -15,10 +15,8 @@ const FILE: &str = "/etc/resolv.conf";
 const STAGES: [&str; 4] = ["/run", "/tmp", "/mnt", "/var"];
 
 /// A word for the file: without white space, which would end it.
-pub(in crate::cli::task) fn word(text: &str) -> Result<String, String> {
-    let wrong =
-        text.is_empty() || text.contains(|letter: char| letter.is_whitespace() || letter.is_control());
-    if wrong { Err(format!("'{text}' is not one word of resolv.conf(5)")) } else { Ok(text.to_owned()) }
+pub(in crate::cli) fn word(text: &str) -> Result<String, String> {
+    mesh_core::model::Resolver::word(text).map(|()| text.to_owned())
 }
 
 /// What the file says: Docker's, and what was asked for. A service's name has no dot, and must be asked for as it is,
