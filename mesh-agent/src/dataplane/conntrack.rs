@@ -1,14 +1,15 @@
-//! **Effect.** The kernel's table of flows, by netlink: UDP flows are listed and single ones forgotten.
+//! **Effect.** The kernel's table of flows, by netlink: flows are listed and single ones forgotten.
 //!
 //! The tools of others are slow here (one process per entry, the whole table in memory); this asks the kernel
-//! once, keeps UDP only, and deletes by exact key, so that no flow of anybody else's is ever touched.
+//! once, keeps what is to go only, and deletes by exact key, so that no flow of anybody else's is ever touched.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use mesh_core::model;
 use netlink_packet_netfilter::conntrack::{
-    ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Protocol, Tuple,
+    ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Protocol, Status, Tuple,
 };
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
@@ -29,15 +30,19 @@ const RECEIVE_BUFFER: usize = 1 << 16;
 const CTA_ID: u16 = 12;
 const CTA_ZONE: u16 = 18;
 
-/// A UDP flow as the kernel knows it.
+/// A flow of TCP or UDP as the kernel knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UdpFlow {
+pub struct Flow {
+    /// Which of them.
+    pub protocol: model::Protocol,
     /// Who sent the first packet.
     pub client: IpAddr,
     /// Where the client sent it to.
     pub to: SocketAddr,
     /// Who got it, and so whom answers come from.
     pub answers: SocketAddr,
+    /// Whether anything has come back.
+    pub answered: bool,
     family: NetfilterProtoFamily,
     key: Vec<ConntrackAttribute>,
 }
@@ -51,9 +56,7 @@ pub enum ConntrackError {
     )]
     Socket(#[from] io::Error),
     /// The kernel refused.
-    #[error(
-        "the kernel could not {action}: {source}; until it can, UDP clients stay with backends that left"
-    )]
+    #[error("the kernel could not {action}: {source}; until it can, clients stay with backends that left")]
     Refused {
         /// What was asked.
         action: &'static str,
@@ -65,17 +68,15 @@ pub enum ConntrackError {
     Thread(#[from] tokio::task::JoinError),
 }
 
-/// Forgets the UDP flows that `stale` names; how many there were.
+/// Forgets the flows that `stale` names; how many there were.
 ///
 /// The socket belongs to the network namespace of the calling thread.
-pub async fn forget_udp(stale: impl Fn(&UdpFlow) -> bool + Send + 'static) -> Result<usize, ConntrackError> {
+pub async fn forget(stale: impl Fn(&Flow) -> bool + Send + 'static) -> Result<usize, ConntrackError> {
     let mut conntrack = Conntrack::open()?;
     // Listing a full table takes long enough to hold up other tasks.
     let work = move || {
-        let mut flows = conntrack.udp_flows()?;
-        flows.retain(stale);
         let mut gone = 0;
-        for flow in flows {
+        for flow in conntrack.flows(stale)? {
             gone += usize::from(conntrack.forget(flow)?);
         }
         Ok(gone)
@@ -83,16 +84,23 @@ pub async fn forget_udp(stale: impl Fn(&UdpFlow) -> bool + Send + 'static) -> Re
     tokio::task::spawn_blocking(work).await?
 }
 
-impl UdpFlow {
+impl Flow {
     /// For tests of decisions: a flow without the kernel's key.
     #[cfg(test)]
-    pub(crate) fn new(client: IpAddr, to: SocketAddr, answers: SocketAddr) -> Self {
-        Self { client, to, answers, family: NetfilterProtoFamily::Unspec, key: Vec::new() }
+    pub(crate) fn new(
+        protocol: model::Protocol,
+        client: IpAddr,
+        to: SocketAddr,
+        answers: SocketAddr,
+        answered: bool,
+    ) -> Self {
+        let (family, key) = (NetfilterProtoFamily::Unspec, Vec::new());
+        Self { protocol, client, to, answers, answered, family, key }
     }
 
-    /// None: no UDP.
+    /// None: neither TCP nor UDP.
     fn read(family: NetfilterProtoFamily, attributes: Vec<ConntrackAttribute>) -> Option<Self> {
-        let (mut original, mut reply, mut key) = (None, None, Vec::new());
+        let (mut original, mut reply, mut answered, mut key) = (None, None, false, Vec::new());
         for attribute in attributes {
             match &attribute {
                 ConntrackAttribute::CtaTupleOrig(tuple) => {
@@ -100,20 +108,21 @@ impl UdpFlow {
                     key.push(attribute);
                 }
                 ConntrackAttribute::CtaTupleReply(tuple) => reply = Some(ends(tuple)?),
+                ConntrackAttribute::CtaStatus(status) => answered = status.contains(Status::SeenReply),
                 ConntrackAttribute::Other(other) if matches!(other.kind(), CTA_ID | CTA_ZONE) => {
                     key.push(attribute)
                 }
                 _ => {}
             }
         }
-        let ((client, to), (answers, _)) = (original?, reply?);
-        Some(Self { client: client.ip(), to, answers, family, key })
+        let ((protocol, client, to), (_, answers, _)) = (original?, reply?);
+        Some(Self { protocol, client: client.ip(), to, answers, answered, family, key })
     }
 }
 
-/// Source and destination of a UDP tuple.
-fn ends(tuple: &[Tuple]) -> Option<(SocketAddr, SocketAddr)> {
-    let (mut addresses, mut ports, mut udp) = ((None, None), (None, None), false);
+/// Protocol, source and destination of a tuple.
+fn ends(tuple: &[Tuple]) -> Option<(model::Protocol, SocketAddr, SocketAddr)> {
+    let (mut addresses, mut ports, mut protocol) = ((None, None), (None, None), None);
     for part in tuple {
         match part {
             Tuple::Ip(parts) => {
@@ -128,7 +137,8 @@ fn ends(tuple: &[Tuple]) -> Option<(SocketAddr, SocketAddr)> {
             Tuple::Proto(parts) => {
                 for part in parts {
                     match part {
-                        ProtoTuple::Protocol(protocol) => udp = *protocol == Protocol::Udp,
+                        ProtoTuple::Protocol(Protocol::Tcp) => protocol = Some(model::Protocol::Tcp),
+                        ProtoTuple::Protocol(Protocol::Udp) => protocol = Some(model::Protocol::Udp),
                         ProtoTuple::SourcePort(port) => ports.0 = Some(*port),
                         ProtoTuple::DestinationPort(port) => ports.1 = Some(*port),
                         _ => {}
@@ -140,7 +150,7 @@ fn ends(tuple: &[Tuple]) -> Option<(SocketAddr, SocketAddr)> {
     }
     let source = SocketAddr::new(addresses.0?, ports.0?);
     let destination = SocketAddr::new(addresses.1?, ports.1?);
-    udp.then_some((source, destination))
+    Some((protocol?, source, destination))
 }
 
 struct Conntrack {
@@ -158,19 +168,20 @@ impl Conntrack {
         Ok(Self { socket, sequence: 0 })
     }
 
-    fn udp_flows(&mut self) -> Result<Vec<UdpFlow>, ConntrackError> {
+    /// Those that are wanted.
+    fn flows(&mut self, wanted: impl Fn(&Flow) -> bool) -> Result<Vec<Flow>, ConntrackError> {
         self.send(NetfilterProtoFamily::Unspec, ConntrackMessage::Get(Vec::new()), NLM_F_DUMP)?;
         let mut flows = Vec::new();
         self.receive("list its flows", |message| {
             if let NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) = message.inner {
-                flows.extend(UdpFlow::read(message.header.family, attributes));
+                flows.extend(Flow::read(message.header.family, attributes).filter(&wanted));
             }
         })?;
         Ok(flows)
     }
 
     /// False: it ended by itself in the meantime.
-    fn forget(&mut self, flow: UdpFlow) -> Result<bool, ConntrackError> {
+    fn forget(&mut self, flow: Flow) -> Result<bool, ConntrackError> {
         self.send(flow.family, ConntrackMessage::Delete(flow.key), NLM_F_ACK)?;
         match self.receive("forget a flow", |_| {}) {
             Err(ConntrackError::Refused { source, .. }) if source.kind() == io::ErrorKind::NotFound => {

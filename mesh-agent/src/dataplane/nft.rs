@@ -15,10 +15,7 @@ mod stale;
 mod values;
 mod words;
 
-use std::sync::Arc;
-
-use mesh_core::model::SharedMap;
-use mesh_core::plan::{Balance, Frontend, Pool};
+use mesh_core::plan::Balance;
 
 pub use render::{render, render_gates};
 pub use ruleset::{Chain, Change, Ruleset, Set};
@@ -26,7 +23,7 @@ pub use script::TABLE;
 
 use self::listing::Listing;
 use self::program::NftError;
-use self::stale::Stale;
+use self::stale::{Former, Stale};
 use crate::dataplane::conntrack;
 use crate::plane::{Applied, DIFFERS, Depth, Drift, MISSING, Plane};
 
@@ -48,7 +45,7 @@ struct Known {
     ruleset: Ruleset,
     /// How nft prints it.
     printed: Listing,
-    frontends: SharedMap<Frontend, Arc<Pool>>,
+    former: Former,
 }
 
 impl NftPlane {
@@ -74,7 +71,6 @@ impl NftPlane {
             "least-conn spreads flows at random, by weight",
             "client-ip affinity goes by a hash of the address: the timeout has no effect, and a change of \
              backends moves some clients",
-            "TCP flows to a backend that was removed are left to end by themselves",
             "flows are not seen: there are no counters of backends, no live flows in `mesh explain`, and no \
              `mesh monitor`",
             "tasks that refuse connections or do not answer are not found, --passive-health or not: only a health check \
@@ -152,19 +148,16 @@ async fn look(known: Option<&Known>, want: &Ruleset, drift: &Drift) -> Result<()
     Ok(())
 }
 
-/// UDP flows that the old rules began are forgotten where the new ones would have decided otherwise.
-async fn forget_stale(
-    before: &SharedMap<Frontend, Arc<Pool>>,
-    want: &Balance,
-    depth: Depth,
-) -> Result<(), String> {
+/// Flows that the old rules began are forgotten where the new ones would have decided otherwise, and nothing goes on that
+/// could.
+async fn forget_stale(before: &Former, want: &Balance, depth: Depth) -> Result<(), String> {
     let stale = Stale::after(before, want, depth, super::addresses()?);
     if stale.is_empty() {
         return Ok(());
     }
-    let gone = conntrack::forget_udp(move |flow| stale.is(flow)).await.map_err(|error| error.to_string())?;
+    let gone = conntrack::forget(move |flow| stale.is(flow)).await.map_err(|error| error.to_string())?;
     if gone > 0 {
-        tracing::debug!(gone, "UDP flows follow the new table");
+        tracing::debug!(gone, "flows follow the new table");
     }
     Ok(())
 }
@@ -185,7 +178,7 @@ impl Plane for NftPlane {
         }
         let known = self.known.take();
         let depth = if known.is_some() { depth } else { Depth::Sweep };
-        let before = known.as_ref().map(|known| known.frontends.clone()).unwrap_or_default();
+        let before = known.as_ref().map(|known| known.former.clone()).unwrap_or_default();
         let result = match (known, depth) {
             (None, _) => Self::replace(&ruleset).await,
             (Some(known), Depth::Delta) => Self::change(&known.ruleset, &ruleset, known.printed).await,
@@ -194,12 +187,12 @@ impl Plane for NftPlane {
         match result {
             Ok((printed, changed)) => {
                 applied.changed = changed;
-                let mut known = Known { ruleset, printed, frontends: SharedMap::default() };
+                let mut known = Known { ruleset, printed, former: Former::default() };
                 // Gates alone never translated a flow.
                 if !self.gates_only {
-                    known.frontends.clone_from(&want.frontends);
+                    known.former = Former::of(want);
                     if let Err(error) = forget_stale(&before, want, depth).await {
-                        applied.errors.insert("UDP flows".to_owned(), error);
+                        applied.errors.insert("flows".to_owned(), error);
                     }
                 }
                 self.known = Some(known);

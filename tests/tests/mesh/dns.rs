@@ -298,9 +298,13 @@ fn a_service_chooses_its_name_servers() -> Result<()> {
             let spec = n1.inspect("service", "names")?["Spec"]["Program"].clone();
             Ok((spec["Command"][0].clone(), spec["DNSConfig"].clone()))
         };
-        let known = json!({"Nameservers": ["127.0.0.1"], "Search": ["example.test"], "Options": ["timeout:1"]});
+        let known =
+            json!({"Nameservers": ["127.0.0.1"], "Search": ["example.test"], "Options": ["timeout:1"]});
         ensure!(config()? == (json!("dnsmasq"), known), "{:?}", config()?);
-        mentions(&n1.ok("service inspect --pretty names")?, &["DNS:\t127.0.0.1\nDNS Search:\texample.test\n"])?;
+        mentions(
+            &n1.ok("service inspect --pretty names")?,
+            &["DNS:\t127.0.0.1\nDNS Search:\texample.test\n"],
+        )?;
 
         let update = "--dns-search-rm example.test --dns-search-add other.test --dns-option-rm timeout:1";
         n1.ok(&format!("service update --dns-rm 127.0.0.1 {update} names"))?;

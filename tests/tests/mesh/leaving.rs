@@ -9,9 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use mesh_tests::{Lab, Node, Process, eventually};
 
-use crate::kit::{
-    AT_ONCE, Cli, Datagrams, Place, SOON, Talk, Task, holds, mesh, on_ebpf, served_by, url, vip,
-};
+use crate::kit::{AT_ONCE, Cli, Datagrams, Place, SOON, Talk, Task, holds, mesh, served_by, url, vip};
 use crate::tasks::{foreign, web_in};
 
 /// While a task drains, the connections that it has go on, by VIP and by the published port of its own node and of
@@ -149,16 +147,14 @@ fn the_death_of_a_task_ends_its_connections() -> Result<()> {
         }
         dies.command(["sh", "-c", POWER_CUT, "sh", &dies.pid.to_string()]).ok()?;
         let end = Instant::now() + Duration::from_secs(2);
-        if on_ebpf(lab, &["TCP flows to a backend that was removed are left to end by themselves"])? {
-            for (way, talk) in &mut talks {
-                // The client's kernel repeats the request until it is told.
-                let Err(error) = talk.ask() else { bail!("{way}: the dead answer") };
-                let over = format!("{error:#}");
-                let over = over.contains("reset") || over.contains("closed") || over.contains("Broken pipe");
-                ensure!(over, "{way}: {error:#}");
-            }
-            ensure!(Instant::now() < end, "it took {:?} too long", end.elapsed());
+        for (way, talk) in &mut talks {
+            // The client's kernel repeats the request until it is told.
+            let Err(error) = talk.ask() else { bail!("{way}: the dead answer") };
+            let over = format!("{error:#}");
+            let over = over.contains("reset") || over.contains("closed") || over.contains("Broken pipe");
+            ensure!(over, "{way}: {error:#}");
         }
+        ensure!(Instant::now() < end, "it took {:?} too long", end.elapsed());
         for node in lab.nodes() {
             served_by(lab.client(), &url(node, 8080), &[&stays])?;
         }

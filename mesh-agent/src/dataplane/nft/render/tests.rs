@@ -17,7 +17,7 @@ mod short;
 /// Part of a plan: a frontend and its pool.
 pub(in crate::dataplane::nft) type Front = (Frontend, Pool);
 
-const NET: Vni = Vni(4096);
+pub(in crate::dataplane::nft) const NET: Vni = Vni(4096);
 
 pub(in crate::dataplane::nft) fn task(address: &str) -> Backend {
     let address: IpAddr = address.parse().unwrap();
