@@ -94,7 +94,8 @@ impl Stale {
             pool.backends.iter().any(|backend| SocketAddr::new(backend.address, port) == flow.answers)
         };
         let runs = || self.sites.contains_key(&(pool.vni, flow.answers.ip()));
-        !now.is_some_and(serves) && !(flow.answered && runs())
+        let goes_on = now.is_some_and(serves) || flow.answered && runs();
+        !goes_on
     }
 
     /// Which frontends a destination may belong to, in the order of the rules.
