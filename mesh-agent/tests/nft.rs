@@ -139,8 +139,11 @@ fn without_backends_it_is_refused_at_once() {
         refused(|| who.tcp("203.0.113.1:8080"));
         refused(|| who.udp("203.0.113.1:5300"));
     }
-    // A backend that leaves finishes what it began.
+    // A backend that leaves finishes what it began; of one that is gone nothing goes on.
     assert!(running.iter_mut().all(lab::Talk::alive));
+    plan.sites.remove(&(APP, "10.10.1.3".parse().unwrap()));
+    step(&lab.node, &mut plane, &plan, Depth::Delta);
+    assert!(!running.iter_mut().any(lab::Talk::alive));
 }
 
 #[test]

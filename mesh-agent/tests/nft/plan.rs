@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use mesh_agent::dataplane::nft::NftPlane;
 use mesh_agent::plane::{Applied, Depth, Plane};
 use mesh_core::model::{Affinity, Balancing, NodeId, Protocol, TaskAddress, TaskId, Vni};
-use mesh_core::plan::{Backend, Balance, Family, Frontend, NetworkGate, Pool, PortGate};
+use mesh_core::plan::{Backend, Balance, Family, Frontend, Mac, NetworkGate, Pool, PortGate, Site};
 
 use crate::lab::Ns;
 
 pub(crate) const APP: Vni = Vni(4096);
 
-/// Networks and ports of the lab, without any frontend.
+/// Networks, ports and tasks of the lab, without any frontend.
 pub(crate) fn plan() -> Balance {
     let gate = |subnets: &[&str], egress, v4: &str, v6: Option<&str>| NetworkGate {
         subnets: subnets.iter().map(|net| net.parse().unwrap()).collect(),
@@ -23,8 +23,17 @@ pub(crate) fn plan() -> Balance {
         gateway: Some(address(v4, v6)),
     };
     let port = |vni, v4: &str, v6| PortGate { vni, addresses: address(v4, v6) };
+    let site = Arc::new(Site {
+        mac: Mac::of_task("x"),
+        device: Box::default(),
+        peer: None,
+        weight: 1,
+        silent: false,
+    });
+    let run = ["10.10.1.2", "10.10.1.3", "10.10.2.2", "fd10::1:2", "fd10::1:3", "fd10::2:2"];
     Balance {
         frontends: Default::default(),
+        sites: run.map(|task| ((APP, task.parse().unwrap()), Arc::clone(&site))).into_iter().collect(),
         networks: BTreeMap::from([
             (APP, gate(&["10.10.0.0/16", "fd10::/64"], true, "10.10.1.1", Some("fd10::1:1"))),
             (Vni(4097), gate(&["10.20.0.0/16"], true, "10.20.1.1", None)),
