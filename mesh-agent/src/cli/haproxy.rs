@@ -152,19 +152,18 @@ fn published(service: &Service, nodes: &[Node]) -> anyhow::Result<Vec<Frontend>>
     Ok(frontends.collect())
 }
 
+/// Tasks as servers, at the port where they listen: they are asked themselves.
+fn inside(service: &Service, port: u16, servers: Servers) -> Frontend {
+    let instead = first_tcp(service).map(|port| port.published_port);
+    Frontend { name: service.spec.name.clone(), bind: port, instead, port, asks: None, servers }
+}
+
 /// By the name that leads to all tasks.
 fn named(service: &Service, args: &ConfigArgs) -> anyhow::Result<Frontend> {
     let port = target(service, args)?;
-    let (name, slots) = (service.spec.name.clone(), args.slots);
-    let servers = Servers::Template { name: format!("tasks.{name}:{port}"), slots };
-    Ok(Frontend {
-        name,
-        bind: port,
-        instead: first_tcp(service).map(|port| port.published_port),
-        port,
-        asks: None,
-        servers,
-    })
+    let name = format!("tasks.{}:{port}", service.spec.name);
+    let servers = Servers::Template { name, slots: args.slots };
+    Ok(inside(service, port, servers))
 }
 
 /// By the SRV records of a port, by its name where it has one: then the number may change.
@@ -174,21 +173,14 @@ fn recorded(service: &Service, args: &ConfigArgs) -> anyhow::Result<Frontend> {
         Some(known) => (known.target_port, known.name.clone()),
         None => target(service, args).map(|port| (port, port.to_string()))?,
     };
-    let name = service.spec.name.clone();
-    let servers = Servers::Template { name: format!("_{label}._tcp.{name}"), slots: args.slots };
-    Ok(Frontend {
-        name,
-        bind: port,
-        instead: first_tcp(service).map(|port| port.published_port),
-        port,
-        asks: None,
-        servers,
-    })
+    let name = format!("_{label}._tcp.{}", service.spec.name);
+    let servers = Servers::Template { name, slots: args.slots };
+    Ok(inside(service, port, servers))
 }
 
 /// Each task by its address in the service's first network.
 fn each(service: &Service, tasks: &[Task], nodes: &[Node], args: &ConfigArgs) -> anyhow::Result<Frontend> {
-    let (name, port) = (service.spec.name.clone(), target(service, args)?);
+    let port = target(service, args)?;
     let network = service.spec.networks.first().map(|network| &network.target);
     let servers = tasks.iter().filter_map(|task| {
         let attached = task.networks_attachments.iter().find(|place| Some(&place.network.id) == network)?;
@@ -198,14 +190,7 @@ fn each(service: &Service, tasks: &[Task], nodes: &[Node], args: &ConfigArgs) ->
         Some(Server { name: task.name.clone(), address: address.to_owned(), ask, about: task.name.clone() })
     });
     let servers = Servers::Each(servers.collect());
-    Ok(Frontend {
-        name,
-        bind: port,
-        instead: first_tcp(service).map(|port| port.published_port),
-        port,
-        asks: None,
-        servers,
-    })
+    Ok(inside(service, port, servers))
 }
 
 fn target(service: &Service, args: &ConfigArgs) -> anyhow::Result<u16> {

@@ -85,9 +85,8 @@ impl Stale {
         if flow.answers == flow.to {
             return false;
         }
-        let Some(at) = self.at(flow) else { return false };
         let [before, now] =
-            self.balanced.each_ref().map(|balanced| at.iter().find_map(|at| balanced.get(at)));
+            self.balanced.each_ref().map(|balanced| self.at(flow).find_map(|at| balanced.get(&at)));
         let Some(pool) = now.or(before) else { return false };
         let port = pool.target.unwrap_or(flow.to.port());
         let serves = |pool: &Arc<Pool>| {
@@ -99,11 +98,9 @@ impl Stale {
     }
 
     /// Which frontends a destination may belong to, in the order of the rules.
-    fn at(&self, flow: &Flow) -> Option<Vec<Frontend>> {
+    fn at(&self, flow: &Flow) -> impl Iterator<Item = Frontend> {
         let address = flow.to.ip();
-        if let Some((vni, _)) = self.subnets.iter().find(|(_, net)| net.contains(&address)) {
-            return Some(vec![Frontend::Vip { vni: *vni, address }]);
-        }
+        let vip = self.subnets.iter().find(|(_, net)| net.contains(&address));
         let published = |at| Frontend::Published {
             protocol: flow.protocol,
             port: flow.to.port(),
@@ -111,11 +108,17 @@ impl Stale {
             family: Family::of(address),
         };
         let own = self.local.contains(&address) || address.is_loopback();
-        own.then(|| vec![published(Some(address)), published(None)])
+        match vip {
+            // No two networks share an address.
+            Some((vni, _)) => [Some(Frontend::Vip { vni: *vni, address }), None],
+            None => [Some(published(Some(address))), own.then(|| published(None))],
+        }
+        .into_iter()
+        .flatten()
     }
 
     fn is_stale_stream(&self, flow: &Flow) -> bool {
-        let Some(pool) = self.frontend(flow.to) else {
+        let Some(pool) = self.at(flow).find_map(|at| self.frontends.get(&at)) else {
             return false;
         };
         let balanced = flow.answers != flow.to;
@@ -126,29 +129,6 @@ impl Stale {
         }
         let port = pool.target.unwrap_or(flow.to.port());
         !pool.backends.iter().any(|backend| SocketAddr::new(backend.address, port) == flow.answers)
-    }
-
-    /// The frontend that a destination belongs to, in the order of the rules.
-    fn frontend(&self, to: SocketAddr) -> Option<&Option<Arc<Pool>>> {
-        let ip = to.ip();
-        if self.subnets.iter().any(|(_, net)| net.contains(&ip)) {
-            // No two networks share an address.
-            return self.frontends.iter().find_map(|(at, pool)| match at {
-                Frontend::Vip { address, .. } if *address == ip => Some(pool),
-                _ => None,
-            });
-        }
-        let published = |address| Frontend::Published {
-            protocol: Protocol::Udp,
-            port: to.port(),
-            address,
-            family: Family::of(ip),
-        };
-        if let Some(pool) = self.frontends.get(&published(Some(ip))) {
-            return Some(pool);
-        }
-        let own = self.local.contains(&ip) || ip.is_loopback();
-        if own { self.frontends.get(&published(None)) } else { None }
     }
 }
 
