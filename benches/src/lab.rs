@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use self::direct::Direct;
-use self::load::Load;
+pub use self::load::Load;
 use self::mesh::Mesh;
 use self::peer::{Kind, Peer};
 pub use self::report::{Report, Row};
@@ -35,13 +35,15 @@ pub struct Plan {
     pub seconds: u32,
     /// Whether it is measured, too, how short connections fare after a minute of them.
     pub lasting: bool,
+    /// What alone is measured.
+    pub only: Option<Load>,
 }
 
 impl Plan {
     /// About twenty minutes. Many short rounds, for what else the machine does comes and goes.
-    pub const FULL: Self = Self { rounds: 15, seconds: 1, lasting: true };
+    pub const FULL: Self = Self { rounds: 15, seconds: 1, lasting: true, only: None };
     /// Less than five.
-    pub const QUICK: Self = Self { rounds: 3, seconds: 1, lasting: false };
+    pub const QUICK: Self = Self { rounds: 3, seconds: 1, lasting: false, only: None };
 }
 
 /// Measures everything, with the `mesh` program that lies beside this one.
@@ -59,7 +61,7 @@ pub fn run(plan: Plan) -> Result<Report> {
     let mut samples = Samples::default();
     for round in 1..=plan.rounds {
         eprintln!("round {round} of {}", plan.rounds);
-        measure(&targets, round, plan.seconds, &mut samples)?;
+        measure(&targets, round, plan, &mut samples)?;
     }
     if plan.lasting {
         lasting::measure(&targets, &mut samples)?;
@@ -87,9 +89,9 @@ fn warm_up(targets: &[&dyn Target]) -> Result<()> {
 }
 
 /// One round.
-fn measure(targets: &[&dyn Target], round: usize, seconds: u32, samples: &mut Samples) -> Result<()> {
+fn measure(targets: &[&dyn Target], round: usize, plan: Plan, samples: &mut Samples) -> Result<()> {
     for entry in Entry::ALL {
-        for load in Load::ALL {
+        for load in Load::ALL.into_iter().filter(|load| plan.only.is_none_or(|only| only == *load)) {
             let mut turn: Vec<_> = targets.iter().collect();
             // Nobody is always first, nor always after the same other.
             if round.is_multiple_of(2) {
@@ -98,7 +100,7 @@ fn measure(targets: &[&dyn Target], round: usize, seconds: u32, samples: &mut Sa
             for target in turn {
                 let Some(path) = target.path(entry).filter(|_| target.carries(load)) else { continue };
                 let what = || format!("{} by {}: {load:?}", target.name(), entry.name());
-                for (metric, value) in load.run(&path, seconds).with_context(what)? {
+                for (metric, value) in load.run(&path, plan.seconds).with_context(what)? {
                     eprintln!("  {:<6} {:<16} {:<10} {value:.1}", entry.name(), metric.name(), target.name());
                     samples.add(metric, entry, target.name(), round, value);
                 }

@@ -2,7 +2,7 @@
 //! Docker. Who asks is known by the socket that the question came in through, which nobody can forge, so what
 //! `mesh_core::dns` decides about networks holds.
 //!
-//! [`DnsServer::serve`] opens the sockets (`inside`), `listen` reads them (`datagrams` many at once),
+//! [`DnsServer::serve`] opens the sockets (`inside`), `listen` reads them on a `thread` of their own (`datagrams` many at once),
 //! `mesh_core::dns::reply` turns a packet into an answer or into a question for the world, and `forward` asks the
 //! world. Nothing is logged per query: [`DnsCounters`] tells what happened. Where a service manager keeps the sockets while no
 //! agent runs (`kept`), what is asked meanwhile waits.
@@ -14,10 +14,12 @@ mod inside;
 mod kept;
 mod listen;
 mod probe;
+mod thread;
 mod upstreams;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -90,14 +92,15 @@ pub struct DnsServer {
 }
 
 impl DnsServer {
-    /// Prepares to serve; whatever `zone` holds at the moment of a question answers it.
-    pub fn new(config: DnsConfig, zone: Arc<ArcSwap<Zone>>) -> Self {
-        Self {
-            office: Arc::new(listen::Office::new(config, zone)),
+    /// Prepares to serve, on a thread of its own; whatever `zone` holds at the moment of a question answers it. An error says
+    /// that there can be no more threads or descriptors.
+    pub fn new(config: DnsConfig, zone: Arc<ArcSwap<Zone>>) -> io::Result<Self> {
+        Ok(Self {
+            office: Arc::new(listen::Office::new(config, zone)?),
             serving: Arc::default(),
             kept: Arc::default(),
             turn: Arc::default(),
-        }
+        })
     }
 
     /// Goes on with sockets of an agent before, once it is known whose they are. Before anybody is served.

@@ -133,6 +133,8 @@ pub struct Packet {
     pub quoted_proto: u8,
     /// [`Self::WHOLE`], [`Self::FIRST`] or [`Self::LATER`].
     pub part: u8,
+    /// Bytes of the transport header, with TCP's options.
+    pub header: u8,
     /// What all fragments of a packet have in common.
     pub id: u32,
     /// The device that it came in by.
@@ -178,6 +180,7 @@ impl Packet {
         len: 0,
         quoted_proto: 0,
         part: Self::WHOLE,
+        header: 0,
         id: 0,
         device: 0,
         now: 0,
@@ -226,6 +229,13 @@ impl Packet {
     #[inline(always)]
     pub const fn has_fragment_header(&self) -> bool {
         self.l4 as usize == ETH + IPV6 + FRAGMENT
+    }
+
+    /// Bytes of an IP packet that it is, or that each segment of it is going to be: with `payload` bytes, if it is a bundle
+    /// of several (`gso_size`), otherwise zero.
+    #[inline(always)]
+    pub const fn segment(&self, payload: u32) -> u32 {
+        if payload == 0 { self.len as u32 } else { self.l4 as u32 - ETH as u32 + self.header as u32 + payload }
     }
 
     /// Reads what an ICMP error is about. False: nothing that is balanced, or too little of it.
@@ -402,6 +412,7 @@ impl Packet {
         packet.whole = whole as u8;
         packet.event = Self::NOTHING;
         (packet.l4, packet.len) = (l4 as u16, len);
+        packet.header = 0;
         if packet.part == Self::LATER {
             return if len as usize + ETH >= l4 { Ok(()) } else { Err(Skip::Malformed) };
         }
@@ -410,7 +421,9 @@ impl Packet {
                 // At once: the verifier forgets about one pointer what it learned of another.
                 let words = frame.at::<[u32; 5]>(l4).ok_or(Skip::Malformed)?;
                 packet.tuple.ports = words[0];
-                packet.flags = words[3].to_ne_bytes()[1];
+                let [offset, flags, ..] = words[3].to_ne_bytes();
+                packet.flags = flags;
+                packet.header = offset >> 4 << 2;
                 packet.seq = words[1];
                 // The kernel's own bundles of segments may be longer than the field can say ("BIG TCP").
                 if len == 0 {
@@ -420,6 +433,7 @@ impl Packet {
             }
             UDP => {
                 packet.tuple.ports = frame.at::<[u32; 2]>(l4).ok_or(Skip::Malformed)?[0];
+                packet.header = 8;
                 8
             }
             ICMP | ICMP6 => {
@@ -434,6 +448,21 @@ impl Packet {
         }
         packet.sent.ports = packet.tuple.ports;
         Ok(())
+    }
+}
+
+/// Whether all that is read of a TCP segment is there, as it is of large ones whose payload lies elsewhere.
+#[inline(always)]
+pub fn has_tcp_headers(frame: &Frame<'_>) -> bool {
+    const TCP_HEADER: usize = 20;
+    match frame.at::<u16>(12) {
+        Some(ETHERTYPE_V4) => {
+            frame.at::<[u8; TCP_HEADER]>(ETH + IPV4).is_some() && frame.at::<u8>(ETH + 9) == Some(TCP)
+        }
+        Some(ETHERTYPE_V6) => {
+            frame.at::<[u8; TCP_HEADER]>(ETH + IPV6).is_some() && frame.at::<u8>(ETH + 6) == Some(TCP)
+        }
+        _ => false,
     }
 }
 

@@ -39,6 +39,43 @@ fn headers_are_read() {
     }
 }
 
+/// Some have timestamps, others, such as Windows', have none.
+#[test]
+fn each_segment_of_a_bundle_has_the_headers_of_the_first() {
+    for (build, headers) in [
+        (segment(V4.0, V4.1, tcp::ACK), 20 + 20),
+        (Build { tcp_options: 3, ..segment(V4.0, V4.1, tcp::ACK) }, 20 + 32),
+        (segment(V6.0, V6.1, tcp::ACK), 40 + 20),
+        (udp(V4.0, V4.1), 20 + 8),
+        (udp(V6.0, V6.1), 40 + 8),
+    ] {
+        let packet = build.with(&[7; 3000]).packet();
+        assert_eq!(packet.segment(1000), headers + 1000);
+        assert_eq!(packet.segment(0), headers + 3000);
+    }
+}
+
+/// Nothing else is copied into the linear part for them.
+#[test]
+fn a_segment_is_read_alike_however_much_of_it_is_linear() {
+    let with_options = Build { options: vec![1; 4], ..segment(V4.0, V4.1, tcp::SYN) };
+    let fragment = Build { fragment: 0x2001, ..segment(V4.0, V4.1, tcp::ACK) };
+    let in_parts = Build { fragment: 1, ..segment(V6.0, V6.1, tcp::ACK) };
+    for build in samples().into_iter().chain([with_options, fragment, in_parts]) {
+        let bytes = build.bytes();
+        for linear in 0..=bytes.len() {
+            let part = &bytes[..linear];
+            if has_tcp_headers(&Frame::new(part)) {
+                assert_eq!(build.proto, TCP);
+                assert_eq!(parse(part), parse(&bytes), "{linear} bytes of {build:?}");
+            }
+        }
+    }
+    for build in samples() {
+        assert_eq!(has_tcp_headers(&Frame::new(&build.bytes())), build.proto == TCP);
+    }
+}
+
 /// Never misread: the node's kernel has them.
 #[test]
 fn options_between_headers_are_left_alone() {

@@ -72,17 +72,27 @@ impl Metric {
 
 /// A run of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Load {
+pub enum Load {
+    /// Requests over connections that stay.
     Keepalive,
+    /// Requests over connections of their own.
     Short,
+    /// One request at a time.
     Latency,
+    /// One TCP stream.
     Stream,
+    /// UDP.
     Datagrams,
 }
 
 impl Load {
     pub(super) const ALL: [Self; 5] =
         [Self::Keepalive, Self::Short, Self::Latency, Self::Stream, Self::Datagrams];
+
+    /// By its name on the command line.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|load| format!("{load:?}").eq_ignore_ascii_case(name))
+    }
 
     /// Runs it for some seconds.
     pub(super) fn run(self, path: &Path<'_>, seconds: u32) -> Result<Vec<(Metric, f64)>> {

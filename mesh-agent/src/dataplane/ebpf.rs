@@ -22,6 +22,7 @@ mod members;
 mod monitor;
 mod pinned;
 mod pins;
+mod ports;
 mod reflector;
 mod runs;
 mod signs;
@@ -42,7 +43,7 @@ use mesh_ebpf::abi::{Addr16, Config};
 use mesh_ebpf::flow::WAYS;
 use mesh_ebpf::verdict::Event;
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
-use nix::net::if_::if_nametoindex;
+use nix::net::if_::{InterfaceFlags, if_nametoindex};
 use tracing::warn;
 
 pub use clock::{CLOCK, clock, now};
@@ -317,7 +318,7 @@ impl EbpfPlane {
         for (object, result) in crate::overlay::apply_loopback(Some(drift)) {
             applied.record(object, result);
         }
-        match observe() {
+        match observe().await {
             Ok(facts) => {
                 let config = self.maps.config.get();
                 let mut planned = config;
@@ -365,7 +366,8 @@ fn here(node: Option<IpAddr>, all: &BTreeSet<IpAddr>) -> [Addr16; 2] {
     })
 }
 
-/// Which program belongs on which device.
+/// Which program belongs on which device. None on one that belongs to another: what comes in by a port of a bridge comes in by
+/// the bridge, and by the port no answer would find its way.
 fn programs(want: &Balance, facts: &Facts) -> BTreeMap<Device, &'static str> {
     let of = |name: &str| match name {
         LOOPBACK => program::FROM_HOST,
@@ -373,15 +375,21 @@ fn programs(want: &Balance, facts: &Facts) -> BTreeMap<Device, &'static str> {
         name if want.ports.contains_key(name) => program::FROM_TASK,
         _ => program::FROM_NET,
     };
-    facts.devices.iter().map(|(name, index)| ((*index, name.clone()), of(name))).collect()
+    let own = facts.devices.iter().filter(|(name, _)| !facts.ports.contains(*name));
+    own.map(|(name, index)| ((*index, name.clone()), of(name))).collect()
 }
 
-/// One listing tells of both: the kernel takes some microseconds for each device each time it is asked.
-fn observe() -> Result<Facts, String> {
+/// One listing tells of all, but for a bridge's ports: the kernel takes some microseconds for each device each time it is
+/// asked.
+async fn observe() -> Result<Facts, String> {
+    let mut facts = Facts { ports: ports::of_bridges().await?, ..Facts::default() };
     let all =
         getifaddrs().map_err(|error| format!("cannot list the node's devices and addresses: {error}"))?;
-    let mut facts = Facts::default();
     for one in all {
+        // Of a bond, or of a team.
+        if one.flags.contains(InterfaceFlags::IFF_SLAVE) {
+            facts.ports.insert(one.interface_name.clone());
+        }
         match index_of(&one) {
             Some(index) => _ = facts.devices.insert(one.interface_name, index),
             None => facts.addresses.extend(crate::dataplane::address_of(&one)),
@@ -418,7 +426,7 @@ impl Plane for EbpfPlane {
                 applied.record(object, result);
             }
         }
-        match observe() {
+        match observe().await {
             Ok(facts) => {
                 let moved = self.write(want, &facts, &mut applied).unwrap_or_else(|error| {
                     applied.errors.insert("maps".to_owned(), error.in_full());
@@ -494,11 +502,11 @@ mod tests {
         assert_eq!(built_in(), !OBJECT.is_empty());
     }
 
-    #[test]
-    fn all_devices_are_observed_with_their_index() {
+    #[tokio::test]
+    async fn all_devices_are_observed_with_their_index() {
         let listed = nix::net::if_::if_nameindex().unwrap();
         let listed = listed.iter().map(|device| (device.name().to_str().unwrap().to_owned(), device.index()));
-        let facts = observe().unwrap();
+        let facts = observe().await.unwrap();
         assert_eq!(facts.devices, listed.collect());
         assert_eq!(facts.addresses, crate::dataplane::addresses().unwrap());
     }

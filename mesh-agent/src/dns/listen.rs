@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -16,9 +16,11 @@ use hickory_proto::op::ResponseCode;
 use mesh_core::dns::reply::{self, Asked, Manner, Verdict};
 use mesh_core::dns::{Zone, quick};
 use mesh_core::model::{NetworkId, TaskId};
+use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -27,6 +29,7 @@ use super::count::{Count, Counts};
 use super::forward::Forwarder;
 use super::inside::{Ports, Sockets};
 use super::probe::Probes;
+use super::thread::Thread;
 use super::{DnsConfig, DnsError, datagrams};
 
 /// No question is longer; what is longer is no question.
@@ -38,6 +41,7 @@ const SILENT: Duration = Duration::from_millis(100);
 
 /// What all tasks' listeners share.
 pub(super) struct Office {
+    thread: Thread,
     config: DnsConfig,
     manner: Manner,
     zone: Arc<ArcSwap<Zone>>,
@@ -48,10 +52,11 @@ pub(super) struct Office {
 }
 
 impl Office {
-    pub(super) fn new(config: DnsConfig, zone: Arc<ArcSwap<Zone>>) -> Self {
+    pub(super) fn new(config: DnsConfig, zone: Arc<ArcSwap<Zone>>) -> io::Result<Self> {
         let ttl = u32::try_from(config.ttl.as_secs()).unwrap_or(u32::MAX);
         let probes = Arc::<Probes>::default();
-        Self {
+        Ok(Self {
+            thread: Thread::start()?,
             manner: Manner { ttl, udp_limit: config.udp_limit },
             zone,
             room: Arc::new(Semaphore::new(config.max_forwards)),
@@ -59,14 +64,14 @@ impl Office {
             probes,
             counts: Counts::default(),
             config,
-        }
+        })
     }
 }
 
 /// One task's listener. Dropped, it closes its sockets; [`Listener::stop`] also waits until they are.
 pub(super) struct Listener {
     desk: Arc<Desk>,
-    udp: Arc<UdpSocket>,
+    udp: Arc<AsyncFd<UdpSocket>>,
     tcp: Arc<TcpListener>,
     netns: Arc<File>,
     namespace: (u64, u64),
@@ -88,8 +93,10 @@ impl Listener {
         upstreams: Vec<SocketAddr>,
     ) -> Result<Self, DnsError> {
         let adopt = |source| DnsError::Listen { task: task.clone(), source };
-        let udp = Arc::new(UdpSocket::from_std(sockets.udp).map_err(adopt)?);
+        let entered = office.thread.enter();
+        let udp = Arc::new(datagrams::watch(sockets.udp).map_err(adopt)?);
         let tcp = Arc::new(TcpListener::from_std(sockets.tcp).map_err(adopt)?);
+        drop(entered);
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let own = (!upstreams.is_empty()).then(|| {
@@ -146,7 +153,7 @@ impl Listener {
 
     /// Copies of its sockets.
     pub(super) fn sockets(&self) -> io::Result<[OwnedFd; 2]> {
-        Ok([self.udp.as_fd().try_clone_to_owned()?, self.tcp.as_fd().try_clone_to_owned()?])
+        Ok([self.udp.get_ref().as_fd().try_clone_to_owned()?, self.tcp.as_fd().try_clone_to_owned()?])
     }
 
     /// Takes no more questions. Those that it has are answered until [`Listener::stop`]; ready when they are.
@@ -184,16 +191,18 @@ impl Desk {
     /// Runs something until it or the listener ends.
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
-        self.tasks.spawn(async move {
+        self.office.thread.spawn(&self.tasks, async move {
             stop.run_until_cancelled_owned(work).await;
         });
     }
 
-    async fn read_datagrams(self: Arc<Self>, socket: Arc<UdpSocket>) {
+    async fn read_datagrams(self: Arc<Self>, socket: Arc<AsyncFd<UdpSocket>>) {
         let read = async {
             loop {
-                if socket.async_io(Interest::READABLE, || self.answer_datagrams(&socket)).await.is_err() {
-                    sleep(PAUSE).await;
+                match socket.async_io(Interest::READABLE, |_| self.answer_datagrams(&socket)).await {
+                    // There may be more; others have their turns first.
+                    Ok(()) => yield_now().await,
+                    Err(_) => sleep(PAUSE).await,
                 }
             }
         };
@@ -201,9 +210,9 @@ impl Desk {
     }
 
     /// Answers what has come, and has others ask the world.
-    fn answer_datagrams(self: &Arc<Self>, socket: &Arc<UdpSocket>) -> io::Result<()> {
+    fn answer_datagrams(self: &Arc<Self>, socket: &Arc<AsyncFd<UdpSocket>>) -> io::Result<()> {
         let (zone, networks) = (self.office.zone.load(), self.networks.load());
-        datagrams::turn(socket, |packet, from, reply| {
+        datagrams::turn(socket.get_ref(), |packet, from, reply| {
             let seed = self.seed();
             if let Some(outcome) = quick::answer(packet, self.office.manner, &zone, &networks, seed, reply) {
                 return self.office.counts.add(outcome.into());
@@ -218,7 +227,7 @@ impl Desk {
                         let (desk, socket) = (Arc::clone(self), Arc::clone(socket));
                         self.spawn(async move {
                             let reply = desk.forward(&asked).await;
-                            desk.send(&socket, from, reply).await;
+                            desk.send(socket.get_ref(), from, reply);
                             drop(room);
                         });
                         None
@@ -233,10 +242,10 @@ impl Desk {
     }
 
     /// Sends and counts. A datagram that cannot be sent is lost like any other.
-    async fn send(&self, socket: &UdpSocket, to: SocketAddr, reply: Option<(Vec<u8>, Count)>) {
+    fn send(&self, socket: &UdpSocket, to: SocketAddr, reply: Option<(Vec<u8>, Count)>) {
         if let Some((bytes, count)) = reply {
             self.count(&bytes, count);
-            let _ = socket.send_to(&bytes, to).await;
+            let _ = socket.send_to(&bytes, to);
         }
     }
 

@@ -224,7 +224,7 @@ pub(crate) fn nets(names: &str) -> Vec<NetworkId> {
 /// A server of [`world`] that serves nobody yet, and the zone that it looks into.
 pub(crate) fn server(config: DnsConfig) -> (DnsServer, Arc<ArcSwap<Zone>>) {
     let zone = Arc::new(ArcSwap::from_pointee(Zone::build(&world(), &NodeId::new("n1"))));
-    (DnsServer::new(config, Arc::clone(&zone)), zone)
+    (DnsServer::new(config, Arc::clone(&zone)).unwrap(), zone)
 }
 
 /// A configuration with upstreams on these ports of the node.

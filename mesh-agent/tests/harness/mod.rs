@@ -170,7 +170,7 @@ impl Mesh {
             heard: Default::default(),
             past,
             histories: Default::default(),
-            dns: DnsServer::new(DnsConfig::default(), Arc::default()),
+            dns: DnsServer::new(DnsConfig::default(), Arc::default()).unwrap(),
             times: Arc::default(),
             logs: directory.path().join("logs"),
             stage: api::Stage::default(),

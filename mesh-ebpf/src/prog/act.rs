@@ -23,6 +23,9 @@ pub(crate) const PASS: i32 = TC_ACT_UNSPEC;
 #[inline(always)]
 pub(crate) fn read(skb: Skb) -> Result<(Node, &'static mut Packet), i32> {
     let node = Node::get().ok_or(PASS)?;
+    if skb.vlan() != 0 {
+        return Err(PASS);
+    }
     // Not on the stack, which has 512 bytes.
     let place = PACKET.get_ptr_mut(0).ok_or(PASS)?;
     skb.pull();
@@ -49,7 +52,7 @@ pub(crate) fn read(skb: Skb) -> Result<(Node, &'static mut Packet), i32> {
 /// Whether a packet goes where it is to go in one piece, or may be cut into several.
 #[inline(always)]
 pub(crate) fn fits(skb: Skb, node: &Node, packet: &Packet) -> bool {
-    packet.hop.kind != Hop::PEER || packet.whole == 0 || skb.segment(packet) <= node.config().tunnel_mtu
+    packet.hop.kind != Hop::PEER || packet.whole == 0 || packet.segment(skb.gso_size()) <= node.config().tunnel_mtu
 }
 
 /// Does what the verdict says.

@@ -8,7 +8,7 @@ use mesh_ebpf::packet::Packet;
 use mesh_ebpf::pipeline;
 use mesh_ebpf::verdict::{Event, Refusal, Verdict};
 
-use super::act::{PASS, act, fits, read};
+use super::act::{PASS, act, drop_it, fits, read};
 use super::fragments::{recall, remember};
 use super::node::Node;
 use super::reflect::reflect;
@@ -56,11 +56,33 @@ fn mesh_from_host(ctx: TcContext) -> i32 {
 #[classifier]
 fn mesh_from_mesh(ctx: TcContext) -> i32 {
     let skb = Skb(ctx.skb.skb);
-    run(
-        skb,
-        #[inline(always)]
-        |node, packet| untunnelled(skb, node, packet),
-    )
+    match read(skb) {
+        Ok((node, packet)) => {
+            // Of a later fragment nothing else is judged.
+            let verdict = if packet.part == Packet::LATER && sender(skb, &node) == NOBODY_WE_KNOW {
+                Verdict::drop(Event::Spoofed)
+            } else {
+                whole(
+                    skb,
+                    &node,
+                    packet,
+                    #[inline(always)]
+                    |node, packet| untunnelled(skb, node, packet),
+                )
+            };
+            finish(skb, &node, packet, verdict)
+        }
+        Err(action) => unread(skb, action),
+    }
+}
+
+/// What is not read is the kernel's, if a node sent it.
+#[inline(never)]
+fn unread(skb: Skb, action: i32) -> i32 {
+    match Node::get() {
+        Some(node) if sender(skb, &node) == NOBODY_WE_KNOW => drop_it(&node, Event::Spoofed),
+        _ => action,
+    }
 }
 
 /// Reads a packet, has it judged, and does what the verdict says.

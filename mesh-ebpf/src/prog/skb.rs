@@ -16,12 +16,10 @@ use mesh_ebpf::abi::{Addr16, MARK, MARK_WAITS, Mac, Peer, TCP};
 use mesh_ebpf::csum;
 use mesh_ebpf::frame::Frame;
 use mesh_ebpf::mss;
-use mesh_ebpf::packet::{ETH, Packet};
+use mesh_ebpf::packet::{ETH, Packet, has_tcp_headers};
 
 /// Bytes that are made linear before they are parsed: up to the ports that an ICMPv6 error quotes.
 const HEADERS: u32 = 14 + 40 + 8 + 40 + 8;
-/// Bytes of a TCP header with timestamps, as nearly every segment of a bundle has.
-const TCP_HEADER: u32 = 32;
 /// `PACKET_HOST` of linux/if_packet.h.
 const PACKET_HOST: u32 = 0;
 /// Of sys/socket.h.
@@ -44,13 +42,15 @@ impl Skb {
         unsafe { Frame::between((*self.0).data as usize, (*self.0).data_end as usize) }
     }
 
-    /// Has the headers be linear. Large packets often come with little of them where a program can read.
+    /// Has the headers be linear. Large packets often come with little of them where a program can read; nearly all are
+    /// TCP's and have what is read of those: more would be copied.
     #[inline(always)]
     pub(crate) fn pull(&self) {
         let headers = HEADERS.min(self.len());
         // SAFETY: the context is valid; the helper changes no content.
         unsafe {
-            if (*self.0).data as usize + headers as usize > (*self.0).data_end as usize {
+            let is_short = (*self.0).data as usize + headers as usize > (*self.0).data_end as usize;
+            if is_short && !has_tcp_headers(&self.frame()) {
                 bpf_skb_pull_data(self.0, headers);
             }
         }
@@ -63,16 +63,19 @@ impl Skb {
         unsafe { (*self.0).len }
     }
 
-    /// Bytes of an IP packet that it is, or that each segment of it is going to be.
+    /// Which VLAN its frame was tagged for: a device of its own has such frames. Zero: none, or all that the tag says is a
+    /// priority (IEEE 802.1Q).
     #[inline(always)]
-    pub(crate) fn segment(&self, packet: &Packet) -> u32 {
+    pub(crate) fn vlan(&self) -> u32 {
+        // SAFETY: fields that may be read.
+        unsafe { if (*self.0).vlan_present == 0 { 0 } else { (*self.0).vlan_tci & 0xfff } }
+    }
+
+    /// Payload of each segment, if it is a bundle of several; otherwise zero.
+    #[inline(always)]
+    pub(crate) fn gso_size(&self) -> u32 {
         // SAFETY: a field that may be read.
-        let payload = unsafe { (*self.0).gso_size };
-        if payload == 0 {
-            u32::from(packet.len)
-        } else {
-            u32::from(packet.l4) - ETH as u32 + TCP_HEADER + payload
-        }
+        unsafe { (*self.0).gso_size }
     }
 
     /// The device that it came in by.

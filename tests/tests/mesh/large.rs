@@ -94,6 +94,19 @@ fn large_transfers_pass_a_narrow_wire() -> Result<()> {
     })
 }
 
+/// Windows sends none: each of its segments has twelve bytes more of payload.
+#[test]
+fn large_transfers_need_no_timestamps() -> Result<()> {
+    lab_test(lab()?.nodes(3), |lab| {
+        let [web, idle] = narrow(lab)?;
+        let places: [&dyn Place; 3] = [lab.client(), &web, &idle];
+        for place in places {
+            place.command_at(&["sh", "-c", "echo 0 >/proc/sys/net/ipv4/tcp_timestamps"]).ok()?;
+        }
+        all_travel(lab, [&web, &idle])
+    })
+}
+
 /// Has a device neither make large bundles of small packets nor take such: TSO, GSO, GRO (linux/ethtool.h).
 const ALONE: &str = "
 import array, fcntl, socket, struct, sys

@@ -33,10 +33,12 @@ fn the_tunnel_is_not_tracked() -> Result<()> {
     })
 }
 
-/// Sends a datagram to port 514, in a frame for `mesh0`, in a tunnel's packet: `NODE MAC BY VNI FROM TO OWN`.
+/// Sends a datagram to port 514, in a frame for `mesh0`, in a tunnel's packet: `NODE MAC BY VNI FROM TO OWN OPTIONS`, where
+/// OPTIONS is how many words of options its IP header has.
 const TUNNEL: &str = r"
 import socket, struct, sys
-node, mac, by, vni, src, dst, own = sys.argv[1:]
+node, mac, by, vni, src, dst, own, words = sys.argv[1:]
+options = b'\x01' * 4 * int(words)
 def total(data):
     sum_ = sum(struct.unpack(f'!{len(data) // 2}H', data))
     while sum_ >> 16:
@@ -44,8 +46,8 @@ def total(data):
     return ~sum_ & 0xffff
 udp = struct.pack('!4H', 999, 514, 8 + 2, 0) + b'hi'
 addresses = socket.inet_aton(src) + socket.inet_aton(dst)
-begin = struct.pack('!BBHHHBB', 0x45, 0, 20 + len(udp), 1, 0, 64, 17)
-ip = begin + struct.pack('!H', total(begin + addresses)) + addresses
+begin = struct.pack('!BBHHHBB', 0x45 + int(words), 0, 20 + len(options + udp), 1, 0, 64, 17)
+ip = begin + struct.pack('!H', total(begin + addresses + options)) + addresses + options
 frame = bytes.fromhex((mac + by).replace(':', '')) + b'\x08\x00' + ip + udp
 s = socket.socket(socket.AF_INET6 if ':' in node else socket.AF_INET, socket.SOCK_DGRAM)
 s.bind((own, 0))
@@ -79,15 +81,21 @@ fn only_nodes_tunnel(lab: &Lab, underlay: Vec<IpAddr>) -> Result<()> {
     n1.ok(DUAL)?;
     let liar = Task::idle(n1, "app")?;
     let (node, peer, to) = (underlay[0].to_string(), underlay[1].to_string(), log.address()?.to_string());
-    let tunnel = |source: Ipv4Addr| {
-        ["python3", "-c", TUNNEL, &node, &mac, &by, &vni, &source.to_string(), &to, &peer].map(str::to_owned)
+    let tunnel = |source: Ipv4Addr, own: &str, options: &str| {
+        let source = source.to_string();
+        ["python3", "-c", TUNNEL, &node, &mac, &by, &vni, &source, &to, own, options].map(str::to_owned)
     };
     liar.command(["ip", "address", "add", &peer, "dev", "lo"]).ok()?;
     // Of the same network, so that only who sent it can be wrong.
     let nobody = Ipv4Addr::from(u32::from(far.address()?) ^ 1);
-    liar.command(tunnel(nobody)).ok()?;
+    let own = if underlay[0].is_ipv4() { "0.0.0.0" } else { "::" };
+    for from in [&peer, own] {
+        for options in ["0", "1"] {
+            liar.command(tunnel(nobody, from, options)).ok()?;
+        }
+    }
     eventually(SOON, "what a node sends arrives", || {
-        n2.exec(tunnel(far.address()?))?.ok()?;
+        n2.exec(tunnel(far.address()?, &peer, "0"))?.ok()?;
         ensure!(!fs::read_to_string(&file)?.is_empty());
         Ok(())
     })?;

@@ -26,6 +26,8 @@ pub(super) use self::tables::Slots;
 pub(super) struct Facts {
     /// By name.
     pub(super) devices: BTreeMap<String, u32>,
+    /// Those that belong to another, as a bridge's ports do.
+    pub(super) ports: BTreeSet<String>,
     /// All of the node's.
     pub(super) addresses: BTreeSet<IpAddr>,
 }

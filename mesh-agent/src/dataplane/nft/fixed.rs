@@ -65,8 +65,10 @@ pub(super) fn gates() -> Ruleset {
     }
     let (name, key, interval, value) = GATEWAYS;
     declare(&mut ruleset, name, key, interval, Some(value));
-    let kind = Kind { key: vec!["devgroup"], value: None, interval: false };
-    ruleset.sets.insert("world".to_owned(), Set { kind, elements: BTreeMap::new() });
+    for (name, key) in [("world", "devgroup"), ("vtep", "inet_service")] {
+        let kind = Kind { key: vec![key], value: None, interval: false };
+        ruleset.sets.insert(name.to_owned(), Set { kind, elements: BTreeMap::new() });
+    }
     for (name, chain) in untracked().into_iter().chain(guards()).chain(egress()).chain(refusals()) {
         ruleset.chains.insert(name.to_owned(), chain);
     }
@@ -112,6 +114,9 @@ fn guards() -> Vec<Named> {
         .rule("the node to itself", [is(iifname(), LOOPBACK), accept()])
         .each("nothing that comes by a device is for the node's loopback", |f| {
             [is(daddr(f), loopback(f)), discard()]
+        })
+        .each("only nodes get something into the tunnel", |f| {
+            [is(l4proto(), "udp"), is(dport(), "@vtep"), is_local(), is_no_tunnel(saddr(f), f), discard()]
         })
         .rule("from other nodes", [is(iifname(), VTEP_DEVICE), jump("from_mesh")])
         .rule("from local tasks", [at_least(iifgroup(), FIRST_VNI), jump("from_task")])
@@ -197,6 +202,10 @@ fn source() -> Chain {
 /// Of UDP: between this node and the one with that address.
 fn is_tunnel(other: Expr, family: Family) -> Stmt {
     is(concat([other, dport()]), at("tunnels", family))
+}
+
+fn is_no_tunnel(other: Expr, family: Family) -> Stmt {
+    is_not(concat([other, dport()]), at("tunnels", family))
 }
 
 fn is_inside(family: Family) -> Stmt {

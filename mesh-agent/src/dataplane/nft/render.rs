@@ -45,8 +45,12 @@ pub fn render_gates(balance: &Balance) -> Ruleset {
 /// What every node needs, whoever balances.
 fn gates(balance: &Balance) -> Ruleset {
     let mut ruleset = fixed::gates();
-    for peer in balance.peers.iter().filter(|_| balance.tunnel_port != 0) {
-        let tunnel = concat([peer.word(), u32::from(balance.tunnel_port).word()]);
+    let tunnel_port = u32::from(balance.tunnel_port);
+    if let Some(vtep) = ruleset.sets.get_mut("vtep").filter(|_| tunnel_port != 0) {
+        vtep.add(tunnel_port.word(), None);
+    }
+    for peer in balance.peers.iter().filter(|_| tunnel_port != 0) {
+        let tunnel = concat([peer.word(), tunnel_port.word()]);
         element(&mut ruleset, "tunnels", Family::of(*peer), tunnel, None);
     }
     for (vni, gate) in &balance.networks {

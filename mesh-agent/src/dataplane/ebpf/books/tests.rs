@@ -109,6 +109,7 @@ impl Wanted {
     fn facts(&self) -> Facts {
         let devices = (0..6).filter(|task| self.running[*task] && task % 2 == 1);
         Facts {
+            ports: BTreeSet::new(),
             devices: devices.map(|task| (format!("mesh{task:011}"), 100 + task as u32)).collect(),
             addresses: [IpAddr::from([192, 0, 2, 1])].into(),
         }
