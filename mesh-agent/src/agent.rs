@@ -156,7 +156,8 @@ async fn run(config: Config, accept_deletions: bool, handed: Vec<Handed>) -> any
     let cache = config.node.state_dir.join("cache");
     cluster::forget_former(&config.node.state_dir)?;
     let zone = Arc::new(ArcSwap::from_pointee(Zone::default()));
-    let dns = DnsServer::new(dns_config(&config), Arc::clone(&zone)).context("cannot start the name server")?;
+    let dns =
+        DnsServer::new(dns_config(&config), Arc::clone(&zone)).context("cannot start the name server")?;
     let dns = dns.going_on_with(handed);
     names::go_on(&dns, &zone, cache.clone(), &id).await;
     let member = cluster_file(&config)?;

@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use mesh_core::liveness::Verdict;
-use mesh_core::model::{NodeId, Snapshot};
+use mesh_core::model::{NodeId, Snapshot, Task};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, prometheus_text};
 use prometheus_client::registry::Registry;
@@ -182,10 +182,13 @@ impl Scrape {
         let world = &self.world;
         let mut rows = Vec::new();
         for service in world.services.values() {
-            let tasks = world.tasks.of(&service.id);
-            let turnout = world.turnout(service, tasks);
+            let masks = &self.status.silent;
+            let is_heard = |node: &NodeId| !masks.nodes.contains_key(node);
+            let tasks = &*masks.noted(world.tasks.of(&service.id));
+            let turnout = world.turnout_where_heard(service, tasks, is_heard);
             let running = tasks.iter().filter(|task| !task.state.is_terminal()).count();
-            let serving = tasks.iter().filter(|task| world.serves(task, &turnout)).count();
+            let serves = |task: &&Arc<Task>| world.serves(task, &turnout) && is_heard(&task.node);
+            let serving = tasks.iter().filter(serves).count();
             rows.push((service.name.as_str(), running, serving, turnout));
         }
         page.gauge(
@@ -195,7 +198,7 @@ impl Scrape {
         )?;
         page.gauge(
             "service_serving_tasks",
-            "Tasks of a service that get new flows",
+            "Tasks of a service that get new flows, on nodes that answer this one",
             rows.iter().map(|(name, _, serving, _)| ([("service", *name)], *serving as f64)),
         )?;
         page.gauge(

@@ -314,6 +314,33 @@ fn sockets_of_a_backend_that_has_gone_end_and_others_do_not() {
     }
 }
 
+/// A connection may go on when the node is back; a datagram that is not answered is lost now.
+#[test]
+fn datagrams_leave_a_backend_whose_node_is_silent_and_connections_stay() {
+    let mut node = Node::new();
+    let mut open = Vec::new();
+    for what in [format!("tcp {VIP} 80"), format!("udp {VIP} 53"), format!("udp {VIP} 53")] {
+        let who = if open.len() == 2 { "b " } else { "a " };
+        let mut process = node.process(&node.lab.node);
+        assert!((0..50).any(|_| process.does(&what).starts_with(who)), "{what}: never {who}");
+        open.push(process);
+    }
+    let [connection, datagrams, others] = open.as_mut_slice() else { unreachable!() };
+    let site = Arc::make_mut(node.plan.sites.get_mut(&(APP, A.parse().unwrap())).unwrap());
+    site.silent = true;
+    for pool in node.plan.frontends.values_mut() {
+        keep(Arc::make_mut(pool), |backend| backend.address.to_string() != A);
+    }
+    node.apply(Depth::Delta);
+    assert!(connection.does("again").starts_with("still "));
+    assert_eq!(datagrams.does_at_once("hear"), "ECONNABORTED");
+    assert_eq!(others.does("hear"), "nothing");
+    for _ in 0..20 {
+        assert!(datagrams.does(&format!("udp {VIP} 53")).starts_with("b "));
+    }
+    assert_eq!(node.apply(Depth::Delta).changed, 0, "they are ended once");
+}
+
 #[test]
 fn programs_stay_while_no_agent_runs_and_are_replaced_in_place() {
     let mut node = Node::new();

@@ -235,7 +235,11 @@ impl Packet {
     /// of several (`gso_size`), otherwise zero.
     #[inline(always)]
     pub const fn segment(&self, payload: u32) -> u32 {
-        if payload == 0 { self.len as u32 } else { self.l4 as u32 - ETH as u32 + self.header as u32 + payload }
+        if payload == 0 {
+            self.len as u32
+        } else {
+            self.l4 as u32 - ETH as u32 + self.header as u32 + payload
+        }
     }
 
     /// Reads what an ICMP error is about. False: nothing that is balanced, or too little of it.

@@ -4,8 +4,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::liveness::Masks;
 use crate::model::{Affinity, Balancing, NodeId, Protocol, Service, Snapshot, Task, Timestamp};
-use crate::plan::{self, Family, Frontend, Pool};
+use crate::plan::{self, Family, Frontend, Planner, Pool};
+use crate::serving::why_not_here;
 
 /// What is asked about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,11 +56,12 @@ pub struct Explanation {
     pub refused: bool,
 }
 
-/// Explains a flow that enters the mesh at a node: at the one whose address it goes to, else at `node`.
-pub fn explain(world: &Snapshot, node: &NodeId, flow: &Flow, now: Timestamp) -> Explanation {
+/// Explains a flow that enters the mesh at a node: at the one whose address it goes to, else at `node`. `masks`: who gets no
+/// new flows there for now.
+pub fn explain(world: &Snapshot, masks: &Masks, node: &NodeId, flow: &Flow, now: Timestamp) -> Explanation {
     let node =
         world.nodes.values().find(|node| node.address == flow.destination).map_or(node, |node| &node.id);
-    let desired = plan::desired(world, node, now);
+    let desired = Planner::default().desired(world, node, masks, now);
     let name = world.nodes.get(node).map_or_else(|| node.to_string(), |node| node.name.to_string());
     let source = world.networks.values().find(|n| n.subnets().any(|net| net.contains(&flow.client)));
     if let Some((frontend, pool)) = find(&desired.balance, flow) {
@@ -68,15 +71,18 @@ pub fn explain(world: &Snapshot, node: &NodeId, flow: &Flow, now: Timestamp) -> 
         {
             let network =
                 world.networks.values().find(|n| n.vni == *vni).map_or(String::new(), |n| n.name.to_string());
-            let mut refused = nothing(format!(
+            let why = format!(
                 "refused: {} is a VIP of network {network}, and {} is not in it",
                 flow.destination, flow.client
-            ));
-            refused.frontend = Some(describe(world, frontend));
-            refused.service = Some(pool.service.to_string());
-            return refused;
+            );
+            return refused(world, frontend, pool, why);
         }
-        return through(world, &name, flow, frontend, pool);
+        if !pool.allow.is_empty() && !allowed(&pool.allow, flow.client) {
+            let ranges: Vec<_> = pool.allow.iter().map(ToString::to_string).collect();
+            let why = format!("refused: it is open to {} only, and {} is not in it", ranges.join(", "), flow.client);
+            return refused(world, frontend, pool, why);
+        }
+        return through(world, masks, &name, flow, frontend, pool);
     }
     let inside = world.networks.values().find(|n| n.subnets().any(|net| net.contains(&flow.destination)));
     match inside {
@@ -122,14 +128,20 @@ fn find<'a>(balance: &'a plan::Balance, flow: &Flow) -> Option<(&'a Frontend, &'
     vip.or_else(|| balance.frontends.get_key_value(&published(Some(flow.destination))))
         .or_else(|| if inside { None } else { balance.frontends.get_key_value(&published(None)) })
         .map(|(frontend, pool)| (frontend, pool.as_ref()))
-        .filter(|(_, pool)| pool.allow.is_empty() || allowed(&pool.allow, flow.client))
 }
 
 fn allowed(allow: &[IpNet], client: IpAddr) -> bool {
     allow.iter().any(|net| net.contains(&client))
 }
 
-fn through(world: &Snapshot, node: &str, flow: &Flow, frontend: &Frontend, pool: &Pool) -> Explanation {
+fn through(
+    world: &Snapshot,
+    masks: &Masks,
+    node: &str,
+    flow: &Flow,
+    frontend: &Frontend,
+    pool: &Pool,
+) -> Explanation {
     let total: f64 = pool.backends.iter().map(|backend| f64::from(backend.weight)).sum();
     let backends: Vec<Share> = pool
         .backends
@@ -147,7 +159,7 @@ fn through(world: &Snapshot, node: &str, flow: &Flow, frontend: &Frontend, pool:
         world
             .tasks_of(&service.id)
             .filter(|task| !pool.backends.iter().any(|backend| backend.id == task.id))
-            .map(|task| (world.task_name(task), why_not(world, task)))
+            .map(|task| (world.task_name(task), why_not_here(world, masks, task)))
             .collect()
     });
     let verdict = if backends.is_empty() {
@@ -164,6 +176,11 @@ fn through(world: &Snapshot, node: &str, flow: &Flow, frontend: &Frontend, pool:
         excluded,
         verdict,
     }
+}
+
+fn refused(world: &Snapshot, frontend: &Frontend, pool: &Pool, why: String) -> Explanation {
+    let (frontend, service) = (Some(describe(world, frontend)), Some(pool.service.to_string()));
+    Explanation { frontend, service, ..nothing(why) }
 }
 
 fn nothing(verdict: String) -> Explanation {

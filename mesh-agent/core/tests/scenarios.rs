@@ -12,6 +12,7 @@ use mesh_core::change::{
 };
 use mesh_core::dns::{Answer, Question};
 use mesh_core::explain::{self, Flow};
+use mesh_core::liveness::Masks;
 use mesh_core::model::{
     Affinity, Balancing, EndpointMode, Locality, NodeId, Protocol, PublishMode, PublishedPort, ReturnPath,
 };
@@ -268,7 +269,7 @@ fn why(sim: &Sim, node: &str, client: &str, destination: &str) -> String {
         protocol: Protocol::Tcp,
     };
     let id = sim.world().node(node).unwrap().id.clone();
-    let explained = explain::explain(sim.world(), &id, &flow, sim.now());
+    let explained = explain::explain(sim.world(), &Masks::default(), &id, &flow, sim.now());
     let mut text = format!("  {}\n", explained.verdict);
     if let Some(frontend) = explained.frontend {
         writeln!(text, "  frontend {frontend}; {}", explained.policy).unwrap();

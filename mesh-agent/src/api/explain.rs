@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use mesh_core::dns::{self, Question, Zone};
 use mesh_core::explain::{self, Flow};
-use mesh_core::model::{self, EndpointMode, NetworkId, Snapshot, Task};
+use mesh_core::model::{self, EndpointMode, NetworkId, NodeId, Snapshot, Task};
 use mesh_core::whois::Whois;
 use mesh_ebpf::abi::{TCP, UDP};
 
@@ -50,7 +51,7 @@ pub(super) async fn explain(
         }
         (Err(_), None) => Vec::new(),
     };
-    let destination = resolve(&world, &destination, &networks)?;
+    let destination = resolve(&world, &at, &destination, &networks)?;
     let client = match (client.parse(), task) {
         (Ok(ip), _) => ip,
         (Err(_), task) => address_of(&world, task, destination).ok_or_else(|| {
@@ -58,7 +59,10 @@ pub(super) async fn explain(
         })?,
     };
     let flow = Flow { client, destination, port, protocol: protocol.unwrap_or(Protocol::Tcp).into() };
-    let mut explanation = Explanation::of(&flow, explain::explain(&world, &at, &flow, now()));
+    let mut explanation = Explanation::of(
+        &flow,
+        explain::explain(&world, &state.control.status().silent, &at, &flow, now()),
+    );
     if let Some(view) = &state.view {
         // A published port is balanced by the node that was sent to.
         let sent_to = world.nodes.values().find(|node| node.address == flow.destination);
@@ -132,22 +136,35 @@ fn find_task<'a>(world: &'a Snapshot, reference: &str) -> Answer<&'a Task> {
     Ok(task.as_ref())
 }
 
-/// An address, or the VIP that a client of these networks would be told.
-fn resolve(world: &Snapshot, destination: &str, networks: &[NetworkId]) -> Answer<IpAddr> {
+/// An address; what a client of these networks would be told by a name; what others can mean by one: a service's VIP, or a
+/// node.
+fn resolve(world: &Snapshot, at: &NodeId, destination: &str, networks: &[NetworkId]) -> Answer<IpAddr> {
     if let Ok(address) = destination.parse() {
         return Ok(address);
     }
+    if !networks.is_empty() {
+        let zone = Zone::build(world, at);
+        for question in [Question::A, Question::Aaaa] {
+            if let dns::Answer::Addresses(told) = zone.answer(networks, destination, question, 0)
+                && let Some(first) = told.first()
+            {
+                return Ok(*first);
+            }
+        }
+    }
+    if let Some(node) = world.node(destination) {
+        return Ok(node.address);
+    }
     let service = world
         .service(destination)
-        .ok_or_else(|| Refused::not_found("destination: address or service", destination))?;
+        .ok_or_else(|| Refused::not_found("destination: address, name or node", destination))?;
     if service.mode == EndpointMode::Dnsrr {
         return Err(Refused::invalid(format!(
             "service {} has no VIP (its endpoint mode is dnsrr): name the address of a task",
             service.name
         )));
     }
-    let shared = service.networks.iter().find(|attachment| networks.contains(&attachment.network));
-    let vip = shared.or(service.networks.first()).and_then(|attachment| attachment.vip);
+    let vip = service.networks.iter().find_map(|attachment| attachment.vip);
     vip.map(|vip| IpAddr::V4(vip.v4)).ok_or_else(|| Refused::not_found("VIP of service", destination))
 }
 

@@ -39,6 +39,8 @@ pub(super) async fn verify(
 
 fn found(world: &Snapshot, id: &str) -> Verification {
     let answer = |node| world.live.get(node).and_then(|live| live.verified.as_ref());
-    let nodes = world.nodes.values().map(|node| (node, answer(&node.id).filter(|found| found.id == id)));
+    // Of one that has left nothing is to be expected.
+    let here = world.nodes.values().filter(|node| !node.left);
+    let nodes = here.map(|node| (node, answer(&node.id).filter(|found| found.id == id)));
     Verification::of(nodes.map(|(node, found)| (node.as_ref(), found)))
 }

@@ -32,7 +32,10 @@ struct Batch {
 
 /// Has the runtime wait for questions. Not also for room to write, as it does for its own sockets: the kernel would wake us
 /// once more for each reply that its client has read.
-#[expect(deprecated, reason = "its replacement is unsafe; a socket of the library has all that this one cannot check")]
+#[expect(
+    deprecated,
+    reason = "its replacement is unsafe; a socket of the library has all that this one cannot check"
+)]
 pub(super) fn watch(socket: UdpSocket) -> io::Result<AsyncFd<UdpSocket>> {
     AsyncFd::with_interest(socket, Interest::READABLE)
 }

@@ -52,7 +52,9 @@ pub(crate) fn read(skb: Skb) -> Result<(Node, &'static mut Packet), i32> {
 /// Whether a packet goes where it is to go in one piece, or may be cut into several.
 #[inline(always)]
 pub(crate) fn fits(skb: Skb, node: &Node, packet: &Packet) -> bool {
-    packet.hop.kind != Hop::PEER || packet.whole == 0 || packet.segment(skb.gso_size()) <= node.config().tunnel_mtu
+    packet.hop.kind != Hop::PEER
+        || packet.whole == 0
+        || packet.segment(skb.gso_size()) <= node.config().tunnel_mtu
 }
 
 /// Does what the verdict says.

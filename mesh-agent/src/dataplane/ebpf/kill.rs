@@ -93,14 +93,14 @@ impl Diag {
         Ok(Self { socket, sequence: 0 })
     }
 
-    /// Ends those that are connected as is said. How many there were.
-    pub(super) fn end(&mut self, lost: &BTreeSet<Lost>) -> io::Result<usize> {
+    /// Ends those of some protocols that are connected as is said. How many there were.
+    pub(super) fn end(&mut self, lost: &BTreeSet<Lost>, protocols: &[u8]) -> io::Result<usize> {
         let mut ended = 0;
         for family in [AF_INET, AF_INET6] {
-            for proto in [TCP, UDP] {
+            for proto in protocols {
                 let family = u8::try_from(family).map_err(io::Error::other)?;
-                for id in self.find(family, proto, lost)? {
-                    ended += usize::from(self.destroy(family, proto, &id)?);
+                for id in self.find(family, *proto, lost)? {
+                    ended += usize::from(self.destroy(family, *proto, &id)?);
                 }
             }
         }
@@ -288,8 +288,8 @@ mod tests {
                 lost(&streams[1], elsewhere),
             ]);
             let mut diag = Diag::open().unwrap();
-            assert_eq!(diag.end(&ended).unwrap(), 2);
-            assert_eq!(diag.end(&ended).unwrap(), 0);
+            assert_eq!(diag.end(&ended, &[TCP, UDP]).unwrap(), 2);
+            assert_eq!(diag.end(&ended, &[TCP, UDP]).unwrap(), 0);
             let [dead, alive] = streams.each_mut().map(|stream| stream.read(&mut [0]).unwrap_err().kind());
             assert_eq!((dead, alive), (io::ErrorKind::ConnectionAborted, io::ErrorKind::WouldBlock));
             let [dead, alive] = sockets.each_ref().map(|socket| socket.recv(&mut [0]).unwrap_err().kind());
@@ -325,6 +325,6 @@ mod tests {
         let to = SocketAddr::new("::ffff:127.0.0.1".parse().unwrap(), server.local_addr().unwrap().port());
         let stream = TcpStream::connect(to).unwrap();
         let mapped = lost(&stream, server.local_addr().unwrap());
-        assert_eq!(Diag::open().unwrap().end(&BTreeSet::from([mapped])).unwrap(), 1);
+        assert_eq!(Diag::open().unwrap().end(&BTreeSet::from([mapped]), &[TCP, UDP]).unwrap(), 1);
     }
 }

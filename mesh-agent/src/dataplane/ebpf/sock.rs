@@ -15,7 +15,7 @@ use aya::maps::{HashMap, MapData};
 use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, Program, ProgramError};
 use mesh_core::plan::Balance;
-use mesh_ebpf::abi::{NetnsKey, SocketKey, SocketOrigin, map};
+use mesh_ebpf::abi::{NetnsKey, SocketKey, SocketOrigin, TCP, UDP, map};
 
 use super::books::Facts;
 use super::kill::{Diag, Lost};
@@ -48,6 +48,8 @@ pub(super) struct Sockets {
     netns: HashMap<MapData, NetnsKey, u32>,
     known: BTreeMap<NetnsKey, u32>,
     origins: HashMap<MapData, SocketKey, SocketOrigin>,
+    /// Those whose backend's node is silent, and that were ended for it if they are of datagrams.
+    silent: BTreeSet<SocketKey>,
 }
 
 impl Sockets {
@@ -64,7 +66,16 @@ impl Sockets {
         let netns = maps::take(ebpf, map::NETNS)?;
         let members = Members::new().map_err(|source| EbpfError::Netns { source })?;
         let origins = maps::take(ebpf, map::SOCK_REV)?;
-        Ok(Self { cgroup, pins, held: BTreeSet::new(), members, netns, known: BTreeMap::new(), origins })
+        Ok(Self {
+            cgroup,
+            pins,
+            held: BTreeSet::new(),
+            members,
+            netns,
+            known: BTreeMap::new(),
+            origins,
+            silent: BTreeSet::new(),
+        })
     }
 
     /// Has the programs know this node's tasks, and be where they belong. How much was changed. With `looks` what they
@@ -139,43 +150,59 @@ impl Sockets {
         Ok(changed + forget(&self.pins, |path| !wanted.iter().any(|(_, wanted)| wanted == path)))
     }
 
-    /// Ends the sockets whose backend has gone.
+    /// Ends the sockets whose backend has gone. Of one whose node has fallen silent only those of datagrams: a connection may go
+    /// on when the node is back, datagrams can go elsewhere at once, as on the packet path.
     pub(super) async fn end_lost(&mut self, maps: &Maps, applied: &mut Applied) {
-        let what = || "sockets whose task has gone".to_owned();
         // One that is removed while they are listed ends by itself.
         let all: Vec<_> = self.origins.iter().flatten().collect();
         if all.is_empty() {
             return;
         }
-        let mut lost: BTreeMap<u64, BTreeSet<Lost>> = BTreeMap::new();
-        match maps.backends() {
-            Ok(backends) => {
-                let serves = |id: u32, generation| {
-                    (id as usize) < backends.len() && backends.get(id as usize).serves(generation)
-                };
-                for (key, origin) in all.iter().filter(|(_, of)| !serves(of.backend, of.generation)) {
-                    lost.entry(origin.netns).or_default().insert((key.cookie, key.addr, key.port));
-                }
-            }
-            Err(error) => _ = applied.errors.insert(what(), error.in_full()),
+        let backends = match maps.backends() {
+            Ok(backends) => backends,
+            Err(error) => return note(applied, error.in_full()),
+        };
+        let backend = |id: u32| ((id as usize) < backends.len()).then(|| backends.get(id as usize));
+        let is_gone = |of: &SocketOrigin| backend(of.backend).is_none_or(|now| !now.serves(of.generation));
+        let is_silent = |of: &SocketOrigin| backend(of.backend).is_some_and(|now| now.is_silent());
+        let (gone, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, of)| is_gone(of));
+        let silent: Vec<_> = rest.into_iter().filter(|(_, of)| is_silent(of)).collect();
+        for (key, _) in self.end_all(&gone, &[TCP, UDP], applied).await {
+            // It may have ended by itself.
+            let _ = self.origins.remove(&key);
         }
-        for (netns, lost) in lost {
-            match self.end(netns, &lost).await {
-                Ok(ended) => {
-                    applied.changed += ended;
-                    for (cookie, addr, port) in lost {
-                        // It may have ended by itself.
-                        let _ = self.origins.remove(&SocketKey::new(cookie, addr, port));
-                    }
-                }
-                Err(error) => {
-                    applied.errors.insert(what(), format!("cannot end them: {error}"));
-                }
-            }
-        }
+        // Once: who connects anew is led elsewhere.
+        let anew: Vec<_> = silent.iter().filter(|(key, _)| !self.silent.contains(key)).copied().collect();
+        let ended: BTreeSet<_> =
+            self.end_all(&anew, &[UDP], applied).await.into_iter().map(|(key, _)| key).collect();
+        self.silent.retain(|known| silent.iter().any(|(key, _)| key == known));
+        self.silent.extend(ended);
     }
 
-    async fn end(&self, netns: u64, lost: &BTreeSet<Lost>) -> io::Result<usize> {
+    /// Ends those of these protocols. Which were looked for.
+    async fn end_all(
+        &self,
+        lost: &[(SocketKey, SocketOrigin)],
+        protocols: &'static [u8],
+        applied: &mut Applied,
+    ) -> Vec<(SocketKey, SocketOrigin)> {
+        let mut looked_for = Vec::new();
+        let by_netns: BTreeSet<_> = lost.iter().map(|(_, of)| of.netns).collect();
+        for netns in by_netns {
+            let here: Vec<_> = lost.iter().filter(|(_, of)| of.netns == netns).copied().collect();
+            let sockets = here.iter().map(|(key, _)| (key.cookie, key.addr, key.port)).collect();
+            match self.end(netns, sockets, protocols).await {
+                Ok(ended) => {
+                    applied.changed += ended;
+                    looked_for.extend(here);
+                }
+                Err(error) => note(applied, format!("cannot end them: {error}")),
+            }
+        }
+        looked_for
+    }
+
+    async fn end(&self, netns: u64, lost: BTreeSet<Lost>, protocols: &'static [u8]) -> io::Result<usize> {
         // Whose namespace is nobody's has ended, too.
         let Some(netns) = self.members.netns(netns) else { return Ok(0) };
         let netns = match netns {
@@ -184,10 +211,13 @@ impl Sockets {
             Err(error) => return Err(io::Error::other(error)),
         };
         let mut diag = netns.run(Diag::open).map_err(io::Error::other)??;
-        let lost = lost.clone();
         // Listing all sockets of a busy namespace takes long enough to hold up other tasks.
-        tokio::task::spawn_blocking(move || diag.end(&lost)).await.map_err(io::Error::other)?
+        tokio::task::spawn_blocking(move || diag.end(&lost, protocols)).await.map_err(io::Error::other)?
     }
+}
+
+fn note(applied: &mut Applied, error: String) {
+    applied.errors.insert("sockets whose task has gone".to_owned(), error);
 }
 
 /// Removes links that an agent left. How many there were.
