@@ -271,3 +271,32 @@ fn a_client_that_stays_is_foretold_without_its_port() -> Result<()> {
         mentions(&text(&after["Verdict"]), &["is remembered"])
     })
 }
+
+/// What a task can ask for by a name, whoever that leads to; a node; and what became of a node that is not heard.
+#[test]
+fn what_has_a_name_is_explained_and_who_is_not_heard_gets_nothing() -> Result<()> {
+    mesh(2, |lab| {
+        let tasks = two(lab, "")?;
+        let n1 = lab.node("n1")?;
+        let from = |client: &str, to: &str| n1.mesh_json(["explain", client, to]);
+        for (name, begin) in [
+            ("web", "balanced by node n1 over 2 tasks of web"),
+            ("web.app", "balanced by node n1 over 2 tasks of web"),
+            ("tasks.web", "goes straight to task "),
+            (&*tasks[1].name, "goes straight to task "),
+        ] {
+            let told = from(&tasks[0].name, &format!("{name}:80"))?;
+            ensure!(text(&told["Verdict"]).starts_with(begin), "{name}: {told:#}");
+        }
+        let told = from("198.51.100.1", "n2:8080")?;
+        ensure!(text(&told["Verdict"]) == "balanced by node n2 over 2 tasks of web", "{told:#}");
+        lab.unplug("n2")?;
+        eventually(SOON, "n2 gets nothing", || {
+            let told = from("198.51.100.1", "n1:8080")?;
+            let excluded = told["Excluded"].to_string();
+            ensure!(told["Backends"].as_array().is_some_and(|all| all.len() == 1), "{told:#}");
+            ensure!(excluded.contains("its node n2 does not answer this one"), "{told:#}");
+            Ok(())
+        })
+    })
+}
