@@ -79,7 +79,11 @@ pub fn explain(world: &Snapshot, masks: &Masks, node: &NodeId, flow: &Flow, now:
         }
         if !pool.allow.is_empty() && !allowed(&pool.allow, flow.client) {
             let ranges: Vec<_> = pool.allow.iter().map(ToString::to_string).collect();
-            let why = format!("refused: it is open to {} only, and {} is not in it", ranges.join(", "), flow.client);
+            let why = format!(
+                "refused: it is open to {} only, and {} is not in it",
+                ranges.join(", "),
+                flow.client
+            );
             return refused(world, frontend, pool, why);
         }
         return through(world, masks, &name, flow, frontend, pool);

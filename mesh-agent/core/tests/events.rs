@@ -4,12 +4,13 @@
 mod sim;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use mesh_core::change::{self, NetworkRequest, TaskChange};
 use mesh_core::events::{self, Event, Recent};
 use mesh_core::journal::Journal;
 use mesh_core::liveness::{Masks, Verdict};
-use mesh_core::model::{Availability, Ejected, Health, Sickness, TaskState};
+use mesh_core::model::{Availability, Ejected, Health, ReturnPath, Sickness, TaskState};
 use sim::Sim;
 
 /// A mesh and what somebody notes of it.
@@ -158,6 +159,17 @@ fn what_a_service_became() {
     };
     mesh.sim.change(|world, fresh| change::update_service(world, "web", update, fresh)).unwrap();
     assert_eq!(mesh.told(), ["service update (changed=labels, name=web)"]);
+    let new = Duration::from_secs(20);
+    let same = change::ServiceUpdate::default;
+    for (what, update) in [
+        ("drain", change::ServiceUpdate { drain_timeout: Some(new), ..same() }),
+        ("flows", change::ServiceUpdate { idle_timeout: Some(Some(new)), ..same() }),
+        ("flows", change::ServiceUpdate { return_path: Some(ReturnPath::Snat), ..same() }),
+        ("balancing", change::ServiceUpdate { slow_start: Some(new), ..same() }),
+    ] {
+        mesh.sim.change(|world, fresh| change::update_service(world, "web", update, fresh)).unwrap();
+        assert_eq!(mesh.told(), [format!("service update (changed={what}, name=web)")]);
+    }
     // A task more is no other service.
     mesh.sim.task("web", "n1").unwrap();
     assert_eq!(mesh.told().len(), 2);

@@ -24,7 +24,6 @@ fn two_nodes(allow: &[&str]) -> Sim {
         host_ip: Vec::new(),
         nodes: Vec::new(),
         allow: allow.iter().map(|net| net.parse().unwrap()).collect(),
-
     };
     let web = ServiceRequest { ports: vec![port], ..sim::service("web") };
     sim.change(|world, fresh| change::create_service(world, web, fresh)).unwrap();

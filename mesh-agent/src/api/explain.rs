@@ -59,10 +59,8 @@ pub(super) async fn explain(
         })?,
     };
     let flow = Flow { client, destination, port, protocol: protocol.unwrap_or(Protocol::Tcp).into() };
-    let mut explanation = Explanation::of(
-        &flow,
-        explain::explain(&world, &state.control.status().silent, &at, &flow, now()),
-    );
+    let mut explanation =
+        Explanation::of(&flow, explain::explain(&world, &state.control.status().silent, &at, &flow, now()));
     if let Some(view) = &state.view {
         // A published port is balanced by the node that was sent to.
         let sent_to = world.nodes.values().find(|node| node.address == flow.destination);

@@ -139,18 +139,42 @@ fn updated(old: &Service, new: &Service) -> Event {
     let same = |program: &Option<Program>| {
         program.as_ref().map(|program| (program.version, program.update, program.grace))
     };
+    // Each field is to be told of, those of later versions, too.
+    let Service {
+        id: _,
+        name,
+        mode,
+        networks,
+        ports,
+        balancing,
+        affinity,
+        locality,
+        drain_timeout,
+        return_path,
+        idle_timeout,
+        slow_start,
+        health,
+        passive_health,
+        discovery,
+        program,
+        labels,
+        version: _,
+        created: _,
+        updated: _,
+    } = old;
+    let choice = (balancing, affinity, locality) != (&new.balancing, &new.affinity, &new.locality);
     let parts = [
-        ("name", old.name != new.name),
-        ("mode", old.mode != new.mode),
-        ("networks", old.networks != new.networks),
-        ("ports", old.ports != new.ports),
-        (
-            "balancing",
-            (old.balancing, old.affinity, old.locality) != (new.balancing, new.affinity, new.locality),
-        ),
-        ("health", (&old.health, old.passive_health) != (&new.health, new.passive_health)),
-        ("program", same(&old.program) != same(&new.program)),
-        ("labels", old.labels != new.labels),
+        ("name", *name != new.name),
+        ("mode", *mode != new.mode),
+        ("networks", *networks != new.networks),
+        ("ports", *ports != new.ports),
+        ("balancing", choice || *slow_start != new.slow_start),
+        ("flows", (*idle_timeout, *return_path) != (new.idle_timeout, new.return_path)),
+        ("drain", *drain_timeout != new.drain_timeout),
+        ("health", (health, *passive_health) != (&new.health, new.passive_health)),
+        ("dns", *discovery != new.discovery),
+        ("program", same(program) != same(&new.program)),
+        ("labels", *labels != new.labels),
     ];
     let changed: Vec<_> = parts.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect();
     let replicas =
