@@ -41,7 +41,7 @@ use crate::dns::{DnsConfig, DnsServer};
 use crate::facts::devices;
 use crate::facts::sync::{self, Caution, Plans, SyncOptions};
 use crate::handed::{self, Handed};
-use crate::liveness::{self, Bell, Masks, Messenger, Voice};
+use crate::liveness::{self, Bell, Messenger, Voice};
 use crate::overlay::OverlayPlane;
 use crate::pki::renewal::{self, Source};
 use crate::pki::{Admission, Files, Tls};
@@ -179,8 +179,16 @@ async fn run(config: Config, accept_deletions: bool, handed: Vec<Handed>) -> any
     let (world_tx, world) = watch::channel(Arc::new(Snapshot::default()));
     let (health_tx, health) =
         watch::channel(StoreHealth { engine: engine.to_owned(), ..StoreHealth::default() });
-    let (status_tx, status) = watch::channel(Arc::new(Status::default()));
-    let (masks_tx, masks) = watch::channel(Masks::default());
+    let silent = liveness::remembered(&config.node.state_dir);
+    let (masks_tx, masks) = watch::channel(liveness::first(&silent));
+    let unplanned = Status { silent: Arc::clone(&masks.borrow()), ..Status::default() };
+    let (status_tx, status) = watch::channel(Arc::new(unplanned));
+    parts.spawn(liveness::remember(
+        config.node.state_dir.clone(),
+        silent.clone(),
+        masks.clone(),
+        stop.clone(),
+    ));
     let (me_tx, me) = watch::channel(None);
     let attempts = Attempts::open(config.node.run_dir.join("attempt"));
     let (complaints, complained) = watch::channel(None);
@@ -236,6 +244,7 @@ async fn run(config: Config, accept_deletions: bool, handed: Vec<Handed>) -> any
         address,
         world.clone(),
         masks_tx,
+        silent,
         Voice { messenger: messenger.clone(), bell },
         Arc::clone(&heard),
         stop.clone(),

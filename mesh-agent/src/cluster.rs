@@ -300,7 +300,7 @@ pub fn forget_former(state_dir: &Path) -> anyhow::Result<()> {
     if !marker.exists() {
         return Ok(());
     }
-    ["cache", "cache.old", "cache.new", "cache.good", "cache.ripe"]
+    ["cache", "cache.old", "cache.new", "cache.good", "cache.ripe", crate::liveness::FILE]
         .into_iter()
         .try_for_each(|name| disk::remove(&state_dir.join(name)))?;
     disk::remove(&marker)

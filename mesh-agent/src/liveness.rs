@@ -6,12 +6,13 @@
 mod bell;
 mod echo;
 mod inbox;
+mod memory;
 mod messenger;
 mod probe;
 mod prober;
 mod way;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 pub use self::bell::Bell;
+pub use self::memory::{FILE, first, remember, remembered};
 pub use self::messenger::{Leaving, Messenger};
 use self::prober::Prober;
 use crate::dataplane::ebpf::Reflector;
@@ -74,22 +76,26 @@ pub async fn reflect(
 const ALL: usize = 256;
 
 /// Runs until told to stop, on a thread of its own: what else the agent does must not be taken for the silence of
-/// others. Where probes cannot be sent, nobody is masked.
+/// others. `silent` are those that the agent before did not hear. Where probes cannot be sent, nobody is masked.
 pub async fn run(
     node: NodeId,
     address: IpAddr,
     world: watch::Receiver<Arc<Snapshot>>,
     masks: watch::Sender<Masks>,
+    silent: BTreeSet<NodeId>,
     voice: Voice,
     heard: Heard,
     stop: CancellationToken,
 ) {
+    let none = masks.clone();
     let prober = Prober::open(node, address, world, masks, voice, heard);
+    let prober = prober.map(|prober| prober.remembering(silent));
     match prober.and_then(|prober| start(prober, stop.clone())) {
         // An error: the thread broke, and its panic was told.
         Ok(ended) => _ = ended.await,
         Err(error) => {
             warn!(%error, "cannot probe other nodes: those that die are not found");
+            none.send_replace(Masks::default());
             stop.cancelled().await;
         }
     }

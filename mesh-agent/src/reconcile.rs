@@ -82,7 +82,7 @@ impl Reconciler {
         let mut planner = Planner::default();
         let mut named = BTreeMap::new();
         let mut next = None;
-        let mut masks = Masks::default();
+        let mut masks = Arc::clone(&self.masks.borrow_and_update());
         let mut answered = String::new();
         // Half of what whoever started the agent waits for; a round that never ends is then not the end.
         let mut watchdog = sd_notify::watchdog_enabled().map(|within| tokio::time::interval(within / 2));

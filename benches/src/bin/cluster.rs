@@ -1,5 +1,5 @@
 //! Measures a cluster of simulated nodes on a real etcd and prints what came of it:
-//! `cargo xtask bench cluster [--json] [--quick]`.
+//! `cargo xtask bench cluster [--json] [--quick]`. It fails where a promise is broken.
 
 use std::process::ExitCode;
 
@@ -13,7 +13,9 @@ fn main() -> ExitCode {
     match cluster::run(plan.sized(number("--nodes"), number("--tasks"))) {
         Ok(report) => {
             println!("{}", if given("--json") { report.json() } else { report.table() });
-            ExitCode::SUCCESS
+            let broken = report.broken();
+            broken.iter().for_each(|promise| eprintln!("cluster: broken promise: {promise}"));
+            if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => {
             eprintln!("cluster: {error:#}");

@@ -4,7 +4,12 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use super::Plan;
 use crate::times::Times;
+
+/// What is promised, ms: a change to all nodes of a full mesh, p99, and the longest time without a write when a leader is lost.
+const SPREAD_P99: f64 = 250.0;
+const GAP: f64 = 2000.0;
 
 /// Everything.
 #[derive(Debug, Serialize)]
@@ -68,6 +73,30 @@ pub(super) struct Durable {
 }
 
 impl Report {
+    /// Which promises are broken, in words. How soon a change is everywhere is promised of a full mesh only: a small one
+    /// proves nothing.
+    pub fn broken(&self) -> Vec<String> {
+        let Self { nodes, spread, durable, gap, .. } = self;
+        let mut broken = Vec::new();
+        if durable.lost > 0 {
+            broken
+                .push(format!("{} of {} acknowledged writes were lost", durable.lost, durable.acknowledged));
+        }
+        let all = spread.all_nodes_ms.p99;
+        if *nodes >= Plan::FULL.nodes && all > SPREAD_P99 {
+            broken.push(format!(
+                "a change took {all:.0} ms (p99) to all of {nodes} nodes, and {SPREAD_P99:.0} are promised"
+            ));
+        }
+        if gap.max > GAP {
+            broken.push(format!(
+                "nothing could be written for {:.0} ms when a leader was lost, and {GAP:.0} are promised",
+                gap.max
+            ));
+        }
+        broken
+    }
+
     /// In one line.
     pub fn json(&self) -> String {
         // Numbers and words only: nothing that could fail.
@@ -96,5 +125,39 @@ impl Report {
         line("writes lost", format!("{lost} of {acknowledged}, {kills} kills"));
         line("writes that nobody knows of", unknown.to_string());
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_promise_is_told() {
+        let report = |nodes, lost, spread: f64, gap: f64| {
+            let times = |value| Times::of(vec![value]);
+            let writes = || Writes { per_second: 1.0 };
+            let spread = Spread { a_node_ms: times(1.0), all_nodes_ms: times(spread), plan_ms: times(1.0) };
+            Report {
+                nodes,
+                tasks: 1,
+                alone: writes(),
+                watched: writes(),
+                start: Start { records: 1, seconds: 1.0, memory_mib_per_node: 1.0 },
+                spread,
+                storm: Storm { etcd_ready_s: 1.0, half_s: 1.0, all_s: 1.0 },
+                durable: Durable { kills: 1, acknowledged: 100, unknown: 0, lost },
+                gap: times(gap),
+            }
+        };
+        assert!(report(1000, 0, 250.0, 2000.0).broken().is_empty());
+        assert!(report(50, 0, 9999.0, 0.0).broken().is_empty(), "a small mesh");
+        assert_eq!(report(50, 1, 0.0, 0.0).broken(), ["1 of 100 acknowledged writes were lost"]);
+        let all = report(1000, 2, 251.0, 2001.0).broken();
+        assert_eq!(all.len(), 3, "{all:?}");
+        assert!(
+            all[1].contains("251 ms (p99) to all of 1000 nodes") && all[2].contains("2001 ms"),
+            "{all:?}"
+        );
     }
 }

@@ -3,7 +3,7 @@
 //! Every node probes every other and is answered by the other's kernel, so neither a busy nor a dead agent is taken for
 //! a dead node. A verdict only masks: flows that begin go elsewhere while it lasts, and nothing is deleted. That is
 //! what makes it safe to be quick. A node that was never heard is not judged, because
-//! something may forbid probes, unless it is known to be there.
+//! something may forbid probes, unless it is known to be there ([`Expected`]).
 //!
 //! Others are asked about whoever falls silent. If they hear it, it is the path that is down, and not the node.
 //!
@@ -11,6 +11,7 @@
 //! their records will say ([`Notices`]). What managers agree on is in `change::verdicts`.
 
 mod echoes;
+mod expected;
 mod hints;
 mod masks;
 mod notices;
@@ -22,8 +23,9 @@ use crate::model::NodeId;
 use peer::Peer;
 
 pub use echoes::{AGENT_LATE, Echo, Echoes, boot_number};
+pub use expected::Expected;
 pub use hints::{Announcer, HINT_LIFE, Hints};
-pub use masks::{Masks, masks};
+pub use masks::{Masks, heard, masks};
 pub use notices::{Bulletin, Notice, Notices};
 
 /// Milliseconds of a clock that never goes back.
@@ -111,13 +113,20 @@ pub struct Detector {
     /// Since when this node seems to be cut off from the others.
     alone: bool,
     masks: BTreeMap<NodeId, Verdict>,
+    /// Whom the agent before did not hear, as long as they are not there.
+    remembered: BTreeSet<NodeId>,
 }
 
 impl Detector {
     /// Of nobody yet.
     pub fn new(timing: Timing) -> Self {
-        let (peers, masks) = (BTreeMap::new(), BTreeMap::new());
-        Self { timing, peers, ticked: None, ticks: 0, alone: false, masks }
+        let (peers, masks, remembered) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Self { timing, peers, ticked: None, ticks: 0, alone: false, masks, remembered }
+    }
+
+    /// These the agent before did not hear. They are masked from when they are there until they answer.
+    pub fn remember(&mut self, silent: BTreeSet<NodeId>) {
+        self.remembered = silent;
     }
 
     /// These are the others.
@@ -125,6 +134,10 @@ impl Detector {
         self.peers.retain(|id, _| peers.contains(id));
         self.masks.retain(|id, _| peers.contains(id));
         for id in peers {
+            if !self.peers.contains_key(id) && self.remembered.remove(id) {
+                self.peers.insert(id.clone(), Peer::silent(&self.timing));
+                self.masks.insert(id.clone(), Verdict::Dead);
+            }
             self.peers.entry(id.clone()).or_default();
         }
     }
@@ -141,6 +154,26 @@ impl Detector {
         if let Some(peer) = self.peers.get_mut(id) {
             peer.expected = true;
         }
+    }
+
+    /// It lives, and nobody hears it: it is not judged before it was heard.
+    pub fn excuse(&mut self, id: &NodeId) {
+        if let Some(peer) = self.peers.get_mut(id).filter(|peer| !peer.ever) {
+            let probed = peer.probed;
+            *peer = Peer::default();
+            peer.probed = probed;
+            self.masks.remove(id);
+        }
+    }
+
+    /// Whether anybody is up, or has answered in this window.
+    pub fn hears_anybody(&self) -> bool {
+        self.peers.values().any(|peer| peer.heard || peer.verdict == Verdict::Up)
+    }
+
+    /// Whether one has ever answered.
+    pub fn was_heard(&self, id: &NodeId) -> bool {
+        self.peers.get(id).is_some_and(|peer| peer.ever)
     }
 
     /// One that answered on this way was dead on another: it may have been started anew, and has to answer here anew,
@@ -192,10 +225,10 @@ impl Detector {
     }
 
     fn mask(&mut self, now: Millis) {
-        let heard = self.peers.values().filter(|peer| peer.verdict != Verdict::Unheard).count();
+        let heard = self.peers.values().filter(|peer| peer.verdict != Verdict::Unheard || peer.ever).count();
         let many = MANY.max(heard / 2);
         let dead = || self.peers.values().filter(|peer| peer.verdict == Verdict::Dead);
-        let at_once = dead().filter(|peer| now <= peer.since + AT_ONCE).count();
+        let at_once = dead().filter(|peer| !peer.lasts(AT_ONCE, now)).count();
         self.alone = at_once > many || self.alone && dead().count() > many;
         for (id, peer) in &self.peers {
             match peer.verdict {
@@ -208,12 +241,13 @@ impl Detector {
         }
         if at_once > many {
             // Those that were masked moments ago are part of it.
-            let lasting = |id: &NodeId| self.peers.get(id).is_some_and(|peer| now > peer.since + AT_ONCE);
+            let lasting = |id: &NodeId| self.peers.get(id).is_some_and(|peer| peer.lasts(AT_ONCE, now));
             self.masks.retain(|id, _| lasting(id));
         }
     }
 
-    fn actions(&self) -> Vec<Action> {
+    fn actions(&mut self) -> Vec<Action> {
+        self.peers.values_mut().for_each(|peer| peer.probed = true);
         let mut actions: Vec<Action> = self.peers.keys().cloned().map(Action::Probe).collect();
         let up: Vec<&NodeId> =
             self.peers.iter().filter(|(_, peer)| peer.verdict == Verdict::Up).map(|(id, _)| id).collect();

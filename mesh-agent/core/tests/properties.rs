@@ -76,6 +76,7 @@ impl Around {
         Masks {
             nodes: nodes.filter_map(|(id, verdict)| Some((id.clone(), (*verdict)?))).collect(),
             tasks: tasks.filter_map(|(id, notice)| Some((id.clone(), (*notice)?))).collect(),
+            ..Masks::default()
         }
     }
 

@@ -37,8 +37,14 @@ fn put(sim: &mut Sim, key: String, value: String) {
 
 /// A sign of life that says whom the node does not hear.
 fn alive(sim: &mut Sim, id: &NodeId, silent: &[&NodeId]) {
-    let silent = silent.iter().map(|id| (*id).clone()).collect();
-    let live = Live { epoch: 1, applied: Rev(1), silent, ..Live::default() };
+    says(sim, id, silent, &[]);
+}
+
+/// One that says, too, whom it hears that is marked.
+fn says(sim: &mut Sim, id: &NodeId, silent: &[&NodeId], heard: &[&NodeId]) {
+    let all = |ids: &[&NodeId]| ids.iter().map(|id| (*id).clone()).collect();
+    let (silent, heard) = (all(silent), all(heard));
+    let live = Live { epoch: 1, applied: Rev(1), silent, heard, ..Live::default() };
     put(sim, records::live(id), records::to_json(&live));
 }
 
@@ -77,11 +83,26 @@ fn most_managers_and_no_sign_of_life_make_a_node_dead_until_it_is_back() {
     gone(&mut sim, &ids[1]);
     gone(&mut sim, &ids[2]);
     assert_eq!(decide(&mut sim), std::slice::from_ref(dead));
-    alive(&mut sim, &ids[0], &[]);
+    says(&mut sim, &ids[0], &[], &[dead]);
     assert_eq!(decide(&mut sim), std::slice::from_ref(dead), "one of three hears it");
-    alive(&mut sim, &ids[2], &[]);
+    says(&mut sim, &ids[2], &[], &[dead]);
     assert!(decide(&mut sim).is_empty());
     assert!(sim.world().downs.is_empty());
+}
+
+/// Their agents were started anew, and have not heard it yet, nor waited long enough to say that they do not.
+#[test]
+fn managers_that_do_not_know_yet_take_no_mark_away() {
+    for managers in [0, 1, 3] {
+        let (mut sim, ids) = mesh(4, managers);
+        let dead = &ids[3];
+        ids[..3].iter().for_each(|id| alive(&mut sim, id, &[dead]));
+        assert_eq!(decide(&mut sim), std::slice::from_ref(dead));
+        ids[..3].iter().for_each(|id| alive(&mut sim, id, &[]));
+        assert_eq!(decide(&mut sim), std::slice::from_ref(dead), "{managers} managers have no opinion");
+        ids[..3].iter().for_each(|id| says(&mut sim, id, &[], &[dead]));
+        assert!(decide(&mut sim).is_empty(), "{managers} managers hear it");
+    }
 }
 
 #[test]
@@ -119,7 +140,7 @@ fn where_no_node_is_a_manager_all_that_show_life_count_and_who_left_is_not_dead(
     alive(&mut sim, &ids[1], &[&ids[2]]);
     assert_eq!(decide(&mut sim), [ids[2].clone()]);
     alive(&mut sim, &ids[2], &[]);
-    assert!(decide(&mut sim).is_empty());
+    assert!(decide(&mut sim).is_empty(), "it shows life");
     gone(&mut sim, &ids[2]);
     sim.change(|world, _| change::depart(world, &ids[2])).unwrap();
     assert!(decide(&mut sim).is_empty());
@@ -131,13 +152,13 @@ proptest! {
     fn marks_are_few_and_stable(
         nodes in 2..9usize,
         managers in 0..4usize,
-        seen in prop::collection::vec((any::<bool>(), any::<u16>()), 9),
+        seen in prop::collection::vec((any::<bool>(), any::<u16>(), any::<u16>()), 9),
     ) {
         let (mut sim, ids) = mesh(nodes, managers.min(nodes));
-        for (id, (shows, silent)) in ids.iter().zip(&seen) {
-            let silent: Vec<_> = ids.iter().zip(0..).filter(|(_, bit)| silent >> bit & 1 == 1).map(|(id, _)| id).collect();
+        for (id, (shows, silent, heard)) in ids.iter().zip(&seen) {
+            let of = |bits: u16| -> Vec<_> { ids.iter().zip(0..).filter(|(_, bit)| bits >> bit & 1 == 1).map(|(id, _)| id).collect() };
             if *shows {
-                alive(&mut sim, id, &silent);
+                says(&mut sim, id, &of(*silent), &of(heard & !silent));
             }
         }
         let down = decide(&mut sim);

@@ -36,7 +36,7 @@ pub(super) async fn run(config: &Config, purge: bool) -> anyhow::Result<()> {
         if let Err(error) = cluster::purge(state_dir).await {
             errors.push(format!("{error:#}"));
         }
-        let copies = ["cache", "cache.old", "cache.new", "cache.good", "cache.ripe"];
+        let copies = ["cache", "cache.old", "cache.new", "cache.good", "cache.ripe", crate::liveness::FILE];
         remove(state_dir, &[&["node-id", "store.redb"], &copies[..]].concat(), &mut errors);
     }
     if !errors.is_empty() {

@@ -172,6 +172,7 @@ fn sign(world: &Snapshot, me: &Me, status: &Status, told: &Told) -> Live {
         connections: told.connections.clone(),
         failures: told.failures.clone(),
         silent: silent.map(|(id, _)| id.clone()).collect(),
+        heard: status.silent.heard.clone(),
         authority: String::new(),
         verified: status
             .verified

@@ -1,11 +1,13 @@
 //! **Effect.** The thread that probes: sends, listens, and has detectors judge, some ten times a second.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mesh_core::liveness::{self, Announcer, Bulletin, Hints, Millis, Notices, Timing, Verdict};
+use mesh_core::kv::Rev;
+use mesh_core::liveness::{self, Announcer, Bulletin, Expected, Hints, Millis, Notices, Timing, Verdict};
 use mesh_core::message::Word;
 use mesh_core::model::{NodeId, Snapshot};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -39,6 +41,7 @@ pub(super) struct Prober {
     masks: watch::Sender<Masks>,
     underlay: Way,
     tunnels: Way,
+    expected: Expected,
     voice: Voice,
     heard: Heard,
     inbox: Inbox,
@@ -67,6 +70,7 @@ impl Prober {
         let (underlay, tunnels) = (Way::open(own, Timing::DEFAULT)?, Way::open(ROUTED, Timing::TUNNEL)?);
         let (room, round, began) = (MESSAGES, 0, Instant::now());
         Ok(Self {
+            expected: Expected::new(node.clone()),
             node,
             world,
             masks,
@@ -84,6 +88,12 @@ impl Prober {
             round,
             began,
         })
+    }
+
+    /// From what the agent before knew.
+    pub(super) fn remembering(mut self, silent: BTreeSet<NodeId>) -> Self {
+        self.underlay.remember(silent);
+        self
     }
 
     /// Runs until told to stop.
@@ -175,6 +185,10 @@ impl Prober {
     }
 
     fn tick(&mut self) {
+        // Nothing is known of anybody yet: what the agent before knew stands.
+        if self.round == 0 && self.world.borrow().rev == Rev(0) {
+            return;
+        }
         if self.round == 0 || self.world.has_changed().unwrap_or(false) {
             let world = Arc::clone(&self.world.borrow_and_update());
             self.underlay.set_peers(peers(&world, &self.node));
@@ -185,11 +199,12 @@ impl Prober {
             self.leaves = world.is_withdrawn(&self.node) && !world.hands_over(&self.node);
         }
         let now = self.now();
+        self.underlay.expect_those(&mut self.expected, &self.world.borrow(), now);
         let Ticked { changed, asks } = self.underlay.tick(now);
         for (id, verdict) in changed {
             match verdict {
                 Verdict::Dead => {
-                    warn!(node = self.name(&id), "does not answer any more");
+                    warn!(node = self.name(&id), "does not answer");
                     self.tunnels.doubt(&id, &self.underlay, now);
                 }
                 Verdict::PathDown => warn!(node = self.name(&id), "answers others only"),
@@ -223,12 +238,15 @@ impl Prober {
 
     /// The loop learns of masks that changed.
     fn tell(&self) {
+        if self.round == 0 {
+            return;
+        }
         let world = Arc::clone(&self.world.borrow());
         let (underlay, tunnels) = (self.underlay.detector(), self.tunnels.detector());
         let (echoes, now) = (self.underlay.echoes(), self.now());
         let nodes = liveness::masks(&world, underlay, tunnels, &self.hints, echoes, now);
         let tasks = self.notices.in_force(&world, &self.voice.bell.known(&world));
-        let all = liveness::Masks { nodes, tasks };
+        let all = liveness::Masks { nodes, tasks, heard: liveness::heard(&world, underlay) };
         self.masks.send_if_modified(|masks| {
             let changed = **masks != all;
             if changed {

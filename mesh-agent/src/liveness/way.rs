@@ -5,8 +5,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::BorrowedFd;
 
-use mesh_core::liveness::{Action, Detector, Echoes, Millis, Timing, Verdict};
-use mesh_core::model::NodeId;
+use mesh_core::liveness::{Action, Detector, Echoes, Expected, Millis, Timing, Verdict};
+use mesh_core::model::{NodeId, Snapshot};
 
 use super::echo::Echo;
 use super::probe::Probe;
@@ -87,6 +87,16 @@ impl Way {
     /// What they say.
     pub(super) fn echoes(&self) -> &Echoes {
         &self.echoes
+    }
+
+    /// These the agent before did not hear.
+    pub(super) fn remember(&mut self, silent: BTreeSet<NodeId>) {
+        self.detector.remember(silent);
+    }
+
+    /// Whoever was there before this agent has to answer.
+    pub(super) fn expect_those(&mut self, expected: &mut Expected, world: &Snapshot, now: Millis) {
+        expected.tick(world, &mut self.detector, now);
     }
 
     /// Whoever answers on another way has to answer on this one, too.

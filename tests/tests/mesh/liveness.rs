@@ -1,6 +1,9 @@
 //! Nodes that die, or are cut off.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
 use mesh_tests::{Lab, Node, STORE_PORT, eventually};
@@ -211,5 +214,140 @@ fn a_node_that_is_dead_for_all_is_marked_until_it_is_back() -> Result<()> {
             is(node, "n3", "ready")?;
         }
         Ok(())
+    })
+}
+
+/// So many new connections in a row, each by another entry, none of which leads to who is dead.
+fn none_fails(lab: &Lab, by: [&Node; 2], count: usize) -> Result<()> {
+    (0..count).try_for_each(|turn| curl(lab.client(), &url(by[turn % 2], 8080)).map(drop))
+}
+
+/// An agent has begun, though not all is well: another node is dead.
+fn works(node: &Node) -> Result<()> {
+    eventually(READY, "its agent has planned and applied something", || {
+        let said = node.mesh(["status", "--format", "json"])?.stdout;
+        let status: serde_json::Value = serde_json::from_str(&said)?;
+        ensure!(status["AppliedRevision"].as_u64().is_some_and(|applied| applied > 0), "{status}");
+        Ok(())
+    })
+}
+
+/// Two nodes are left of three, and how many say that the third is dead for all.
+fn agree(by: &Node, about: &str, count: usize) -> Result<()> {
+    let said = by.inspect("node", about)?;
+    let marks = said["Status"]["DownBy"].as_array().map_or(0, Vec::len);
+    ensure!(marks == count, "{marks} nodes agree");
+    Ok(())
+}
+
+/// An agent that is killed and starts again knows at once whom the one before did not hear, and takes back nothing that
+/// managers agree on.
+#[test]
+fn agents_that_start_anew_do_not_take_a_dead_node_back() -> Result<()> {
+    mesh(3, |lab: &Lab| {
+        let [n1, n2, n3] = [lab.node("n1")?, lab.node("n2")?, lab.node("n3")?];
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app -p 8080:80")?;
+        let tasks = [Task::web(lab, n2, "web")?, Task::web(lab, n3, "web")?];
+        for node in [n1, n2] {
+            served_by(lab.client(), &url(node, 8080), &[&tasks[0], &tasks[1]])?;
+        }
+        lab.unplug("n3")?;
+        for node in [n1, n2] {
+            is(node, "n3", "down")?;
+            eventually(READY, "it is marked", || agree(node, "n3", 2))?;
+        }
+        for node in [n1, n2] {
+            node.kill_agent()?;
+        }
+        for node in [n1, n2] {
+            node.start_agent()?;
+        }
+        for node in [n1, n2] {
+            works(node)?;
+        }
+        // Managers look every three seconds.
+        let until = Instant::now() + Duration::from_secs(12);
+        while Instant::now() < until {
+            none_fails(lab, [n1, n2], 10)?;
+            for node in [n1, n2] {
+                agree(node, "n3", 2)?;
+                let said = text(&node.inspect("node", "n3")?["Status"]["State"]);
+                ensure!(said == "down", "{} says that n3 is {said}", node.name());
+            }
+        }
+        let listed = n1.mesh(["node", "ls"])?.stdout.to_lowercase();
+        ensure!(listed.lines().any(|line| line.contains("n3") && line.contains("down")), "node ls: {listed}");
+        lab.plug("n3")?;
+        for node in [n1, n2] {
+            is(node, "n3", "ready")?;
+            eventually(READY, "the mark is gone", || agree(node, "n3", 0))?;
+            served_by(lab.client(), &url(node, 8080), &[&tasks[0], &tasks[1]])?;
+        }
+        Ok(())
+    })
+}
+
+/// A node that dies while no agent watches is found by those that start then.
+#[test]
+fn agents_that_start_find_who_died_meanwhile() -> Result<()> {
+    mesh(3, |lab: &Lab| {
+        let [n1, n2, n3] = [lab.node("n1")?, lab.node("n2")?, lab.node("n3")?];
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app -p 8080:80")?;
+        let tasks = [Task::web(lab, n2, "web")?, Task::web(lab, n3, "web")?];
+        for node in [n1, n2] {
+            served_by(lab.client(), &url(node, 8080), &[&tasks[0], &tasks[1]])?;
+            node.kill_agent()?;
+        }
+        lab.unplug("n3")?;
+        for node in [n1, n2] {
+            node.start_agent()?;
+        }
+        for node in [n1, n2] {
+            works(node)?;
+        }
+        // Other tests use this machine, too: the promise is a second.
+        thread::sleep(Duration::from_secs(2));
+        none_fails(lab, [n1, n2], 40)?;
+        for node in [n1, n2] {
+            is(node, "n3", "down")?;
+            eventually(READY, "it is marked", || agree(node, "n3", 2))?;
+        }
+        none_fails(lab, [n1, n2], 40)?;
+        lab.plug("n3")?;
+        for node in [n1, n2] {
+            is(node, "n3", "ready")?;
+            served_by(lab.client(), &url(node, 8080), &[&tasks[0], &tasks[1]])?;
+        }
+        Ok(())
+    })
+}
+
+/// Something forbids probes to one node, which lives: an agent that starts tries others first, and then it too.
+#[test]
+fn who_cannot_be_probed_and_lives_is_taken_back() -> Result<()> {
+    mesh(3, |lab: &Lab| {
+        let [n1, n2, n3] = [lab.node("n1")?, lab.node("n2")?, lab.node("n3")?];
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app -p 8080:80")?;
+        let tasks = [Task::web(lab, n2, "web")?, Task::web(lab, n3, "web")?];
+        n1.kill_agent()?;
+        let from = n3.address();
+        let answers = |from| {
+            format!(
+                "ip saddr {from} udp sport 7304 drop; add rule inet wall in ip saddr {from} icmp type echo-reply"
+            )
+        };
+        wall(n1, &answers(from))?;
+        wall(n2, &answers(from))?;
+        n1.start_agent()?;
+        works(n1)?;
+        is(n1, "n3", "down")?;
+        all_answered(lab.client(), &url(n1, 8080))?;
+        is(n1, "n3", "ready")?;
+        served_by(lab.client(), &url(n1, 8080), &[&tasks[0], &tasks[1]])?;
+        no_wall(n1)?;
+        no_wall(n2)
     })
 }

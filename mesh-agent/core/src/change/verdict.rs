@@ -1,8 +1,9 @@
 //! **Decision.** When a node is dead for all: what managers see, put together.
 //!
-//! Each node's sign of life says which others it does not hear. A node is dead when most managers say so and its own sign
-//! of life is gone; its record of that start says so then. Where no node is a manager, all that show life count. That
-//! serves nodes that do not probe it themselves, and people; whoever hears the node goes on as before.
+//! Each node's sign of life says which others it does not hear, and which of those that are marked it does hear. Of whom
+//! it names in neither it knows nothing yet, as after a start: that is no vote. A node is dead when most managers say so
+//! and its own sign of life is gone; its record of that start says so then. Where no node is a manager, all that show
+//! life count. That serves nodes that do not probe it themselves, and people; whoever hears the node goes on as before.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -73,9 +74,9 @@ pub fn verdicts(world: &Snapshot, fresh: Fresh) -> Txn {
     txn
 }
 
-/// Whether most managers show life and hear a node.
+/// Whether most managers show life and say that they hear a node.
 fn is_heard(world: &Snapshot, id: &NodeId) -> bool {
-    let hears = |voter: &&NodeId| world.live.get(*voter).is_some_and(|live| !live.silent.contains(id));
+    let hears = |voter: &&NodeId| world.live.get(*voter).is_some_and(|live| live.heard.contains(id));
     let managers = world.manager_ids().count();
     if managers > 0 {
         return world.manager_ids().filter(hears).count() * 2 > managers;

@@ -1,7 +1,7 @@
 //! **Decision.** Who gets no new flows, beside what the records say: nodes and single tasks, and why.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Detector, Echoes, Hints, Millis, Notice, Verdict};
@@ -14,11 +14,13 @@ pub struct Masks {
     pub nodes: BTreeMap<NodeId, Verdict>,
     /// Tasks of which their nodes say what their records do not say yet.
     pub tasks: BTreeMap<TaskId, Notice>,
+    /// Nodes that managers agree are dead, and that answer this node all the same: no masks, but what it has to say.
+    pub heard: BTreeSet<NodeId>,
 }
 
 impl From<BTreeMap<NodeId, Verdict>> for Masks {
     fn from(nodes: BTreeMap<NodeId, Verdict>) -> Self {
-        Self { nodes, tasks: BTreeMap::new() }
+        Self { nodes, ..Self::default() }
     }
 }
 
@@ -39,6 +41,11 @@ impl Masks {
         };
         tasks.iter().map(noted).collect()
     }
+}
+
+/// Who is dead, as managers agree, and is heard all the same.
+pub fn heard(world: &Snapshot, underlay: &Detector) -> BTreeSet<NodeId> {
+    world.down_nodes().filter(|id| underlay.verdict(id) == Some(Verdict::Up)).cloned().collect()
 }
 
 /// What masks others, all in all; of several reasons the one that says most.

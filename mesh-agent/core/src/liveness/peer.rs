@@ -6,12 +6,16 @@ use super::{Millis, Timing, Verdict};
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) verdict: Verdict,
-    /// When the verdict last changed.
-    pub(super) since: Millis,
+    /// When the verdict last changed; none: before we began.
+    pub(super) since: Option<Millis>,
     /// In this window.
     pub(super) heard: bool,
+    /// In any.
+    pub(super) ever: bool,
     /// Whether it must be heard, so that it is judged even if it never was.
     pub(super) expected: bool,
+    /// Whether a probe left at the beginning of this window: otherwise silence says nothing.
+    pub(super) probed: bool,
     /// When another last said that it hears it.
     pub(super) vouched: Option<Millis>,
     /// Windows in a row without an answer.
@@ -22,24 +26,39 @@ pub(super) struct Peer {
 
 impl Default for Peer {
     fn default() -> Self {
-        let (heard, expected, vouched) = (false, false, None);
-        Self { verdict: Verdict::Unheard, since: 0, heard, expected, vouched, misses: 0, answers: 0 }
+        Self {
+            verdict: Verdict::Unheard,
+            since: None,
+            heard: false,
+            ever: false,
+            expected: false,
+            probed: false,
+            vouched: None,
+            misses: 0,
+            answers: 0,
+        }
     }
 }
 
 impl Peer {
+    /// One that the agent before did not hear.
+    pub(super) fn silent(timing: &Timing) -> Self {
+        Self { verdict: Verdict::Dead, misses: timing.dead, ..Self::default() }
+    }
+
     /// A window ends. `late`: we slept through some of it, so that silence says nothing; it is not forgiven either.
     pub(super) fn judge(&mut self, late: bool, now: Millis, timing: &Timing) {
+        let judged = self.verdict != Verdict::Unheard || self.expected;
         if std::mem::take(&mut self.heard) {
-            (self.misses, self.answers) = (0, self.answers + 1);
-        } else if late {
+            (self.misses, self.answers, self.ever) = (0, self.answers + 1, true);
+        } else if late || !self.probed || !judged {
             return;
         } else {
             (self.misses, self.answers) = (self.misses + 1, 0);
         }
         let verdict = self.conclude(now, timing);
         if verdict != self.verdict {
-            (self.verdict, self.since) = (verdict, now);
+            (self.verdict, self.since) = (verdict, Some(now));
         }
     }
 
@@ -47,8 +66,13 @@ impl Peer {
     pub(super) fn doubt(&mut self, now: Millis, timing: &Timing) {
         if self.verdict != Verdict::Unheard {
             (self.misses, self.answers, self.heard) = (timing.dead, 0, false);
-            (self.verdict, self.since) = (Verdict::Dead, now);
+            (self.verdict, self.since) = (Verdict::Dead, Some(now));
         }
+    }
+
+    /// Whether it has been what it is for longer than a time.
+    pub(super) fn lasts(&self, time: Millis, now: Millis) -> bool {
+        self.since.is_none_or(|since| now > since + time)
     }
 
     fn conclude(&self, now: Millis, timing: &Timing) -> Verdict {
@@ -73,7 +97,7 @@ impl Peer {
 
     /// Whether others are to be asked about it: in each window until there is a verdict, and then now and then.
     pub(super) fn is_asked_about(&self, timing: &Timing) -> bool {
-        let silent = self.verdict != Verdict::Unheard && self.misses >= timing.suspect;
+        let silent = self.misses >= timing.suspect;
         silent && (self.misses <= timing.path_down || self.misses.is_multiple_of(timing.suspect))
     }
 }

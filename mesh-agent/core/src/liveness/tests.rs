@@ -105,6 +105,38 @@ fn who_was_never_heard_but_must_be_there_is_judged() {
     assert_eq!(detector.masks().iter().collect::<Vec<_>>(), [(&id(0), &Verdict::Dead)]);
 }
 
+/// Those that come later have a first window, too: their first probe leaves at its end.
+#[test]
+fn a_window_without_a_probe_says_nothing() {
+    let mut sim = Sim::new(3);
+    sim.count = 4;
+    sim.detector.set_peers(&(0..4).map(id).collect());
+    sim.detector.expect(&id(3));
+    sim.run(8, |peer| peer < 3);
+    assert!(sim.masked().is_empty());
+    sim.run(1, |peer| peer < 3);
+    assert_eq!(sim.masked(), [id(3)]);
+}
+
+/// The agent before masked it: nothing goes there until it answers.
+#[test]
+fn who_was_silent_before_is_silent_until_it_answers_three_times() {
+    let mut detector = Detector::new(Timing::DEFAULT);
+    detector.remember((1..6).map(id).collect());
+    assert!(detector.masks().is_empty());
+    detector.set_peers(&(0..6).map(id).collect());
+    assert_eq!(detector.masks().keys().cloned().collect::<Vec<_>>(), (1..6).map(id).collect::<Vec<_>>());
+    let mut sim = Sim { detector, now: 0, count: 6 };
+    sim.run(2, |peer| peer < 2);
+    assert!(sim.masked().contains(&id(1)));
+    sim.run(1, |peer| peer < 2);
+    assert_eq!(sim.masked(), (2..6).map(id).collect::<Vec<_>>());
+    assert!(!sim.detector.is_alone(), "that they are many is nothing new");
+    sim.detector.set_peers(&[id(0), id(1)].into());
+    sim.detector.set_peers(&(0..6).map(id).collect());
+    assert!(sim.masked().is_empty(), "whoever comes anew is judged anew");
+}
+
 /// Its kernel answers again, and what makes tunnels there is not there yet.
 #[test]
 fn who_is_doubted_is_masked_until_it_answers_three_times() {

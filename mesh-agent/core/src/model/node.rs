@@ -111,6 +111,10 @@ pub struct Live {
     /// Which others answer nobody, as far as it can see.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub silent: BTreeSet<NodeId>,
+    /// Which others it hears of those that are marked as dead. Of whom it names neither here nor there it says nothing:
+    /// it may not know yet.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub heard: BTreeSet<NodeId>,
     /// The name of the authority whose certificate it uses; empty: it has none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub authority: String,
