@@ -82,6 +82,8 @@ mod published;
 mod reboot;
 #[path = "mesh/refusals.rs"]
 mod refusals;
+#[path = "mesh/removals.rs"]
+mod removals;
 #[path = "mesh/replicas.rs"]
 mod replicas;
 #[path = "mesh/restarts.rs"]

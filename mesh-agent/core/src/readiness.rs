@@ -86,7 +86,7 @@ impl Entry<'_> {
                 && port.is_none_or(|port| asked(known, port))
         };
         let tasks = &*self.masks.noted(world.tasks.of(&service.id));
-        let turnout = world.turnout(service, tasks);
+        let turnout = self.masks.turnout(world, service, tasks);
         let mut shares = BTreeMap::<_, u64>::new();
         for task in tasks.iter().filter(|task| world.serves(task, &turnout)) {
             *shares.entry(&task.node).or_default() += u64::from(task.weight);
@@ -126,9 +126,13 @@ impl Entry<'_> {
         if let Some(notice) = self.masks.tasks.get(&task.id) {
             return Readiness::Down(format!("it {}", notice.words()));
         }
-        if world.serves(task, &world.turnout_for(task)) {
-            let service = task.service.as_ref();
-            let others = service.into_iter().flat_map(|service| world.tasks_of(service));
+        let service = task.service.as_ref().and_then(|id| world.services.get(id));
+        let turnout = service.map(|service| {
+            let tasks = self.masks.noted(world.tasks.of(&service.id));
+            self.masks.turnout(world, service, &tasks)
+        });
+        if world.serves(task, &turnout.unwrap_or_default()) {
+            let others = task.service.iter().flat_map(|service| world.tasks_of(service));
             let most = others.map(|task| task.weight).max().unwrap_or(task.weight);
             return Readiness::Up(percent(task.weight.into(), most.into()));
         }

@@ -21,7 +21,7 @@ impl Serving {
         let mut all = BTreeSet::new();
         for service in services.into_iter().filter_map(|id| world.services.get(id)) {
             let tasks = &*masks.noted(world.tasks.of(&service.id));
-            let turnout = world.turnout_where_heard(service, tasks, |node| !masks.nodes.contains_key(node));
+            let turnout = masks.turnout(world, service, tasks);
             let mut serving: Vec<_> = tasks.iter().filter(|task| world.serves(task, &turnout)).collect();
             leave_out(&masks.nodes, &mut serving, |task| &task.node);
             all.extend(serving.into_iter().map(|task| task.id.clone()));

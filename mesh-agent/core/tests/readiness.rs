@@ -6,7 +6,8 @@ mod sim;
 use mesh_core::change::{self, NetworkRequest, ServiceRequest, TaskChange};
 use mesh_core::liveness::{Masks, Notice, Verdict};
 use mesh_core::model::{
-    Availability, Health, Locality, NodeId, Protocol, PublishMode, PublishedPort, Task, TaskState,
+    Availability, Ejected, Health, Locality, NodeId, Protocol, PublishMode, PublishedPort, Sickness, Task,
+    TaskState,
 };
 use mesh_core::readiness::{Entry, PortAsked, Readiness};
 use sim::Sim;
@@ -222,4 +223,19 @@ fn a_task_of_which_its_node_says_that_it_cannot_serve_is_down() {
         let all = mesh.service().iter().all(is_down);
         assert_eq!(all, task == 2, "after {task}");
     }
+}
+
+/// A task that is ejected serves all the same where the others are on nodes that are not heard: what the planner does, and
+/// DNS, is what a load balancer is told.
+#[test]
+fn an_ejected_task_serves_where_nobody_else_is_heard() {
+    let mut mesh = Mesh::ingress();
+    mesh.set(0, to(TaskState::Failed));
+    let ejected = Ejected { since: 1, row: 1, why: Sickness::Silent };
+    mesh.set(1, TaskChange { ejected: Some(Some(ejected)), ..TaskChange::default() });
+    assert!(is_down(&mesh.task(1)), "the other one serves in its stead");
+    mesh.masks.nodes.insert(mesh.nodes[1].clone(), Verdict::Dead);
+    assert_eq!(mesh.service()[0], Readiness::Up(100));
+    assert_eq!(mesh.task(1), Readiness::Up(100));
+    assert!(is_down(&mesh.task(2)));
 }

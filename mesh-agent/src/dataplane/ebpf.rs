@@ -55,7 +55,7 @@ pub use signs::Signs;
 pub use view::{Asked, Foreseen, Live, Occupancy, Served, State, View};
 
 use self::alarm::Alarm;
-use self::books::{Books, Facts, Sizes, Step};
+use self::books::{Books, Facts, Found, Sizes, Step};
 use self::links::{Device, Hook, Links};
 use self::load::{Loaded, program};
 use self::maps::{Former, Limits, Maps};
@@ -242,13 +242,27 @@ impl EbpfPlane {
     fn write(&mut self, want: &Balance, facts: &Facts, applied: &mut Applied) -> Result<bool, EbpfError> {
         let mut books = match self.books.take() {
             Some(books) => books,
-            None => Books::open(SIZES, self.maps.found()?),
+            None => Books::open(SIZES, self.found()?),
         };
         self.tell(want, facts);
         let steps = books.steps(want, facts, &mut applied.errors);
         applied.changed += self.maps.write(&steps)?;
+        if books.is_unsettled() {
+            // Looked at only now that nothing can begin there any more.
+            let settled = books.settle(&self.view.running()?);
+            applied.changed += self.maps.write(&settled)?;
+        }
         self.books = Some(books);
         Ok(steps.iter().any(|step| matches!(step, Step::Backend(..))))
+    }
+
+    /// What the maps hold.
+    fn found(&self) -> Result<Found, EbpfError> {
+        let mut found = self.maps.found()?;
+        if found.lets_more_by() {
+            found.running = self.view.running()?;
+        }
+        Ok(found)
     }
 
     /// Sockets are led as planned; where they cannot be, the node does without until the agent starts anew.
@@ -329,7 +343,14 @@ impl EbpfPlane {
                 let held = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
                 held.links.look(&held.ebpf, &programs(want, &facts), drift);
                 drop(held);
-                let found = self.maps.found().and_then(|found| {
+                // Connections that have ended since the last round are no difference: the next one sees to them.
+                let found = match &self.books {
+                    Some(books) => {
+                        self.maps.found().map(|found| Found { running: books.former().clone(), ..found })
+                    }
+                    None => self.found(),
+                };
+                let found = found.and_then(|found| {
                     let steps = Books::open(SIZES, found).steps(want, &facts, &mut applied.errors);
                     steps.iter().for_each(|step| self.maps.look(step, drift));
                     self.sockets.as_mut().map_or(Ok(()), |sockets| sockets.look(want, &facts, drift))
@@ -428,6 +449,8 @@ impl Plane for EbpfPlane {
         }
         match observe().await {
             Ok(facts) => {
+                // Connections whose frontend goes now, or has gone, are found by their flows.
+                self.carry_flows(&mut applied);
                 let moved = self.write(want, &facts, &mut applied).unwrap_or_else(|error| {
                     applied.errors.insert("maps".to_owned(), error.in_full());
                     true

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use mesh_tests::{Lab, Load, Node, eventually};
 use serde_json::Value;
 
-use crate::kit::{Cli, READY, SOON, everywhere, mentions, mesh, text};
+use crate::kit::{Cli, Place, READY, SOON, Task, everywhere, mentions, mesh, text, vip};
 
 /// A service with a web server that the mesh runs.
 fn create(lab: &Lab, node: &Node, options: &str) -> Result<()> {
@@ -143,6 +143,30 @@ fn tasks_end_by_their_signal_or_when_their_grace_is_over() -> Result<()> {
             &["there is no signal 'nonsense'"],
         )?;
         mentions(&n1.refused("service create --name db --network app --stop-grace-period 5s")?, &["--cmd"])
+    })
+}
+
+/// Tasks get traffic once they listen, also where no port is published: on the port that is named, or on any at all. Clients of
+/// the VIP lose nothing while all are replaced by ones that take their time.
+#[test]
+fn a_replacement_by_the_vip_loses_nothing() -> Result<()> {
+    mesh(2, |lab| {
+        let [n1, n2] = [lab.node("n1")?, lab.node("n2")?];
+        n1.ok("network create app")?;
+        let server = format!("sh -c 'sleep 1; exec {}'", lab.programs().web(80).join(" "));
+        let idle = Task::idle(n2, "app")?;
+        for (name, options) in [("plain", ""), ("named", "--port-name http=80")] {
+            let words = format!(
+                "service create --name {name} --network app --replicas 2 --update-order start-first \
+                 --update-monitor 0s {options} --cmd"
+            );
+            n1.mesh(words.split_whitespace().chain([server.as_str()]))?.ok()?;
+            let to = (vip(n1, name)?, 80).into();
+            let load = Load::start(&idle.netns_at()?, &[to], 100)?;
+            n1.mesh_command(["service", "update", "--env-add", "NEXT=1", name]).timeout(READY).ok()?;
+            load.stop()?.lossless().with_context(|| name.to_owned())?;
+        }
+        Ok(())
     })
 }
 

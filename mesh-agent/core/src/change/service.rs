@@ -330,6 +330,7 @@ fn attach(
 ) -> Result<(), Refusal> {
     let network = world.network(&wish.network).ok_or_else(|| Refusal::not_found("network", &wish.network))?;
     let aliases = wish.aliases.iter().map(|alias| alias.parse()).collect::<Result<Vec<Name>, _>>()?;
+    check_names(world, service, network, &aliases)?;
     if let Some(there) = service.networks.iter_mut().find(|there| there.network == network.id) {
         // The command can be repeated, and gives other aliases without taking the VIP away.
         if !aliases.is_empty() {
@@ -342,6 +343,31 @@ fn attach(
         EndpointMode::Dnsrr => None,
     };
     service.networks.push(Attachment { network: network.id.clone(), vip, aliases });
+    Ok(())
+}
+
+/// A name means one service in a network: of two that have it, the clients of one would get the other.
+fn check_names(
+    world: &Snapshot,
+    service: &Service,
+    network: &Network,
+    aliases: &[Name],
+) -> Result<(), Refusal> {
+    let others = world.services.values().filter(|other| other.id != service.id);
+    for (other, there) in others.filter_map(|other| Some((other, other.attachment(&network.id)?))) {
+        let alias_of = format!("an alias of service {} in network {}", other.name, network.name);
+        let (kind, name, whose) = if let Some(alias) = aliases.iter().find(|alias| **alias == other.name) {
+            ("alias", alias, format!("the name of service {} in network {}", other.name, network.name))
+        } else if let Some(alias) = aliases.iter().find(|alias| there.aliases.contains(alias)) {
+            ("alias", alias, alias_of)
+        } else if there.aliases.contains(&service.name) {
+            ("name", &service.name, alias_of)
+        } else {
+            continue;
+        };
+        let why = format!("{kind} conflicts with an existing object: {name} is {whose}");
+        return Err(Refusal::Conflict(why));
+    }
     Ok(())
 }
 

@@ -105,7 +105,7 @@ impl Zone {
         let mut zone = Self::of_networks(world);
         for service in world.services.values() {
             let tasks = &*masks.noted(world.tasks.of(&service.id));
-            let turnout = world.turnout_where_heard(service, tasks, |node| !masks.nodes.contains_key(node));
+            let turnout = masks.turnout(world, service, tasks);
             zone.put(&Names::of_service(world, here, service, tasks, &turnout, &masks.nodes));
         }
         let mut names = Names::default();

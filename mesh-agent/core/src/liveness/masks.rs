@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Detector, Echoes, Hints, Millis, Notice, Verdict};
-use crate::model::{NodeId, Snapshot, Task, TaskId};
+use crate::model::{NodeId, Service, Snapshot, Task, TaskId, Turnout};
 
 /// A mask only takes away, and only new flows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,6 +28,11 @@ impl Masks {
     /// Whether all is as the records say.
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty() && self.tasks.is_empty()
+    }
+
+    /// Who of a service's tasks is left out by a node that does not hear these.
+    pub fn turnout(&self, world: &Snapshot, service: &Service, tasks: &[Arc<Task>]) -> Turnout {
+        world.turnout_where_heard(service, tasks, |node| !self.nodes.contains_key(node))
     }
 
     /// Tasks as their nodes say that they are.

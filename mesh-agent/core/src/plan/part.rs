@@ -99,7 +99,7 @@ impl Part {
     fn add_service(&mut self, scene: Scene<'_>, service: &Service, tasks: &[Arc<Task>]) {
         let world = scene.world;
         overlay::vips(scene, service, tasks, &mut self.routes);
-        let turnout = world.turnout_where_heard(service, tasks, |node| !scene.masks.nodes.contains_key(node));
+        let turnout = scene.masks.turnout(world, service, tasks);
         let mut problem = |message: &str| {
             let about = format!("service {}", service.name);
             self.problems.push(Problem { about, message: message.to_owned() });

@@ -15,6 +15,7 @@ use std::time::Duration;
 use anyhow::Context;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use ready::Awaited;
 use signals::Signals;
 use tokio::process::{Child, Command};
 
@@ -22,7 +23,7 @@ use super::exec;
 use super::run::{Failure, RunArgs, Started, check_root, open_log};
 use super::stat::start_time;
 use crate::api::client::{Client, ClientError, Host};
-use crate::api::types::{Changed, ErrorKind, Origin, PortConfig, Service, TaskSpec, TaskState, TaskUpdate};
+use crate::api::types::{Changed, ErrorKind, Origin, Service, TaskSpec, TaskState, TaskUpdate};
 use crate::cli::output::Out;
 use crate::cli::several::encode;
 use crate::logs::{Log, Stream, keep};
@@ -197,16 +198,16 @@ impl Supervisor<'_> {
         })
     }
 
-    /// Where the published ports of the task's service lead.
-    async fn target_ports(&self) -> Vec<PortConfig> {
-        let Some(service) = &self.args.service else { return Vec::new() };
+    /// By what the task's service is reached.
+    async fn awaited(&self) -> Awaited {
+        let Some(service) = &self.args.service else { return Awaited::Nothing };
         let found = self.client.get::<Service>(&format!("/v1/services/{}", encode(service))).await;
-        found.map(|service| service.endpoint.ports).unwrap_or_default()
+        found.map_or(Awaited::Nothing, |service| Awaited::of(&service))
     }
 
     /// The command was started but does not serve: this is told, and waited on.
-    async fn slow(&self, task: &Changed, path: &str, ports: &[PortConfig], told: &Cell<bool>) {
-        let message = ready::missing(ports);
+    async fn slow(&self, task: &Changed, path: &str, awaited: &Awaited, told: &Cell<bool>) {
+        let message = awaited.missing();
         if told.replace(true) {
             self.out.say(format!("task {} {message}", task.name));
         } else {
@@ -233,10 +234,10 @@ impl Supervisor<'_> {
 
     /// Says that the task runs, for as long as it takes: only then does it get traffic.
     async fn running(&self, task: &Changed, path: &str, told: &Cell<bool>) -> anyhow::Result<u64> {
-        let ports = self.target_ports().await;
-        if tokio::time::timeout(READY, ready::listens(&ports)).await.is_err() {
-            self.slow(task, path, &ports, told).await;
-            ready::listens(&ports).await;
+        let awaited = self.awaited().await;
+        if tokio::time::timeout(READY, awaited.listens()).await.is_err() {
+            self.slow(task, path, &awaited, told).await;
+            awaited.listens().await;
         }
         let mut pause = Duration::from_millis(100);
         loop {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use mesh_core::model::Balancing;
 use mesh_core::plan::Balance;
-use mesh_ebpf::abi::Timeouts;
+use mesh_ebpf::abi::{Addr16, NetPort, TCP, Timeouts};
 use mesh_ebpf::flow::{self, Head, Role};
 
 /// Whether any service wants it.
@@ -39,6 +39,21 @@ pub(super) fn flows(
     })
 }
 
+/// Where the connections of a table lead, as their clients know it, that have a task and were heard of in time. One that
+/// only one side has ended still goes on.
+pub(super) fn running(
+    table: impl Iterator<Item = flow::Flow>,
+    now: u32,
+    timeouts: Timeouts,
+    serves: impl Fn(u32, u32) -> bool,
+) -> impl Iterator<Item = (Addr16, NetPort)> {
+    table.filter_map(move |flow| {
+        let (head, [backend, generation, ..]) = (Head(flow.head), flow.addr.0);
+        let lives = head.is(Role::Forward) && head.age(now) <= head.timeout(TCP, &timeouts);
+        (lives && serves(backend, generation)).then(|| (flow.tuple.dst, flow.tuple.dport()))
+    })
+}
+
 /// By how much what programs counted is wrong, for each backend. While the table was looked at they went on, from
 /// `before` to `after`: whatever lies in between may be right.
 pub(super) fn corrections(
@@ -56,8 +71,8 @@ pub(super) fn corrections(
 
 #[cfg(test)]
 mod tests {
-    use mesh_ebpf::abi::TCP;
     use mesh_ebpf::flow::{Client, Place};
+    use mesh_ebpf::packet::Tuple;
 
     use super::*;
 
@@ -83,6 +98,31 @@ mod tests {
         };
         assert_eq!(at(101), [(7, true), (7, false), (8, true)]);
         assert_eq!(at(100 + 61), [(7, true), (7, false)], "what only opens is forgotten sooner");
+    }
+
+    #[test]
+    fn connections_run_until_their_task_has_gone_or_both_sides_are_silent() {
+        let (client, to) = (Client { place: Place::Uplink, via: 2 }, Addr16::from_word(7));
+        let of = |role, states, backend: u32| flow::Flow {
+            head: Head::new(role, client, 0, 100).used(100, states).0,
+            tuple: Tuple::new(to, NetPort::new(1), to, NetPort::new(8000 + backend as u16)),
+            addr: flow::Flow::target(backend, 1, 1),
+            ..flow::Flow::EMPTY
+        };
+        let table = [
+            of(Role::Forward, Head::ESTABLISHED, 7),
+            of(Role::Forward, Head::ESTABLISHED | Head::CLOSING, 8),
+            of(Role::Forward, Head::ESTABLISHED, 9),
+            of(Role::Reply, Head::ESTABLISHED, 10),
+            flow::Flow::EMPTY,
+        ];
+        let at = |now| {
+            let serves = |backend, generation| backend != 9 && generation == 1;
+            let found = running(table.into_iter(), now, Timeouts::DEFAULT, serves);
+            found.map(|(_, port)| port.number()).collect::<Vec<_>>()
+        };
+        assert_eq!(at(101), [8007, 8008]);
+        assert_eq!(at(100 + 3600), [8007]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! what they stand for lives, and are given to another as late as possible.
 
 mod backends;
+mod filters;
 mod frontends;
 mod node;
 mod tables;
@@ -15,7 +16,9 @@ use std::sync::Arc;
 
 use mesh_core::model::{SharedMap, Vni};
 use mesh_core::plan::{Balance, Site};
-use mesh_ebpf::abi::{Addr16, Backend, Endpoint, Frontend, FrontendKey, MacKey, Network, Peer, SourceKey};
+use mesh_ebpf::abi::{
+    Addr16, Backend, Endpoint, Frontend, FrontendKey, MacKey, NetPort, Network, Peer, SourceKey,
+};
 
 pub(super) use self::backends::Backends;
 pub(super) use self::frontends::Frontends;
@@ -86,6 +89,21 @@ pub(super) struct Found {
     pub(super) endpoints: Vec<(u32, Endpoint)>,
     pub(super) macs: Vec<(MacKey, Endpoint)>,
     pub(super) locals: Vec<Addr16>,
+    /// The words of the filters, of ports and of VIPs, that have bits.
+    pub(super) ports: Vec<(u32, u64)>,
+    pub(super) vips: Vec<(u32, u64)>,
+    /// Not of the maps alone, and asked for only where [`Self::lets_more_by`].
+    pub(super) running: Running,
+}
+
+/// Where connections lead that their tasks still have, as the clients know it.
+pub(super) type Running = BTreeSet<(Addr16, NetPort)>;
+
+impl Found {
+    /// Whether filters let more by than frontends need: then there may be connections whose frontend has gone.
+    pub(super) fn lets_more_by(&self) -> bool {
+        filters::lets_more_by(self)
+    }
 }
 
 impl Books {
@@ -108,6 +126,21 @@ impl Books {
         self.backends.settle(&mut steps);
         self.node.remove(&mut steps);
         steps
+    }
+
+    /// Whether frontends have gone since it was said which connections go on. Until then the filters let all by.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.frontends.is_unsettled()
+    }
+
+    /// What lets those connections by that go on, and no others whose frontend has gone.
+    pub(super) fn settle(&mut self, running: &Running) -> Vec<Step> {
+        self.frontends.settle(running)
+    }
+
+    /// Where connections lead that go on though their frontend has gone.
+    pub(super) fn former(&self) -> &Running {
+        self.frontends.former()
     }
 
     /// Tasks that changed; those of this node where a device did, and all where a node did.

@@ -17,7 +17,7 @@ use mesh_ebpf::abi::{
 use mesh_ebpf::verdict::EVENTS;
 
 use super::EbpfError;
-use super::books::{Found, Sizes, Step};
+use super::books::{Found, Running, Sizes, Step};
 use super::mapped::{Mapped, Paged};
 use super::pinned::Pinned;
 use crate::plane::{DIFFERS, Drift, MISSING, UNPLANNED};
@@ -138,6 +138,9 @@ impl Maps {
             endpoints: all(&self.endpoints, map::ENDPOINTS)?,
             macs: all(&self.macs, map::MACS)?,
             locals: all(&self.locals, map::LOCALS)?.into_iter().map(|(addr, _)| addr).collect(),
+            ports: words_with_bits(&self.ports),
+            vips: words_with_bits(&self.vips),
+            running: Running::new(),
         })
     }
 
@@ -399,6 +402,11 @@ fn words(key: &FrontendKey) -> String {
         (addr, TCP) => format!("{}/tcp", SocketAddr::new(addr, port.number())),
         (addr, _) => format!("{}/udp", SocketAddr::new(addr, port.number())),
     }
+}
+
+fn words_with_bits(words: &Mapped<u64>) -> Vec<(u32, u64)> {
+    let all = (0..words.len()).map(|index| (index as u32, words.get(index)));
+    all.filter(|(_, word)| *word != 0).collect()
 }
 
 /// Whether the word was another one.

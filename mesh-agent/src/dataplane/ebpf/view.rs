@@ -27,6 +27,7 @@ pub use self::flows::{Asked, Live, Occupancy, State};
 
 use super::EbpfError;
 use super::active;
+use super::books::Running;
 use super::clock::now;
 use super::counts::Counts;
 use super::mapped::{Mapped, Paged};
@@ -173,6 +174,17 @@ impl View {
             }
         })?;
         Ok(flows)
+    }
+
+    /// Where connections lead that their tasks still have. Looks at every entry: some milliseconds.
+    pub(super) fn running(&self) -> Result<Running, EbpfError> {
+        let (now, timeouts) = (now(), self.config.get(0).timeouts);
+        let backends = self.backends.all().map_err(|source| share_error(map::BACKENDS, source))?;
+        let serves = |id: u32, generation| {
+            let known = (id as usize) < backends.len();
+            id != NO_BACKEND && known && backends.get(id as usize).serves(generation)
+        };
+        Ok(active::running(self.table(TCP)?.flows(), now, timeouts, serves).collect())
     }
 
     fn balanced(&self, mut each: impl FnMut(active::Flow)) -> Result<(), EbpfError> {

@@ -1,21 +1,71 @@
-//! **Fact.** Whether a command listens where its service's published ports lead.
+//! **Fact.** Whether a command listens where its service is reached.
 //!
 //! A command that was started is not one that serves: in between, every connection to it would be refused.
 
 use std::time::Duration;
 
-use crate::api::types::{PortConfig, Protocol};
+use crate::api::types::{Protocol, Service};
 
 /// How often to look.
 const LOOK: Duration = Duration::from_millis(20);
 /// How long the other ports may take when one is open. A port that the command never opens is not what it serves by.
 const REST: Duration = Duration::from_secs(3);
+/// How long any port at all may take, where none is named: a command that opens none serves nobody and is not waited for
+/// much longer.
+const ANY: Duration = Duration::from_secs(3);
 
-/// Waits until something listens on one of the ports, and a while for the others. Without a port there is nothing to wait
-/// for.
-pub(super) async fn listens(ports: &[PortConfig]) {
-    wait(|| ports.is_empty() || ports.iter().any(listening)).await;
-    let _ = tokio::time::timeout(REST, wait(|| ports.iter().all(listening))).await;
+/// What a command is to listen on before it gets traffic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Awaited {
+    /// It has no service, or a health check tells when it serves.
+    Nothing,
+    /// Nobody has named a port.
+    Anything,
+    /// The ports that its service publishes or names.
+    Ports(Vec<(u16, Protocol)>),
+}
+
+impl Awaited {
+    /// Of a task of a service.
+    pub(super) fn of(service: &Service) -> Self {
+        let published = service.endpoint.ports.iter().map(|port| (port.target_port, port.protocol));
+        let named = service.spec.port_names.iter().map(|port| (port.target_port, port.protocol));
+        let ports: Vec<_> = published.chain(named).collect();
+        if !ports.is_empty() {
+            Self::Ports(ports)
+        } else if service.spec.healthcheck.is_some() {
+            Self::Nothing
+        } else {
+            Self::Anything
+        }
+    }
+
+    /// Waits until something listens on one of the ports, and a while for the others.
+    pub(super) async fn listens(&self) {
+        match self {
+            Self::Nothing => {}
+            Self::Anything => {
+                let opens = wait(|| [Protocol::Tcp, Protocol::Udp].iter().any(|of| listening(*of, None)));
+                _ = tokio::time::timeout(ANY, opens).await;
+            }
+            Self::Ports(ports) => {
+                let is_open = |(port, protocol): &(u16, Protocol)| listening(*protocol, Some(*port));
+                wait(|| ports.iter().any(is_open)).await;
+                _ = tokio::time::timeout(REST, wait(|| ports.iter().all(is_open))).await;
+            }
+        }
+    }
+
+    /// What it is waited for, in words.
+    pub(super) fn missing(&self) -> String {
+        let ports = match self {
+            Self::Ports(ports) => ports.as_slice(),
+            Self::Nothing | Self::Anything => &[],
+        };
+        let mut names: Vec<_> = ports.iter().map(|(port, of)| format!("{port}/{}", of.as_str())).collect();
+        names.dedup();
+        format!("gets no traffic yet: nothing listens on {}", names.join(" or "))
+    }
 }
 
 async fn wait(done: impl Fn() -> bool) {
@@ -24,17 +74,18 @@ async fn wait(done: impl Fn() -> bool) {
     }
 }
 
-fn listening(port: &PortConfig) -> bool {
-    let name = port.protocol.as_str();
+/// Whether something listens on a port; none: on any.
+fn listening(protocol: Protocol, port: Option<u16>) -> bool {
+    let name = protocol.as_str();
     // This process lives in the task's network namespace.
     ["", "6"].iter().any(|family| {
         let table = std::fs::read_to_string(format!("/proc/self/net/{name}{family}")).unwrap_or_default();
-        table.lines().skip(1).any(|line| is_open(line, port.protocol, port.target_port))
+        table.lines().skip(1).any(|line| is_open(line, protocol, port))
     })
 }
 
 /// A line of proc(5) net/tcp or net/udp: `sl local_address rem_address st …`, all in hexadecimal.
-fn is_open(line: &str, protocol: Protocol, wanted: u16) -> bool {
+fn is_open(line: &str, protocol: Protocol, wanted: Option<u16>) -> bool {
     let mut words = line.split_whitespace().skip(1);
     let (Some(local), Some(_), Some(state)) = (words.next(), words.next(), words.next()) else {
         return false;
@@ -45,7 +96,8 @@ fn is_open(line: &str, protocol: Protocol, wanted: u16) -> bool {
         Protocol::Tcp => "0A",
         Protocol::Udp => "07",
     };
-    state == open && u16::from_str_radix(port, 16) == Ok(wanted) && !is_loopback(address)
+    let is_wanted = wanted.is_none_or(|wanted| u16::from_str_radix(port, 16) == Ok(wanted));
+    state == open && is_wanted && !is_loopback(address)
 }
 
 /// What listens on 127.0.0.0/8 or ::1 is not reached from outside. Words are in the machine's own order.
@@ -57,13 +109,6 @@ fn is_loopback(address: &str) -> bool {
         8 => bytes[0] == 127,
         _ => address.starts_with("000000000000000000000000") && bytes == [0, 0, 0, 1],
     }
-}
-
-/// The ports in words.
-pub(super) fn missing(ports: &[PortConfig]) -> String {
-    let names: Vec<_> =
-        ports.iter().map(|port| format!("{}/{}", port.target_port, port.protocol.as_str())).collect();
-    format!("gets no traffic yet: nothing listens on {}", names.join(" or "))
 }
 
 #[cfg(test)]
@@ -88,27 +133,22 @@ mod tests {
             ("000000FD000000000000000001000000:0050", "0A", Protocol::Tcp, true),
             ("00000000:0050", "07", Protocol::Udp, true),
         ] {
-            assert_eq!(is_open(&line(address, state), protocol, 80), open, "{address} {state}");
+            assert_eq!(is_open(&line(address, state), protocol, Some(80)), open, "{address} {state}");
         }
-        assert!(!is_open("", Protocol::Tcp, 80));
+        assert!(!is_open("", Protocol::Tcp, Some(80)));
+        let any = |address| is_open(&line(address, "0A"), Protocol::Tcp, None);
+        assert!(any("00000000:0051") && !any("0100007F:0051"));
     }
 
     #[tokio::test]
     async fn a_listener_is_found() {
         let listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
-        let port = |target_port| PortConfig {
-            protocol: Protocol::Tcp,
-            target_port,
-            published_port: 1,
-            publish_mode: crate::api::types::PublishMode::Ingress,
-            host_ip: Vec::new(),
-            nodes: Vec::new(),
-            allow: Vec::new(),
-        };
+        let port = |number| (number, Protocol::Tcp);
+        let ports = |ports: &[_]| Awaited::Ports(ports.to_vec());
         let [closed, open] = [port(1), port(listener.local_addr().unwrap().port())];
         let began = std::time::Instant::now();
-        for ports in [&[][..], std::slice::from_ref(&open), &[open.clone(), open.clone()]] {
-            listens(ports).await;
+        for awaited in [Awaited::Nothing, Awaited::Anything, ports(&[open])] {
+            awaited.listens().await;
         }
         assert!(began.elapsed() < REST, "all are open");
         let other = TcpListener::bind("0.0.0.0:0").await.unwrap();
@@ -116,16 +156,36 @@ mod tests {
         drop(other);
         let opens = async {
             tokio::time::sleep(LOOK * 2).await;
-            TcpListener::bind(("0.0.0.0", later.target_port)).await.unwrap()
+            TcpListener::bind(("0.0.0.0", later.0)).await.unwrap()
         };
-        let ports = [open.clone(), later.clone()];
-        let (_, _other) = tokio::join!(listens(&ports), opens);
-        assert!(listening(&later), "the second was waited for");
+        let (_, _other) = tokio::join!(async { ports(&[open, later]).listens().await }, opens);
+        let listening = |(port, protocol)| listening(protocol, Some(port));
+        assert!(listening(later), "the second was waited for");
         drop(listener);
-        assert!(!listening(&closed) && !listening(&open));
+        assert!(!listening(closed) && !listening(open));
         assert_eq!(
-            missing(&[port(80), port(81)]),
+            ports(&[port(80), port(81)]).missing(),
             "gets no traffic yet: nothing listens on 80/tcp or 81/tcp"
         );
+    }
+
+    #[test]
+    fn ports_are_awaited_that_are_published_or_named_and_else_any() {
+        let service = |ports: serde_json::Value, names: serde_json::Value, check: serde_json::Value| {
+            let service = serde_json::json!({
+                "ID": "a", "Version": { "Index": 1 }, "CreatedAt": "", "UpdatedAt": "",
+                "Spec": { "Name": "web", "PortNames": names, "Healthcheck": check },
+                "Endpoint": { "Spec": {}, "Ports": ports },
+                "ServiceStatus": { "RunningTasks": 0, "DesiredTasks": 0, "CompletedTasks": 0 },
+            });
+            Awaited::of(&serde_json::from_value(service).unwrap())
+        };
+        let (none, check) = (serde_json::json!([]), serde_json::json!({ "Test": ["TCP", "80"] }));
+        let published = serde_json::json!([{ "TargetPort": 80, "PublishedPort": 8080, "Protocol": "tcp" }]);
+        let named = serde_json::json!([{ "Name": "dns", "TargetPort": 53, "Protocol": "udp" }]);
+        assert_eq!(service(none.clone(), none.clone(), serde_json::Value::Null), Awaited::Anything);
+        assert_eq!(service(none.clone(), none, check.clone()), Awaited::Nothing);
+        let both = vec![(80, Protocol::Tcp), (53, Protocol::Udp)];
+        assert_eq!(service(published, named, check), Awaited::Ports(both));
     }
 }

@@ -7,12 +7,12 @@ use ipnet::IpNet;
 use mesh_core::maglev::Weighted;
 use mesh_core::model::{Affinity, Balancing, Protocol, ReturnPath, SharedMap, fnv64};
 use mesh_core::plan::{self, Family, Pool};
-use mesh_ebpf::abi::{Addr16, FrontendKey, NetPort, Published, SourceKey, TCP, UDP, VIP_WORDS};
-use mesh_ebpf::hash;
+use mesh_ebpf::abi::{Addr16, FrontendKey, NetPort, SourceKey, TCP, UDP};
 
 use super::super::ids::Ids;
+use super::filters::Filters;
 use super::tables::{Content, Tables, order_of};
-use super::{Backends, Found, Problems, Sizes, Step};
+use super::{Backends, Found, Problems, Running, Sizes, Step};
 
 /// What is known of a frontend.
 #[derive(Debug)]
@@ -21,8 +21,6 @@ struct Known {
     /// Where its table begins, if there is anybody to lead to.
     table: Option<u32>,
     sources: BTreeSet<(u32, SourceKey)>,
-    /// It was found, and nobody has looked yet whether the filters know it.
-    found: bool,
 }
 
 /// What a frontend is to be.
@@ -42,18 +40,12 @@ pub(in super::super) struct Frontends {
     known: BTreeMap<FrontendKey, Known>,
     ids: Ids,
     tables: Tables,
-    /// How many frontends have a port, on all addresses or on some: it may be published on several, and for both
-    /// families.
-    published: BTreeMap<(NetPort, u8, u64), u32>,
-    ports: BTreeMap<u32, u64>,
-    vips: VipBits,
+    filters: Filters,
+    /// Where connections lead that go on though their frontend has gone.
+    former: Running,
     /// Entries that were found and cannot be ours: without a number, or with another's.
     strays: (Vec<FrontendKey>, BTreeSet<(u32, SourceKey)>),
 }
-
-/// How many VIPs need each bit of the filter.
-#[derive(Debug, Default)]
-struct VipBits(BTreeMap<u32, u32>);
 
 impl Frontends {
     pub(super) fn open(sizes: &Sizes, found: &Found) -> Self {
@@ -62,9 +54,8 @@ impl Frontends {
             known: BTreeMap::new(),
             ids: Ids::new(1..sizes.frontends),
             tables: Tables::new(sizes.slots),
-            published: BTreeMap::new(),
-            ports: BTreeMap::new(),
-            vips: VipBits::default(),
+            filters: Filters::open(found),
+            former: Running::new(),
             strays: Default::default(),
         };
         let mut sources: BTreeMap<u32, BTreeSet<_>> = BTreeMap::new();
@@ -77,13 +68,14 @@ impl Frontends {
                     value.backends > 0 && all.tables.find(value.slots, (value.mask + 1).trailing_zeros());
                 let table = leads.then_some(value.slots);
                 let sources = sources.remove(&value.id).unwrap_or_default();
-                all.known.insert(*key, Known { value: *value, table, sources, found: true });
-                all.bits(key, true);
+                all.known.insert(*key, Known { value: *value, table, sources });
+                all.filters.add(key);
             } else {
                 all.strays.0.push(*key);
             }
         }
         all.strays.1 = sources.into_values().flatten().collect();
+        all.settle(&found.running);
         all
     }
 
@@ -134,6 +126,12 @@ impl Frontends {
                 None => _ = self.pools.remove(&asked.at),
             }
         }
+        steps.extend(self.filters.mend());
+        if !came.is_empty() && !self.former.is_empty() {
+            // Whoever has the port now keeps it in the filter.
+            let former = std::mem::take(&mut self.former);
+            steps.extend(self.settle(&former));
+        }
         for key in left.iter().filter(|key| !came.contains(key)) {
             self.remove(key, backends, steps);
         }
@@ -180,22 +178,20 @@ impl Frontends {
             steps.push(Step::Frontend(*key, Some(value)));
         }
         steps.extend(known.difference(&sources).map(|(bits, source)| Step::Source(*bits, *source, false)));
-        match old {
-            None => steps.extend(self.bits(key, true)),
-            Some(old) if old.found => steps.extend(words(key, &self.ports, &self.vips)),
-            Some(_) => {}
+        if old.is_none() {
+            steps.extend(self.filters.add(key));
         }
         if let Some(own) = own.filter(|own| Some(*own) != table) {
             self.tables.leave(own, backends);
         }
-        self.known.insert(*key, Known { value, table, sources, found: false });
+        self.known.insert(*key, Known { value, table, sources });
         Ok(())
     }
 
     fn remove(&mut self, key: &FrontendKey, backends: &mut Backends, steps: &mut Vec<Step>) {
         let Some(old) = self.known.remove(key) else { return };
         steps.push(Step::Frontend(*key, None));
-        steps.extend(self.bits(key, false));
+        self.filters.remove(key);
         steps.extend(old.sources.iter().map(|(bits, source)| Step::Source(*bits, *source, false)));
         self.ids.give_back(old.value.id);
         if let Some(table) = old.table {
@@ -203,17 +199,25 @@ impl Frontends {
         }
     }
 
-    /// A frontend comes or goes: the words that change.
-    fn bits(&mut self, key: &FrontendKey, set: bool) -> Vec<Step> {
-        if key.port != NetPort::ANY {
-            // A port may be published on several addresses, and for both families.
-            let frontends = self.published.entry((key.port, key.proto, bits_of(key).0)).or_default();
-            *frontends = if set { *frontends + 1 } else { *frontends - 1 };
-            if *frontends > 0 && !set {
-                return Vec::new();
-            }
-        }
-        note_bits(key, set, &mut self.ports, &mut self.vips)
+    /// Whether it is to be said which connections go on, for some frontends have gone.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.filters.is_unsettled()
+    }
+
+    /// Has the filters let those connections by that go on, and no others whose frontend has gone.
+    pub(super) fn settle(&mut self, running: &Running) -> Vec<Step> {
+        let is_known = |(addr, port): &(Addr16, NetPort)| {
+            let own = FrontendKey::published(*addr, *port, TCP);
+            let keys = [FrontendKey::vip(*addr), own, FrontendKey::everywhere(addr, *port, TCP)];
+            keys.iter().any(|key| self.known.contains_key(key))
+        };
+        self.former = running.iter().filter(|to| !is_known(to)).copied().collect();
+        self.filters.keep(self.former.iter().map(|(_, port)| *port).collect())
+    }
+
+    /// Where connections lead that go on though their frontend has gone.
+    pub(super) fn former(&self) -> &Running {
+        &self.former
     }
 }
 
@@ -235,57 +239,6 @@ fn reached(pool: Arc<Pool>, backends: &Backends) -> (Arc<Pool>, Option<Content>)
     let known = |backend: &&plan::Backend| backends.id(&(pool.vni, backend.address)).is_some();
     part.backends = pool.backends.iter().filter(known).cloned().collect();
     (Arc::new(part), content)
-}
-
-/// The words of a filter that change when a frontend comes or goes.
-fn note_bits(key: &FrontendKey, set: bool, ports: &mut BTreeMap<u32, u64>, vips: &mut VipBits) -> Vec<Step> {
-    if key.port == NetPort::ANY {
-        vips.note(&key.addr, set);
-    } else {
-        let (index, shift) = Published::place(key.proto, key.port);
-        let word = ports.entry(index).or_default();
-        let bit = bits_of(key).0 << shift;
-        *word = if set { *word | bit } else { *word & !bit };
-    }
-    words(key, ports, vips)
-}
-
-/// The words of the filters that a frontend has bits in, as they are to be.
-fn words(key: &FrontendKey, ports: &BTreeMap<u32, u64>, vips: &VipBits) -> Vec<Step> {
-    if key.port == NetPort::ANY {
-        let words: BTreeSet<u32> = VipBits::of(&key.addr).map(|bit| bit / 64).into();
-        return words.into_iter().map(|index| Step::VipWord(index, vips.word(index))).collect();
-    }
-    let (index, _) = Published::place(key.proto, key.port);
-    vec![Step::PortWord(index, ports.get(&index).copied().unwrap_or_default())]
-}
-
-/// What a published port's frontend adds to what is known of the port.
-fn bits_of(key: &FrontendKey) -> Published {
-    let everywhere = [Addr16::ANY_V4, Addr16::ANY_V6].contains(&key.addr);
-    if everywhere { Published::EVERYWHERE } else { Published::SOMEWHERE }
-}
-
-impl VipBits {
-    /// The bits of an address.
-    fn of(addr: &Addr16) -> [u32; 2] {
-        let (a, b) = hash::bloom(addr);
-        [a, b].map(|hash| hash % (VIP_WORDS * 64))
-    }
-
-    fn note(&mut self, addr: &Addr16, set: bool) {
-        for bit in Self::of(addr) {
-            let count = self.0.entry(bit).or_default();
-            *count = if set { *count + 1 } else { count.saturating_sub(1) };
-            if *count == 0 {
-                self.0.remove(&bit);
-            }
-        }
-    }
-
-    fn word(&self, index: u32) -> u64 {
-        self.0.range(index * 64..(index + 1) * 64).fold(0, |word, (bit, _)| word | 1 << (bit % 64))
-    }
 }
 
 fn key_of(at: &plan::Frontend) -> FrontendKey {

@@ -44,6 +44,11 @@ fn frontend_key(service: usize) -> FrontendKey {
     FrontendKey::published(Addr16::ANY_V4, NetPort::new(8000 + service as u16), 6)
 }
 
+/// Where a connection to a service leads, as its client knows it.
+fn connection(service: usize) -> (Addr16, NetPort) {
+    (IpAddr::from([192, 0, 2, 1]).into(), NetPort::new(8000 + service as u16))
+}
+
 fn address(task: usize) -> IpAddr {
     IpAddr::from([10, 0, 0, 10 + task as u8])
 }
@@ -136,10 +141,9 @@ impl Wanted {
         let mut taken: BTreeMap<u32, (u32, BTreeSet<u32>)> = BTreeMap::new();
         for (number, members) in self.services.iter().enumerate() {
             let (key, port) = (frontend_key(number), 8000 + number as u16);
-            let (index, shift) = Published::place(TCP, NetPort::new(port));
-            let word = kernel.ports.get(&index).copied().unwrap_or_default();
-            let bits = if members.is_some() { Published::EVERYWHERE.0 } else { 0 };
-            assert_eq!(word >> shift & 3, bits, "the bits of port {port}");
+            let known = members.is_some() || kernel.running.contains(&connection(number));
+            let bits = if known { Published::EVERYWHERE.0 } else { 0 };
+            assert_eq!(kernel.bits(port), bits, "the bits of port {port}");
             let Some(members) = members else {
                 assert!(!kernel.frontends.contains_key(&key), "port {port}");
                 continue;
@@ -182,24 +186,38 @@ proptest! {
     /// Whatever follows what, and also when another agent goes on from what it finds.
     #[test]
     fn the_maps_are_right_at_every_moment(
-        history in prop::collection::vec((wanted(), any::<bool>()), 1..12),
+        history in prop::collection::vec((wanted(), any::<bool>(), any::<[bool; 3]>()), 1..12),
     ) {
         let mut kernel = Kernel::default();
         let mut books = Books::open(SIZES, Found::default());
         let mut before = Wanted { running: [false; 6], services: [None; 3], silent: HEARD };
-        for (wanted, restart) in history {
+        for (wanted, restart, ends) in history {
             if restart {
                 books = Books::open(SIZES, kernel.found());
             }
             let mut problems = Problems::new();
-            for step in books.steps(&wanted.balance(), &wanted.facts(), &mut problems) {
-                kernel.carry_out(&step);
-                wanted.check_on_the_way(&before, &kernel);
-            }
+            let steps = books.steps(&wanted.balance(), &wanted.facts(), &mut problems);
+            let running = kernel.running.clone();
+            kernel.round(&mut books, &steps, |kernel| {
+                wanted.check_on_the_way(&before, kernel);
+                assert!(running.iter().all(|(_, port)| kernel.bits(port.number()) != 0), "none is cut");
+            });
             prop_assert!(problems.is_empty(), "{:?}", problems);
             wanted.check(&kernel);
             let again = books.steps(&wanted.balance(), &wanted.facts(), &mut problems);
             prop_assert!(again.is_empty(), "a second round changes nothing: {:?}", again);
+            // Some connections end, which the next sweep finds out, and where there are services some begin.
+            for (service, ends) in ends.into_iter().enumerate() {
+                if ends {
+                    kernel.running.remove(&connection(service));
+                } else if wanted.services[service].is_some() {
+                    kernel.running.insert(connection(service));
+                }
+            }
+            books = Books::open(SIZES, kernel.found());
+            let steps = books.steps(&wanted.balance(), &wanted.facts(), &mut problems);
+            kernel.round(&mut books, &steps, |_| {});
+            wanted.check(&kernel);
             before = wanted;
         }
         let mut fresh = Kernel::default();
@@ -208,6 +226,44 @@ proptest! {
         }
         prop_assert_eq!(kernel.meaning(), fresh.meaning(), "the way does not matter");
     }
+}
+
+/// Programs look for the flow of a packet only where the filters let it by. Connections by a VIP are found by their port then.
+#[test]
+fn connections_go_on_when_their_frontend_has_gone() {
+    let address = IpAddr::from([10, 9, 0, 2]);
+    let wanted = Wanted { running: [true; 6], services: [Some([true; 6]), None, None], silent: HEARD };
+    let mut all = wanted.balance();
+    let pool = Arc::clone(all.frontends.values().next().unwrap());
+    all.frontends.insert(plan::Frontend::Vip { vni: NET, address }, pool);
+    let none = Balance { frontends: SharedMap::default(), ..all.clone() };
+    let (mut kernel, mut books) = (Kernel::default(), Books::open(SIZES, Found::default()));
+    let round = |kernel: &mut Kernel, books: &mut Books, want: &Balance| {
+        let steps = books.steps(want, &wanted.facts(), &mut Problems::new());
+        kernel.round(books, &steps, |_| {});
+        steps.is_empty()
+    };
+    round(&mut kernel, &mut books, &all);
+    kernel.running = [connection(0), (address.into(), NetPort::new(443))].into();
+    assert!(!kernel.knows_no_vips() && kernel.bits(443) == 0);
+    round(&mut kernel, &mut books, &none);
+    assert!(kernel.frontends.is_empty(), "nothing new comes in");
+    assert!(kernel.bits(8000) != 0 && kernel.bits(443) != 0 && kernel.knows_no_vips());
+    assert_eq!(*books.former(), kernel.running);
+    books = Books::open(SIZES, kernel.found());
+    assert!(round(&mut kernel, &mut books, &none), "another agent finds all as it should be");
+    assert!(kernel.bits(8000) != 0 && kernel.bits(443) != 0);
+    kernel.running.remove(&connection(0));
+    assert!(kernel.found().lets_more_by(), "it asks which go on");
+    books = Books::open(SIZES, kernel.found());
+    round(&mut kernel, &mut books, &none);
+    assert!(kernel.bits(8000) == 0 && kernel.bits(443) != 0, "what has ended leaves nothing");
+    // Its own words are written, and its connections go on.
+    round(&mut kernel, &mut books, &all);
+    assert!(kernel.bits(443) == 0 && !kernel.knows_no_vips());
+    kernel.running.clear();
+    round(&mut kernel, &mut books, &none);
+    assert!(!kernel.found().lets_more_by() && kernel.ports.values().all(|word| *word == 0));
 }
 
 /// However many services there are, and whether or not the plan shares what stayed with the one before.
@@ -361,7 +417,7 @@ fn what_was_damaged_is_repaired() {
     };
     round(&mut kernel);
     let whole = kernel.clone();
-    kernel.ports.values_mut().for_each(|word| *word = 0);
+    kernel.ports.values_mut().for_each(|word| *word = !*word);
     kernel.slots.values_mut().for_each(|line| line.fill(0));
     round(&mut kernel);
     kernel.frontends.pop_first();

@@ -93,7 +93,7 @@ impl Tables {
     }
 }
 
-/// Backends, nodes and frontends. Frontends lead nowhere until the first round writes their slots.
+/// Backends, nodes, frontends and the filters in front of them. Frontends lead nowhere until the first round writes their slots.
 fn numbers(found: Found) -> impl Iterator<Item = Step> {
     let backends = found.backends.into_iter().map(|(id, backend)| Step::Backend(id, backend));
     let peers = found
@@ -103,7 +103,10 @@ fn numbers(found: Found) -> impl Iterator<Item = Step> {
     let frontends = found.frontends.into_iter().map(|(key, frontend)| {
         Step::Frontend(key, Some(Frontend { backends: 0, slots: 0, mask: 0, ..frontend }))
     });
-    backends.chain(peers).chain(frontends)
+    // What lets connections by whose frontend has gone already.
+    let ports = found.ports.into_iter().map(|(index, word)| Step::PortWord(index, word));
+    let vips = found.vips.into_iter().map(|(index, word)| Step::VipWord(index, word));
+    backends.chain(peers).chain(frontends).chain(ports).chain(vips)
 }
 
 fn carry_table(old: &Mapped<Bucket>, new: &Mapped<Bucket>, proto: u8, config: &Config) {

@@ -21,6 +21,9 @@ pub(super) struct Kernel {
     pub(super) locals: BTreeSet<Addr16>,
     pub(super) sources: BTreeSet<(u32, SourceKey)>,
     pub(super) ports: BTreeMap<u32, u64>,
+    pub(super) vips: BTreeMap<u32, u64>,
+    /// Where connections lead that go on.
+    pub(super) running: Running,
 }
 
 impl Kernel {
@@ -49,7 +52,7 @@ impl Kernel {
             Step::Source(bits, key, false) => _ = self.sources.remove(&(bits, key)),
             Step::Frontend(key, frontend) => put(&mut self.frontends, key, frontend),
             Step::PortWord(index, word) => _ = self.ports.insert(index, word),
-            Step::VipWord(..) => {}
+            Step::VipWord(index, word) => _ = self.vips.insert(index, word),
         }
     }
 
@@ -90,6 +93,31 @@ impl Kernel {
         self.frontends.iter().map(mean).collect()
     }
 
+    /// Carries out what is asked for in one round, and looks at each moment of it.
+    pub(super) fn round(&mut self, books: &mut Books, steps: &[Step], look: impl Fn(&Self)) {
+        for step in steps {
+            self.carry_out(step);
+            look(self);
+        }
+        if books.is_unsettled() {
+            for step in books.settle(&self.running) {
+                self.carry_out(&step);
+                look(self);
+            }
+        }
+    }
+
+    /// What is known of a port by its bits.
+    pub(super) fn bits(&self, port: u16) -> u64 {
+        let (index, shift) = Published::place(TCP, NetPort::new(port));
+        self.ports.get(&index).copied().unwrap_or_default() >> shift & 3
+    }
+
+    /// Whether the filter of VIPs has no bits at all.
+    pub(super) fn knows_no_vips(&self) -> bool {
+        self.vips.values().all(|word| *word == 0)
+    }
+
     /// What another agent finds.
     pub(super) fn found(&self) -> Found {
         fn all<K: Copy, V: Copy>(map: &BTreeMap<K, V>) -> Vec<(K, V)> {
@@ -104,6 +132,9 @@ impl Kernel {
             endpoints: all(&self.endpoints),
             macs: all(&self.macs),
             locals: self.locals.iter().copied().collect(),
+            ports: all(&self.ports),
+            vips: all(&self.vips),
+            running: self.running.clone(),
         }
     }
 }
