@@ -304,6 +304,7 @@ async fn run(config: Config, accept_deletions: bool, handed: Vec<Handed>) -> any
         tasks,
         view,
         cluster: cluster.clone(),
+        tls: tls.clone(),
         messenger,
         heard,
         past,

@@ -47,6 +47,7 @@ use crate::dns::DnsServer;
 use crate::events::Past;
 use crate::health::Histories;
 use crate::liveness::{Heard, Messenger};
+use crate::pki::Tls;
 use crate::store::timed::Times;
 use crate::tasks::Tasks;
 
@@ -66,6 +67,8 @@ pub struct ApiState {
     pub view: Option<Arc<View>>,
     /// What this node is to its cluster.
     pub cluster: Cluster,
+    /// This node's certificate, where it has one.
+    pub tls: Option<Arc<Tls>>,
     /// Speaks for this node to others, where that works.
     pub messenger: Option<Arc<Messenger>>,
     /// What other nodes' kernels say of them.

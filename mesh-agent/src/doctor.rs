@@ -7,7 +7,9 @@ mod rules;
 mod way;
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
+use mesh_core::certificate::Validity;
 use mesh_core::doctor::{Facts, Peer, Tunnel, inner_mtu};
 use mesh_core::etcd::GATEWAY_PORT;
 use mesh_core::model::{Node, NodeId, Snapshot};
@@ -15,8 +17,11 @@ use mesh_core::plan::own_address;
 
 use crate::api::client::Client;
 use crate::api::types::Status;
+use crate::cluster::ClusterFile;
 use crate::config::Config;
+use crate::control::now;
 use crate::facts::{links, sync};
+use crate::pki::{Files, Tls};
 use way::Way;
 
 /// How many nodes are asked at a time.
@@ -40,6 +45,8 @@ pub async fn examine(client: &Client, config: &Config) -> Facts {
     }
     facts.sysctls = node::sysctls(&facts.device);
     facts.offload = node::offload(&facts.device);
+    facts.now = now();
+    facts.certificate = root.then(|| certificate(&config.node.state_dir)).flatten();
     facts.disk = node::room(&config.node.state_dir);
     facts.firewall = root.then(rules::read);
     let agent = client.peer().await.filter(|_| facts.no_agent.is_none());
@@ -65,11 +72,19 @@ async fn ask_agent(client: &Client, facts: &mut Facts) {
             if object.starts_with("DNS of task") { facts.dns.push(text) } else { facts.problems.push(text) }
         }
     }
-    // Of other nodes is told below.
-    let own = status.problems.iter().filter(|problem| !problem.about.starts_with("node "));
-    facts.problems.extend(own.map(|problem| format!("{}: {}", problem.about, problem.message)));
+    // Of other nodes and of the certificate is told below.
+    let below = |about: &str| about.starts_with("node ") || facts.root && about == "certificate";
+    let own: Vec<_> = status.problems.iter().filter(|problem| !below(&problem.about)).collect();
+    facts.problems.extend(own.iter().map(|problem| format!("{}: {}", problem.about, problem.message)));
     let missing = status.features.iter().filter(|feature| feature.state == "missing");
     facts.missing = Some(missing.map(|feature| (feature.name.clone(), feature.instead.clone())).collect());
+}
+
+/// From when to when the node's certificate is good, if it is to have one.
+fn certificate(state_dir: &Path) -> Option<Result<Validity, String>> {
+    let file = ClusterFile::load(state_dir).map_err(|error| format!("{error:#}")).transpose()?;
+    let tls = file.and_then(|_| Tls::open(Files::of(state_dir)).map_err(|error| error.to_string()));
+    Some(tls.map(|tls| tls.me().validity))
 }
 
 /// Asks all other nodes, several at a time.

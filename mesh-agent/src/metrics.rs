@@ -8,6 +8,7 @@ mod process;
 use std::fmt;
 use std::sync::Arc;
 
+use mesh_core::certificate::Validity;
 use mesh_core::liveness::Verdict;
 use mesh_core::model::{NodeId, Snapshot, Task};
 use prometheus_client::collector::Collector;
@@ -40,6 +41,8 @@ pub struct Scrape {
     pub dns: DnsCounters,
     /// What became of requests to the store, by kind.
     pub store: Vec<(&'static str, Taken)>,
+    /// From when to when the node's certificate is good; none: it has none.
+    pub certificate: Option<Validity>,
 }
 
 impl Scrape {
@@ -99,6 +102,18 @@ impl Scrape {
             self.world.changed.0 as f64,
         )?;
         page.one("applied_revision", "All up to this revision is in the kernel", applied.0 as f64)?;
+        if let Some(validity) = &self.certificate {
+            page.one(
+                "certificate_issued_timestamp_seconds",
+                "When the node's certificate was issued, in seconds since 1970",
+                validity.issued() as f64 / 1e3,
+            )?;
+            page.one(
+                "certificate_expiration_timestamp_seconds",
+                "When the node's certificate ends, in seconds since 1970: it is renewed before four fifths of its life",
+                validity.until as f64 / 1e3,
+            )?;
+        }
         let store = |value: fn(&Taken) -> f64| {
             self.store.iter().map(move |(kind, taken)| ([("request", *kind)], value(taken)))
         };

@@ -12,6 +12,9 @@ pub const SHORTEST: Duration = Duration::from_secs(10);
 pub const AUTHORITY_LIFE: Duration = Duration::from_hours(20 * 365 * 24);
 /// By how much a certificate begins before it is issued: clocks differ (swarmkit's CertBackdate).
 pub const BACKDATE: Duration = Duration::from_hours(1);
+/// A node asks for its next certificate when a fifth of its life is left at the latest; with so much of it left, it has
+/// asked in vain. In hundredths: the rest is for what asking takes.
+const OVERDUE: u64 = 15;
 /// The shortest and the longest pause between attempts to renew.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mins(10));
 
@@ -40,7 +43,7 @@ impl Validity {
     /// When to renew: somewhere from 50 to 80 % of its life, so that nodes that joined together do not come together.
     /// `random` is any number.
     pub fn renewal(&self, random: u64) -> Timestamp {
-        let issued = self.from.saturating_add(millis(BACKDATE)).min(self.until);
+        let issued = self.issued();
         let life = self.until - issued;
         let share = 500 + random % 301;
         issued + (u128::from(life) * u128::from(share) / 1000) as u64
@@ -64,11 +67,21 @@ impl Validity {
         Ok(())
     }
 
-    /// What to tell people while a certificate that should have been renewed has not been: less than a fifth of its
-    /// life is left.
+    /// When it was issued: it begins earlier than that.
+    pub fn issued(&self) -> Timestamp {
+        self.from.saturating_add(millis(BACKDATE)).min(self.until)
+    }
+
+    /// What to tell people of a certificate that should have been renewed and has not been: less than
+    /// [`OVERDUE`] hundredths of its life are left.
     pub fn warning(&self, now: Timestamp) -> Option<String> {
-        let left = self.until.saturating_sub(now);
-        let late = left < (self.until - self.from.min(self.until)) / 5;
+        if now > self.until {
+            let ago = span(now - self.until);
+            return Some(format!("this node's certificate ended {ago} ago and could not be renewed"));
+        }
+        let left = self.until - now;
+        let life = self.until - self.issued();
+        let late = u128::from(left) * 100 < u128::from(life) * u128::from(OVERDUE);
         late.then(|| format!("this node's certificate ends in {} and could not be renewed yet", span(left)))
     }
 }
@@ -135,6 +148,18 @@ mod tests {
         assert!(late.contains("of n1 ended 2 days ago") && late.contains("join again"), "{late}");
         assert_eq!(validity.warning(now), None);
         assert!(validity.warning(now + 29 * 86_400_000).unwrap().contains("ends in 1 day "));
+        assert!(validity.warning(now + 31 * 86_400_000).unwrap().contains("ended 1 day ago"));
+    }
+
+    proptest! {
+        /// However short it is: it begins an hour before it is issued, and that is no part of its life.
+        #[test]
+        fn who_renews_in_time_is_not_warned(life in 10_000..1u64 << 40, random: u64) {
+            let now = 1_800_000_000_000;
+            let validity = Validity::begin(now, Duration::from_millis(life));
+            prop_assert_eq!(validity.warning(validity.renewal(random)), None);
+            prop_assert!(validity.warning(now + life * 86 / 100 + 1).is_some());
+        }
     }
 
     #[test]

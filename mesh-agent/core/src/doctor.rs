@@ -9,7 +9,9 @@ use std::net::IpAddr;
 
 pub use firewall::{Chain, Hook, Matches, Outcome, Packet, Rule, Verdict, judge};
 
-use crate::model::{Listener, Protocol};
+use crate::certificate::{Validity, span};
+use crate::etcd::GATEWAY_PORT;
+use crate::model::{Listener, Protocol, Timestamp};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,6 +125,10 @@ pub struct Facts {
     pub no_agent: Option<String>,
     /// What the agent says is wrong.
     pub problems: Vec<String>,
+    /// From when to when the node's certificate is good, or why it cannot be read; none: it has none.
+    pub certificate: Option<Result<Validity, String>>,
+    /// By this machine's clock.
+    pub now: Timestamp,
     /// Features of the kernel that are missing, and what is done instead.
     pub missing: Option<BTreeMap<String, String>>,
     /// This version.
@@ -169,8 +175,9 @@ impl Finding {
 
 /// What follows: at least one finding for each check, in the order in which they are best read.
 pub fn findings(facts: &Facts) -> Vec<Finding> {
-    let checks: [fn(&Facts) -> Vec<Finding>; 12] = [
+    let checks: [fn(&Facts) -> Vec<Finding>; 13] = [
         agent,
+        certificate,
         features,
         underlay,
         mtu,
@@ -198,6 +205,36 @@ fn skipped(check: &'static str, why: &str) -> Vec<Finding> {
 }
 
 const ROOT: &str = "only root may look; try sudo";
+
+fn certificate(facts: &Facts) -> Vec<Finding> {
+    const CHECK: &str = "certificate";
+    let validity = match &facts.certificate {
+        _ if !facts.root => return skipped(CHECK, ROOT),
+        None => return vec![Finding::new(CHECK, Severity::Ok, "this node needs none", "")],
+        Some(Err(why)) => {
+            let cure = "put the files back from a copy, or let the node leave the cluster and join again";
+            return vec![Finding::new(CHECK, Severity::Error, why, cure)];
+        }
+        Some(Ok(validity)) => validity,
+    };
+    let renews = format!(
+        "managers renew it at TCP port {GATEWAY_PORT}: see that this node reaches one of them, and what its agent logs as \
+         'cannot renew'"
+    );
+    let finding = match (validity.check(facts.now, "this node"), validity.warning(facts.now)) {
+        (Err(why), _) => {
+            // It names the cure.
+            let (detail, cure) = why.split_once(": ").unwrap_or((&why, ""));
+            Finding::new(CHECK, Severity::Error, detail, cure)
+        }
+        (Ok(()), Some(warning)) => Finding::new(CHECK, Severity::Warning, warning, renews),
+        (Ok(()), None) => {
+            let left = span(validity.until.saturating_sub(facts.now));
+            Finding::new(CHECK, Severity::Ok, format!("it ends in {left}, and is renewed before"), "")
+        }
+    };
+    vec![finding]
+}
 const NOWHERE: &str =
     "this node is in no mesh yet, or its records are elsewhere: give the agent's file by --config";
 

@@ -3,11 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use mesh_core::certificate::{LIFE, Validity};
 use mesh_core::doctor::{
     Busy, Chain, Facts, Finding, Hook, Matches, Offload, Outcome, Packet, Peer, Room, Rule, Severity, Tunnel,
     Verdict, findings, judge,
 };
 use mesh_core::model::{Listener, Protocol};
+
+const NOW: u64 = 1_800_000_000_000;
+const DAY: u64 = 86_400_000;
 
 fn peer() -> Peer {
     Peer {
@@ -43,6 +47,8 @@ fn sound() -> Facts {
         disk: Some(("/var/lib/mesh".to_owned(), Room { free: 50 << 30, size: 100 << 30 })),
         tunnel_port: 4789,
         gateway: true,
+        certificate: Some(Ok(Validity::begin(NOW, LIFE))),
+        now: NOW + 20 * DAY,
         ..Facts::default()
     }
 }
@@ -56,7 +62,7 @@ fn told(facts: &Facts) -> Vec<Finding> {
 fn nothing_is_wrong_where_nothing_is() {
     assert_eq!(told(&sound()), []);
     let checks: BTreeSet<_> = findings(&sound()).iter().map(|finding| finding.check).collect();
-    assert_eq!(checks.len(), 13);
+    assert_eq!(checks.len(), 14);
 }
 
 /// One damage at a time, and what is said of it.
@@ -67,8 +73,36 @@ fn each_damage_is_one_finding() {
         facts.sysctls.insert(name.to_owned(), value.to_owned());
     }
     let (error, warning) = (Severity::Error, Severity::Warning);
-    let damages: [Damage; 22] = [
+    let damages: [Damage; 26] = [
         ("agent", |f| f.problems.push("network app: is full".to_owned()), error, "is full", "mesh status"),
+        (
+            "certificate",
+            |f| f.certificate = Some(Ok(Validity::begin(f.now - 28 * DAY, LIFE))),
+            warning,
+            "ends in 2 days and could not be renewed yet",
+            "TCP port 7300",
+        ),
+        (
+            "certificate",
+            |f| f.certificate = Some(Ok(Validity::begin(f.now - 31 * DAY, LIFE))),
+            error,
+            "ended 1 day ago",
+            "join again",
+        ),
+        (
+            "certificate",
+            |f| f.certificate = Some(Ok(Validity::begin(f.now + DAY, LIFE))),
+            error,
+            "begins 23 hours from now",
+            "set the clock",
+        ),
+        (
+            "certificate",
+            |f| f.certificate = Some(Err("node.pem makes no sense".to_owned())),
+            error,
+            "node.pem makes no sense",
+            "join again",
+        ),
         (
             "kernel",
             |f| _ = f.missing.as_mut().unwrap().insert("tcx".to_owned(), "filters".to_owned()),

@@ -9,6 +9,7 @@ use super::ApiState;
 use super::counters::{look, read};
 use super::document;
 use super::types::{Cluster, Status, alarm_in_words};
+use crate::control::now;
 
 /// How this node fares
 #[utoipa::path(get, path = "/v1/status", tag = "node",
@@ -21,6 +22,9 @@ pub(super) async fn status(State(state): State<ApiState>) -> Json<Status> {
             status.add_problem(&about, message);
         }
         status.store.managed = Some(cluster);
+    }
+    if let Some(overdue) = state.tls.as_ref().and_then(|tls| tls.overdue(now())) {
+        status.add_problem("certificate", overdue);
     }
     let outage = change::outage(&state.control.world());
     if outage.too_many {

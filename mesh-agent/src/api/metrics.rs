@@ -33,7 +33,8 @@ pub(super) async fn scrape(State(state): State<ApiState>) -> Response {
     let backends = backends.unwrap_or_default();
     let (status, world, node) = (control.status(), control.world(), control.node().clone());
     let (dns, store) = (state.dns.counters(), state.times.read().collect());
-    match (Scrape { counters, backends, status, world, node, dns, store }).text() {
+    let certificate = state.tls.as_ref().map(|tls| tls.me().validity);
+    match (Scrape { counters, backends, status, world, node, dns, store, certificate }).text() {
         Ok(text) => ([(CONTENT_TYPE, TEXT)], text).into_response(),
         Err(fmt) => (axum::http::StatusCode::INTERNAL_SERVER_ERROR, fmt.to_string()).into_response(),
     }

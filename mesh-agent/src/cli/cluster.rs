@@ -92,4 +92,7 @@ async fn change(session: &Session, verb: &str, nodes: &[String], detach: bool) -
 fn show_token(session: &Session, role: &str, token: &ClusterToken) {
     session.out.line(format!("To add a {role} to this cluster, run the following command:\n"));
     session.out.line(format!("    mesh cluster join {}\n", token.token));
+    session
+        .out
+        .line("With 'mesh cluster join -' it is read from standard input, and is in no list of processes.\n");
 }

@@ -1,5 +1,7 @@
 use std::collections::BTreeMap;
 
+use mesh_core::certificate::LIFE;
+
 use super::*;
 use crate::api::types::{FlowTable, ServiceCounters};
 use crate::plane::Applied;
@@ -43,7 +45,10 @@ fn scrape(backends: usize) -> String {
     let dns = DnsCounters { addresses: 12, forwarded: 5, cached: 4, ..DnsCounters::default() };
     let store = vec![("txn", Taken { requests: 8, failed: 1, micros: 2_500_000 })];
     let (status, world) = (Arc::new(status), Arc::default());
-    Scrape { counters: Some(counters), backends, status, world, node, dns, store }.text().unwrap()
+    let certificate = Some(Validity::begin(1_800_000_000_500, LIFE));
+    Scrape { counters: Some(counters), backends, status, world, node, dns, store, certificate }
+        .text()
+        .unwrap()
 }
 
 #[test]
@@ -63,6 +68,9 @@ fn metrics_have_names_types_and_labels() {
         "mesh_store_failed_requests_total{request=\"txn\"} 1.0",
         "mesh_store_request_seconds_total{request=\"txn\"} 2.5",
         "mesh_store_connected 1.0",
+        "# TYPE mesh_certificate_expiration_timestamp_seconds gauge",
+        "mesh_certificate_expiration_timestamp_seconds 1802592000.5",
+        "mesh_certificate_issued_timestamp_seconds 1800000000.5",
         "# TYPE process_cpu_seconds_total counter",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");

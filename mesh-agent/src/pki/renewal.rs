@@ -69,12 +69,14 @@ pub async fn run(
                     AGAIN * 2_u32.pow(failures.min(6))
                 }
                 Ok(role) => {
+                    tls.asked(None);
                     tracing::info!(%role, "this node has its next certificate");
                     failures = 0;
                     continue;
                 }
                 Err(error) => {
                     failures += 1;
+                    tls.asked(Some(error.to_string()));
                     let worse = me.validity.warning(now());
                     tracing::warn!("{}cannot renew: {error}", worse.map(|w| w + ": ").unwrap_or_default());
                     pause(failures, number())

@@ -5,7 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use mesh_core::model::Timestamp;
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
@@ -24,6 +25,8 @@ use crate::control::now;
 pub struct Tls {
     files: Files,
     loaded: ArcSwap<Loaded>,
+    /// Why the next certificate was not to be had when it was asked for last.
+    refused: ArcSwapOption<String>,
 }
 
 impl std::fmt::Debug for Tls {
@@ -43,7 +46,19 @@ impl Tls {
     /// Reads a node's files.
     pub fn open(files: Files) -> Result<Self, PkiError> {
         let loaded = load(&files)?;
-        Ok(Self { files, loaded: ArcSwap::from_pointee(loaded) })
+        Ok(Self { files, loaded: ArcSwap::from_pointee(loaded), refused: ArcSwapOption::empty() })
+    }
+
+    /// What to tell people while the certificate should have been renewed and has not been, and why it has not.
+    pub fn overdue(&self, now: Timestamp) -> Option<String> {
+        let warning = self.me().validity.warning(now)?;
+        let why = self.refused.load_full();
+        Some(why.map_or_else(|| warning.clone(), |why| format!("{warning}: {why}")))
+    }
+
+    /// What came of asking for the next certificate.
+    pub(super) fn asked(&self, refused: Option<String>) {
+        self.refused.store(refused.map(Arc::new));
     }
 
     /// Where they are.

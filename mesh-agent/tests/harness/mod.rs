@@ -166,6 +166,7 @@ impl Mesh {
             tasks,
             view: None,
             cluster,
+            tls: None,
             messenger: None,
             heard: Default::default(),
             past,

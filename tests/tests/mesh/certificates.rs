@@ -95,6 +95,49 @@ fn certificates_are_renewed_while_everything_goes_on() -> Result<()> {
     })
 }
 
+/// A node that reaches no manager cannot renew, and it is told of before and after its certificate has ended: by its status,
+/// by the doctor, and for Prometheus.
+#[test]
+fn a_certificate_that_is_not_renewed_is_told_of() -> Result<()> {
+    let short = "[cluster]\ncertificate_life = 25\n[metrics]\nlisten = \"127.0.0.1:7305\"\n";
+    clustered_with(2, 1, short, |lab| {
+        let [n1, n2] = lab.nodes() else { bail!("too few nodes") };
+        let metric = |name: &str| -> Result<f64> {
+            let page = n2.exec(["curl", "-sS", "http://127.0.0.1:7305/metrics"])?.ok()?;
+            let line = page.lines().find_map(|line| line.strip_prefix(&format!("mesh_certificate_{name} ")));
+            Ok(line.with_context(|| format!("no {name} in {page}"))?.parse()?)
+        };
+        let ends = || metric("expiration_timestamp_seconds");
+        ensure!(ends()? - metric("issued_timestamp_seconds")? == 25.0);
+        ensure!(!n2.mesh(["status"])?.stdout.contains("certificate"), "nothing is wrong yet");
+        let table = format!(
+            "add table inet cut; add chain inet cut in {{ type filter hook prerouting priority raw - 10; }}; \
+             add rule inet cut in ip saddr {} tcp dport 7300 drop",
+            n2.address()
+        );
+        n1.exec(["nft", &table])?.ok()?;
+        let told = |words: &[&str]| {
+            eventually(READY, "it is told of", || {
+                let all = [&["certificate", "could not be renewed"], words].concat();
+                mentions(&n2.mesh(["status"])?.stdout, &all)
+            })
+        };
+        told(&["ends in"])?;
+        let doctor = || -> Result<String> {
+            let config = n2.config_file().display().to_string();
+            Ok(n2.mesh(["doctor", "--config", &config])?.stdout)
+        };
+        mentions(&doctor()?, &["certificate", "could not be renewed", "TCP port 7300"])?;
+        told(&["ended"])?;
+        mentions(&doctor()?, &["certificate", "ended", "join again"])?;
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs_f64();
+        ensure!(ends()? < now, "it ended at {} and it is {now}", ends()?);
+        // Traffic and what it knows stay.
+        ensure!(n2.rows("node ls")?.len() == 2);
+        Ok(())
+    })
+}
+
 /// The authorities that a node trusts.
 fn trusted(node: &Node) -> Result<Vec<String>> {
     let file = node.state_dir().join("pki/ca.pem");

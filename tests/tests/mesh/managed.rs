@@ -252,7 +252,8 @@ fn wrong_usage_is_told() -> Result<()> {
         n2.ok("network create mine")?;
         tell(n2, &format!("cluster join {token}"), &["records of its own", "1 networks"])?;
         n2.ok("network rm mine")?;
-        n2.ok(&format!("cluster join {token}"))?;
+        tell(n2, "cluster join -", &["no token in standard input"])?;
+        n2.mesh_command(["cluster", "join", "-"]).stdin(format!("{token}\n")).ok()?;
         tell(n2, "cluster promote n2", &["not a cluster manager"])?;
         knows(n1, 2)?;
         patiently(n2, "cluster leave")?;
@@ -268,7 +269,9 @@ fn wrong_usage_is_told() -> Result<()> {
         }
         n1.ok("node rm --force n2")?;
         knows(n1, 1)?;
-        patiently(n2, &format!("cluster join {}", self::token(n1)?))?;
+        let file = lab.dir().join("token");
+        std::fs::write(&file, self::token(n1)?)?;
+        patiently(n2, &format!("cluster join --token-file {}", file.display()))?;
         knows(n1, 2)
     })
 }

@@ -1,6 +1,6 @@
 //! The real Prometheus reads what nodes tell of themselves.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use mesh_tests::{Lab, eventually};
@@ -110,5 +110,15 @@ fn the_dashboard_asks_for_what_there_is() -> Result<()> {
         }
     }
     ensure!(names > panels.len() / 2, "{names} names in {} panels", panels.len());
+    Ok(())
+}
+
+/// Which alerts there are when, by Prometheus' own judgement.
+#[test]
+fn alerts_come_when_they_should() -> Result<()> {
+    let file = packaging().join("mesh.rules.test.yml");
+    let said = Command::new("promtool").args(["test", "rules"]).arg(&file).output()?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    ensure!(said.status.success(), "{}{}", text(&said.stdout), text(&said.stderr));
     Ok(())
 }
