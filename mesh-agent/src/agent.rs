@@ -202,7 +202,7 @@ async fn run(config: Config, accept_deletions: bool, handed: Vec<Handed>) -> any
     let messenger = messenger(&id, address, &world);
     let control = Control::new(id.clone(), Arc::clone(&store), world.clone(), status);
     let bell = Bell::new().context("cannot make an eventfd")?;
-    let ttl = Duration::from_secs(config.dns.ttl.into());
+    let (ttl, referrals) = (Duration::from_secs(config.dns.ttl.into()), dns.referrals());
     let tasks = Tasks::new(control.clone(), me.clone(), ttl, bell.clone());
     let (past, keep) = crate::events::record(id.clone(), control.worlds(), masks.clone());
     let life = Duration::from_secs(config.cluster.certificate_life);
@@ -336,7 +336,7 @@ async fn run(config: Config, accept_deletions: bool, handed: Vec<Handed>) -> any
     let place = join::Place { name, address, key, boot, reflects };
     let joined = join::run(config.clone(), place, control.clone(), health, me_tx, stop.clone());
     let mut joined = parts.spawn(joined);
-    parts.spawn(live::run(control, store, me, told, janitor, tls, stop.clone()));
+    parts.spawn(live::run(control, store, me, (told, referrals), janitor, tls, stop.clone()));
     // Under a supervisor that waits for it: the API answers from now on. Nobody waiting is no error.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 

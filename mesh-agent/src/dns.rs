@@ -14,6 +14,7 @@ mod inside;
 mod kept;
 mod listen;
 mod probe;
+mod referrals;
 mod thread;
 mod upstreams;
 
@@ -32,6 +33,7 @@ use tokio::task::JoinSet;
 
 pub use self::count::DnsCounters;
 pub use self::inside::DnsError;
+pub use self::referrals::Referrals;
 pub use self::upstreams::{follow, from_resolv_conf as upstreams_from_resolv_conf};
 use crate::handed::Handed;
 
@@ -259,6 +261,11 @@ impl DnsServer {
     /// The tasks that are served.
     pub fn serving(&self) -> BTreeSet<TaskId> {
         self.all().keys().cloned().collect()
+    }
+
+    /// Whose tasks clients were sent to themselves.
+    pub fn referrals(&self) -> Referrals {
+        self.office.referrals.clone()
     }
 
     /// What happened since the start.

@@ -36,6 +36,8 @@ mod flows;
 mod haproxy;
 #[path = "mesh/haproxy_config.rs"]
 mod haproxy_config;
+#[path = "mesh/haproxy_page.rs"]
+mod haproxy_page;
 #[path = "mesh/haproxy_srv.rs"]
 mod haproxy_srv;
 #[path = "mesh/health.rs"]

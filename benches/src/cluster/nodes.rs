@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use mesh_agent::agent::live;
 use mesh_agent::control::Control;
+use mesh_agent::dns::Referrals;
 use mesh_agent::facts::sync::{self, Caution, SyncOptions};
 use mesh_agent::status::{Status, StoreHealth};
 use mesh_agent::store::Store;
@@ -111,7 +112,8 @@ fn begin(store: impl Store, me: Me) -> Node {
     let control = Control::new(me.id.clone(), Arc::clone(&store), world.clone(), status);
     // What ends when nobody can send is not to end.
     let ((me_tx, me), (told_tx, told)) = (watch::channel(Some(me)), watch::channel(Told::default()));
-    TaskTracker::new().spawn(live::run(control, store, me, told, false, None, stop.clone()));
+    let nobody = Referrals::new(Duration::ZERO);
+    TaskTracker::new().spawn(live::run(control, store, me, (told, nobody), false, None, stop.clone()));
     Node { world, health, _senders: (me_tx, told_tx), _stop: stop.drop_guard() }
 }
 

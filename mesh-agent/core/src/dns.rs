@@ -10,6 +10,7 @@ pub mod kept;
 mod names;
 pub mod quick;
 pub mod reply;
+pub mod whose;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::control::{Control, now, random};
+use crate::dns::Referrals;
 use crate::pki::Tls;
 use crate::status::Status;
 use crate::store::{Store, StoreError};
@@ -42,7 +43,7 @@ pub async fn run(
     control: Control,
     store: Arc<dyn Store>,
     me: watch::Receiver<Option<Me>>,
-    mut told: watch::Receiver<Told>,
+    (mut told, referrals): (watch::Receiver<Told>, Referrals),
     janitor: bool,
     tls: Option<Arc<Tls>>,
     stop: CancellationToken,
@@ -86,6 +87,7 @@ pub async fn run(
         };
         let Some(me) = me.borrow().clone() else { continue };
         let mut live = sign(&control.world(), &me, &statuses.borrow_and_update(), &told.borrow_and_update());
+        live.referred = referrals.valid();
         live.authority = tls.as_ref().map_or_else(String::new, |tls| tls.me().issuer);
         if due.is_some() {
             // Its turn is still to come.
@@ -171,6 +173,7 @@ fn sign(world: &Snapshot, me: &Me, status: &Status, told: &Told) -> Live {
         problems: planes.chain(plan).chain(commands).take(20).collect(),
         connections: told.connections.clone(),
         failures: told.failures.clone(),
+        referred: BTreeSet::new(),
         silent: silent.map(|(id, _)| id.clone()).collect(),
         heard: status.silent.heard.clone(),
         authority: String::new(),

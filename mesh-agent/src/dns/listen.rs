@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use hickory_proto::op::ResponseCode;
-use mesh_core::dns::reply::{self, Asked, Manner, Verdict};
-use mesh_core::dns::{Zone, quick};
+use mesh_core::dns::reply::{self, Asked, Manner, Outcome, Verdict};
+use mesh_core::dns::{Zone, quick, whose};
 use mesh_core::model::{NetworkId, TaskId};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
@@ -29,6 +29,7 @@ use super::count::{Count, Counts};
 use super::forward::Forwarder;
 use super::inside::{Ports, Sockets};
 use super::probe::Probes;
+use super::referrals::Referrals;
 use super::thread::Thread;
 use super::{DnsConfig, DnsError, datagrams};
 
@@ -49,6 +50,7 @@ pub(super) struct Office {
     probes: Arc<Probes>,
     pub(super) forwarder: Forwarder,
     pub(super) counts: Counts,
+    pub(super) referrals: Referrals,
 }
 
 impl Office {
@@ -63,6 +65,7 @@ impl Office {
             forwarder: Forwarder::new(&config, config.upstreams.clone(), None, Arc::clone(&probes)),
             probes,
             counts: Counts::default(),
+            referrals: Referrals::new(config.ttl),
             config,
         })
     }
@@ -215,11 +218,15 @@ impl Desk {
         datagrams::turn(socket.get_ref(), |packet, from, reply| {
             let seed = self.seed();
             if let Some(outcome) = quick::answer(packet, self.office.manner, &zone, &networks, seed, reply) {
+                self.refer(packet, outcome, &zone, &networks);
                 return self.office.counts.add(outcome.into());
             }
             let answer = match reply::decide(packet, false, self.office.manner, &zone, &networks, seed) {
                 Verdict::Ignore => None,
-                Verdict::Reply(bytes, outcome) => Some((bytes, outcome.into())),
+                Verdict::Reply(bytes, outcome) => {
+                    self.refer(packet, outcome, &zone, &networks);
+                    Some((bytes, outcome.into()))
+                }
                 Verdict::Forward(asked) => match (self.known(&asked), self.take_room()) {
                     (Some(known), _) => Some(known),
                     (None, None) => refused(&asked),
@@ -239,6 +246,15 @@ impl Desk {
                 *reply = bytes;
             }
         })
+    }
+
+    /// Notes whose tasks a client was sent to, past any VIP.
+    fn refer(&self, packet: &[u8], outcome: Outcome, zone: &Zone, networks: &[NetworkId]) {
+        if matches!(outcome, Outcome::Addresses | Outcome::Targets)
+            && let Some(service) = whose::tasks_of(packet, zone, networks)
+        {
+            self.office.referrals.note(service);
+        }
     }
 
     /// Sends and counts. A datagram that cannot be sent is lost like any other.
@@ -316,8 +332,12 @@ impl Desk {
     }
 
     fn consider(&self, packet: &[u8], tcp: bool) -> Verdict {
-        let office = &self.office;
-        reply::decide(packet, tcp, office.manner, &office.zone.load(), &self.networks.load(), self.seed())
+        let (zone, networks) = (self.office.zone.load(), self.networks.load());
+        let verdict = reply::decide(packet, tcp, self.office.manner, &zone, &networks, self.seed());
+        if let Verdict::Reply(_, outcome) = &verdict {
+            self.refer(packet, *outcome, &zone, &networks);
+        }
+        verdict
     }
 
     fn seed(&self) -> u64 {

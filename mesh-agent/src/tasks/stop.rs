@@ -34,9 +34,12 @@ impl Tasks {
         let name = world.task_name(&task);
         let asked = world.stops.get(&task.id).copied().unwrap_or(world.changed);
         self.acknowledged(asked).await;
-        // Whoever was told its own address, and not that of a VIP, may have it for a while.
-        let is_told = |id| world.services.get(id).is_some_and(|service| service.mode == EndpointMode::Dnsrr);
-        let told = task.service.as_ref().is_some_and(is_told);
+        // Whoever was told its own address, and not that of a VIP, may have it for a while. What a node says of that is as new
+        // as that it has let go: what it told before is in it, and it tells nobody since.
+        let now = self.control.world();
+        let is_dnsrr = |id| world.services.get(id).is_some_and(|service| service.mode == EndpointMode::Dnsrr);
+        let is_referred = |id| now.live.values().any(|live| live.referred.contains(id));
+        let told = task.service.as_ref().is_some_and(|id| is_dnsrr(id) || is_referred(id));
         tokio::time::sleep(if told { self.ttl + SETTLE } else { SETTLE }).await;
         if task.service.is_some() {
             let idle = flows::ended(&task.origin);

@@ -9,7 +9,9 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use mesh_tests::{Lab, Node, Process, eventually};
 
-use crate::kit::{AT_ONCE, Cli, Datagrams, Place, SOON, Talk, Task, holds, mesh, served_by, url, vip};
+use crate::kit::{
+    AT_ONCE, Cli, Datagrams, Place, READY, SOON, Talk, Task, curl, dig, holds, mesh, served_by, url, vip,
+};
 use crate::tasks::{foreign, web_in};
 
 /// While a task drains, the connections that it has go on, by VIP and by the published port of its own node and of
@@ -234,5 +236,40 @@ fn a_udp_stream_moves_within_a_second() -> Result<()> {
             }
             Ok(())
         })
+    })
+}
+
+/// Who was told a task's own address by a name goes by it for as long as the answer holds, and not through a VIP that would
+/// lead elsewhere: by whichever node it was told, the task waits. Where nobody asked for such names none waits.
+#[test]
+fn a_task_whose_address_was_told_serves_while_that_holds() -> Result<()> {
+    mesh(3, |lab| {
+        let [n1, n2, n3] = [lab.node("n1")?, lab.node("n2")?, lab.node("n3")?];
+        n1.ok("network create app")?;
+        n1.ok("service create --name web --network app")?;
+        let tasks = [Task::web(lab, n1, "web")?, Task::web(lab, n1, "web")?, Task::web(lab, n2, "web")?];
+        let idle = Task::idle(n3, "app")?;
+        served_by(&idle, "http://web/", &[&tasks[0], &tasks[1], &tasks[2]])?;
+        let begun = Instant::now();
+        tasks[0].rm()?;
+        ensure!(begun.elapsed() < Duration::from_secs(4), "nobody asked: {:?}", begun.elapsed());
+        for (name, kind, leaves) in [("tasks.web", "A", &tasks[1]), ("_80._tcp.web", "SRV", &tasks[2])] {
+            let address = leaves.address()?;
+            // Of an earlier name nothing holds any more.
+            thread::sleep(Duration::from_secs(6));
+            ensure!(!dig(&idle, &format!("{name} {kind}"))?.data.is_empty(), "{name}");
+            n1.ok(&format!("task rm --detach {}", leaves.name))?;
+            holds(Duration::from_millis(4500), || {
+                let answer = curl(&idle, &format!("http://{address}/")).context(name)?;
+                ensure!(answer.starts_with(&leaves.name), "{answer}");
+                thread::sleep(Duration::from_millis(50));
+                Ok(())
+            })?;
+            eventually(READY, "it ends", || {
+                ensure!(!n1.names("task")?.contains(&leaves.name), "{:?}", n1.names("task")?);
+                Ok(())
+            })?;
+        }
+        Ok(())
     })
 }

@@ -165,6 +165,22 @@ impl NetworkNames {
         Some((attached.ready.iter().filter_map(target).collect(), number().or_else(named)))
     }
 
+    /// The service whose tasks a name in small letters means, which is not the service's own.
+    pub(super) fn tasks_of(&self, name: &str) -> Option<&ServiceId> {
+        let labels: Vec<_> = name.split('.').collect();
+        let served = match labels[..] {
+            ["tasks" | "nearest", name] => self.attached(name)?.0,
+            [port, protocol, name] if port.starts_with('_') && protocol.starts_with('_') => {
+                self.attached(name)?.0
+            }
+            [name, slot] | [name, slot, _] if is_number(slot) => {
+                self.services.get(name)?.iter().find(|(claim, _)| *claim != Claim::Alias)?.1.as_ref()
+            }
+            _ => return None,
+        };
+        Some(&served.id)
+    }
+
     fn address(&self, task: &Task) -> Option<Addresses<'static>> {
         task.addresses.get(&self.id).map(|address| (*address).into())
     }

@@ -108,6 +108,9 @@ pub struct Live {
     /// Services whose command does not run here.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub failures: BTreeMap<ServiceId, RunFailure>,
+    /// Services whose tasks' own addresses it told clients by name, who may still go by them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub referred: BTreeSet<ServiceId>,
     /// Which others answer nobody, as far as it can see.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub silent: BTreeSet<NodeId>,

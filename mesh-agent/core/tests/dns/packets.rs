@@ -161,3 +161,40 @@ proptest! {
         }
     }
 }
+
+/// Who is told where tasks are goes past the VIP, and a service's own name tells of the VIP.
+#[test]
+fn whose_tasks_a_question_is_about() {
+    let zone = zone();
+    let (app, db) = ([NetworkId::new("app")], [NetworkId::new("db")]);
+    let asked = |name: &str, networks| {
+        let packet = packet(name, 1, [1, 0], None);
+        mesh_core::dns::whose::tasks_of(&packet, &zone, networks).map(ToString::to_string)
+    };
+    for name in [
+        "tasks.web",
+        "Nearest.WEB.app",
+        "_http._tcp.web",
+        "_80._tcp.www.app",
+        "web.1",
+        "web.1.app",
+        "tasks.www",
+    ] {
+        assert_eq!(asked(name, &app).as_deref(), Some("idweb"), "{name}");
+    }
+    let id = world().tasks.values().find(|task| task.service.is_some()).unwrap().id.clone();
+    assert!(
+        asked(&format!("web.1.{id}"), &app).is_some() && asked(&format!("web.1.{id}.app"), &app).is_some()
+    );
+    for name in
+        ["web", "web.app", "tasks.nobody", "web.one", "1.web", "tasks", "www.1", "_http.web", "a.b.c.d.e.f.g"]
+    {
+        assert_eq!(asked(name, &app), None, "{name}");
+    }
+    assert_eq!(asked("tasks.secret", &app), None, "it is of another network");
+    assert_eq!(asked("tasks.secret", &db).as_deref(), Some("idsecret"));
+    for cut in 0..20 {
+        let packet = packet("tasks.web", 1, [1, 0], None);
+        assert_eq!(mesh_core::dns::whose::tasks_of(&packet[..cut], &zone, &app), None);
+    }
+}
