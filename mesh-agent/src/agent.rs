@@ -183,12 +183,7 @@ async fn run(config: Config, accept_deletions: bool, handed: Vec<Handed>) -> any
     let (masks_tx, masks) = watch::channel(liveness::first(&silent));
     let unplanned = Status { silent: Arc::clone(&masks.borrow()), ..Status::default() };
     let (status_tx, status) = watch::channel(Arc::new(unplanned));
-    parts.spawn(liveness::remember(
-        config.node.state_dir.clone(),
-        silent.clone(),
-        masks.clone(),
-        stop.clone(),
-    ));
+    parts.spawn(liveness::remember(config.node.state_dir.clone(), silent, masks.clone(), stop.clone()));
     let (me_tx, me) = watch::channel(None);
     let attempts = Attempts::open(config.node.run_dir.join("attempt"));
     let (complaints, complained) = watch::channel(None);
@@ -244,7 +239,6 @@ async fn run(config: Config, accept_deletions: bool, handed: Vec<Handed>) -> any
         address,
         world.clone(),
         masks_tx,
-        silent,
         Voice { messenger: messenger.clone(), bell },
         Arc::clone(&heard),
         stop.clone(),

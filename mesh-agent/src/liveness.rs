@@ -12,7 +12,7 @@ mod probe;
 mod prober;
 mod way;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -76,18 +76,17 @@ pub async fn reflect(
 const ALL: usize = 256;
 
 /// Runs until told to stop, on a thread of its own: what else the agent does must not be taken for the silence of
-/// others. `silent` are those that the agent before did not hear. Where probes cannot be sent, nobody is masked.
+/// others. Those that are masked already the agent before did not hear. Where probes cannot be sent, nobody is masked.
 pub async fn run(
     node: NodeId,
     address: IpAddr,
     world: watch::Receiver<Arc<Snapshot>>,
     masks: watch::Sender<Masks>,
-    silent: BTreeSet<NodeId>,
     voice: Voice,
     heard: Heard,
     stop: CancellationToken,
 ) {
-    let none = masks.clone();
+    let (none, silent) = (masks.clone(), masks.borrow().nodes.keys().cloned().collect());
     let prober = Prober::open(node, address, world, masks, voice, heard);
     let prober = prober.map(|prober| prober.remembering(silent));
     match prober.and_then(|prober| start(prober, stop.clone())) {

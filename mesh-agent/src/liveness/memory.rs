@@ -74,7 +74,8 @@ mod tests {
         assert!(remembered(dir.path()).is_empty());
         let (tell, masks) = watch::channel(Masks::default());
         let stop = CancellationToken::new();
-        let task = tokio::spawn(remember(dir.path().to_owned(), BTreeSet::new(), masks, stop.clone()));
+        let tracker = tokio_util::task::TaskTracker::new();
+        let task = tracker.spawn(remember(dir.path().to_owned(), BTreeSet::new(), masks, stop.clone()));
         let verdicts = [
             ("dead", Verdict::Dead),
             ("cut", Verdict::PathDown),
