@@ -11,8 +11,7 @@ use super::Mesh;
 use super::report::Quiet;
 
 /// What an agent says when it has come to think that another node is not there.
-const VERDICTS: [&str; 3] =
-    ["does not answer any more", "answers others only", "does not answer through the tunnel any more"];
+const VERDICTS: [&str; 2] = ["does not answer", "answers others only"];
 
 /// How often a node is taken for dead meanwhile.
 pub(super) fn measure(mesh: &Mesh, time: Duration, busy: usize) -> Result<Quiet> {

@@ -59,13 +59,14 @@ pub(super) async fn explain(
         })?,
     };
     let flow = Flow { client, destination, port, protocol: protocol.unwrap_or(Protocol::Tcp).into() };
-    let mut explanation =
-        Explanation::of(&flow, explain::explain(&world, &state.control.status().silent, &at, &flow, now()));
+    // A published port is balanced by the node that was sent to.
+    let sent_to = world.nodes.values().find(|node| node.address == flow.destination);
+    let entry = sent_to.map_or(at, |node| node.id.clone());
+    let me = state.control.node();
+    // Whom another node does not hear, it alone knows.
+    let masks = if entry == *me { Arc::clone(&state.control.status().silent) } else { Arc::default() };
+    let mut explanation = Explanation::of(&flow, explain::explain(&world, &masks, &entry, &flow, now()));
     if let Some(view) = &state.view {
-        // A published port is balanced by the node that was sent to.
-        let sent_to = world.nodes.values().find(|node| node.address == flow.destination);
-        let entry = sent_to.map_or(at, |node| node.id.clone());
-        let me = state.control.node();
         let asked = asked(&flow, client_port);
         let view = Arc::clone(view);
         let task = task.or_else(|| owner(&world, flow.client)).filter(|task| task.node == *me);

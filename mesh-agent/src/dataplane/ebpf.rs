@@ -407,7 +407,7 @@ async fn observe() -> Result<Facts, String> {
     let all =
         getifaddrs().map_err(|error| format!("cannot list the node's devices and addresses: {error}"))?;
     for one in all {
-        // Of a bond, or of a team.
+        // Of a bond.
         if one.flags.contains(InterfaceFlags::IFF_SLAVE) {
             facts.ports.insert(one.interface_name.clone());
         }

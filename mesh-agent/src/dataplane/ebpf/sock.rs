@@ -175,7 +175,8 @@ impl Sockets {
         let anew: Vec<_> = silent.iter().filter(|(key, _)| !self.silent.contains(key)).copied().collect();
         let ended: BTreeSet<_> =
             self.end_all(&anew, &[UDP], applied).await.into_iter().map(|(key, _)| key).collect();
-        self.silent.retain(|known| silent.iter().any(|(key, _)| key == known));
+        let silent: BTreeSet<_> = silent.iter().map(|(key, _)| *key).collect();
+        self.silent.retain(|known| silent.contains(known));
         self.silent.extend(ended);
     }
 

@@ -21,8 +21,10 @@ pub(super) enum Awaited {
     Nothing,
     /// Nobody has named a port.
     Anything,
-    /// The ports that its service publishes or names.
+    /// The ports that its service publishes.
     Ports(Vec<(u16, Protocol)>),
+    /// Those that it only names: nobody has to open them.
+    Named(Vec<(u16, Protocol)>),
 }
 
 impl Awaited {
@@ -30,11 +32,13 @@ impl Awaited {
     pub(super) fn of(service: &Service) -> Self {
         let published = service.endpoint.ports.iter().map(|port| (port.target_port, port.protocol));
         let named = service.spec.port_names.iter().map(|port| (port.target_port, port.protocol));
-        let ports: Vec<_> = published.chain(named).collect();
-        if !ports.is_empty() {
-            Self::Ports(ports)
+        let (published, named): (Vec<_>, Vec<_>) = (published.collect(), named.collect());
+        if !published.is_empty() {
+            Self::Ports(published)
         } else if service.spec.healthcheck.is_some() {
             Self::Nothing
+        } else if !named.is_empty() {
+            Self::Named(named)
         } else {
             Self::Anything
         }
@@ -48,10 +52,12 @@ impl Awaited {
                 let opens = wait(|| [Protocol::Tcp, Protocol::Udp].iter().any(|of| listening(*of, None)));
                 _ = tokio::time::timeout(ANY, opens).await;
             }
+            Self::Named(ports) => {
+                _ = tokio::time::timeout(ANY, wait(|| ports.iter().all(is_open_here))).await;
+            }
             Self::Ports(ports) => {
-                let is_open = |(port, protocol): &(u16, Protocol)| listening(*protocol, Some(*port));
-                wait(|| ports.iter().any(is_open)).await;
-                _ = tokio::time::timeout(REST, wait(|| ports.iter().all(is_open))).await;
+                wait(|| ports.iter().any(is_open_here)).await;
+                _ = tokio::time::timeout(REST, wait(|| ports.iter().all(is_open_here))).await;
             }
         }
     }
@@ -60,7 +66,7 @@ impl Awaited {
     pub(super) fn missing(&self) -> String {
         let ports = match self {
             Self::Ports(ports) => ports.as_slice(),
-            Self::Nothing | Self::Anything => &[],
+            Self::Nothing | Self::Anything | Self::Named(_) => &[],
         };
         let mut names: Vec<_> = ports.iter().map(|(port, of)| format!("{port}/{}", of.as_str())).collect();
         names.dedup();
@@ -72,6 +78,10 @@ async fn wait(done: impl Fn() -> bool) {
     while !done() {
         tokio::time::sleep(LOOK).await;
     }
+}
+
+fn is_open_here((port, protocol): &(u16, Protocol)) -> bool {
+    listening(*protocol, Some(*port))
 }
 
 /// Whether something listens on a port; none: on any.
@@ -184,8 +194,10 @@ mod tests {
         let published = serde_json::json!([{ "TargetPort": 80, "PublishedPort": 8080, "Protocol": "tcp" }]);
         let named = serde_json::json!([{ "Name": "dns", "TargetPort": 53, "Protocol": "udp" }]);
         assert_eq!(service(none.clone(), none.clone(), serde_json::Value::Null), Awaited::Anything);
-        assert_eq!(service(none.clone(), none, check.clone()), Awaited::Nothing);
-        let both = vec![(80, Protocol::Tcp), (53, Protocol::Udp)];
-        assert_eq!(service(published, named, check), Awaited::Ports(both));
+        assert_eq!(service(none.clone(), none.clone(), check.clone()), Awaited::Nothing);
+        let only_named = Awaited::Named(vec![(53, Protocol::Udp)]);
+        assert_eq!(service(none.clone(), named.clone(), serde_json::Value::Null), only_named);
+        assert_eq!(service(none, named.clone(), check.clone()), Awaited::Nothing);
+        assert_eq!(service(published, named, check), Awaited::Ports(vec![(80, Protocol::Tcp)]));
     }
 }

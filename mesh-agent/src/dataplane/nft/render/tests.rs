@@ -116,7 +116,8 @@ fn tunnels_are_known_by_whom_they_lead_to_whoever_balances() {
         ..balance(Vec::new())
     };
     let tunnels = "set tunnels4: ipv4_addr . inet_service\n    192.0.2.2 . 4789\n\
-                   set tunnels6: ipv6_addr . inet_service\n    2001:db8::2 . 4789\n";
+                   set tunnels6: ipv6_addr . inet_service\n    2001:db8::2 . 4789\n\
+                   set vtep: inet_service\n    4789\n";
     assert_eq!(without(render(&plan), &render(&balance(Vec::new()))), tunnels);
     assert_eq!(without(render_gates(&plan), &render_gates(&balance(Vec::new()))), tunnels);
 }
