@@ -167,16 +167,15 @@ impl Sockets {
         let is_silent = |of: &SocketOrigin| backend(of.backend).is_some_and(|now| now.is_silent());
         let (gone, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, of)| is_gone(of));
         let silent: Vec<_> = rest.into_iter().filter(|(_, of)| is_silent(of)).collect();
-        for (key, _) in self.end_all(&gone, &[TCP, UDP], applied).await {
+        for key in self.end_all(&gone, &[TCP, UDP], applied).await {
             // It may have ended by itself.
             let _ = self.origins.remove(&key);
         }
         // Once: who connects anew is led elsewhere.
-        let anew: Vec<_> = silent.iter().filter(|(key, _)| !self.silent.contains(key)).copied().collect();
-        let ended: BTreeSet<_> =
-            self.end_all(&anew, &[UDP], applied).await.into_iter().map(|(key, _)| key).collect();
-        let silent: BTreeSet<_> = silent.iter().map(|(key, _)| *key).collect();
-        self.silent.retain(|known| silent.contains(known));
+        let known: BTreeSet<_> = silent.iter().map(|(key, _)| *key).collect();
+        let anew: Vec<_> = silent.into_iter().filter(|(key, _)| !self.silent.contains(key)).collect();
+        let ended = self.end_all(&anew, &[UDP], applied).await;
+        self.silent.retain(|key| known.contains(key));
         self.silent.extend(ended);
     }
 
@@ -186,16 +185,16 @@ impl Sockets {
         lost: &[(SocketKey, SocketOrigin)],
         protocols: &'static [u8],
         applied: &mut Applied,
-    ) -> Vec<(SocketKey, SocketOrigin)> {
+    ) -> Vec<SocketKey> {
+        let mut by_netns: BTreeMap<u64, Vec<SocketKey>> = BTreeMap::new();
+        lost.iter().for_each(|(key, of)| by_netns.entry(of.netns).or_default().push(*key));
         let mut looked_for = Vec::new();
-        let by_netns: BTreeSet<_> = lost.iter().map(|(_, of)| of.netns).collect();
-        for netns in by_netns {
-            let here: Vec<_> = lost.iter().filter(|(_, of)| of.netns == netns).copied().collect();
-            let sockets = here.iter().map(|(key, _)| (key.cookie, key.addr, key.port)).collect();
+        for (netns, keys) in by_netns {
+            let sockets = keys.iter().map(|key| (key.cookie, key.addr, key.port)).collect();
             match self.end(netns, sockets, protocols).await {
                 Ok(ended) => {
                     applied.changed += ended;
-                    looked_for.extend(here);
+                    looked_for.extend(keys);
                 }
                 Err(error) => note(applied, format!("cannot end them: {error}")),
             }
