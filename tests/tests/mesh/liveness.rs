@@ -137,10 +137,7 @@ fn no_wall(on: &Node) -> Result<()> {
 #[test]
 fn a_node_that_others_hear_is_cut_off_and_not_dead() -> Result<()> {
     mesh(3, |lab: &Lab| {
-        let [n1, n2, n3] = [lab.node("n1")?, lab.node("n2")?, lab.node("n3")?];
-        n1.ok("network create app")?;
-        n1.ok("service create --name web --network app -p 8080:80")?;
-        let tasks = [Task::web(lab, n2, "web")?, Task::web(lab, n3, "web")?];
+        let ([n1, n2, n3], tasks) = served_by_two(lab)?;
         served_by(lab.client(), &url(n2, 8080), &[&tasks[0], &tasks[1]])?;
         // Programs answer probes before any wall: it takes one on each side.
         wall(n2, &format!("ip saddr {}", n3.address()))?;
@@ -163,10 +160,7 @@ fn a_node_that_others_hear_is_cut_off_and_not_dead() -> Result<()> {
 #[test]
 fn a_drained_node_tells_those_that_the_store_cannot() -> Result<()> {
     mesh(3, |lab: &Lab| {
-        let [n1, n2, n3] = [lab.node("n1")?, lab.node("n2")?, lab.node("n3")?];
-        n1.ok("network create app")?;
-        n1.ok("service create --name web --network app -p 8080:80")?;
-        let tasks = [Task::web(lab, n2, "web")?, Task::web(lab, n3, "web")?];
+        let ([_, n2, n3], tasks) = served_by_two(lab)?;
         served_by(lab.client(), &url(n2, 8080), &[&tasks[0], &tasks[1]])?;
         wall(n2, &format!("tcp sport {STORE_PORT}"))?;
         n3.ok("node update --detach --availability drain n3")?;
@@ -217,6 +211,15 @@ fn a_node_that_is_dead_for_all_is_marked_until_it_is_back() -> Result<()> {
     })
 }
 
+/// Three nodes, and a task of `web` on each but the first.
+fn served_by_two(lab: &Lab) -> Result<([&Node; 3], [Task<'_>; 2])> {
+    let [n1, n2, n3] = [lab.node("n1")?, lab.node("n2")?, lab.node("n3")?];
+    n1.ok("network create app")?;
+    n1.ok("service create --name web --network app -p 8080:80")?;
+    let tasks = [Task::web(lab, n2, "web")?, Task::web(lab, n3, "web")?];
+    Ok(([n1, n2, n3], tasks))
+}
+
 /// So many new connections in a row, each by another entry, none of which leads to who is dead.
 fn none_fails(lab: &Lab, by: [&Node; 2], count: usize) -> Result<()> {
     (0..count).try_for_each(|turn| curl(lab.client(), &url(by[turn % 2], 8080)).map(drop))
@@ -245,10 +248,7 @@ fn agree(by: &Node, about: &str, count: usize) -> Result<()> {
 #[test]
 fn agents_that_start_anew_do_not_take_a_dead_node_back() -> Result<()> {
     mesh(3, |lab: &Lab| {
-        let [n1, n2, n3] = [lab.node("n1")?, lab.node("n2")?, lab.node("n3")?];
-        n1.ok("network create app")?;
-        n1.ok("service create --name web --network app -p 8080:80")?;
-        let tasks = [Task::web(lab, n2, "web")?, Task::web(lab, n3, "web")?];
+        let ([n1, n2, _], tasks) = served_by_two(lab)?;
         for node in [n1, n2] {
             served_by(lab.client(), &url(node, 8080), &[&tasks[0], &tasks[1]])?;
         }
@@ -292,10 +292,7 @@ fn agents_that_start_anew_do_not_take_a_dead_node_back() -> Result<()> {
 #[test]
 fn agents_that_start_find_who_died_meanwhile() -> Result<()> {
     mesh(3, |lab: &Lab| {
-        let [n1, n2, n3] = [lab.node("n1")?, lab.node("n2")?, lab.node("n3")?];
-        n1.ok("network create app")?;
-        n1.ok("service create --name web --network app -p 8080:80")?;
-        let tasks = [Task::web(lab, n2, "web")?, Task::web(lab, n3, "web")?];
+        let ([n1, n2, _], tasks) = served_by_two(lab)?;
         for node in [n1, n2] {
             served_by(lab.client(), &url(node, 8080), &[&tasks[0], &tasks[1]])?;
             node.kill_agent()?;
@@ -328,10 +325,7 @@ fn agents_that_start_find_who_died_meanwhile() -> Result<()> {
 #[test]
 fn who_cannot_be_probed_and_lives_is_taken_back() -> Result<()> {
     mesh(3, |lab: &Lab| {
-        let [n1, n2, n3] = [lab.node("n1")?, lab.node("n2")?, lab.node("n3")?];
-        n1.ok("network create app")?;
-        n1.ok("service create --name web --network app -p 8080:80")?;
-        let tasks = [Task::web(lab, n2, "web")?, Task::web(lab, n3, "web")?];
+        let ([n1, n2, n3], tasks) = served_by_two(lab)?;
         n1.kill_agent()?;
         let from = n3.address();
         let answers = |from| {
